@@ -1,0 +1,1 @@
+"""The vocabulary of Steward: frozen models and ports. Imports nothing of ours from elsewhere."""

@@ -1,0 +1,67 @@
+"""The ground of the vocabulary: frozen models, names, ids, digests, time.
+
+Every value that crosses a boundary is a frozen pydantic model that forbids unknown fields.
+This package holds data and the pure functions that identify data; it performs no I/O, reads no
+clock, and imports nothing of ours from elsewhere.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+LABEL_KEY_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
+LABELS_MAX = 64
+INT64_MAX = 2**63 - 1
+
+
+class Frozen(BaseModel):
+    """A value: immutable, closed to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+def _printable(text: str) -> str:
+    if "\x00" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise ValueError("must be text without NUL or lone surrogates")
+    return text
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs its zone, as in 2026-01-31T10:00:00Z")
+    return value.astimezone(UTC)
+
+
+def rfc3339(value: datetime) -> str:
+    """RFC 3339 in UTC with a Z, microseconds only where there are any."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
+Text = Annotated[str, AfterValidator(_printable)]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$", max_length=200)]
+Time = Annotated[datetime, AfterValidator(_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")]
+LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN, max_length=63)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
+Namespace = Annotated[Name, Field(description="The namespace; exists by its first permitted use.")]
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte form of a JSON value: sorted keys, no blanks (RFC 8785 in spirit, for our own use)."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def digest(value: Any) -> str:
+    """`sha256:<hex>` of the canonical form of a JSON value."""
+    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
+
+
+def short_id(prefix: str, *parts: Any) -> str:
+    """An id that the same parts always make again: `<prefix>_<26 hex>`."""
+    return f"{prefix}_{hashlib.sha256(canonical(parts)).hexdigest()[:26]}"

@@ -1,0 +1,459 @@
+"""Inputs and outputs of operations: one flat object in, one bare object out."""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from schemas.agent import Digest, FilePath
+from schemas.base import Frozen, Identifier, LabelKey, LabelValue, Name, Text, Time
+from schemas.feedback import EventFilter
+from schemas.manifest import Manifest
+from schemas.plan import Change, OnMiss
+
+LIST_LIMIT_MAX = 500
+MANIFESTS_MAX = 200
+WAIT_S_MAX = 60
+ASK_TIMEOUT_S_MAX = 300
+DATA_BYTES_MAX = 1_048_576
+
+T = TypeVar("T")
+Page = Annotated[str, Field(max_length=500, description="Opaque: `next_page` of the page before.")]
+Limit = Annotated[int, Field(ge=1, le=LIST_LIMIT_MAX)]
+Cursor = Annotated[str, Field(max_length=100, description="Opaque; exclusive.")]
+WaitS = Annotated[float, Field(ge=0, le=WAIT_S_MAX)]
+RequestId = Annotated[
+    Identifier,
+    Field(description="The same id with the same input gives the first answer again, for 7 days."),
+]
+
+
+class Empty(Frozen):
+    """No input."""
+
+
+class Named(Frozen):
+    """One resource, by name."""
+
+    namespace: Name = "default"
+    name: Name
+
+
+class ListInput(Frozen):
+    """A page of resources, in the order of their names."""
+
+    namespace: Name | None = None
+    labels: dict[LabelKey, LabelValue] | None = Field(default=None, max_length=64)
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class ListOutput(Frozen, Generic[T]):
+    """A page, and where the next one starts."""
+
+    items: list[T]
+    next_page: str | None = None
+
+
+class PageInput(Frozen):
+    """A page of records, newest first."""
+
+    namespace: Name | None = None
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class Imperative(Frozen):
+    """What every operation takes that acts at once."""
+
+    dry_run: bool = False
+    request_id: RequestId | None = None
+
+
+class NamedAct(Imperative):
+    """Act on one resource."""
+
+    namespace: Name = "default"
+    name: Name
+
+
+# Changes
+
+
+class ProposeInput(Frozen):
+    """The manifests that are wanted, together."""
+
+    manifests: list[Manifest] = Field(min_length=1, max_length=MANIFESTS_MAX)
+
+
+class ProposeOneInput(Frozen, Generic[T]):
+    """The manifest that is wanted."""
+
+    manifest: T
+
+
+class PlanInput(Frozen):
+    plan_id: Identifier
+
+
+class CommitInput(Frozen):
+    """Commit a plan, once."""
+
+    plan_id: Identifier
+    on_miss: OnMiss = "keep"
+
+
+class ChangeInput(Frozen):
+    change_id: Identifier
+
+
+class ChangeWaitInput(Frozen):
+    """Wait until the change is done; a timeout is no error."""
+
+    change_id: Identifier
+    timeout_s: WaitS = 30
+
+
+class ChangeList(Frozen):
+    items: list[Change]
+    next_page: str | None = None
+
+
+# Agents
+
+
+class SendInput(NamedAct):
+    """A message for the agent's inbox."""
+
+    data: Any = None
+
+
+class Sent(Frozen):
+    message_id: str
+
+
+class AskInput(NamedAct):
+    """A message whose answer is waited for."""
+
+    data: Any = None
+    timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)
+
+
+class Answer(Frozen):
+    """`answered: false` when the time ran out; the answer is kept and comes with the same `request_id`."""
+
+    message_id: str
+    answered: bool
+    reply: Any = None
+
+
+class WaitingOn(Frozen):
+    """What a parked turn waits on, since when, until when."""
+
+    await_id: str
+    kind: str
+    on: str
+    since: Time
+    until: Time
+
+
+class DeadLetter(Frozen):
+    """A message that was given up, and why."""
+
+    message_id: str
+    reason: str
+    detail: str
+    at: Time
+
+
+class TimerView(Frozen):
+    name: str
+    due_at: Time
+    every_s: float | None
+
+
+class Inspection(Frozen):
+    """An agent from the inside."""
+
+    namespace: str
+    name: str
+    uid: str
+    state: Any = Field(description="The committed state.")
+    state_bytes: int
+    state_digest: str | None
+    epoch: int
+    host: str | None
+    turns: int
+    inbox: int
+    running: str | None = Field(description="The open turn, if any.")
+    waiting_on: list[WaitingOn]
+    timers: list[TimerView]
+    dead_letters: list[DeadLetter]
+    why_awake: str | None = Field(description="Why the agent is not suspended; null when it is.")
+
+
+# Code
+
+
+class CodePutInput(Imperative):
+    """Source files of one package, path → text."""
+
+    files: dict[FilePath, Text] = Field(min_length=1, max_length=200)
+
+
+class CodePut(Frozen):
+    digest: Digest
+    bytes: int
+
+
+# Channels
+
+
+class PublishInput(NamedAct):
+    """Data for a channel; one `key` keeps its order."""
+
+    data: Any = None
+    key: Annotated[Text, Field(max_length=200)] | None = None
+
+
+class Published(Frozen):
+    message_id: str
+    position: str
+
+
+class ChannelReadInput(Frozen):
+    """Read from a cursor on; with `wait_s`, wait for at least one envelope."""
+
+    namespace: Name = "default"
+    name: Name
+    after: Cursor | None = None
+    limit: Limit = 100
+    wait_s: WaitS = 0
+
+
+class ChannelRead(Frozen):
+    envelopes: list[dict[str, Any]]
+    cursor: str
+
+
+class JoinInput(NamedAct):
+    """Let an agent of the channel's namespace read the channel."""
+
+    agent: Name
+    start: Literal["now", "beginning"] = "now"
+
+
+class LeaveInput(NamedAct):
+    agent: Name
+
+
+class Membership(Frozen):
+    """Whether the agent reads the channel, after the call."""
+
+    namespace: str
+    name: str
+    agent: str
+    member: bool
+    position: str | None = None
+
+
+# Turns
+
+
+class TurnInput(Frozen):
+    turn_id: Identifier
+
+
+class TurnListInput(Frozen):
+    namespace: Name = "default"
+    name: Name
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class TurnSummary(Frozen):
+    """One turn of an agent."""
+
+    turn_id: str
+    namespace: str
+    name: str
+    message_id: str
+    trigger: str
+    outcome: Literal["running", "parked", "committed", "failed"]
+    attempts: int
+    epoch: int
+    started_at: Time
+    finished_at: Time | None = None
+    cpu_s: float = 0
+    state_digest: str | None = None
+    problem: dict[str, Any] | None = None
+
+
+class JournalEntry(Frozen):
+    """One entry of a turn's journal, in the order of its positions."""
+
+    branch: str
+    position: int
+    kind: str
+    body: Any
+    result: Any = None
+    recorded_at: Time
+    finished_at: Time | None = None
+
+
+class TurnView(TurnSummary):
+    """A turn with its journal."""
+
+    message: dict[str, Any] | None = None
+    journal: list[JournalEntry]
+
+
+# Feedback
+
+
+class FeedbackInput(Frozen):
+    """Read the feedback log; with `wait_s`, wait for at least one event."""
+
+    after: Cursor | None = None
+    wait_s: WaitS = 0
+    limit: Limit = 100
+    filter: EventFilter | None = None
+
+
+# Tokens
+
+Role = Literal["viewer", "operator", "admin", "agent"]
+
+
+class TokenCreateInput(Imperative):
+    """A new token. `namespaces: ["*"]` is every namespace; role `agent` names the agent it speaks for."""
+
+    principal: Name
+    role: Role
+    namespaces: list[Name | Literal["*"]] = Field(default_factory=lambda: ["default"], min_length=1, max_length=50)
+    agent: Name | None = None
+    expires_in_s: int | None = Field(default=None, ge=60, le=315_360_000)
+
+
+class TokenView(Frozen):
+    token_id: str
+    principal: str
+    role: Role
+    namespaces: list[str]
+    agent: str | None = None
+    created_at: Time
+    expires_at: Time | None = None
+    revoked_at: Time | None = None
+
+
+class TokenCreated(TokenView):
+    """The only time the token itself is shown. An answer repeated for a `request_id` does not show it again."""
+
+    token: str | None
+
+
+class TokenRevokeInput(Imperative):
+    token_id: Identifier
+
+
+# Operations, system
+
+
+class OperationsSearchInput(Frozen):
+    """Words of what you want to do; the operations that fit best come first."""
+
+    query: Annotated[Text, Field(max_length=400)] = ""
+    limit: Limit = 20
+
+
+class OperationSummary(Frozen):
+    name: str
+    summary: str
+    effect: Literal["read", "change", "destroy"]
+    repeats_safely: bool
+    role: Role
+    method: str
+    path: str
+
+
+class OperationsFound(Frozen):
+    items: list[OperationSummary]
+
+
+class OperationDescribeInput(Frozen):
+    name: Annotated[Text, Field(max_length=100)]
+
+
+class OperationDescription(OperationSummary):
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    problems: list[str]
+    example: dict[str, Any]
+
+
+class OperationCallInput(Frozen):
+    name: Annotated[Text, Field(max_length=100)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class OperationResult(Frozen):
+    name: str
+    output: Any
+
+
+class ProcessView(Frozen):
+    """A process of this installation."""
+
+    name: str
+    pid: int
+    alive: bool
+    rss_bytes: int | None = None
+    since: Time | None = None
+
+
+class SystemStatus(Frozen):
+    """Whether messages are durably accepted, whether turns run, and what does not work."""
+
+    installation: str
+    version: str
+    ready: bool
+    database: Literal["sqlite", "postgresql"]
+    gate: str
+    ray: str
+    ray_dashboard: str | None
+    hosts: int
+    agents: dict[str, int]
+    open_changes: int
+    dead_letters: int
+    processes: list[ProcessView]
+    problems: list[str]
+    as_of: Time
+
+
+class Brief(Frozen):
+    """The state of things in a few sentences, for a reader with little room."""
+
+    text: str
+    agents: dict[str, int]
+    open_changes: int
+    dead_letters: int
+    cursor: str
+    as_of: Time
+
+
+class HostView(Frozen):
+    """A host: the Ray actor that runs agents' code."""
+
+    host_id: str
+    node: str
+    pid: int | None
+    namespace: str | None
+    digest: str | None
+    state: Literal["warm", "serving", "lost"]
+    agents: int
+    lease_until: Time | None
+    loop_lag_ms: float | None
+
+
+class HostsFound(Frozen):
+    items: list[HostView]

@@ -1,0 +1,49 @@
+"""Channel: a durable, ordered log of envelopes with subscriptions."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Frozen
+from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
+
+
+class ChannelSpec(Frozen):
+    """What is wanted of a channel. Queues, several partitions and ephemeral channels are refused until they work."""
+
+    mode: Literal["broadcast"] = "broadcast"
+    partitions: int = Field(default=1, ge=1, le=1)
+    retention_s: int = Field(default=604_800, ge=1, le=31_536_000)
+    backlog_messages_max: int = Field(default=10_000, ge=1, le=1_000_000)
+    attempts_max: int = Field(default=5, ge=1, le=100)
+    ephemeral: Literal[False] = False
+    dataschema: dict[str, Any] | None = Field(default=None, description="A JSON Schema that published data must meet.")
+
+
+class ChannelManifest(Frozen):
+    """A channel as a writer declares it."""
+
+    api_version: Literal["steward/v1"] = API_VERSION
+    kind: Literal["Channel"]
+    metadata: ManifestMetadata
+    spec: ChannelSpec = Field(default_factory=ChannelSpec)
+    status: dict[str, Any] | None = Field(default=None, description="Ignored in input.")
+
+
+class ChannelStatus(Frozen):
+    """What is observed of a channel; condition `Ready`."""
+
+    conditions: list[Condition]
+    next_position: int
+    messages: int = Field(description="Messages kept.")
+    subscribers: list[str] = Field(description="Agents that read it, as namespace/name.")
+
+
+class Channel(Frozen):
+    """A channel as it is answered."""
+
+    api_version: Literal["steward/v1"] = API_VERSION
+    kind: Literal["Channel"] = "Channel"
+    metadata: Metadata
+    spec: ChannelSpec
+    status: ChannelStatus

@@ -1,0 +1,34 @@
+"""Envelope: everything inside is a CloudEvent 1.0, with our extensions in lower case."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Frozen, Time
+
+
+class Envelope(Frozen):
+    """A message. Extension attributes are lower-case scalars, as CloudEvents 1.0 asks."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str | None = None
+    time: Time
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: Any = None
+    traceparent: str | None = None
+    causationid: str | None = None
+    onbehalfof: str | None = None
+    deadline: Time | None = None
+    intentid: str | None = None
+    scope: str | None = None
+    taint: str | None = None
+    partitionkey: str | None = None
+    position: str | None = None
+    replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
+
+    def __getitem__(self, key: Any) -> Any:
+        """`envelope["x"]` is `envelope.data["x"]`."""
+        return self.data[key]

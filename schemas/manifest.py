@@ -1,0 +1,13 @@
+"""The manifest of any kind, told apart by `kind`; and the resource of any kind, likewise."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.agent import Agent, AgentManifest
+from schemas.channel import Channel, ChannelManifest
+from schemas.fleet import Fleet, FleetManifest
+from schemas.secret import Secret, SecretManifest
+
+Manifest = Annotated[AgentManifest | FleetManifest | ChannelManifest | SecretManifest, Field(discriminator="kind")]
+Resource = Annotated[Agent | Fleet | Channel | Secret, Field(discriminator="kind")]

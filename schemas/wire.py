@@ -1,0 +1,312 @@
+"""Frames between the gate and its peers (hosts, placer, plane): tagged arrays of msgpack.
+
+A frame is a little-endian u32 length and one of these. Payloads (`state`, `body`, `message`,
+`result`) are JSON as opaque bytes: the gate forwards them and stores them without parsing, unless
+the guard must look inside. A peer is told by its first frame; hosts hold nothing but their id.
+"""
+
+import msgspec
+
+FRAME_BYTES_MAX = 32 * 1024 * 1024
+
+
+class Frame(msgspec.Struct, array_like=True, tag=True, frozen=True, gc=False):
+    """The base of all frames."""
+
+
+# Host -> gate
+
+
+class Hello(Frame):
+    """The first frame of a host's turn connection."""
+
+    host_id: str
+    pid: int
+    pid_started: float
+    node: str
+    namespace: str = ""
+    digest: str = ""
+
+
+class LeaseHello(Frame):
+    """The first frame of a host's lease connection, which a thread of its own keeps."""
+
+    host_id: str
+
+
+class Lease(Frame):
+    """Renews the lease; `loop_lag_ms` is how long the turn loop has not answered its own thread."""
+
+    host_id: str
+    loop_lag_ms: float
+    running: int
+
+
+class Entry(Frame):
+    """One internal effect, buffered until the segment commits. `body` is JSON.
+
+    kinds: send, publish, request, ask, sleep, timer, timer_cancel, spawn
+    """
+
+    branch: str
+    position: int
+    kind: str
+    body: bytes
+
+
+class Ask(Frame):
+    """An external effect: asked of the gate at once, and answered by a Receipt."""
+
+    turn_id: str
+    epoch: int
+    branch: str
+    position: int
+    effect: str
+    connection: str
+    arguments: bytes
+    purpose: str
+    entries: list[Entry]
+
+
+class Park(Frame):
+    """A durable await: `entries` holds what was buffered, the last one being the await itself."""
+
+    turn_id: str
+    epoch: int
+    entries: list[Entry]
+    cpu_ns: int
+
+
+class Commit(Frame):
+    """The end of a turn: new state, what is still buffered, and the answer to whoever asked."""
+
+    turn_id: str
+    epoch: int
+    version: int
+    state: bytes
+    state_digest: str
+    entries: list[Entry]
+    reply: bytes
+    cpu_ns: int
+
+
+class Failed(Frame):
+    """The handler raised, or the code did not load. `problem` is a Problem as JSON."""
+
+    turn_id: str
+    epoch: int
+    problem: bytes
+    retry: bool
+    cpu_ns: int
+
+
+class CodeWanted(Frame):
+    digest: str
+
+
+class Released(Frame):
+    """The host forgot the agent."""
+
+    agent: str
+    epoch: int
+
+
+# Gate -> host
+
+
+class Welcome(Frame):
+    """Answers Hello: how often to renew, how long the lease runs."""
+
+    lease_s: float
+    renew_s: float
+
+
+class Specialise(Frame):
+    """From now on this host serves one namespace and one code digest, for good."""
+
+    namespace: str
+    digest: str
+
+
+class CodeFiles(Frame):
+    """The files of a digest; `files` is JSON, path -> text. Empty when there is no such code."""
+
+    digest: str
+    files: bytes
+
+
+class Recorded(Frame):
+    """A journal entry handed back for replay. `result` is empty while an await is open."""
+
+    branch: str
+    position: int
+    kind: str
+    body: bytes
+    outcome: str
+    result: bytes
+    at: float
+
+
+class Run(Frame):
+    """Run one turn. `state` is empty when the host already holds `version`."""
+
+    agent: str
+    namespace: str
+    name: str
+    epoch: int
+    version: int
+    entrypoint: str
+    config: bytes
+    state: bytes
+    turn_id: str
+    trigger: str
+    message: bytes
+    started_at: float
+    journal: list[Recorded]
+    effects_max: int
+    journal_bytes_max: int
+    turn_s_max: float
+
+
+class Receipt(Frame):
+    """What came of an external effect: outcome succeeded | failed | in_doubt."""
+
+    turn_id: str
+    branch: str
+    position: int
+    outcome: str
+    result: bytes
+    at: float
+
+
+class Resolved(Frame):
+    """An await got its answer: outcome answered | failed | timeout | slept."""
+
+    turn_id: str
+    branch: str
+    position: int
+    outcome: str
+    result: bytes
+    at: float
+
+
+class Evict(Frame):
+    """Forget the agent: drop its coroutine and its state. `abort` also ends a running turn."""
+
+    agent: str
+    epoch: int
+    abort: bool
+
+
+class Bye(Frame):
+    """The host shall end itself."""
+
+    reason: str
+
+
+# Placer <-> gate
+
+
+class PlacerHello(Frame):
+    """The process that asks Ray for hosts."""
+
+    pid: int
+    node: str
+    dashboard: str
+
+
+class HostsWanted(Frame):
+    """How many hosts shall be there in all, and which shall go."""
+
+    host_ids: list[str]
+
+
+class HostGone(Frame):
+    """Ray says that the actor is dead."""
+
+    host_id: str
+    reason: str
+
+
+# Plane <-> gate
+
+
+class PlaneHello(Frame):
+    """The first frame of a plane's connection; `key` proves it may write."""
+
+    pid: int
+    key: str
+
+
+class Statement(Frame):
+    """One SQL statement of a unit, with the count of rows that it must touch (-1: any)."""
+
+    sql: str
+    params: list
+    expect: int
+
+
+class Write(Frame):
+    """All statements in one transaction, or none."""
+
+    call: int
+    statements: list[Statement]
+
+
+class Publish(Frame):
+    """A message for an agent's inbox. `ask` makes an await without an agent, named by the message id."""
+
+    call: int
+    namespace: str
+    name: str
+    message_id: str
+    body: bytes
+    ask_until: float
+    principal: str
+
+
+class PublishChannel(Frame):
+    """A message for a channel."""
+
+    call: int
+    namespace: str
+    name: str
+    message_id: str
+    body: bytes
+    key: str
+
+
+class Control(Frame):
+    """verb: suspend | wake | stop | reload | remove | look, of one agent by uid. `argument` is JSON."""
+
+    call: int
+    verb: str
+    agent: str
+    argument: bytes
+
+
+class Done(Frame):
+    """Answers a call of the plane: outcome ok | conflict | refused; `body` is JSON."""
+
+    call: int
+    outcome: str
+    body: bytes
+
+
+class Moved(Frame):
+    """Something was committed; readers of the feedback log may look. `awaits` were resolved."""
+
+    awaits: list[str]
+
+
+class Shutdown(Frame):
+    """End in good order."""
+
+
+FromHost = (
+    Hello | LeaseHello | Lease | Ask | Park | Commit | Failed | CodeWanted | Released
+    | PlacerHello | HostGone | PlaneHello | Write | Publish | PublishChannel | Control | Shutdown
+)
+ToHost = Welcome | Specialise | CodeFiles | Run | Receipt | Resolved | Evict | Bye
+ToPlacer = HostsWanted | Bye
+ToPlane = Done | Moved
