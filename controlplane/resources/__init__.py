@@ -1,0 +1,1 @@
+"""Declarations: the kinds, the operations, the reasons of problems. No behaviour."""

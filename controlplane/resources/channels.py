@@ -1,0 +1,34 @@
+"""Channels: the kind, publishing, reading, joining, leaving."""
+
+from controlplane.resources.kinds import of_kind
+from controlplane.resources.operation import Operation
+from schemas.calls import (
+    ChannelRead,
+    ChannelReadInput,
+    JoinInput,
+    LeaveInput,
+    Membership,
+    Published,
+    PublishInput,
+)
+from schemas.channel import Channel, ChannelManifest
+
+EXAMPLE = {"kind": "Channel", "metadata": {"namespace": "default", "name": "reports", "labels": {}}, "spec": {}}
+_NAMED = {"namespace": "default", "name": "reports"}
+_ONE = "/v1/channels/{namespace}/{name}"
+OPERATIONS = (
+    *of_kind("Channel", ChannelManifest, Channel, EXAMPLE),
+    Operation("channels.publish", "Publish to a channel", "Durable when answered; every member gets it.",
+              PublishInput, Published, "POST", f"{_ONE}/publish", "change", "operator", "namespace",
+              repeats_safely=False, imperative=True, agent_may=True,
+              problems=("NOT_FOUND", "SCHEMA_MISMATCH", "NOT_READY"), example={**_NAMED, "data": {"text": "hello"}}),
+    Operation("channels.read", "Read a channel", "Envelopes after a cursor, oldest first.",
+              ChannelReadInput, ChannelRead, "GET", f"{_ONE}/read", "read", "viewer", "namespace", agent_may=True,
+              problems=("NOT_FOUND", "INVALID_CURSOR"), untrusted=("/envelopes/*/data",), example=_NAMED),
+    Operation("channels.join", "Let an agent read a channel", "What is published comes to the agent's inbox.",
+              JoinInput, Membership, "POST", f"{_ONE}/join", "change", "operator", "namespace", imperative=True,
+              problems=("NOT_FOUND",), example={**_NAMED, "agent": "echo"}),
+    Operation("channels.leave", "Let an agent no longer read a channel", "What is already in its inbox stays.",
+              LeaveInput, Membership, "POST", f"{_ONE}/leave", "change", "operator", "namespace", imperative=True,
+              problems=("NOT_FOUND",), example={**_NAMED, "agent": "echo"}),
+)

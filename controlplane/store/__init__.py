@@ -1,0 +1,1 @@
+"""Where records are kept: tables, the hot statements, reading, the one writer. SQLite and PostgreSQL."""

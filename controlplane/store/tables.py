@@ -1,0 +1,373 @@
+"""Every table, as SQLModel. Times are seconds since 1970 in UTC, JSON is text, ids are text.
+
+Plain column types keep one statement the same on SQLite and PostgreSQL, and let it travel to the
+writer as text and scalars. Models of the surfaces live in `schemas`, never here.
+"""
+
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, Text, text
+from sqlmodel import Field, SQLModel
+
+_BIG = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
+
+
+def _auto() -> Column[int]:
+    return Column(_BIG, primary_key=True, autoincrement=True)
+
+
+def _big(default: int = 0) -> Column[int]:
+    return Column(BigInteger, nullable=False, server_default=str(default))
+
+
+def _time() -> Column[float]:
+    return Column(Double, nullable=False)
+
+
+def _time_or_none() -> Column[float | None]:
+    return Column(Double, nullable=True)
+
+
+def _text() -> Column[str]:
+    return Column(Text, nullable=False)
+
+
+def _text_or_none() -> Column[str | None]:
+    return Column(Text, nullable=True)
+
+
+class Meta(SQLModel, table=True):
+    """Facts of the installation: its id, and marks of sweeps."""
+
+    key: str = Field(primary_key=True)
+    value: str = Field(sa_column=_text())
+
+
+class TokenRow(SQLModel, table=True):
+    __tablename__ = "token"
+    token_id: str = Field(primary_key=True)
+    hash: str = Field(unique=True)
+    principal: str
+    role: str
+    namespaces: str = Field(sa_column=_text())
+    agent: str | None = None
+    created_at: float = Field(sa_column=_time())
+    expires_at: float | None = Field(default=None, sa_column=_time_or_none())
+    revoked_at: float | None = Field(default=None, sa_column=_time_or_none())
+
+
+class ResourceRow(SQLModel, table=True):
+    """A declared thing; `deleted_at` makes it a tombstone, which keeps the generation of the name."""
+
+    __tablename__ = "resource"
+    kind: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    uid: str = Field(unique=True)
+    labels: str = Field(sa_column=_text())
+    spec: str = Field(sa_column=_text())
+    revision: int = Field(sa_column=_big())
+    generation: int = Field(sa_column=_big())
+    created_at: float = Field(sa_column=_time())
+    updated_at: float = Field(sa_column=_time())
+    deleted_at: float | None = Field(default=None, sa_column=_time_or_none())
+    owner: str | None = Field(default=None, index=True, description="uid of the fleet or agent it belongs to")
+
+
+class LabelRow(SQLModel, table=True):
+    __tablename__ = "label"
+    kind: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    value: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+
+
+class PlanRow(SQLModel, table=True):
+    """A plan as proposed, and the decisions that a commit writes (never shown)."""
+
+    __tablename__ = "plan"
+    plan_id: str = Field(primary_key=True)
+    principal: str
+    namespace: str
+    body: str = Field(sa_column=_text())
+    decisions: str = Field(sa_column=_text())
+    created_at: float = Field(sa_column=_time())
+    expires_at: float = Field(sa_column=_time())
+    change_id: str | None = None
+    __table_args__ = (Index("plan_expires", "expires_at"),)
+
+
+class ChangeRow(SQLModel, table=True):
+    """A committed plan; `undo` holds what each step replaced."""
+
+    __tablename__ = "change"
+    change_id: str = Field(primary_key=True)
+    plan_id: str = Field(unique=True)
+    principal: str
+    namespace: str
+    on_miss: str
+    committed_at: float = Field(sa_column=_time())
+    done_at: float | None = Field(default=None, sa_column=_time_or_none())
+    superseded_by: str | None = None
+    steps: str = Field(sa_column=_text(), description="JSON list: done or not, by step")
+    undo: str = Field(sa_column=_text())
+    reverts: str | None = None
+    reverted_by: str | None = None
+    __table_args__ = (
+        Index("change_open", "committed_at", sqlite_where=text("done_at IS NULL"), postgresql_where=text("done_at IS NULL")),
+        Index("change_by_namespace", "namespace", "committed_at"),
+    )
+
+
+class ChangeTargetRow(SQLModel, table=True):
+    """The generation of each target that a change wrote."""
+
+    __tablename__ = "change_target"
+    change_id: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    generation: int = Field(sa_column=_big())
+    __table_args__ = (Index("change_target_by_name", "kind", "namespace", "name"),)
+
+
+class ClaimRow(SQLModel, table=True):
+    __tablename__ = "claim"
+    change_id: str = Field(primary_key=True)
+    claim_id: str = Field(primary_key=True)
+    body: str = Field(sa_column=_text())
+    due_at: float = Field(sa_column=_time())
+    verdict: str | None = None
+    observed: str | None = Field(default=None, sa_column=_text_or_none())
+    verified_at: float | None = Field(default=None, sa_column=_time_or_none())
+    __table_args__ = (
+        Index("claim_open", "due_at", sqlite_where=text("verdict IS NULL"), postgresql_where=text("verdict IS NULL")),
+    )
+
+
+class EventRow(SQLModel, table=True):
+    """The feedback log. `cursor` grows in commit order, because there is one writer."""
+
+    __tablename__ = "event"
+    cursor: int | None = Field(default=None, sa_column=_auto())
+    type: str
+    time: float = Field(sa_column=_time())
+    kind: str
+    namespace: str
+    name: str
+    principal: str | None = None
+    change_id: str | None = None
+    turn_id: str | None = None
+    data: str = Field(sa_column=_text())
+    __table_args__ = (Index("event_by_namespace", "namespace", "cursor"),)
+
+
+class AcceptedRow(SQLModel, table=True):
+    """Answers kept under a request id (rule O4)."""
+
+    __tablename__ = "accepted"
+    principal: str = Field(primary_key=True)
+    operation: str = Field(primary_key=True)
+    request_id: str = Field(primary_key=True)
+    input_digest: str
+    output: str | None = Field(default=None, sa_column=_text_or_none())
+    expires_at: float = Field(sa_column=_time())
+    __table_args__ = (Index("accepted_expires", "expires_at"),)
+
+
+class CodeRow(SQLModel, table=True):
+    """Source files by the sha256 of their canonical JSON."""
+
+    __tablename__ = "code"
+    digest: str = Field(primary_key=True)
+    files: str = Field(sa_column=_text())
+    bytes: int = Field(sa_column=_big())
+    created_at: float = Field(sa_column=_time())
+
+
+class SecretValueRow(SQLModel, table=True):
+    """One encrypted value. Unbound ones die with their plan."""
+
+    __tablename__ = "secret_value"
+    ref: str = Field(primary_key=True)
+    namespace: str
+    nonce: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    ciphertext: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: float = Field(sa_column=_time())
+    bound_to: str | None = Field(default=None, index=True, description="uid of the secret")
+    expires_at: float | None = Field(default=None, sa_column=_time_or_none())
+
+
+# The hot tables: written by turns, by the statements of `statements.py` only.
+
+
+class AgentRow(SQLModel, table=True):
+    """The running side of an agent. Suspended means `owner IS NULL`, and nothing else anywhere."""
+
+    __tablename__ = "agent"
+    uid: str = Field(primary_key=True)
+    namespace: str
+    name: str
+    generation: int = Field(sa_column=_big(), description="the spec generation that turns run on")
+    epoch: int = Field(sa_column=_big())
+    version: int = Field(sa_column=_big(), description="turns committed")
+    owner: str | None = None
+    stopped: int = Field(sa_column=_big())
+    state: str | None = Field(default=None, sa_column=_text_or_none())
+    state_digest: str | None = None
+    changed_at: float = Field(sa_column=_time())
+    __table_args__ = (
+        Index("agent_by_name", "namespace", "name", unique=True),
+        Index("agent_owned", "owner", sqlite_where=text("owner IS NOT NULL"), postgresql_where=text("owner IS NOT NULL")),
+    )
+
+
+class InboxRow(SQLModel, table=True):
+    __tablename__ = "inbox"
+    seq: int | None = Field(default=None, sa_column=_auto())
+    agent: str
+    message_id: str
+    trigger: str = Field(description="message | start | reply | timer")
+    body: str = Field(sa_column=_text())
+    accepted_at: float = Field(sa_column=_time())
+    attempts: int = Field(sa_column=_big())
+    __table_args__ = (Index("inbox_order", "agent", "seq"), Index("inbox_once", "agent", "message_id", unique=True))
+
+
+class TurnRow(SQLModel, table=True):
+    """One turn; its id is a hash of agent and message, so that the row also remembers consumption."""
+
+    __tablename__ = "turn"
+    turn_id: str = Field(primary_key=True)
+    agent: str
+    message_id: str
+    trigger: str
+    message: str = Field(sa_column=_text())
+    outcome: str = Field(description="running | parked | committed | failed")
+    attempts: int = Field(sa_column=_big())
+    epoch: int = Field(sa_column=_big())
+    digest: str = Field(description="the code digest it runs on")
+    started_at: float = Field(sa_column=_time())
+    finished_at: float | None = Field(default=None, sa_column=_time_or_none())
+    cpu_ns: int = Field(sa_column=_big())
+    entries: int = Field(sa_column=_big(), description="journal entries, the expected position of the next segment")
+    state_digest: str | None = None
+    problem: str | None = Field(default=None, sa_column=_text_or_none())
+    __table_args__ = (
+        Index("turn_by_agent", "agent", "started_at"),
+        Index("turn_finished", "finished_at"),
+        Index("turn_open", "agent", sqlite_where=text("finished_at IS NULL"), postgresql_where=text("finished_at IS NULL")),
+    )
+
+
+class JournalRow(SQLModel, table=True):
+    """One effect of a turn: the intent, then the receipt."""
+
+    __tablename__ = "journal"
+    turn_id: str = Field(primary_key=True)
+    branch: str = Field(primary_key=True)
+    position: int = Field(sa_column=Column(BigInteger, primary_key=True))
+    kind: str = Field(description="an internal effect's kind, or `effect`")
+    body: str = Field(sa_column=_text())
+    verdict: str | None = Field(default=None, sa_column=_text_or_none())
+    outcome: str | None = None
+    result: str | None = Field(default=None, sa_column=_text_or_none())
+    recorded_at: float = Field(sa_column=_time())
+    send_by: float | None = Field(default=None, sa_column=_time_or_none())
+    finished_at: float | None = Field(default=None, sa_column=_time_or_none())
+
+
+class AwaitRow(SQLModel, table=True):
+    """A durable await. The first answer resolves it, once; `agent` is null when an operator asks."""
+
+    __tablename__ = "awaiting"
+    await_id: str = Field(primary_key=True)
+    agent: str | None = Field(default=None, index=True)
+    turn_id: str | None = None
+    branch: str | None = None
+    position: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    kind: str = Field(description="ask | sleep | request | operator")
+    target: str = Field(description="what is waited on, for people")
+    target_agent: str | None = Field(default=None, description="uid of who must answer")
+    since: float = Field(sa_column=_time())
+    until: float = Field(sa_column=_time())
+    outcome: str | None = None
+    result: str | None = Field(default=None, sa_column=_text_or_none())
+    resolved_at: float | None = Field(default=None, sa_column=_time_or_none())
+    __table_args__ = (
+        Index("await_due", "until", sqlite_where=text("resolved_at IS NULL"), postgresql_where=text("resolved_at IS NULL")),
+    )
+
+
+class TimerRow(SQLModel, table=True):
+    __tablename__ = "timer"
+    agent: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int = Field(sa_column=_big())
+    fired: int = Field(sa_column=_big())
+    due_at: float = Field(sa_column=_time())
+    every_s: float | None = Field(default=None, sa_column=_time_or_none())
+    data: str = Field(sa_column=_text())
+    __table_args__ = (Index("timer_due", "due_at"),)
+
+
+class HostRow(SQLModel, table=True):
+    """A host, its lease in this one row."""
+
+    __tablename__ = "host"
+    host_id: str = Field(primary_key=True)
+    node: str
+    pid: int | None = None
+    pid_started: float | None = Field(default=None, sa_column=_time_or_none())
+    namespace: str | None = None
+    digest: str | None = None
+    lease_until: float | None = Field(default=None, sa_column=_time_or_none())
+    loop_lag_ms: float | None = Field(default=None, sa_column=_time_or_none())
+    created_at: float = Field(sa_column=_time())
+    ended_at: float | None = Field(default=None, sa_column=_time_or_none())
+
+
+class ChannelRow(SQLModel, table=True):
+    """The running side of a channel."""
+
+    __tablename__ = "channel"
+    uid: str = Field(primary_key=True)
+    namespace: str
+    name: str
+    next_position: int = Field(sa_column=_big(1))
+    retention_s: float = Field(sa_column=_time())
+    __table_args__ = (Index("channel_by_name", "namespace", "name", unique=True),)
+
+
+class ChannelMessageRow(SQLModel, table=True):
+    __tablename__ = "channel_message"
+    channel: str = Field(primary_key=True)
+    position: int = Field(sa_column=Column(BigInteger, primary_key=True))
+    message_id: str
+    key: str | None = None
+    body: str = Field(sa_column=_text())
+    accepted_at: float = Field(sa_column=_time())
+    __table_args__ = (Index("channel_message_once", "channel", "message_id", unique=True),)
+
+
+class SubscriptionRow(SQLModel, table=True):
+    """An agent's place in a channel; `position` is the last one that went to its inbox."""
+
+    __tablename__ = "subscription"
+    channel: str = Field(primary_key=True)
+    agent: str = Field(primary_key=True, index=True)
+    position: int = Field(sa_column=_big())
+    since: float = Field(sa_column=_time())
+
+
+class DeadLetterRow(SQLModel, table=True):
+    __tablename__ = "dead_letter"
+    id: int | None = Field(default=None, sa_column=_auto())
+    agent: str | None = Field(default=None, index=True)
+    namespace: str
+    name: str
+    message_id: str
+    body: str = Field(sa_column=_text())
+    reason: str
+    detail: str = Field(sa_column=_text())
+    turn_id: str | None = None
+    at: float = Field(sa_column=_time())
