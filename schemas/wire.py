@@ -304,8 +304,23 @@ class Shutdown(Frame):
 
 
 FromHost = (
-    Hello | LeaseHello | Lease | Ask | Park | Commit | Failed | CodeWanted | Released
-    | PlacerHello | HostGone | PlaneHello | Write | Publish | PublishChannel | Control | Shutdown
+    Hello
+    | LeaseHello
+    | Lease
+    | Ask
+    | Park
+    | Commit
+    | Failed
+    | CodeWanted
+    | Released
+    | PlacerHello
+    | HostGone
+    | PlaneHello
+    | Write
+    | Publish
+    | PublishChannel
+    | Control
+    | Shutdown
 )
 ToHost = Welcome | Specialise | CodeFiles | Run | Receipt | Resolved | Evict | Bye
 ToPlacer = HostsWanted | Bye

@@ -113,7 +113,12 @@ class ChangeRow(SQLModel, table=True):
     reverts: str | None = None
     reverted_by: str | None = None
     __table_args__ = (
-        Index("change_open", "committed_at", sqlite_where=text("done_at IS NULL"), postgresql_where=text("done_at IS NULL")),
+        Index(
+            "change_open",
+            "committed_at",
+            sqlite_where=text("done_at IS NULL"),
+            postgresql_where=text("done_at IS NULL"),
+        ),
         Index("change_by_namespace", "namespace", "committed_at"),
     )
 
@@ -217,7 +222,9 @@ class AgentRow(SQLModel, table=True):
     changed_at: float = Field(sa_column=_time())
     __table_args__ = (
         Index("agent_by_name", "namespace", "name", unique=True),
-        Index("agent_owned", "owner", sqlite_where=text("owner IS NOT NULL"), postgresql_where=text("owner IS NOT NULL")),
+        Index(
+            "agent_owned", "owner", sqlite_where=text("owner IS NOT NULL"), postgresql_where=text("owner IS NOT NULL")
+        ),
     )
 
 
@@ -255,7 +262,9 @@ class TurnRow(SQLModel, table=True):
     __table_args__ = (
         Index("turn_by_agent", "agent", "started_at"),
         Index("turn_finished", "finished_at"),
-        Index("turn_open", "agent", sqlite_where=text("finished_at IS NULL"), postgresql_where=text("finished_at IS NULL")),
+        Index(
+            "turn_open", "agent", sqlite_where=text("finished_at IS NULL"), postgresql_where=text("finished_at IS NULL")
+        ),
     )
 
 
@@ -294,7 +303,9 @@ class AwaitRow(SQLModel, table=True):
     result: str | None = Field(default=None, sa_column=_text_or_none())
     resolved_at: float | None = Field(default=None, sa_column=_time_or_none())
     __table_args__ = (
-        Index("await_due", "until", sqlite_where=text("resolved_at IS NULL"), postgresql_where=text("resolved_at IS NULL")),
+        Index(
+            "await_due", "until", sqlite_where=text("resolved_at IS NULL"), postgresql_where=text("resolved_at IS NULL")
+        ),
     )
 
 

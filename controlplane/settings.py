@@ -1,0 +1,69 @@
+"""Every setting, typed, in one place: by flag, then `STEWARD_*`, then `steward.toml`, then the default."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """How this installation runs. Units stand last in the names."""
+
+    model_config = SettingsConfigDict(env_prefix="STEWARD_", toml_file="steward.toml", extra="ignore", frozen=True)
+
+    data: Path = Field(default=Path(".steward"), description="The data folder, locked while a plane runs on it.")
+    host: str = Field(default="127.0.0.1", description="The address the plane listens on.")
+    port: int = Field(default=7700, ge=0, le=65535, description="The port the plane listens on; 0 takes a free one.")
+    database_url: str | None = Field(default=None, description="PostgreSQL; SQLite in the data folder when absent.")
+    ray_address: str | None = Field(default=None, description="An existing Ray cluster; a local one when absent.")
+    ray_num_cpus: int = Field(default=0, ge=0, description="CPUs that the local Ray offers; hosts take none.")
+    ray_dashboard: bool = Field(default=True, description="Whether the local Ray serves its dashboard.")
+    hosts_warm: int = Field(default=1, ge=0, le=64, description="Unspecialised hosts kept ahead of need.")
+    hosts_max: int = Field(default=12, ge=1, le=1000, description="Hosts at most on this node.")
+    host_idle_s: float = Field(default=60, gt=0, description="After this long without agents a host is let go.")
+    host_window: int = Field(default=64, ge=1, le=1024, description="Turns in flight on one host.")
+    lease_s: float = Field(default=10, gt=0, description="How long a host's lease runs.")
+    body_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest body a surface takes.")
+    state_bytes_max: int = Field(default=1024 * 1024, ge=1024, description="The largest state of an agent.")
+    inbox_messages_max: int = Field(default=10_000, ge=1, description="Messages that wait in one inbox.")
+    turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")
+    agents_max: int = Field(default=200_000, ge=1, description="Agents of this installation.")
+    plan_ttl_s: float = Field(default=86_400, gt=0, description="How long a plan can be committed.")
+    turn_retention_s: float = Field(default=604_800, gt=0, description="How long turns and journals are kept.")
+    event_retention_s: float = Field(default=2_592_000, gt=0, description="How long feedback events are kept.")
+    log_bytes_max: int = Field(default=10_000_000, ge=10_000, description="Size at which a log file is rotated.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def folder(self) -> Path:
+        return self.data.expanduser().resolve()
+
+    @property
+    def sqlite_path(self) -> Path:
+        return self.folder / "steward.db"
+
+    @property
+    def runtime_folder(self) -> Path:
+        """A short path for sockets and Ray's session: a unix socket's path holds 107 bytes."""
+        mark = hashlib.sha256(str(self.folder).encode()).hexdigest()[:10]
+        return Path("/tmp") / f"steward-{mark}"  # noqa: S108 - created 0700, owner checked at start
+
+    @property
+    def gate_socket(self) -> Path:
+        return self.runtime_folder / "gate.sock"

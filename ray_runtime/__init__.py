@@ -1,0 +1,1 @@
+"""The hands: SDK, hosts, turns, leases, placement."""
