@@ -1,0 +1,43 @@
+# Short targets; each does all set-up it needs. `make run` and `make test` are the two commands.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.ready
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup run test check bench soak docs lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "setting up .venv from requirements.lock (once; a minute at most)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+run: setup
+	@$(BIN)/steward up --demo
+
+test: setup check
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: setup
+	@$(BIN)/python -m benchmarks
+
+soak: setup
+	@STEWARD_SOAK=1 $(BIN)/python -m pytest --timeout 3600
+
+docs: setup
+	@$(BIN)/python -m controlplane.cli.reference docs/operations
+
+lock:
+	@$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --quiet -o requirements.lock
+
+clean:
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
