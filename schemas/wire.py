@@ -277,7 +277,13 @@ class PublishChannel(Frame):
 
 
 class Control(Frame):
-    """verb: suspend | wake | stop | reload | remove | look, of one agent by uid. `argument` is JSON."""
+    """verb: suspend | wake | stop | reload | remove | look, of one agent by uid; deliver, of one channel by uid.
+
+    `argument` is JSON. For suspend, wake and stop it is `{"principal": name}`: an operator asked, and the event
+    `agent.suspended | woken | stopped` is written in the unit of the record, when the record changed at all.
+    `look` answers `{"why_awake": text or null}` beside `ok`. `deliver` brings to the members' inboxes what they
+    have not got yet (somebody joined from the beginning).
+    """
 
     call: int
     verb: str
