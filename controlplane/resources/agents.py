@@ -74,7 +74,8 @@ OPERATIONS = (
     Operation(
         "agents.ask",
         "Send a message and wait for the answer",
-        "The answer is what the agent's handler returns. A timeout is no error: `answered` is false, and the same `request_id` asks again for the same answer.",
+        "The answer is what the agent's handler returns. A timeout is no error: `answered` is false, "
+        "and the same `request_id` asks again for the same answer.",
         AskInput,
         Answer,
         "POST",
@@ -98,7 +99,8 @@ OPERATIONS = (
     _act(
         "stop",
         "Stop an agent",
-        "It handles nothing until `agents.wake`; messages are kept. An open turn is put back to its last durable await or start.",
+        "It handles nothing until `agents.wake`; messages are kept. An open turn is put back to its "
+        "last durable await or start.",
     ),
     Operation(
         "agents.inspect",

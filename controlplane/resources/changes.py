@@ -17,7 +17,8 @@ OPERATIONS = (
     Operation(
         "resources.propose",
         "Propose resources, together",
-        "Answers one plan for all manifests: ordered steps with their undo, exact claims, digests, read set. Changes nothing. The same input on an unmoved read set answers the same plan.",
+        "Answers one plan for all manifests: ordered steps with their undo, exact claims, digests, "
+        "read set. Changes nothing. The same input on an unmoved read set answers the same plan.",
         ProposeInput,
         Plan,
         "POST",
@@ -53,7 +54,9 @@ OPERATIONS = (
     Operation(
         "plans.commit",
         "Commit a plan",
-        "A compare-and-set on the plan's read set, single use. `committed`, `already_committed`, `stale` (what moved, and a new plan already proposed), `superseded` (others already made it so), `held`.",
+        "A compare-and-set on the plan's read set, single use. `committed`, `already_committed`, "
+        "`stale` (what moved, and a new plan already proposed), `superseded` (others already made it "
+        "so), `held`.",
         CommitInput,
         CommitResult,
         "POST",

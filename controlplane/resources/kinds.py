@@ -1,5 +1,6 @@
 """What every kind has: get, list, propose, delete. One function declares the four."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,74 +15,101 @@ def _model(name: str, base: Any) -> type[BaseModel]:
     return type(name, (base,), {"__doc__": base.__doc__, "__module__": __name__})
 
 
-def of_kind(
-    kind: str, manifest: type[BaseModel], resource: type[BaseModel], example: dict[str, Any], **rest: Any
-) -> tuple[Operation, ...]:
-    """The four operations of a kind; `rest` is given to all of them."""
-    noun = kind.lower() + "s"
-    one = f"/v1/{noun}/{{namespace}}/{{name}}"
-    named = {"namespace": "default", "name": example["metadata"]["name"]}
-    return (
-        Operation(
-            f"{noun}.get",
-            f"Get one {kind.lower()}",
-            f"The {kind.lower()} with its spec and its observed status.",
-            Named,
-            resource,
-            "GET",
-            one,
-            "read",
-            "viewer",
-            "namespace",
-            problems=("NOT_FOUND",),
-            example=named,
-            agent_may=True,
-            **rest,
-        ),
-        Operation(
-            f"{noun}.list",
-            f"List {noun}",
-            f"A page of {noun} by namespace and labels, in the order of their names.",
-            ListInput,
-            _model(f"{kind}List", ListOutput[resource]),
-            "GET",
-            f"/v1/{noun}",
-            "read",
-            "viewer",
-            "namespace",
-            problems=("INVALID_CURSOR",),
-            example={"namespace": "default"},
-            agent_may=True,
-            **rest,
-        ),
-        Operation(
-            f"{noun}.propose",
-            f"Propose one {kind.lower()}",
-            "Answers a plan with its steps, claims and digest. Changes nothing; commit the plan to make it so.",
-            _model(f"{kind}ProposeInput", ProposeOneInput[manifest]),
-            Plan,
-            "POST",
-            f"/v1/{noun}/propose",
-            "read",
-            "operator",
-            "namespace",
-            problems=("OWNED", "INVALID_CODE", "CODE_NOT_FOUND", "SECRET_VALUE_MISSING", "QUOTA"),
-            example={"manifest": example},
-            **rest,
-        ),
-        Operation(
-            f"{noun}.delete",
-            f"Propose to delete one {kind.lower()}",
-            "Answers a plan; commit it to delete.",
-            Named,
-            Plan,
-            "DELETE",
-            one,
-            "read",
-            "operator",
-            "namespace",
-            problems=("NOT_FOUND", "OWNED", "IN_USE"),
-            example=named,
-            **rest,
-        ),
+@dataclass(frozen=True)
+class _Kind:
+    """What the four declarations share."""
+
+    kind: str
+    manifest: type[BaseModel]
+    resource: type[BaseModel]
+    example: dict[str, Any]
+
+    @property
+    def noun(self) -> str:
+        return self.kind.lower() + "s"
+
+    @property
+    def one(self) -> str:
+        return f"/v1/{self.noun}/{{namespace}}/{{name}}"
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return {"namespace": "default", "name": self.example["metadata"]["name"]}
+
+
+def _get(it: _Kind) -> Operation:
+    return Operation(
+        f"{it.noun}.get",
+        f"Get one {it.kind.lower()}",
+        f"The {it.kind.lower()} with its spec and its observed status.",
+        Named,
+        it.resource,
+        "GET",
+        it.one,
+        "read",
+        "viewer",
+        "namespace",
+        agent_may=True,
+        problems=("NOT_FOUND",),
+        example=it.named,
     )
+
+
+def _list(it: _Kind) -> Operation:
+    return Operation(
+        f"{it.noun}.list",
+        f"List {it.noun}",
+        f"A page of {it.noun} by namespace and labels, in the order of their names.",
+        ListInput,
+        _model(f"{it.kind}List", ListOutput[it.resource]),  # type: ignore[name-defined]
+        "GET",
+        f"/v1/{it.noun}",
+        "read",
+        "viewer",
+        "namespace",
+        agent_may=True,
+        problems=("INVALID_CURSOR",),
+        example={"namespace": "default"},
+    )
+
+
+def _propose(it: _Kind) -> Operation:
+    return Operation(
+        f"{it.noun}.propose",
+        f"Propose one {it.kind.lower()}",
+        "Answers a plan with its steps, claims and digest. Changes nothing; commit the plan to make it so.",
+        _model(f"{it.kind}ProposeInput", ProposeOneInput[it.manifest]),  # type: ignore[name-defined]
+        Plan,
+        "POST",
+        f"/v1/{it.noun}/propose",
+        "read",
+        "operator",
+        "namespace",
+        problems=("OWNED", "INVALID_CODE", "CODE_NOT_FOUND", "SECRET_VALUE_MISSING", "QUOTA"),
+        example={"manifest": it.example},
+    )
+
+
+def _delete(it: _Kind) -> Operation:
+    return Operation(
+        f"{it.noun}.delete",
+        f"Propose to delete one {it.kind.lower()}",
+        "Answers a plan; commit it to delete.",
+        Named,
+        Plan,
+        "DELETE",
+        it.one,
+        "read",
+        "operator",
+        "namespace",
+        problems=("NOT_FOUND", "OWNED", "IN_USE"),
+        example=it.named,
+    )
+
+
+def of_kind(
+    kind: str, manifest: type[BaseModel], resource: type[BaseModel], example: dict[str, Any]
+) -> tuple[Operation, ...]:
+    """The four operations of a kind."""
+    it = _Kind(kind, manifest, resource, example)
+    return _get(it), _list(it), _propose(it), _delete(it)
