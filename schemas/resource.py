@@ -7,7 +7,7 @@ from pydantic import Field
 from schemas.base import INT64_MAX, Frozen, Labels, Name, Text, Time
 
 Kind = Literal["Agent", "Fleet", "Channel", "Secret"]
-API_VERSION = "steward/v1"
+API_VERSION: Literal["steward/v1"] = "steward/v1"
 
 
 class Ref(Frozen):

@@ -5,6 +5,8 @@ A frame is a little-endian u32 length and one of these. Payloads (`state`, `body
 the guard must look inside. A peer is told by its first frame; hosts hold nothing but their id.
 """
 
+from typing import Any
+
 import msgspec
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
@@ -17,7 +19,7 @@ class Frame(msgspec.Struct, array_like=True, tag=True, frozen=True, gc=False):
 # Host -> gate
 
 
-class Hello(Frame):
+class Hello(Frame, frozen=True):
     """The first frame of a host's turn connection."""
 
     host_id: str
@@ -28,13 +30,13 @@ class Hello(Frame):
     digest: str = ""
 
 
-class LeaseHello(Frame):
+class LeaseHello(Frame, frozen=True):
     """The first frame of a host's lease connection, which a thread of its own keeps."""
 
     host_id: str
 
 
-class Lease(Frame):
+class Lease(Frame, frozen=True):
     """Renews the lease; `loop_lag_ms` is how long the turn loop has not answered its own thread."""
 
     host_id: str
@@ -42,7 +44,7 @@ class Lease(Frame):
     running: int
 
 
-class Entry(Frame):
+class Entry(Frame, frozen=True):
     """One internal effect, buffered until the segment commits. `body` is JSON.
 
     kinds: send, publish, request, ask, sleep, timer, timer_cancel, spawn
@@ -54,7 +56,7 @@ class Entry(Frame):
     body: bytes
 
 
-class Ask(Frame):
+class Ask(Frame, frozen=True):
     """An external effect: asked of the gate at once, and answered by a Receipt."""
 
     turn_id: str
@@ -68,7 +70,7 @@ class Ask(Frame):
     entries: list[Entry]
 
 
-class Park(Frame):
+class Park(Frame, frozen=True):
     """A durable await: `entries` holds what was buffered, the last one being the await itself."""
 
     turn_id: str
@@ -77,7 +79,7 @@ class Park(Frame):
     cpu_ns: int
 
 
-class Commit(Frame):
+class Commit(Frame, frozen=True):
     """The end of a turn: new state, what is still buffered, and the answer to whoever asked."""
 
     turn_id: str
@@ -90,7 +92,7 @@ class Commit(Frame):
     cpu_ns: int
 
 
-class Failed(Frame):
+class Failed(Frame, frozen=True):
     """The handler raised, or the code did not load. `problem` is a Problem as JSON."""
 
     turn_id: str
@@ -100,11 +102,11 @@ class Failed(Frame):
     cpu_ns: int
 
 
-class CodeWanted(Frame):
+class CodeWanted(Frame, frozen=True):
     digest: str
 
 
-class Released(Frame):
+class Released(Frame, frozen=True):
     """The host forgot the agent."""
 
     agent: str
@@ -114,28 +116,28 @@ class Released(Frame):
 # Gate -> host
 
 
-class Welcome(Frame):
+class Welcome(Frame, frozen=True):
     """Answers Hello: how often to renew, how long the lease runs."""
 
     lease_s: float
     renew_s: float
 
 
-class Specialise(Frame):
+class Specialise(Frame, frozen=True):
     """From now on this host serves one namespace and one code digest, for good."""
 
     namespace: str
     digest: str
 
 
-class CodeFiles(Frame):
+class CodeFiles(Frame, frozen=True):
     """The files of a digest; `files` is JSON, path -> text. Empty when there is no such code."""
 
     digest: str
     files: bytes
 
 
-class Recorded(Frame):
+class Recorded(Frame, frozen=True):
     """A journal entry handed back for replay. `result` is empty while an await is open."""
 
     branch: str
@@ -147,7 +149,7 @@ class Recorded(Frame):
     at: float
 
 
-class Run(Frame):
+class Run(Frame, frozen=True):
     """Run one turn. `state` is empty when the host already holds `version`."""
 
     agent: str
@@ -168,7 +170,7 @@ class Run(Frame):
     turn_s_max: float
 
 
-class Receipt(Frame):
+class Receipt(Frame, frozen=True):
     """What came of an external effect: outcome succeeded | failed | in_doubt."""
 
     turn_id: str
@@ -179,7 +181,7 @@ class Receipt(Frame):
     at: float
 
 
-class Resolved(Frame):
+class Resolved(Frame, frozen=True):
     """An await got its answer: outcome answered | failed | timeout | slept."""
 
     turn_id: str
@@ -190,7 +192,7 @@ class Resolved(Frame):
     at: float
 
 
-class Evict(Frame):
+class Evict(Frame, frozen=True):
     """Forget the agent: drop its coroutine and its state. `abort` also ends a running turn."""
 
     agent: str
@@ -198,7 +200,7 @@ class Evict(Frame):
     abort: bool
 
 
-class Bye(Frame):
+class Bye(Frame, frozen=True):
     """The host shall end itself."""
 
     reason: str
@@ -207,7 +209,7 @@ class Bye(Frame):
 # Placer <-> gate
 
 
-class PlacerHello(Frame):
+class PlacerHello(Frame, frozen=True):
     """The process that asks Ray for hosts."""
 
     pid: int
@@ -215,13 +217,13 @@ class PlacerHello(Frame):
     dashboard: str
 
 
-class HostsWanted(Frame):
+class HostsWanted(Frame, frozen=True):
     """How many hosts shall be there in all, and which shall go."""
 
     host_ids: list[str]
 
 
-class HostGone(Frame):
+class HostGone(Frame, frozen=True):
     """Ray says that the actor is dead."""
 
     host_id: str
@@ -231,29 +233,29 @@ class HostGone(Frame):
 # Plane <-> gate
 
 
-class PlaneHello(Frame):
+class PlaneHello(Frame, frozen=True):
     """The first frame of a plane's connection; `key` proves it may write."""
 
     pid: int
     key: str
 
 
-class Statement(Frame):
+class Statement(Frame, frozen=True):
     """One SQL statement of a unit, with the count of rows that it must touch (-1: any)."""
 
     sql: str
-    params: list
+    params: list[Any]
     expect: int
 
 
-class Write(Frame):
+class Write(Frame, frozen=True):
     """All statements in one transaction, or none."""
 
     call: int
     statements: list[Statement]
 
 
-class Publish(Frame):
+class Publish(Frame, frozen=True):
     """A message for an agent's inbox. `ask` makes an await without an agent, named by the message id."""
 
     call: int
@@ -265,7 +267,7 @@ class Publish(Frame):
     principal: str
 
 
-class PublishChannel(Frame):
+class PublishChannel(Frame, frozen=True):
     """A message for a channel."""
 
     call: int
@@ -276,7 +278,7 @@ class PublishChannel(Frame):
     key: str
 
 
-class Control(Frame):
+class Control(Frame, frozen=True):
     """verb: suspend | wake | stop | reload | remove | look, of one agent by uid; deliver, of one channel by uid.
 
     `argument` is JSON. For suspend, wake and stop it is `{"principal": name}`: an operator asked, and the event
@@ -291,7 +293,7 @@ class Control(Frame):
     argument: bytes
 
 
-class Done(Frame):
+class Done(Frame, frozen=True):
     """Answers a call of the plane: outcome ok | conflict | refused; `body` is JSON."""
 
     call: int
@@ -299,13 +301,13 @@ class Done(Frame):
     body: bytes
 
 
-class Moved(Frame):
+class Moved(Frame, frozen=True):
     """Something was committed; readers of the feedback log may look. `awaits` were resolved."""
 
     awaits: list[str]
 
 
-class Shutdown(Frame):
+class Shutdown(Frame, frozen=True):
     """End in good order."""
 
 

@@ -9,6 +9,7 @@ from schemas.calls import (
     CodePut,
     CodePutInput,
     Inspection,
+    ListOutput,
     Named,
     NamedAct,
     SendInput,
@@ -17,10 +18,15 @@ from schemas.calls import (
     TurnListInput,
     TurnSummary,
     TurnView,
-    ListOutput,
 )
 
-ECHO = "from ray_runtime import Agent, Turn\n\n\nclass Echo(Agent):\n    async def on_message(self, turn: Turn, envelope):\n        return envelope.data\n"
+ECHO = """from ray_runtime import Agent, Turn
+
+
+class Echo(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        return envelope.data
+"""
 EXAMPLE = {
     "kind": "Agent",
     "metadata": {"namespace": "default", "name": "echo", "labels": {"app": "echo"}},
