@@ -45,9 +45,13 @@ class Lease(Frame, frozen=True):
 
 
 class Entry(Frame, frozen=True):
-    """One internal effect, buffered until the segment commits. `body` is JSON.
+    """One internal effect, buffered until the segment commits. Positions of a turn count up from 0.
 
-    kinds: send, publish, request, ask, sleep, timer, timer_cancel, spawn
+    `body` is a JSON object; names are complete ("namespace/name"), keys sorted. By kind:
+    send {to, data, key}, publish {channel, data, key}, request and ask {to, data, deadline_s},
+    sleep {seconds}, timer {name, after_s, every_s, data}, timer_cancel {name},
+    spawn {name, entrypoint, config, purpose, grants} (null: as the parent has it; the child lives in
+    the parent's namespace). An `effect` is journaled as {effect, connection, arguments, purpose}.
     """
 
     branch: str
@@ -57,7 +61,10 @@ class Entry(Frame, frozen=True):
 
 
 class Ask(Frame, frozen=True):
-    """An external effect: asked of the gate at once, and answered by a Receipt."""
+    """An external effect: asked of the gate at once, and answered by a Receipt.
+
+    Asked again, at the same position, when the journal handed back holds an intent without a receipt.
+    """
 
     turn_id: str
     epoch: int
@@ -71,7 +78,11 @@ class Ask(Frame, frozen=True):
 
 
 class Park(Frame, frozen=True):
-    """A durable await: `entries` holds what was buffered, the last one being the await itself."""
+    """A durable await: `entries` holds what was buffered, the last one being the await itself.
+
+    Empty when a replay ended at an await that is recorded and still open. `cpu_ns`, here and in Commit
+    and Failed, is what was spent since the last of these frames of the turn: add it up.
+    """
 
     turn_id: str
     epoch: int
@@ -117,10 +128,11 @@ class Released(Frame, frozen=True):
 
 
 class Welcome(Frame, frozen=True):
-    """Answers Hello: how often to renew, how long the lease runs."""
+    """Answers Hello: how often to renew, how long the lease runs, how large a state may be."""
 
     lease_s: float
     renew_s: float
+    state_bytes_max: int = 1_048_576
 
 
 class Specialise(Frame, frozen=True):
@@ -138,7 +150,10 @@ class CodeFiles(Frame, frozen=True):
 
 
 class Recorded(Frame, frozen=True):
-    """A journal entry handed back for replay. `result` is empty while an await is open."""
+    """A journal entry handed back for replay; `outcome` and `result` as in Receipt and Resolved.
+
+    Both are empty for buffered kinds, for an intent without a receipt, and while an await is open.
+    """
 
     branch: str
     position: int
@@ -150,7 +165,12 @@ class Recorded(Frame, frozen=True):
 
 
 class Run(Frame, frozen=True):
-    """Run one turn. `state` is empty when the host already holds `version`."""
+    """Run one turn. `state` is empty when the host already holds `version`, and at version 0.
+
+    `message` is an Envelope, `journal` is in the order of positions, `started_at` is the turn's first
+    start (the same in every attempt). Trigger `start` at version 0 runs `on_start`; at a later version
+    it loads the code and validates the state. A timer's envelope has the timer's name as `subject`.
+    """
 
     agent: str
     namespace: str
@@ -171,7 +191,10 @@ class Run(Frame, frozen=True):
 
 
 class Receipt(Frame, frozen=True):
-    """What came of an external effect: outcome succeeded | failed | in_doubt."""
+    """What came of an external effect: outcome succeeded | failed | in_doubt.
+
+    `result` is the effector's JSON value when it succeeded, else a Problem (a denial is `failed`).
+    """
 
     turn_id: str
     branch: str
@@ -182,7 +205,10 @@ class Receipt(Frame, frozen=True):
 
 
 class Resolved(Frame, frozen=True):
-    """An await got its answer: outcome answered | failed | timeout | slept."""
+    """An await got its answer: outcome answered | failed | timeout | slept.
+
+    `result`: the answer as an Envelope; a Problem when failed or timed out; `null` when slept.
+    """
 
     turn_id: str
     branch: str
