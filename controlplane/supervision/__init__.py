@@ -1,0 +1,1 @@
+"""Keeping the processes of one installation: its folder, its children, its logs."""

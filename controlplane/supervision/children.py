@@ -1,0 +1,106 @@
+"""A supervised child: started in its own session, adopted after a plane's death, restarted when it dies.
+
+The child outlives the plane on purpose: kill -9 of the plane must not stop an agent. What a
+killed plane left is adopted if its mark (a digest of the settings it runs with) is ours, and
+ended otherwise.
+"""
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tenacity import RetryCallState, wait_exponential
+
+from controlplane.supervision.processes import Known, Record, end, known
+
+log = logging.getLogger("steward.supervision")
+STABLE_S = 30
+_GROWTH = wait_exponential(multiplier=0.1, max=5)
+
+
+class Child:
+    """One child process, by name."""
+
+    def __init__(
+        self, name: str, command: list[str], env: Mapping[str, str], record: Record, logs: Path, mark: str
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self._command = command
+        self._env = dict(env)
+        self._record = record
+        self._out = logs / f"{name}.out"
+        self._mark = mark
+        self._known: Known | None = None
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._born = 0.0
+        self._failures = 0
+        self._not_before = 0.0
+        self._lock = threading.Lock()
+        self._ended = False
+
+    @property
+    def process(self) -> Known | None:
+        return self._known
+
+    def alive(self) -> bool:
+        if self._popen is not None and self._popen.poll() is not None:
+            return False
+        return self._known is not None and self._known.alive()
+
+    def ensure(self) -> bool:
+        """Start, adopt or restart as needed. Answers whether a new process was started."""
+        with self._lock:
+            if self._ended or self.alive():
+                return False
+            if self._known is None and self._adopt():
+                return False
+            if time.monotonic() < self._not_before:
+                return False
+            self._start()
+            return True
+
+    def _adopt(self) -> bool:
+        left = self._record.find(self.name)
+        if left is None:
+            return False
+        if left.mark != self._mark:
+            log.info("ending %s of an earlier plane, which ran with other settings", self.name)
+            end([left], grace_s=10)
+            return False
+        log.info("adopted %s, pid %d", self.name, left.pid)
+        self._known = left
+        return True
+
+    def _start(self) -> None:
+        if self._known is not None:
+            self._failures = 0 if time.monotonic() - self._born > STABLE_S else self._failures + 1
+            self.restarts += 1
+            log.warning("%s (pid %d) is gone; starting it again", self.name, self._known.pid)
+        with self._out.open("ab") as out:
+            self._popen = subprocess.Popen(
+                self._command, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        self._born = time.monotonic()
+        self._not_before = self._born + _delay_s(self._failures)
+        self._known = known(self.name, self._popen.pid, self._mark)
+        self._record.put(self._known)
+
+    def stop(self, grace_s: float) -> None:
+        """End it for good."""
+        with self._lock:
+            self._ended = True
+            if self._known is not None:
+                end([self._known], grace_s)
+            if self._popen is not None:
+                self._popen.wait(timeout=5)
+
+
+def _delay_s(failures: int) -> float:
+    """How long to wait before the next start, from tenacity's growth."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    state.attempt_number = failures + 1
+    return float(_GROWTH(state)) if failures else 0.0
