@@ -1,0 +1,125 @@
+"""The installation as it is: `system.status` for programs, `system.brief` for a reader with little room.
+
+Counts come from the store in one read, with what a principal may not see left out before counting;
+processes come from whoever supervises them. A problem that is known is said here, in words.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, col, func, select
+
+from controlplane.store.store import Store
+from controlplane.store.tables import AgentRow, ChangeRow, DeadLetterRow, EventRow, HostRow
+from schemas.calls import Brief, ProcessView, SystemStatus
+from schemas.ports import Handler
+from schemas.principal import Call, Principal
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What only the supervising process knows."""
+
+    installation: str
+    version: str
+    ready: bool
+    gate: str
+    ray: str
+    ray_dashboard: str | None
+    processes: list[ProcessView]
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Counts:
+    agents: dict[str, int]
+    open_changes: int
+    dead_letters: int
+    hosts: int
+    cursor: int
+
+
+def _seen(principal: Principal, namespace: Any) -> list[ColumnElement[bool]]:
+    """The condition that leaves out what the principal may not see."""
+    return [] if "*" in principal.namespaces else [col(namespace).in_(principal.namespaces)]
+
+
+def count(session: Session, principal: Principal) -> Counts:
+    """All counts of one moment."""
+    agents = session.exec(
+        select(
+            func.count(),
+            func.count(col(AgentRow.owner)),
+            func.coalesce(func.sum(col(AgentRow.stopped)), 0),
+        )
+        .select_from(AgentRow)
+        .where(*_seen(principal, AgentRow.namespace))
+    ).one()
+    total, awake, stopped = (int(it) for it in agents)
+    changes = (
+        select(func.count())
+        .select_from(ChangeRow)
+        .where(col(ChangeRow.done_at).is_(None), *_seen(principal, ChangeRow.namespace))
+    )
+    letters = select(func.count()).select_from(DeadLetterRow).where(*_seen(principal, DeadLetterRow.namespace))
+    hosts = select(func.count()).select_from(HostRow).where(col(HostRow.ended_at).is_(None))
+    cursor = select(func.max(EventRow.cursor)).where(*_seen(principal, EventRow.namespace))
+    return Counts(
+        {"total": total, "awake": awake, "suspended": total - awake - stopped, "stopped": stopped},
+        session.exec(changes).one(),
+        session.exec(letters).one(),
+        session.exec(hosts).one(),
+        session.exec(cursor).one() or 0,
+    )
+
+
+def in_words(counts: Counts, facts: Facts) -> str:
+    """The brief's sentences."""
+    agents = counts.agents
+    parts = [
+        f"{agents['total']} agents: {agents['awake']} awake, {agents['suspended']} suspended at no cost, "
+        f"{agents['stopped']} stopped.",
+        f"{counts.open_changes} changes are open, {counts.dead_letters} messages are in the dead letters.",
+        "Messages are durably accepted." if facts.ready else "Messages are NOT accepted.",
+        *facts.problems,
+    ]
+    return " ".join(parts)
+
+
+def handlers(store: Store, facts: Callable[[], Facts]) -> Mapping[str, Handler]:
+    """`system.status` and `system.brief`."""
+
+    async def status(call: Call, _: Any) -> SystemStatus:
+        counts, known = await store.read(lambda session: count(session, call.principal)), facts()
+        return SystemStatus(
+            installation=known.installation,
+            version=known.version,
+            ready=known.ready,
+            database=store.dialect,
+            gate=known.gate,
+            ray=known.ray,
+            ray_dashboard=known.ray_dashboard,
+            hosts=counts.hosts,
+            agents=counts.agents,
+            open_changes=counts.open_changes,
+            dead_letters=counts.dead_letters,
+            processes=known.processes,
+            problems=known.problems,
+            as_of=datetime.fromtimestamp(call.now, UTC),
+        )
+
+    async def brief(call: Call, _: Any) -> Brief:
+        counts, known = await store.read(lambda session: count(session, call.principal)), facts()
+        return Brief(
+            text=in_words(counts, known),
+            agents=counts.agents,
+            open_changes=counts.open_changes,
+            dead_letters=counts.dead_letters,
+            cursor=str(counts.cursor),
+            as_of=datetime.fromtimestamp(call.now, UTC),
+        )
+
+    return {"system.status": status, "system.brief": brief}
