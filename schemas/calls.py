@@ -295,6 +295,8 @@ class JournalEntry(Frozen):
     position: int
     kind: str
     body: Any
+    verdict: dict[str, Any] | None = Field(default=None, description="The guard's, of an external effect.")
+    outcome: str | None = None
     result: Any = None
     recorded_at: Time
     finished_at: Time | None = None

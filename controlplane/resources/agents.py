@@ -74,7 +74,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "BACKLOG_FULL", "NOT_READY"),
+        problems=("NOT_FOUND", "BACKLOG_FULL", "TOO_LARGE", "NOT_READY"),
         example={**_NAMED, "data": {"text": "hello"}},
     ),
     Operation(
@@ -92,7 +92,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "BACKLOG_FULL", "NOT_READY", "TURN_FAILED"),
+        problems=("NOT_FOUND", "BACKLOG_FULL", "TOO_LARGE", "NOT_READY", "TURN_FAILED", "DEADLINE"),
         untrusted=("/reply",),
         example={**_NAMED, "data": {"text": "hello"}, "timeout_s": 20},
     ),

@@ -32,7 +32,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "SCHEMA_MISMATCH", "NOT_READY"),
+        problems=("NOT_FOUND", "SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY"),
         example={**_NAMED, "data": {"text": "hello"}},
     ),
     Operation(
@@ -78,7 +78,7 @@ OPERATIONS = (
         "operator",
         "namespace",
         imperative=True,
-        problems=("NOT_FOUND",),
+        problems=("NOT_FOUND", "OWNED"),
         example={**_NAMED, "agent": "echo"},
     ),
 )

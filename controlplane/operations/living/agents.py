@@ -1,0 +1,166 @@
+"""Send, ask, suspend, wake, stop: acts on living agents, each one call to the gate.
+
+A message is durable when `agents.send` answers. `agents.ask` opens an await named by the message,
+and waits for it at the gate's bell and at the record: the bell is a hint, the record the truth. A
+timeout is no error; the same `request_id` waits for the same message again. With `dry_run` every
+check runs, the gate included, and nothing is done. The gate writes; nothing here does.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from sqlmodel import Session, col, func, select
+
+from controlplane.operations.living import envelopes
+from controlplane.operations.living.lookup import FoundAgent, find_agent
+from controlplane.resources.problems import refuse
+from controlplane.store.store import Store
+from controlplane.store.tables import AwaitRow, InboxRow, TurnRow
+from schemas.agent import Agent
+from schemas.base import short_id
+from schemas.calls import Answer, AskInput, NamedAct, SendInput, Sent
+from schemas.plan import Preview, Undo
+from schemas.ports import GatePort, Handler
+from schemas.principal import Call
+from schemas.problem import Next, Refusal
+
+ANSWER_KEPT_S = 86_400.0  # how long an answer can still be fetched after the asker's own patience ended
+RECHECK_S = 1.0  # the record is read again this often, if the bell was missed
+
+ViewAgent = Callable[[str, str], Awaitable[Agent]]
+Resolution = tuple[str | None, str | None]
+
+
+def handlers(
+    store: Store, gate: GatePort, view_agent: ViewAgent, inbox_messages_max: int = 10_000
+) -> dict[str, Handler]:
+    """The handlers, by the names of their operations."""
+    living = Living(store, gate, view_agent, inbox_messages_max)
+    return {
+        "agents.send": living.send,
+        "agents.ask": living.ask,
+        "agents.suspend": living.suspend,
+        "agents.wake": living.wake,
+        "agents.stop": living.stop,
+    }
+
+
+class Living:
+    """Acts on living agents."""
+
+    def __init__(self, store: Store, gate: GatePort, view_agent: ViewAgent, inbox_messages_max: int) -> None:
+        self._store = store
+        self._gate = gate
+        self._view_agent = view_agent
+        self._inbox_messages_max = inbox_messages_max
+
+    async def send(self, call: Call, given: SendInput) -> Sent | Preview:
+        data = envelopes.encode(given.data)
+        found = await find_agent(self._store, given.namespace, given.name)
+        if call.dry_run:
+            await self._require_room(found, given)
+            return _preview(call, f"one message would be put into the inbox of {given.namespace}/{given.name}", "none")
+        return Sent(message_id=await self._publish(call, given, data, 0.0))
+
+    async def ask(self, call: Call, given: AskInput) -> Answer | Preview:
+        data = envelopes.encode(given.data)
+        found = await find_agent(self._store, given.namespace, given.name)
+        if call.dry_run:
+            await self._require_room(found, given)
+            return _preview(call, f"{given.namespace}/{given.name} would be asked, and its answer waited for", "none")
+        deadline = asyncio.get_running_loop().time() + given.timeout_s
+        message_id = await self._publish(call, given, data, call.now + ANSWER_KEPT_S)
+        outcome, result = await self._resolution(message_id, deadline)
+        if outcome is None:
+            return Answer(message_id=message_id, answered=False)
+        if outcome == "answered":
+            return Answer(message_id=message_id, answered=True, reply=orjson.loads(result or b"null"))
+        raise await self._failure(found, given, message_id, outcome, result)
+
+    async def suspend(self, call: Call, given: NamedAct) -> Agent | Preview:
+        return await self._control(call, given, "suspend", "would be let go by its host once it is idle or parked")
+
+    async def wake(self, call: Call, given: NamedAct) -> Agent | Preview:
+        return await self._control(call, given, "wake", "would be brought to a host, and no longer be stopped")
+
+    async def stop(self, call: Call, given: NamedAct) -> Agent | Preview:
+        return await self._control(call, given, "stop", "would handle nothing until agents.wake")
+
+    async def _control(self, call: Call, given: NamedAct, verb: str, would: str) -> Agent | Preview:
+        found = await find_agent(self._store, given.namespace, given.name)
+        if call.dry_run:
+            await self._gate.control("look", found.uid, {})
+            return _preview(call, f"{given.namespace}/{given.name} {would}", "exact")
+        await self._gate.control(verb, found.uid, {"principal": call.principal.name})
+        return await self._view_agent(given.namespace, given.name)
+
+    async def _publish(self, call: Call, given: NamedAct, data: bytes, ask_until: float) -> str:
+        """Durable when this answers; a message that is there already is the same message."""
+        namespace, name = given.namespace, given.name
+        message_id = envelopes.message_id(call, namespace, name)
+        asked = {"replyto": message_id, "deadline": envelopes.at(ask_until)} if ask_until else {}
+        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **asked)
+        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name)
+        return message_id
+
+    async def _resolution(self, await_id: str, deadline: float) -> Resolution:
+        """What the await came to, or nothing by the deadline. Listens before it reads, so that no bell is missed."""
+        loop = asyncio.get_running_loop()
+        while True:
+            left = deadline - loop.time()
+            heard = asyncio.ensure_future(self._gate.answered(await_id, max(0.0, min(left, RECHECK_S))))
+            try:
+                await asyncio.sleep(0)
+                outcome, result = await self._store.read(lambda session: _awaited(session, await_id))
+                if outcome is not None or left <= 0:
+                    return outcome, result
+                await heard
+            finally:
+                heard.cancel()
+
+    async def _failure(
+        self, found: FoundAgent, given: NamedAct, message_id: str, outcome: str, result: str | None
+    ) -> Refusal:
+        """The refusal of an asker whose question failed or was never answered."""
+        namespace, name = given.namespace, given.name
+        turn_id = short_id("turn", found.uid, message_id)
+        known = await self._store.read(lambda session: _turn_exists(session, turn_id))
+        turn = Next(operation="turns.get", arguments={"turn_id": turn_id}, why="shows what the turn did")
+        inside = Next(operation="agents.inspect", arguments={"namespace": namespace, "name": name}, why="looks inside")
+        about: dict[str, Any] = {"namespace": namespace, "name": name, "message_id": message_id}
+        steps = [turn, inside] if known else [inside]
+        if outcome == "timeout":
+            detail = f"{namespace}/{name} did not answer {message_id} as long as an answer is kept"
+            return refuse("DEADLINE", detail, next=steps, **about)
+        cause = orjson.loads(result or b"{}")
+        detail = f"{namespace}/{name} failed while handling {message_id}: {cause.get('detail', outcome)}"
+        return refuse("TURN_FAILED", detail, next=steps, **about, turn_id=turn_id, problem=cause)
+
+    async def _require_room(self, found: FoundAgent, given: NamedAct) -> None:
+        """What the gate would refuse, without sending."""
+        await self._gate.control("look", found.uid, {})
+        waiting = await self._store.read(lambda session: _inbox(session, found.uid))
+        if waiting >= self._inbox_messages_max:
+            detail = f"the inbox of {given.namespace}/{given.name} holds {waiting} messages"
+            raise refuse(
+                "BACKLOG_FULL", detail, retry_after_s=1.0, namespace=given.namespace, name=given.name, messages=waiting
+            )
+
+
+def _preview(call: Call, would: str, undo: Undo) -> Preview:
+    return Preview(operation=call.operation, would=[would], undo=undo)
+
+
+def _awaited(session: Session, await_id: str) -> Resolution:
+    row = session.exec(select(AwaitRow.outcome, AwaitRow.result).where(AwaitRow.await_id == await_id)).first()
+    return (None, None) if row is None else (row[0], row[1])
+
+
+def _turn_exists(session: Session, turn_id: str) -> bool:
+    return session.exec(select(TurnRow.turn_id).where(TurnRow.turn_id == turn_id)).first() is not None
+
+
+def _inbox(session: Session, agent: str) -> int:
+    return session.exec(select(func.count(col(InboxRow.seq))).where(InboxRow.agent == agent)).one()

@@ -1,0 +1,80 @@
+"""The envelope of an operator's message: a CloudEvent, made of nothing but its arguments.
+
+Data must be JSON that everybody inside can hold: no number beyond 64 bits, no lone surrogate, no
+endless nesting, not too large. With a request id the message id is a hash, so that the same call
+makes the same message again, and the inbox takes it once.
+"""
+
+import secrets
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from controlplane.resources.problems import refuse
+from schemas.base import rfc3339, short_id
+from schemas.calls import DATA_BYTES_MAX
+from schemas.principal import Call, Principal
+
+TYPE = "steward.message"
+
+
+def encode(data: Any) -> bytes:
+    """The data as JSON, or the refusal that points at it."""
+    try:
+        encoded = orjson.dumps(data)
+    except TypeError as error:
+        detail = f"the data can not be carried as JSON: {error}"
+        raise refuse("INVALID_VALUE", detail, field="/data", error=str(error)) from None
+    if len(encoded) > DATA_BYTES_MAX:
+        detail = f"the data has {len(encoded)} bytes, {DATA_BYTES_MAX} at most"
+        raise refuse("TOO_LARGE", detail, field="/data", bytes=len(encoded), bytes_max=DATA_BYTES_MAX)
+    return encoded
+
+
+def message_id(call: Call, namespace: str, name: str) -> str:
+    """The same for the same request id, else new."""
+    if call.request_id is None:
+        return f"msg_{uuid.uuid4().hex[:26]}"
+    return short_id("msg", call.principal.name, call.operation, namespace, name, call.request_id)
+
+
+def source(principal: Principal) -> str:
+    """Who sends: an agent by its own address, anybody else as an operator."""
+    if principal.role == "agent" and principal.agent is not None:
+        return f"/{principal.namespaces[0]}/agents/{principal.agent}"
+    return f"/operators/{principal.name}"
+
+
+def traceparent() -> str:
+    """A new W3C trace context, sampled."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | None) -> bytes:
+    """The CloudEvent as JSON; `data` is JSON already."""
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": identifier,
+        "source": source(call.principal),
+        "type": TYPE,
+        "subject": subject,
+        "time": at(call.now),
+        "datacontenttype": "application/json",
+        "traceparent": traceparent(),
+        "onbehalfof": call.principal.name,
+        **{name: value for name, value in extensions.items() if value is not None},
+        "data": orjson.Fragment(data),
+    }
+    return orjson.dumps(attributes)
+
+
+def at(seconds: float) -> str:
+    """A moment as RFC 3339."""
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))
+
+
+def moment(seconds: float) -> datetime:
+    """A moment as the views carry it."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,50 @@
+"""`hosts.list`: the hosts that are there, as far as the caller may see them.
+
+A host serves one namespace; who does not reach it sees neither the host nor its count of agents.
+Unspecialised hosts belong to nobody and are shown to all.
+"""
+
+from sqlmodel import Session, col, func, select
+
+from controlplane.operations.living.envelopes import moment
+from controlplane.store.store import Store
+from controlplane.store.tables import AgentRow, HostRow
+from schemas.calls import Empty, HostsFound, HostView
+from schemas.ports import Handler
+from schemas.principal import Call
+
+
+def handlers(store: Store) -> dict[str, Handler]:
+    """The handler of `hosts.list`."""
+
+    async def list_hosts(call: Call, given: Empty) -> HostsFound:
+        rows, agents = await store.read(_hosts)
+        seen = [row for row in rows if row.namespace is None or call.principal.reaches(row.namespace)]
+        return HostsFound(items=[_view(row, agents.get(row.host_id, 0), call.now) for row in seen])
+
+    return {"hosts.list": list_hosts}
+
+
+def _hosts(session: Session) -> tuple[list[HostRow], dict[str, int]]:
+    rows = session.exec(select(HostRow).where(col(HostRow.ended_at).is_(None)).order_by(col(HostRow.created_at)))
+    counts = session.exec(
+        select(AgentRow.owner, func.count(col(AgentRow.uid)))
+        .where(col(AgentRow.owner).is_not(None))
+        .group_by(col(AgentRow.owner))
+    )
+    return list(rows), {owner: count for owner, count in counts if owner is not None}
+
+
+def _view(row: HostRow, agents: int, now: float) -> HostView:
+    lost = row.lease_until is not None and row.lease_until < now
+    return HostView(
+        host_id=row.host_id,
+        node=row.node,
+        pid=row.pid,
+        namespace=row.namespace,
+        digest=row.digest,
+        state="lost" if lost else "warm" if row.namespace is None else "serving",
+        agents=agents,
+        lease_until=None if row.lease_until is None else moment(row.lease_until),
+        loop_lag_ms=row.loop_lag_ms,
+    )

@@ -1,0 +1,99 @@
+"""Finding what a call names, by one indexed read; or the refusal that says where to look.
+
+A resource that is declared and whose running side is not there yet is NOT_READY, never NOT_FOUND:
+it was acknowledged, and will be there in a moment.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, and_, col, select
+
+from controlplane.resources.problems import refuse
+from controlplane.store.store import Store
+from controlplane.store.tables import AgentRow, ChannelRow, ResourceRow
+from schemas.problem import Next, Refusal
+from schemas.resource import Kind
+
+RETRY_AFTER_S = 1.0
+
+
+class FoundAgent(NamedTuple):
+    """The running side of an agent."""
+
+    uid: str
+    owner: str | None
+    stopped: bool
+
+
+class FoundChannel(NamedTuple):
+    """The running side of a channel, with its declared spec as JSON."""
+
+    uid: str
+    next_position: int
+    spec: str
+
+
+async def find_agent(store: Store, namespace: str, name: str, field: str = "/name") -> FoundAgent:
+    """The agent of this name, or the refusal."""
+    row = await store.read(lambda session: _agent(session, namespace, name))
+    if row is None:
+        raise absent("Agent", namespace, name, field)
+    uid, stopped, owner = row
+    if stopped is None:
+        raise _not_yet("Agent", namespace, name)
+    return FoundAgent(uid, owner, bool(stopped))
+
+
+async def find_channel(store: Store, namespace: str, name: str) -> FoundChannel:
+    """The channel of this name, or the refusal."""
+    row = await store.read(lambda session: _channel(session, namespace, name))
+    if row is None:
+        raise absent("Channel", namespace, name, "/name")
+    uid, next_position, spec = row
+    if next_position is None:
+        raise _not_yet("Channel", namespace, name)
+    return FoundChannel(uid, next_position, spec)
+
+
+def _agent(session: Session, namespace: str, name: str) -> tuple[str, int | None, str | None] | None:
+    query = select(col(ResourceRow.uid), col(AgentRow.stopped), col(AgentRow.owner))
+    joined = query.join(AgentRow, col(AgentRow.uid) == col(ResourceRow.uid), isouter=True)
+    return session.exec(joined.where(_named("Agent", namespace, name))).first()
+
+
+def _channel(session: Session, namespace: str, name: str) -> tuple[str, int | None, str] | None:
+    query = select(col(ResourceRow.uid), col(ChannelRow.next_position), col(ResourceRow.spec))
+    joined = query.join(ChannelRow, col(ChannelRow.uid) == col(ResourceRow.uid), isouter=True)
+    return session.exec(joined.where(_named("Channel", namespace, name))).first()
+
+
+def _named(kind: Kind, namespace: str, name: str) -> ColumnElement[bool]:
+    return and_(
+        col(ResourceRow.kind) == kind,
+        col(ResourceRow.namespace) == namespace,
+        col(ResourceRow.name) == name,
+        col(ResourceRow.deleted_at).is_(None),
+    )
+
+
+def absent(kind: Kind, namespace: str, name: str, field: str) -> Refusal:
+    """There is no such resource; the list shows which there are."""
+    word = kind.lower()
+    return refuse(
+        "NOT_FOUND",
+        f"there is no {word} {namespace}/{name}",
+        field=field,
+        next=[Next(operation=f"{word}s.list", arguments={"namespace": namespace}, why=f"shows the {word}s there are")],
+        kind=kind,
+        namespace=namespace,
+        name=name,
+    )
+
+
+def _not_yet(kind: Kind, namespace: str, name: str) -> Refusal:
+    detail = f"{kind.lower()} {namespace}/{name} is declared, and not set up yet"
+    why = Next(operation=f"{kind.lower()}s.get", arguments={"namespace": namespace, "name": name}, why="shows how far")
+    return refuse(
+        "NOT_READY", detail, next=[why], retry_after_s=RETRY_AFTER_S, kind=kind, namespace=namespace, name=name
+    )
