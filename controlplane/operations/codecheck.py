@@ -83,7 +83,7 @@ def pointer(field: str, key: str) -> str:
 def _check_paths(files: Mapping[str, str], field: str) -> None:
     for path in files:
         top = path.split("/")[0].removesuffix(".py")
-        if top in RESERVED and (path.endswith(".py")):
+        if top in RESERVED:
             detail = f"{path} would hide the module {top}, which hosts need"
             raise refuse("INVALID_CODE", detail, field=pointer(field, path), path=path, module=top)
         for other in _rivals(path):
