@@ -1,0 +1,72 @@
+"""Reading the records directly, and handing writes to the one writer.
+
+A read is a plain function over a session, and sees one snapshot. On SQLite it runs where it is
+called: the rows come from the page cache, and a thread would cost more than the query. On
+PostgreSQL it runs in a thread, because the loop must never wait for a network. Every write of the
+plane goes through the writer (the gate's committer), never through a connection of this module.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from controlplane.store.engine import READERS_MAX, Dialect, dialect_of, reading_engine
+from controlplane.store.unit import Statement, Unit
+
+T = TypeVar("T")
+
+
+class Writer(Protocol):
+    """The one writer. False is a conflict: nothing was changed."""
+
+    async def write(self, statements: list[Statement]) -> bool: ...
+
+
+class Store:
+    """The records of one installation."""
+
+    dialect: Dialect
+
+    def __init__(self, url: str, writer: Writer) -> None:
+        self.url = url
+        self.dialect = dialect_of(url)
+        self._writer = writer
+        self._engine = reading_engine(url)
+        self._readers = anyio.CapacityLimiter(READERS_MAX) if self.dialect == "postgresql" else None
+
+    async def read(self, query: Callable[[Session], T]) -> T:
+        """What the query answers, from one snapshot. It must not keep the session, nor rows of it that load later."""
+        if self._readers is None:
+            return self._query(query)
+        return await anyio.to_thread.run_sync(self._query_again, query, limiter=self._readers)
+
+    async def write(self, unit: Unit) -> bool:
+        """All of the unit, durably; or False, and nothing of it. An empty unit is done already."""
+        if not len(unit):
+            return True
+        return await self._writer.write(unit.compiled(self.dialect))
+
+    async def close(self) -> None:
+        self._engine.dispose()
+
+    def _query(self, query: Callable[[Session], T]) -> T:
+        with Session(self._engine, expire_on_commit=False, autoflush=False) as session:
+            return query(session)
+
+    def _query_again(self, query: Callable[[Session], T]) -> T:
+        """A read repeats safely: a connection that the server closed costs one more try."""
+        try:
+            return self._query(query)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return self._query(query)
+
+
+def one(session: Session, sql: Any) -> Any:
+    """The first row of a Core statement as a plain tuple-like row, or None: cheaper than loading a table's object."""
+    return session.connection().execute(sql).first()
