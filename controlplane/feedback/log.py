@@ -1,0 +1,139 @@
+"""The feedback log as its readers see it: what happened, after a cursor, oldest first.
+
+What a principal may not see is left out in the query itself, never afterwards, so that neither an
+event, nor a count, nor a cursor tells of it: a principal of some namespaces reads those; records of
+the installation (tokens, hosts) carry no namespace and are read by principals of all namespaces.
+The cursor of an answer is the last event that the principal may see, whether the filter let it
+through or not, so that a rare filter does not scan the same stretch again. Reading repeats safely:
+delivery is at least once, by cursor.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, or_
+from sqlmodel import Session, col, func, select
+
+from controlplane.feedback.cursors import Cursors
+from controlplane.resources.problems import refuse
+from controlplane.store.store import Store
+from controlplane.store.tables import EventRow
+from schemas.calls import FeedbackInput
+from schemas.feedback import Event, EventFilter, Events, Subject
+from schemas.ports import Doorbell, Handler
+from schemas.principal import Call, Principal
+
+LOOK_AGAIN_S = 1.0
+
+
+def visible_to(principal: Principal) -> list[ColumnElement[bool]]:
+    """The condition that leaves out what the principal may not see."""
+    return [] if "*" in principal.namespaces else [col(EventRow.namespace).in_(principal.namespaces)]
+
+
+def read_positions(
+    session: Session, after: int, limit: int, wanted: EventFilter | None, principal: Principal
+) -> tuple[Sequence[EventRow], int]:
+    """Rows after a position, and the position to go on from.
+
+    The end of the log is taken before the rows: what is committed in between waits for the next read.
+    """
+    visible = visible_to(principal)
+    end = session.exec(select(func.max(EventRow.cursor)).where(*visible)).one() or 0
+    if end <= after:
+        return [], after
+    rows = session.exec(
+        select(EventRow)
+        .where(col(EventRow.cursor) > after, col(EventRow.cursor) <= end, *visible, *_matching(wanted))
+        .order_by(col(EventRow.cursor))
+        .limit(limit)
+    ).all()
+    return rows, (rows[-1].cursor or end) if len(rows) == limit else end
+
+
+def _matching(wanted: EventFilter | None) -> list[ColumnElement[bool]]:
+    if wanted is None:
+        return []
+    pairs = (
+        (EventRow.kind, wanted.kind),
+        (EventRow.namespace, wanted.namespace),
+        (EventRow.name, wanted.name),
+        (EventRow.change_id, wanted.change_id),
+    )
+    conditions: list[ColumnElement[bool]] = [col(column) == value for column, value in pairs if value is not None]
+    if wanted.types:
+        conditions.append(or_(*(_of_type(pattern) for pattern in wanted.types)))
+    return conditions
+
+
+def _of_type(pattern: str) -> ColumnElement[bool]:
+    if not pattern.endswith(".*"):
+        return col(EventRow.type) == pattern
+    prefix = pattern[:-1]
+    return func.substr(EventRow.type, 1, len(prefix)) == prefix
+
+
+def _event(row: EventRow, cursor: str) -> Event:
+    return Event(
+        cursor=cursor,
+        id=f"evt_{cursor}",
+        type=row.type,
+        time=datetime.fromtimestamp(row.time, UTC),
+        subject=Subject(kind=row.kind, namespace=row.namespace, name=row.name),
+        principal=row.principal,
+        change_id=row.change_id,
+        turn_id=row.turn_id,
+        data=_object(orjson.loads(row.data)),
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+class FeedbackLog:
+    """Answers `feedback.read`, at once or when something happened."""
+
+    def __init__(self, store: Store, doorbell: Doorbell, cursors: Cursors) -> None:
+        self._store = store
+        self._doorbell = doorbell
+        self._cursors = cursors
+
+    async def read(self, call: Call, given: FeedbackInput) -> Events:
+        """Events after the cursor; with `wait_s`, waits for the first one that matches."""
+        _require_reach(call.principal, given.filter)
+        position = self._cursors.open(given.after) if given.after else 0
+        until = monotonic() + given.wait_s
+        while True:
+            events, position = await self._after(position, given, call.principal)
+            left = until - monotonic()
+            if events or left <= 0:
+                return Events(events=events, cursor=self._cursors.seal(position))
+            await self._doorbell.wait(min(left, LOOK_AGAIN_S))
+
+    async def _after(self, position: int, given: FeedbackInput, principal: Principal) -> tuple[list[Event], int]:
+        def query(session: Session) -> tuple[list[Event], int]:
+            rows, end = read_positions(session, position, given.limit, given.filter, principal)
+            sealed = self._cursors.seal_all([row.cursor or 0 for row in rows])
+            return [_event(row, cursor) for row, cursor in zip(rows, sealed, strict=True)], end
+
+        return await self._store.read(query)
+
+
+def _require_reach(principal: Principal, wanted: EventFilter | None) -> None:
+    if wanted is not None and wanted.namespace is not None and not principal.reaches(wanted.namespace):
+        raise refuse(
+            "FOREIGN_NAMESPACE",
+            f"the token of {principal.name} does not reach namespace {wanted.namespace}",
+            field="/filter/namespace",
+            principal=principal.name,
+            namespace=wanted.namespace,
+        )
+
+
+def handlers(store: Store, doorbell: Doorbell, cursors: Cursors) -> dict[str, Handler]:
+    """`feedback.read`."""
+    return {"feedback.read": FeedbackLog(store, doorbell, cursors).read}

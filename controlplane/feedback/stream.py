@@ -1,0 +1,100 @@
+"""The feedback log as server-sent events.
+
+A stream is the same read as `feedback.read`, asked again and again from the cursor it stands at:
+`id` is the cursor, so that a reader who comes back with `Last-Event-ID` misses nothing. Nothing is
+queued for a reader: the next page is read when the last one was taken, and a reader who does not
+take it for long is let go. A stream ends at once when its reader goes, its token ends, or the
+plane stops; the reader's own limits are asked for anew with every page.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import orjson
+from starlette.types import Receive, Send
+
+from controlplane.resources.problems import refuse
+from schemas.feedback import Event, Events
+from schemas.problem import Problem, Refusal
+
+HEARTBEAT_S = 15.0
+SEND_S_MAX = 30.0
+STREAMS_MAX = 512
+RETRY_MS = 2000
+
+ReadOn = Callable[[str, float], Awaitable[Events]]  # cursor, seconds to wait at most
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class EventStreams:
+    """All open streams of a process, as many as are allowed."""
+
+    def __init__(self, streams_max: int = STREAMS_MAX, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._open = 0
+        self._streams_max = streams_max
+        self._heartbeat_s = heartbeat_s
+
+    async def serve(self, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
+        """Send the first page, then every page after it, until one of the ends."""
+        if self._open >= self._streams_max:
+            raise refuse(
+                "QUOTA",
+                f"{self._streams_max} feedback streams are open, and no more are allowed; read with wait_s instead",
+                retry_after_s=5.0,
+                streams_max=self._streams_max,
+            )
+        self._open += 1
+        try:
+            await self._run(first, read_on, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _run(self, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_until_gone, receive, group.cancel_scope)
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await self._pages(first, read_on, send)
+            group.cancel_scope.cancel()
+
+    async def _pages(self, page: Events, read_on: ReadOn, send: Send) -> None:
+        await _send(send, f"retry: {RETRY_MS}\n\n".encode())
+        while True:
+            await _send(send, frames(page))
+            try:
+                page = await read_on(page.cursor, self._heartbeat_s)
+            except Refusal as refusal:
+                await _send(send, _last_frame(refusal.problem), more=False)
+                return
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
+    """Raises TimeoutError when the reader does not take it; the server then closes the connection."""
+    with anyio.fail_after(SEND_S_MAX):
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def frames(page: Events) -> bytes:
+    """A page as frames, and a comment that carries the cursor: a heartbeat where there are no events."""
+    told = b"".join(_frame(event) for event in page.events)
+    return told + f"id: {page.cursor}\n: \n\n".encode()
+
+
+def _frame(event: Event) -> bytes:
+    data: Any = event.model_dump(mode="json")
+    return f"id: {event.cursor}\nevent: {event.type}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+
+
+def _last_frame(problem: Problem) -> bytes:
+    return b"event: problem\ndata: " + orjson.dumps(problem.model_dump(mode="json")) + b"\n\n"
