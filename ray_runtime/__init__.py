@@ -1,1 +1,7 @@
-"""The hands: SDK, hosts, turns, leases, placement."""
+"""The hands: SDK, hosts, turns, leases, placement. `from ray_runtime import Agent, Turn`."""
+
+from ray_runtime.sdk import Agent, Turn
+from schemas.envelope import Envelope
+from schemas.problem import Refusal
+
+__all__ = ["Agent", "Envelope", "Refusal", "Turn"]

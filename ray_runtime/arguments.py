@@ -1,0 +1,75 @@
+"""Arguments of the turn's methods: what is refused at the call, and the one form that is recorded.
+
+A name is completed to `namespace/name`, so that the record says the same wherever it is read.
+Data becomes JSON at once: what a handler changes later is not sent. Pydantic models, times and
+UUIDs are taken; NaN and the infinities become null, as everywhere in JSON here.
+"""
+
+import math
+import re
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from ray_runtime.problems import refuse
+from schemas.base import NAME_PATTERN
+
+Json = Any
+SECONDS_MAX = 10 * 366 * 86_400
+NAME_CHARS_MAX = 200
+_NAME = re.compile(NAME_PATTERN)
+
+
+def json_bytes(said: str, value: Any) -> bytes:
+    """Canonical JSON of a value, or a Refusal that says what is not JSON in it."""
+    try:
+        return orjson.dumps(value, default=_model, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise refuse("INVALID_VALUE", f"{said}: the data is not JSON: {error}", what=said, error=str(error)) from error
+
+
+def _model(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+def agent_address(to: str, namespace: str) -> str:
+    """`namespace/name` of an agent, from a name, an address, or an envelope's source."""
+    return _address(to, namespace, "agents")
+
+
+def channel_address(to: str, namespace: str) -> str:
+    """`namespace/name` of a channel, from a name or an address."""
+    return _address(to, namespace, "channels")
+
+
+def _address(to: str, namespace: str, kind: str) -> str:
+    parts = to.split("/") if isinstance(to, str) else []
+    if len(parts) == 1:
+        parts = [namespace, *parts]
+    elif len(parts) == 4 and not parts[0] and parts[2] == kind:
+        parts = [parts[1], parts[3]]
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+        what = kind.removesuffix("s")
+        detail = f"{to!r} names no {what}: give `name`, `namespace/name` or `/namespace/{kind}/name`"
+        raise refuse("INVALID_VALUE", detail, to=str(to), kind=what)
+    return "/".join(parts)
+
+
+def seconds(said: str, value: float, least: float = 0.0) -> float:
+    """A finite number of seconds within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise refuse("INVALID_VALUE", f"{said}: {value!r} is no number of seconds", what=said)
+    if not least <= value <= SECONDS_MAX:
+        detail = f"{said}: {value} s is not within {least} and {SECONDS_MAX}"
+        raise refuse("INVALID_VALUE", detail, what=said, value=value, least=least, most=SECONDS_MAX)
+    return float(value)
+
+
+def short_name(said: str, value: str) -> str:
+    """A non-empty name of at most 200 characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX:
+        raise refuse("INVALID_VALUE", f"{said}: a name has 1 to {NAME_CHARS_MAX} characters", what=said)
+    return value
