@@ -1,1 +1,3 @@
 """Steward's control plane."""
+
+VERSION = "0.1.0"
