@@ -16,6 +16,8 @@ REASONS: dict[str, Reason] = {
     "UNAUTHENTICATED": Reason("A valid token is needed", 401, "reauthenticate"),
     "FORBIDDEN": Reason("The token's role is too small", 403, "escalate"),
     "FOREIGN_NAMESPACE": Reason("The token does not reach this namespace", 403, "escalate"),
+    "FOREIGN_HOST": Reason("The request was meant for another host", 421, "fix_input"),
+    "FOREIGN_ORIGIN": Reason("Pages of other origins may not call this plane", 403, "fix_input"),
     # what you sent
     "MALFORMED_JSON": Reason("The body is not JSON", 400, "fix_input"),
     "MALFORMED_YAML": Reason("The file is not YAML", 400, "fix_input"),
