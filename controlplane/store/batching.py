@@ -1,0 +1,113 @@
+"""What a transaction of the committer holds: jobs, the lanes they wait in, and how statements share a call.
+
+Pure. A job is a unit on its way: rows of SQL with the count that each must touch, all or nothing.
+Lane 0 (receipts, commits) goes before lane 1 (publishes, the plane), which always keeps a share, so
+that neither a flood of messages delays turns, nor turns starve the plane.
+
+SQL marked `Many` says that it touches at most `expect` rows each time, and that it may run before
+statements of *other* jobs that are marked so too; statements of one job never change their order.
+Then all that are alike go to the database in one call. SQL that is not marked runs exactly in the
+order of the jobs.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+JOBS_MAX = 256
+BYTES_MAX = 1_048_576
+LANE_1_SHARE = 4  # lane 1 gets at least one in so many of jobs and bytes
+
+Row = tuple[str, Sequence[Any], int]
+
+
+class Many(str):
+    """SQL of which many may go in one call."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One unit. `done(outcome, detail)` is called once, after COMMIT; outcome is ok, conflict or error."""
+
+    rows: Sequence[Row]
+    done: Callable[[str, str], None]
+    lane: int = 0
+
+
+@dataclass(slots=True)
+class Group:
+    """One SQL text, and the parameters of every time it runs."""
+
+    sql: str
+    expect: int
+    params: list[Sequence[Any]] = field(default_factory=list)
+
+    def met(self, rowcount: int) -> bool:
+        return self.expect < 0 or rowcount == self.expect * len(self.params)
+
+
+def size_of(job: Job) -> int:
+    """Bytes of the job's texts and blobs, about."""
+    values = chain.from_iterable(params for _, params, _ in job.rows)
+    return sum(len(value) for value in values if isinstance(value, str | bytes))
+
+
+class Lanes:
+    """Jobs that wait, each lane in its order."""
+
+    def __init__(self) -> None:
+        self._lanes: tuple[deque[Job], deque[Job]] = (deque(), deque())
+
+    def __len__(self) -> int:
+        return len(self._lanes[0]) + len(self._lanes[1])
+
+    def put(self, job: Job) -> None:
+        self._lanes[1 if job.lane else 0].append(job)
+
+    def take(self) -> list[Job]:
+        """The next batch: never empty while something waits, even if one job alone is too large."""
+        first, second = self._lanes
+        kept = LANE_1_SHARE if second else 0
+        batch: list[Job] = []
+        jobs, size = JOBS_MAX, BYTES_MAX
+        if kept:
+            jobs, size = jobs - jobs // kept, size - size // kept
+        taken = _move(first, batch, jobs, size)
+        _move(second, batch, JOBS_MAX - len(batch), BYTES_MAX - taken)
+        return batch
+
+
+def _move(lane: deque[Job], batch: list[Job], jobs: int, size: int) -> int:
+    moved = taken = 0
+    while lane and moved < jobs:
+        bytes_of_job = size_of(lane[0])
+        if taken + bytes_of_job > size and (moved or batch):
+            break
+        batch.append(lane.popleft())
+        moved, taken = moved + 1, taken + bytes_of_job
+    return taken
+
+
+def grouped(jobs: Sequence[Job]) -> list[Group]:
+    """The calls that do all of the jobs, in an order that each job could see."""
+    groups: list[Group] = []
+    known: dict[tuple[str, int], int] = {}
+    floor = 0  # nothing goes before the last SQL that keeps its place
+    for job in jobs:
+        after = floor
+        for sql, params, expect in job.rows:
+            place = known.get((sql, expect), -1) if isinstance(sql, Many) else -1
+            if place < after:
+                place = len(groups)
+                groups.append(Group(sql, expect))
+                if isinstance(sql, Many):
+                    known[(sql, expect)] = place
+                else:
+                    floor = place + 1
+            groups[place].params.append(params)
+            after = place
+    return groups

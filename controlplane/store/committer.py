@@ -1,0 +1,161 @@
+"""The one writer: a thread that commits jobs in groups, each job all or nothing.
+
+It takes what waits (one batch), does it in one transaction, and only after COMMIT tells each job
+its outcome, all of a batch in one delivery. Where any part of a batch misses its count or fails, the
+transaction is rolled back and the jobs are done again one by one, each under a savepoint: then a bad
+job harms nobody but itself. No job ends the thread. An `error` is told only of jobs that certainly
+did not commit (or says IN_DOUBT, when the end came first); its detail starts with a reason of the catalogue.
+A lost database is waited for, for a while, and the batch done again on the new connection.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from controlplane.store.batching import Job, Lanes, Many, Row, grouped
+from controlplane.store.connection import FAULTS, RECONNECT_S, Connection, Ended, InDoubt, Lost, connect, described
+
+__all__ = ["Committer", "Delivery", "Job", "Many", "Row"]
+
+AWAY_S_MAX = 10.0
+REST_AFTER_S = 0.05
+OK = ("ok", "")
+CONFLICT = ("conflict", "")
+Outcome = tuple[str, str]
+Delivery = list[tuple[Job, str, str]]
+
+
+def deliver_here(delivery: Delivery) -> None:
+    """Tell each job on the committer's own thread."""
+    for job, outcome, detail in delivery:
+        job.done(outcome, detail)
+
+
+class Committer(threading.Thread):
+    """Opens the database when made, so that a wrong url fails there; `start`, `submit`, `stop`."""
+
+    def __init__(self, url: str, deliver: Callable[[Delivery], None] = deliver_here) -> None:
+        super().__init__(name="committer", daemon=True)
+        self._deliver = deliver
+        self._submitted: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lanes = Lanes()
+        self._stopping = threading.Event()
+        self._ended = False
+        self._restless = False
+        self._connection: Connection = connect(url, self._stopping.wait)
+
+    def submit(self, job: Job) -> None:
+        """From any thread. The job's outcome comes by `deliver`."""
+        self._submitted.put(job)
+        if self._ended:
+            self._refuse_rest()
+
+    def stop(self, timeout_s: float = 10) -> None:
+        """Commit what was submitted before, and end."""
+        self._submitted.put(None)
+        if self.is_alive():
+            self.join(timeout_s / 2)
+            self._stopping.set()  # gives up on a database that is away
+            self.join(timeout_s / 2)
+        else:
+            self._refuse_rest()
+
+    def run(self) -> None:
+        try:
+            while self._gather():
+                batch = self._lanes.take()
+                outcomes = self._settle(batch)
+                self._restless = True
+                self._deliver([(job, *outcome) for job, outcome in zip(batch, outcomes, strict=True)])
+        finally:
+            self._ended = True
+            self._refuse_rest()
+            self._connection.close()
+
+    def _gather(self) -> bool:
+        """Take in what was submitted; wait when there is nothing. False ends the thread."""
+        while True:
+            try:
+                patience = REST_AFTER_S if self._restless else None
+                job = self._submitted.get(block=not len(self._lanes), timeout=patience)
+                while job is not None:
+                    self._lanes.put(job)
+                    job = self._submitted.get_nowait()
+            except queue.Empty:
+                if len(self._lanes):
+                    return True
+                self._rest()
+                continue
+            self._submitted.put(None)  # stays the last one, until the lanes are empty
+            return len(self._lanes) > 0
+
+    def _rest(self) -> None:
+        self._restless = False
+        try:
+            self._connection.rest()
+        except FAULTS:  # the next commit meets the same trouble, and has somebody to tell
+            self._connection.rollback()
+
+    def _refuse_rest(self) -> None:
+        waiting = []
+        while len(self._lanes):
+            waiting += self._lanes.take()
+        while not self._submitted.empty():
+            job = self._submitted.get()
+            waiting += [job] if job is not None else []
+        if waiting:
+            self._deliver([(job, "error", "NOT_READY: the writer has ended") for job in waiting])
+
+    def _settle(self, batch: Sequence[Job]) -> list[Outcome]:
+        """The outcome of each job; waits for a database that is away, up to a bound."""
+        give_up_at = time.monotonic() + AWAY_S_MAX
+        while True:
+            try:
+                outcomes = self._together(batch) or self._separately(batch)
+            except Lost as lost:
+                if not self._reconnected(give_up_at):
+                    return [("error", described(lost))] * len(batch)
+            except InDoubt as doubt:
+                return [("error", described(doubt))] * len(batch)
+            else:
+                return outcomes or [self._settle([job])[0] for job in batch]
+
+    def _reconnected(self, give_up_at: float) -> bool:
+        while not self._connection.reopen():
+            if time.monotonic() > give_up_at or self._stopping.wait(RECONNECT_S):
+                return False
+        return time.monotonic() <= give_up_at
+
+    def _together(self, batch: Sequence[Job]) -> list[Outcome] | None:
+        """All in one transaction, or nothing of them."""
+        try:
+            if self._connection.whole(grouped(batch)):
+                return [OK] * len(batch)
+        except FAULTS as error:
+            if len(batch) == 1:
+                self._connection.rollback()
+                return [("error", described(error))]
+        self._connection.rollback()
+        return [CONFLICT] if len(batch) == 1 else None
+
+    def _separately(self, batch: Sequence[Job]) -> list[Outcome] | None:
+        """Each by itself under a savepoint, in one transaction; None when that one failed as a whole."""
+        try:
+            self._connection.begin()
+        except FAULTS as error:  # nobody's fault here: the database is locked or gone wrong
+            self._connection.rollback()
+            return [("error", described(error))] * len(batch)
+        try:
+            outcomes = [self._attempt(job) for job in batch]
+            self._connection.commit()
+        except (Ended, *FAULTS):
+            self._connection.rollback()
+            return None
+        return outcomes
+
+    def _attempt(self, job: Job) -> Outcome:
+        try:
+            return OK if self._connection.attempt(grouped([job])) else CONFLICT
+        except FAULTS as error:
+            return "error", described(error)
