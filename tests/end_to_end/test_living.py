@@ -1,0 +1,158 @@
+"""Agents live: they answer, wait, sleep, tick, spawn, fail and are suspended, through a whole installation."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.end_to_end.agents import agent, channel
+from tests.stack import Stack
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
+    """The first truthy answer, polled."""
+    limit = time.monotonic() + timeout_s
+    while time.monotonic() < limit:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come true in time")
+
+
+def condition(stack: Stack, name: str, which: str) -> dict[str, Any]:
+    found = stack.call("agents.get", name=name)["status"]["conditions"]
+    return next(it for it in found if it["type"] == which)
+
+
+def ask(stack: Stack, name: str, data: Any) -> Any:
+    answer = stack.call("agents.ask", name=name, data=data, timeout_s=30)
+    assert answer["answered"], answer
+    return answer["reply"]
+
+
+def test_an_agent_keeps_its_state_over_suspensions(stack: Stack) -> None:
+    """An idle agent is suspended, a message wakes it, and nothing of its state is lost, three times over."""
+    change = stack.apply(agent("counter", "Counter"))
+    assert change["outcome"] == "verified", change
+    for turn in (1, 2, 3):
+        assert ask(stack, "counter", "hi") == {"seen": turn, "got": "hi"}
+        until(lambda: condition(stack, "counter", "Active")["status"] == "false")
+        inside = stack.call("agents.inspect", name="counter")
+        assert inside["host"] is None
+        assert inside["state"]["seen"] == turn
+
+
+def test_an_ask_parks_the_turn_and_is_answered(stack: Stack) -> None:
+    """An agent that asks another gets the answer in the same turn."""
+    stack.apply(agent("echo", "Echo"), agent("asker", "Asker"))
+    assert ask(stack, "asker", {"whom": "echo", "what": {"x": 1}}) == {"answer": {"x": 1}, "asked": 1}
+
+
+def test_a_request_is_answered_to_on_reply(stack: Stack) -> None:
+    """A request does not park; its answer comes to on_reply."""
+    stack.apply(agent("echo", "Echo"), agent("requester", "Requester"))
+    assert ask(stack, "requester", None) == "requested"
+    until(lambda: stack.call("agents.inspect", name="requester")["state"]["replies"] == [{"n": 1}])
+
+
+def test_a_timer_ticks_and_lets_the_agent_sleep(stack: Stack) -> None:
+    """A timer of an agent fires again and again."""
+    stack.apply(agent("ticker", "Ticker", suspend_after_ms=50))
+    until(lambda: stack.call("agents.inspect", name="ticker")["state"]["ticks"] >= 4)
+    stack.call("agents.stop", name="ticker")
+
+
+def test_an_effect_is_granted_by_the_mandate_only(stack: Stack) -> None:
+    """machine.read works when granted, and is denied with a reason when not; both stand in the journal."""
+    stack.apply(agent("allowed", "Reader", grants=["machine.read"]), agent("denied", "Reader"))
+    reading = ask(stack, "allowed", None)
+    assert 0 <= reading["cpu"] <= 100
+    with stack.rest() as client:
+        answer = client.post("/v1/agents/default/denied/ask", json={"timeout_s": 30})
+    assert answer.status_code == 502, answer.text
+    assert "NOT_GRANTED" in answer.text
+    turn = stack.call("turns.list", name="allowed")["items"][0]
+    journal = stack.call("turns.get", turn_id=turn["turn_id"])["journal"]
+    assert [entry["kind"] for entry in journal] == ["effect", "sleep"]
+
+
+def test_what_a_turn_sends_arrives_once_and_in_order(stack: Stack) -> None:
+    """Sends and publishes of turns are delivered once each, in their order."""
+    stack.apply(channel("e2e-log"))
+    stack.apply(agent("forwarder", "Forwarder"), agent("collector", "Collector"))
+    for n in range(20):
+        stack.call("agents.send", name="forwarder", data={"n": n})
+    until(lambda: len(ask(stack, "collector", "list")) == 20)
+    assert ask(stack, "collector", "list") == list(range(20))
+    read = stack.call("channels.read", name="e2e-log")
+    assert [it["data"]["n"] for it in read["envelopes"]] == list(range(20))
+
+
+def test_an_agent_spawns_another(stack: Stack) -> None:
+    """A spawned agent is a resource like any other, and answers."""
+    stack.apply(agent("parent", "Parent"))
+    assert ask(stack, "parent", {"child": "child-1"}) == "spawned"
+    until(lambda: condition(stack, "child-1", "Ready")["status"] == "true")
+    assert ask(stack, "child-1", 7) == 7
+
+
+def test_a_failing_turn_ends_in_the_dead_letters(stack: Stack) -> None:
+    """A handler that raises is retried, then its message is put aside with the reason, and the agent goes on."""
+    stack.apply(agent("broken", "Broken"))
+    with stack.rest() as client:
+        answer = client.post("/v1/agents/default/broken/ask", json={"timeout_s": 60})
+    assert answer.status_code == 502, answer.text
+    assert answer.json()["reason"] == "TURN_FAILED"
+    letters = stack.call("agents.inspect", name="broken")["dead_letters"]
+    assert letters[0]["reason"] == "HANDLER_ERROR"
+    assert "on purpose" in letters[0]["detail"]
+
+
+def test_only_wake_ends_a_stop(stack: Stack) -> None:
+    """A stopped agent keeps its messages and handles them after wake."""
+    stack.apply(agent("halted", "Counter"))
+    stack.call("agents.stop", name="halted")
+    stack.call("agents.send", name="halted", data="waits")
+    assert condition(stack, "halted", "Stopped")["status"] == "true"
+    assert stack.call("agents.inspect", name="halted")["inbox"] == 1
+    stack.call("agents.wake", name="halted")
+    until(lambda: stack.call("agents.inspect", name="halted")["state"]["seen"] == 1)
+
+
+def test_a_fleet_is_made_scaled_and_taken_away(stack: Stack) -> None:
+    """A fleet makes its agents, scales down, and a revert brings them back."""
+    spec = agent("x", "Echo")["spec"]
+    fleet = {
+        "kind": "Fleet",
+        "metadata": {"name": "zoo"},
+        "spec": {"replicas": 4, "template": {"labels": {"part": "zoo"}, "spec": spec}},
+    }
+    assert stack.apply(fleet)["outcome"] == "verified"
+    listed = stack.call("agents.list", namespace="default", labels={"part": "zoo"})["items"]
+    assert [it["metadata"]["name"] for it in listed] == [f"zoo-{n}" for n in range(4)]
+    assert ask(stack, "zoo-3", "hi") == "hi"
+    fleet["spec"]["replicas"] = 1  # type: ignore[index]
+    change = stack.apply(fleet)
+    assert change["outcome"] == "verified"
+    assert len(stack.call("agents.list", labels={"part": "zoo"})["items"]) == 1
+    plan = stack.call("changes.revert", change_id=change["change_id"])
+    back = stack.call("plans.commit", plan_id=plan["plan_id"])
+    until(lambda: stack.call("changes.get", change_id=back["change_id"])["outcome"] == "verified", 60)
+    assert stack.call("fleets.get", name="zoo")["status"]["ready_replicas"] == 4
+
+
+def test_hosts_are_seen_by_name_in_the_dashboard(stack: Stack) -> None:
+    """Ray's dashboard lists our hosts as actors by their names."""
+    import httpx
+
+    stack.apply(agent("echo", "Echo"))
+    ask(stack, "echo", 1)
+    status = stack.call("system.status")
+    token = next(stack.data.glob("ray/*token*")).read_text().strip()
+    answer = httpx.get(
+        status["ray_dashboard"] + "/api/v0/actors?detail=1", headers={"Authorization": f"Bearer {token}"}, timeout=20
+    )
+    assert answer.status_code == 200, answer.text
+    names = {row["name"] for row in answer.json()["data"]["result"]["result"] if row["state"] == "ALIVE"}
+    hosts = {f"host/{it['host_id']}" for it in stack.call("hosts.list")["items"] if it["state"] != "lost"}
+    assert hosts
+    assert hosts <= names
