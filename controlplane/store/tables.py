@@ -1,7 +1,8 @@
 """Every table, as SQLModel. Times are seconds since 1970 in UTC, JSON is text, ids are text.
 
 Plain column types keep one statement the same on SQLite and PostgreSQL, and let it travel to the
-writer as text and scalars. Models of the surfaces live in `schemas`, never here.
+writer as text and scalars. Counters never go back (`sqlite_autoincrement`): a cursor that somebody
+holds stays true after the rows behind it were swept. Models of the surfaces live in `schemas`, never here.
 """
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, Text, text
@@ -163,7 +164,7 @@ class EventRow(SQLModel, table=True):
     change_id: str | None = None
     turn_id: str | None = None
     data: str = Field(sa_column=_text())
-    __table_args__ = (Index("event_by_namespace", "namespace", "cursor"),)
+    __table_args__ = (Index("event_by_namespace", "namespace", "cursor"), {"sqlite_autoincrement": True})
 
 
 class AcceptedRow(SQLModel, table=True):
@@ -237,7 +238,11 @@ class InboxRow(SQLModel, table=True):
     body: str = Field(sa_column=_text())
     accepted_at: float = Field(sa_column=_time())
     attempts: int = Field(sa_column=_big())
-    __table_args__ = (Index("inbox_order", "agent", "seq"), Index("inbox_once", "agent", "message_id", unique=True))
+    __table_args__ = (
+        Index("inbox_order", "agent", "seq"),
+        Index("inbox_once", "agent", "message_id", unique=True),
+        {"sqlite_autoincrement": True},
+    )
 
 
 class TurnRow(SQLModel, table=True):
