@@ -1,8 +1,9 @@
 """Manifests and code from files: what the person has on this machine, as the plane wants it.
 
-The plane never reads a client's path, so `spec.code: {folder: ./agents}` is turned into
-`spec.code: {files: {…}}` here, relative to the file that says it. Taken are Python and small text
-files; left out are hidden ones, caches and tests. What can not be taken whole is refused, never cut.
+The plane never reads a client's path, so `spec.code: {folder: ./agents}`, or `{file: agent.py}`, is
+turned into `spec.code: {files: {…}}` here, relative to the file that says it. Taken are Python and
+small text files; left out are hidden ones, caches and tests. What can not be taken whole is refused,
+never cut.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def source_files(path: Path, field: str = "/files") -> dict[str, str]:
     if path.is_file():
         return {path.name: _text(path, field)}
     if not path.is_dir():
-        raise refuse("NOT_FOUND", f"there is no folder {path}", field=field, path=str(path))
+        raise refuse("NOT_FOUND", f"there is nothing at {path}", field=field, path=str(path))
     files = {str(file.relative_to(path)): _text(file, field) for file in sorted(_code_files(path, field))}
     if not files:
         raise refuse("INVALID_CODE", f"{path} holds no source files", field=field, path=str(path))
@@ -83,8 +84,9 @@ def _with_code(manifest: dict[str, Any], base: Path, code: Path | None, field: s
 
 def _spec_with_code(spec: dict[str, Any], base: Path, code: Path | None, field: str) -> dict[str, Any]:
     given = spec.get("code")
-    if isinstance(given, dict) and set(given) == {"folder"} and isinstance(given["folder"], str):
-        return {**spec, "code": {"files": source_files(base / given["folder"], f"{field}/folder")}}
+    for word in ("folder", "file"):
+        if isinstance(given, dict) and set(given) == {word} and isinstance(given[word], str):
+            return {**spec, "code": {"files": source_files(base / given[word], f"{field}/{word}")}}
     if given is None and code is not None:
         return {**spec, "code": {"files": source_files(code, field)}}
     return spec
