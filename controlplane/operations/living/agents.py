@@ -6,7 +6,6 @@ timeout is no error; the same `request_id` waits for the same message again. Wit
 check runs, the gate included, and nothing is done. The gate writes; nothing here does.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from sqlmodel import Session, col, func, select
 
 from controlplane.operations.living import envelopes
 from controlplane.operations.living.lookup import FoundAgent, find_agent
+from controlplane.operations.living.waiting import until
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import AwaitRow, InboxRow, TurnRow
@@ -27,7 +27,6 @@ from schemas.principal import Call
 from schemas.problem import Next, Refusal
 
 ANSWER_KEPT_S = 86_400.0  # how long an answer can still be fetched after the asker's own patience ended
-RECHECK_S = 1.0  # the record is read again this often, if the bell was missed
 
 ViewAgent = Callable[[str, str], Awaitable[Agent]]
 Resolution = tuple[str | None, str | None]
@@ -70,9 +69,8 @@ class Living:
         if call.dry_run:
             await self._require_room(found, given)
             return _preview(call, f"{given.namespace}/{given.name} would be asked, and its answer waited for", "none")
-        deadline = asyncio.get_running_loop().time() + given.timeout_s
         message_id = await self._publish(call, given, data, call.now + ANSWER_KEPT_S)
-        outcome, result = await self._resolution(message_id, deadline)
+        outcome, result = await self._resolution(message_id, given.timeout_s)
         if outcome is None:
             return Answer(message_id=message_id, answered=False)
         if outcome == "answered":
@@ -105,20 +103,14 @@ class Living:
         await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name)
         return message_id
 
-    async def _resolution(self, await_id: str, deadline: float) -> Resolution:
-        """What the await came to, or nothing by the deadline. Listens before it reads, so that no bell is missed."""
-        loop = asyncio.get_running_loop()
-        while True:
-            left = deadline - loop.time()
-            heard = asyncio.ensure_future(self._gate.answered(await_id, max(0.0, min(left, RECHECK_S))))
-            try:
-                await asyncio.sleep(0)
-                outcome, result = await self._store.read(lambda session: _awaited(session, await_id))
-                if outcome is not None or left <= 0:
-                    return outcome, result
-                await heard
-            finally:
-                heard.cancel()
+    async def _resolution(self, await_id: str, wait_s: float) -> Resolution:
+        """What the await came to; nothing when the time was over before."""
+        return await until(
+            lambda resolution: resolution[0] is not None,
+            lambda: self._store.read(lambda session: _awaited(session, await_id)),
+            lambda wait_s: self._gate.answered(await_id, wait_s),
+            wait_s,
+        )
 
     async def _failure(
         self, found: FoundAgent, given: NamedAct, message_id: str, outcome: str, result: str | None

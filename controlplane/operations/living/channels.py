@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 from controlplane.mesh.dataschema import require_match
 from controlplane.operations.living import envelopes, paging
 from controlplane.operations.living.lookup import FoundAgent, FoundChannel, find_agent, find_channel
+from controlplane.operations.living.waiting import until
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import ChannelMessageRow, ChannelRow, ResourceRow, SubscriptionRow
@@ -27,7 +28,6 @@ from schemas.problem import Next
 
 READ_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_ROWS = 50
-RECHECK_S = 1.0  # the log is read again this often, if a ring was missed
 SETTLE_S = 0.01  # rings that come this close together are one
 GAP = "steward.gap"
 
@@ -86,20 +86,17 @@ class Channels:
     async def read(self, call: Call, given: ChannelReadInput) -> ChannelRead:
         found = await find_channel(self._store, given.namespace, given.name)
         after = None if given.after is None else paging.position(given.after, found.next_position - 1)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + given.wait_s
-        while True:
-            left = deadline - loop.time()
-            rung = asyncio.ensure_future(self._doorbell.wait(max(0.0, min(left, RECHECK_S))))
-            try:
-                await asyncio.sleep(0)  # listens before it reads, so that no ring is missed
-                batch = await self._store.read(lambda session: _after(session, found.uid, after, given.limit))
-                if batch.rows or batch.gap or left <= 0:
-                    return _answer(batch, call, given)
-                await rung
-            finally:
-                rung.cancel()
-            await asyncio.sleep(SETTLE_S)
+        batch = await until(
+            lambda batch: bool(batch.rows or batch.gap),
+            lambda: self._store.read(lambda session: _after(session, found.uid, after, given.limit)),
+            self._rung,
+            given.wait_s,
+        )
+        return _answer(batch, call, given)
+
+    async def _rung(self, wait_s: float) -> None:
+        await self._doorbell.wait(wait_s)
+        await asyncio.sleep(SETTLE_S)
 
     async def join(self, call: Call, given: JoinInput) -> Membership | Preview:
         channel, agent = await self._both(given)

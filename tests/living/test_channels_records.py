@@ -1,0 +1,149 @@
+"""Channels as operators read and join them, on the records alone."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from sqlmodel import select
+
+from controlplane.feedback.doorbell import LocalDoorbell
+from controlplane.operations.living import channels
+from controlplane.store.direct import DirectWriter
+from controlplane.store.store import Store
+from controlplane.store.tables import ChannelMessageRow, EventRow
+from schemas.calls import ChannelReadInput, JoinInput, LeaveInput
+from schemas.ports import GatePort
+from schemas.problem import Refusal
+from tests.living import world
+
+pytestmark = pytest.mark.anyio
+
+
+def bound(store: Store, writer: DirectWriter, doorbell: LocalDoorbell | None = None) -> Any:
+    """The handlers, with a writer that is no gate: nothing here publishes or delivers."""
+    return channels.handlers(store, cast(GatePort, writer), doorbell or LocalDoorbell())
+
+
+async def read(handlers: Any, **given: Any) -> Any:
+    return await handlers["channels.read"](world.call("channels.read"), ChannelReadInput(name="log", **given))
+
+
+async def test_reading_goes_on_where_it_ended(store: Store, writer: DirectWriter) -> None:
+    """Envelopes come oldest first with their positions, each once, and the cursor is exclusive."""
+    await world.channel(store, "log", messages=5)
+    handlers = bound(store, writer)
+    first = await read(handlers, limit=3)
+    second = await read(handlers, after=first.cursor)
+    third = await read(handlers, after=second.cursor)
+    assert [e["position"] for e in first.envelopes + second.envelopes] == ["1", "2", "3", "4", "5"]
+    assert (third.envelopes, third.cursor) == ([], second.cursor)
+
+
+async def test_what_retention_dropped_is_told_to_who_reads_on(store: Store, writer: DirectWriter) -> None:
+    """A reader behind the oldest message kept gets a gap; one that starts gets what is there."""
+    await world.channel(store, "log", messages=5, dropped=3)
+    handlers = bound(store, writer)
+    behind = await read(handlers, after="1")
+    assert [e.get("type") for e in behind.envelopes] == ["steward.gap", None, None]
+    assert behind.envelopes[0]["data"] == {"from": "2", "to": "3"}
+    assert len((await read(handlers)).envelopes) == 2
+
+
+async def test_a_channel_emptied_by_retention_tells_the_gap_alone(sqlite_store: Store) -> None:
+    """The gap moves the cursor to the end."""
+    await world.channel(sqlite_store, "log", messages=5, dropped=5)
+    answer = await read(channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell()), after="2")
+    assert [e["data"] for e in answer.envelopes] == [{"from": "3", "to": "5"}]
+    assert answer.cursor == "5"
+
+
+async def test_an_answer_is_bounded_in_bytes(sqlite_store: Store) -> None:
+    """Large envelopes come in several answers, at least one in each."""
+    uid = await world.channel(sqlite_store, "log", messages=3, dropped=3)
+    for position in (1, 2, 3):
+        body = '{"data": "' + "x" * 3_000_000 + '"}'
+        values = {"position": position, "message_id": f"m{position}", "body": body, "accepted_at": world.NOW}
+        await world.add(sqlite_store, ChannelMessageRow, channel=uid, **values)
+    handlers = channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell())
+    cursor, sizes = None, []
+    for _ in range(3):
+        answer = await read(handlers, after=cursor)
+        sizes.append(len(answer.envelopes))
+        cursor = answer.cursor
+    assert sizes == [1, 1, 1]
+
+
+@pytest.mark.parametrize("after", ["6", "-1", "x", "1.0", "\uff19", "9" * 30, " 1"])
+async def test_a_cursor_that_was_never_answered_is_refused(sqlite_store: Store, after: str) -> None:
+    """INVALID_CURSOR at /after, also beyond the end."""
+    await world.channel(sqlite_store, "log", messages=5)
+    with pytest.raises(Refusal) as refused:
+        await read(channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell()), after=after)
+    assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/after")
+
+
+async def test_a_waiting_reader_is_woken_by_the_bell(store: Store, writer: DirectWriter) -> None:
+    """With wait_s, the answer comes when there is something to read; else empty, when the time is over."""
+    uid = await world.channel(store, "log")
+    doorbell = LocalDoorbell()
+    handlers = bound(store, writer, doorbell)
+    assert (await read(handlers, wait_s=0.05)).envelopes == []
+    waiting = asyncio.ensure_future(read(handlers, wait_s=20))
+    await asyncio.sleep(0.05)
+    values = {"position": 1, "message_id": "m1", "body": '{"data": 1}', "accepted_at": world.NOW}
+    await world.add(store, ChannelMessageRow, channel=uid, **values)
+    doorbell.ring()
+    answer = await asyncio.wait_for(waiting, 5)
+    assert [e["data"] for e in answer.envelopes] == [1]
+
+
+async def test_joining_and_leaving_repeat_safely(store: Store, writer: DirectWriter) -> None:
+    """The second time changes nothing and tells nobody; each change is one event."""
+    await world.channel(store, "log", messages=4)
+    await world.agent(store, "echo")
+    handlers = bound(store, writer)
+    join, leave = JoinInput(name="log", agent="echo"), LeaveInput(name="log", agent="echo")
+    answers = [await handlers["channels.join"](world.call("channels.join"), join) for _ in range(2)]
+    assert [(a.member, a.position) for a in answers] == [(True, "4"), (True, "4")]
+    answers = [await handlers["channels.leave"](world.call("channels.leave"), leave) for _ in range(2)]
+    assert [(a.member, a.position) for a in answers] == [(False, None), (False, None)]
+    told = await store.read(lambda session: list(session.exec(select(EventRow.type, EventRow.name))))
+    assert [tuple(row) for row in told] == [("channel.joined", "log"), ("channel.left", "log")]
+
+
+async def test_a_dry_run_of_joining_changes_nothing(sqlite_store: Store) -> None:
+    """It says what would be done; nothing when there is nothing to do."""
+    await world.channel(sqlite_store, "log")
+    await world.agent(sqlite_store, "echo")
+    handlers = channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell())
+    dry = world.call("channels.join", dry_run=True)
+    preview = await handlers["channels.join"](dry, JoinInput(name="log", agent="echo", dry_run=True))
+    assert preview.would == ["echo would read log from now"]
+    preview = await handlers["channels.leave"](dry, LeaveInput(name="log", agent="echo", dry_run=True))
+    assert preview.would == []
+
+
+async def test_what_a_spec_watches_is_not_left_by_hand(store: Store, writer: DirectWriter) -> None:
+    """OWNED, with the agent to look at."""
+    await world.channel(store, "log")
+    await world.agent(store, "echo", watches=["log"])
+    handlers = bound(store, writer)
+    await handlers["channels.join"](world.call("channels.join"), JoinInput(name="log", agent="echo"))
+    with pytest.raises(Refusal) as refused:
+        await handlers["channels.leave"](world.call("channels.leave"), LeaveInput(name="log", agent="echo"))
+    assert refused.value.problem.reason == "OWNED"
+    assert refused.value.problem.next[0].arguments == {"namespace": "default", "name": "echo"}
+
+
+async def test_names_that_are_not_there_are_told_apart(sqlite_store: Store) -> None:
+    """The channel at /name, the agent at /agent; what is declared and not set up yet is NOT_READY."""
+    await world.channel(sqlite_store, "log")
+    await world.declared(sqlite_store, "Agent", "newborn")
+    await world.declared(sqlite_store, "Channel", "fresh")
+    join = channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell())["channels.join"]
+    found = []
+    for name, agent in (("nowhere", "echo"), ("log", "nobody"), ("log", "newborn"), ("fresh", "newborn")):
+        with pytest.raises(Refusal) as refused:
+            await join(world.call("channels.join"), JoinInput(name=name, agent=agent))
+        found.append((refused.value.problem.reason, refused.value.problem.field))
+    assert found == [("NOT_FOUND", "/name"), ("NOT_FOUND", "/agent"), ("NOT_READY", None), ("NOT_READY", None)]
