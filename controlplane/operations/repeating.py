@@ -52,7 +52,7 @@ class Repeats:
 
     async def answer(self, call: Call, operation: Operation, given: Imperative, handler: Handler) -> BaseModel:
         """Execute the call, or give the answer that it got before."""
-        asked = given.model_dump(mode="json", exclude={"request_id", "dry_run", "timeout_s"})  # patience is not asked for
+        asked = given.model_dump(mode="json", exclude={"request_id", "dry_run", "timeout_s"})  # patience is no input
         input_digest = digest(asked)
         if call.dry_run:
             await self._known(call, operation, input_digest)
