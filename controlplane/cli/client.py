@@ -62,8 +62,10 @@ class Plane:
         except httpx.HTTPError:
             return False
 
-    def events(self, after: str | None, narrowed: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-        """Feedback as it happens, until the stream ends; the caller goes on from the last cursor."""
+    def events(
+        self, after: str | None, narrowed: dict[str, Any] | None
+    ) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
+        """Feedback as it happens, until the stream ends: each cursor to go on from, with its event if it has one."""
         params = {"after": after} if after else {}
         if narrowed:
             params["filter"] = json.dumps(narrowed, ensure_ascii=False)
@@ -74,7 +76,10 @@ class Plane:
                 if answer.status_code != httpx.codes.OK:
                     answer.read()
                     self._output(answer)
-                yield from _sse(answer.iter_lines())
+                for frame in _sse(answer.iter_lines()):
+                    if frame.get("event") == "problem":
+                        raise Refusal(Problem.model_validate_json(frame["data"]))
+                    yield frame.get("id"), json.loads(frame["data"]) if "data" in frame else None
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
@@ -101,14 +106,14 @@ class Plane:
         return refuse("INTERNAL", text, url=url, status=status)
 
 
-def _sse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """The data of server-sent events; comments, which keep the line open, are left out."""
-    data: list[str] = []
+def _sse(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    """Server-sent events as fields by name; comments, which keep the line open, are left out."""
+    frame: dict[str, str] = {}
     for line in lines:
-        if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            value = json.loads("\n".join(data))
-            data = []
-            if isinstance(value, dict):
-                yield value
+        name, mark, value = line.partition(":")
+        if not line and frame:
+            yield frame
+            frame = {}
+        elif mark and name:
+            value = value.removeprefix(" ")
+            frame[name] = f"{frame[name]}\n{value}" if name == "data" and "data" in frame else value

@@ -86,10 +86,11 @@ def _follow(session: Session, after: str | None, narrowed: dict[str, Any]) -> No
     pause = RETRY_S_MIN
     while True:
         try:
-            for event in session.plane.events(after, narrowed):
-                after = event.get("cursor", after)
+            for cursor, event in session.plane.events(after, narrowed):
+                after = cursor or after
                 pause = RETRY_S_MIN
-                _print_event(event, session.output)
+                if event is not None:
+                    _print_event(event, session.output)
         except Refusal as refusal:
             if refusal.problem.recovery != "wait":
                 raise

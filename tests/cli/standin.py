@@ -61,7 +61,9 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             stand_in.calls.append((operation, body))
             stand_in.tokens.append(self.headers.get("Authorization"))
-            status, value = stand_in.answer(operation, body)
+            self._answer(*stand_in.answer(operation, body))
+
+        def _answer(self, status: int, value: Any) -> None:
             content = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json" if status == 200 else "application/problem+json")
@@ -73,9 +75,7 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             """Feedback as server-sent events: one stored stream for each connection, then the end."""
             stand_in.followed.append(self.path)
             if not stand_in.streams:
-                self.send_response(503)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self._answer(*stand_in.answer("feedback.read", b"{}"))
                 return
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
@@ -83,6 +83,7 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(b": hello\n\n")
             for event in stand_in.streams.pop(0):
                 self.wfile.write(f"id: {event['cursor']}\nevent: x\ndata: {json.dumps(event)}\n\n".encode())
+                self.wfile.write(f"id: {event['cursor']}0\n: \n\n".encode())
 
         def log_message(self, *_: Any) -> None:
             """Tests print nothing of their own."""

@@ -184,8 +184,9 @@ def test_following_goes_on_where_the_line_broke(plane: StandIn, steward: Steward
     ran = steward("feedback", "--follow", "--url", plane.url)
     lines = ran.out.splitlines()
     assert [line.split()[1] for line in lines] == ["resource.created", "resource.created", "change.committed"]
-    assert [path.partition("after=")[2] for path in plane.followed] == ["", "2", "3"]
+    assert [path.partition("after=")[2] for path in plane.followed] == ["", "20", "30"]
     assert ran.code == 1
+    assert "UNAUTHENTICATED" in ran.err
 
 
 def test_top_without_a_terminal_looks_once(plane: StandIn, steward: Steward) -> None:
