@@ -8,6 +8,7 @@ plane stops; the reader's own limits are asked for anew with every page.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -59,7 +60,8 @@ class EventStreams:
         async with anyio.create_task_group() as group:
             group.start_soon(_until_gone, receive, group.cancel_scope)
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            await self._pages(first, read_on, send)
+            with suppress(TimeoutError):
+                await self._pages(first, read_on, send)
             group.cancel_scope.cancel()
 
     async def _pages(self, page: Events, read_on: ReadOn, send: Send) -> None:

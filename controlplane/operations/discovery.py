@@ -27,16 +27,13 @@ from schemas.calls import (
 from schemas.plan import Preview
 from schemas.ports import Handler
 from schemas.principal import Call, Principal
-from schemas.problem import Next
+from schemas.problem import Next, Refusal
 
 Dispatch = Callable[[Principal, str, dict[str, Any]], Awaitable[BaseModel]]
 
 _NAME_WEIGHT, _SUMMARY_WEIGHT, _TEXT_WEIGHT = 6, 3, 1
 _WORD = re.compile(r"[a-z0-9]+")
-_EMPTY_WORDS = frozenset(
-    ("a", "an", "and", "at", "by", "for", "from", "i", "in", "into", "is", "it")
-    + ("its", "my", "of", "on", "or", "the", "to", "what", "with")
-)
+_EMPTY_WORDS = frozenset(_WORD.findall("a an and at by for from i in into is it its my of on or the to what with"))
 
 
 def words(text: str) -> frozenset[str]:
@@ -134,6 +131,12 @@ def describe(operation: Operation) -> OperationDescription:
     )
 
 
+def under(pointer: str, refusal: Refusal) -> Refusal:
+    """The refusal of an input that stands inside another one."""
+    found = refusal.problem
+    return Refusal(found.model_copy(update={"field": pointer + found.field})) if found.field is not None else refusal
+
+
 class Discovery:
     """Handlers of `operations.search`, `operations.describe`, `operations.call`."""
 
@@ -156,7 +159,10 @@ class Discovery:
                 field="/name",
                 name=given.name,
             )
-        output = await self._dispatch(call.principal, operation.name, given.arguments)
+        try:
+            output = await self._dispatch(call.principal, operation.name, given.arguments)
+        except Refusal as refusal:
+            raise under("/arguments", refusal) from None
         return OperationResult(name=operation.name, output=output.model_dump(mode="json"))
 
 

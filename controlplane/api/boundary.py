@@ -1,0 +1,182 @@
+"""The one way in: every request of every surface passes here, in this order.
+
+A call gets its id; a host or origin that is not ours is turned away; the token is checked, before
+anything else is looked at; the body is read within its limit and parsed strictly; then the request
+goes on, with `principal`, `call_id`, `body` and the parsed `json` in its state. What comes back as
+a Refusal is answered as a Problem. This is the one place that catches everything: what nobody
+expected is answered as INTERNAL under its call's id, and logged by the place it came from, without
+its message, because messages may quote what was sent. Tokens and bodies are never logged.
+"""
+
+import logging
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controlplane.api.answers import problem_answer
+from controlplane.api.bodies import ClientGoneError, header, parse_json, read_body, require_json_type
+from controlplane.resources.problems import problem, refuse
+from schemas.principal import Principal
+from schemas.problem import Problem, Refusal
+
+Authenticate = Callable[[str], Awaitable[Principal]]  # raises UNAUTHENTICATED
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PREFIX = "/.well-known/"
+MCP_PATHS = ("/mcp", "/mcp/full")
+TOKEN_CHARS_MAX = 512
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_logger = logging.getLogger("steward.api")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the boundary goes by."""
+
+    authenticate: Authenticate
+    body_bytes_max: int
+    loopback: bool = True
+
+
+class Boundary:
+    """ASGI middleware around everything that is served."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        call_id = state["call_id"] = secrets.token_hex(10)
+        answer = _Watched(send, call_id)
+        try:
+            await self._app(scope, await self._admit(scope, receive), answer)
+        except ClientGoneError:
+            return
+        except Refusal as refusal:
+            found = refusal.problem
+        except Exception as error:  # noqa: BLE001 - the HTTP boundary: whatever is left becomes INTERNAL
+            found = unexpected(error, call_id)
+        else:
+            return
+        if answer.started:
+            raise Refusal(found)  # too late to answer: the server ends the connection
+        await problem_answer(found, call_id, _challenge(scope, found))(scope, receive, answer)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Check the request; answers what the rest of the request is received from."""
+        if self._rules.loopback:
+            _require_own_host(scope)
+        path: str = scope["path"]
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return receive
+        state = scope["state"]
+        token = bearer(scope)
+        state["principal"] = await self._rules.authenticate(token)
+        state["authenticate"] = lambda: self._rules.authenticate(token)
+        return await self._body(scope, receive)
+
+    async def _body(self, scope: Scope, receive: Receive) -> Receive:
+        if scope["method"] in ("GET", "HEAD") and header(scope, b"content-length") in (None, b"0"):
+            return receive
+        body = await read_body(scope, receive, self._rules.body_bytes_max)
+        if body:
+            require_json_type(scope)
+            scope["state"]["json"] = await parse_json(body)
+        return _Replay(body, receive)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+
+class _Watched:
+    """Sends on, names the call in every answer, and knows whether the answer has begun."""
+
+    def __init__(self, send: Send, call_id: str) -> None:
+        self._send = send
+        self._call_id = call_id.encode()
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._call_id)]
+        await self._send(message)
+
+
+class _Replay:
+    """Receives the body that was read already, then whatever comes after it."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def bearer(scope: Scope) -> str:
+    """The token of the request; raises UNAUTHENTICATED."""
+    given = [value for key, value in scope["headers"] if key == b"authorization"]
+    scheme, _, token = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > TOKEN_CHARS_MAX or not token.isascii():
+        raise refuse("UNAUTHENTICATED", "send one header Authorization: Bearer TOKEN")
+    return token
+
+
+def _require_own_host(scope: Scope) -> None:
+    """A plane on the loopback answers to its own names only, so that no page can be rebound to it."""
+    host = (header(scope, b"host") or b"").decode("latin-1")
+    if _hostname("//" + host) not in _LOOPBACK:
+        raise refuse("FOREIGN_HOST", "this plane listens on the loopback, and answers to 127.0.0.1 and localhost")
+    origin = header(scope, b"origin")
+    if origin is not None and _hostname(origin.decode("latin-1")) not in _LOOPBACK:
+        raise refuse("FOREIGN_ORIGIN", "only pages of 127.0.0.1 and localhost may call this plane")
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def base_url(scope: Scope) -> str:
+    """This plane as the client calls it."""
+    host = (header(scope, b"host") or b"127.0.0.1").decode("latin-1")
+    return f"{scope.get('scheme', 'http')}://{host}"
+
+
+def _challenge(scope: Scope, found: Problem) -> dict[str, str]:
+    if found.status != 401:
+        return {}
+    path = scope["path"].rstrip("/")
+    if path in MCP_PATHS:
+        metadata = f"{base_url(scope)}/.well-known/oauth-protected-resource{path}"
+        return {"WWW-Authenticate": f'Bearer realm="steward", resource_metadata="{metadata}"'}
+    return {"WWW-Authenticate": 'Bearer realm="steward"'}
+
+
+def unexpected(error: Exception, call_id: str) -> Problem:
+    """INTERNAL for what nobody expected; the log gets its kind and its place."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _logger.error("call %s failed: %s\n%s", call_id, type(error).__qualname__, place)
+    return problem(
+        "INTERNAL",
+        f"something broke here; the log of the plane tells more under call {call_id}",
+        call=call_id,
+    ).model_copy(update={"changed": "unknown"})

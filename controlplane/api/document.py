@@ -1,0 +1,46 @@
+"""The OpenAPI 3.1 document: what FastAPI makes of the routes, with Problems and the token said once."""
+
+from functools import cached_property
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from controlplane.resources.problems import REASONS, problem
+from schemas.problem import Problem
+
+DESCRIPTION = """Every operation of the plane. `operationId` is the operation's name, on every surface the same.
+
+Changes are proposed, committed and verified: `resources.propose` answers a plan, `plans.commit` commits it,
+`changes.wait` waits for the verdicts. Errors are Problems (RFC 9457) whose `next` holds executable steps.
+Send `Authorization: Bearer TOKEN`."""
+
+
+class DocumentedApp(FastAPI):
+    """A FastAPI app whose document is made once."""
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        document = get_openapi(
+            title=self.title,
+            version=self.version,
+            openapi_version="3.1.0",
+            description=DESCRIPTION,
+            routes=self.routes,
+        )
+        components = document.setdefault("components", {})
+        schema = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        schemas = components.setdefault("schemas", {})
+        schemas.update(schema.pop("$defs", {}))
+        schemas["Problem"] = schema
+        components["examples"] = {reason: {"value": _example(reason)} for reason in REASONS}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        return document
+
+    def openapi(self) -> dict[str, Any]:
+        return self._document
+
+
+def _example(reason: str) -> dict[str, Any]:
+    return problem(reason, REASONS[reason].title).model_dump(mode="json")

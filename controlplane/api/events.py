@@ -1,0 +1,57 @@
+"""`GET /v1/feedback`: JSON, or server-sent events for who accepts `text/event-stream`.
+
+The first page is read before the stream begins, so that what is wrong with the question is answered
+as a Problem. Every later page is asked for anew, with the token checked again: a revoked token ends
+the stream.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from controlplane.api.answers import answer
+from controlplane.api.metrics import Caller
+from controlplane.api.routes import Respond, raw_input
+from controlplane.feedback.stream import EventStreams
+from schemas.feedback import Events
+from schemas.principal import Principal
+
+OPERATION = "feedback.read"
+
+
+class _Stream(Response):
+    """A response that is served by the streams."""
+
+    def __init__(self, serve: Callable[[Receive, Send], Awaitable[None]]) -> None:
+        super().__init__()
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(receive, send)
+
+
+def feedback_responder(call: Caller, streams: EventStreams) -> Respond:
+    """What answers the route of `feedback.read`."""
+
+    async def respond(request: Request) -> Response:
+        raw = raw_input(OPERATION, request)
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            return answer(await call(request.state.principal, OPERATION, raw))
+        if (last := request.headers.get("last-event-id")) is not None:
+            raw["after"] = last
+        return await _stream(request, raw)
+
+    async def _stream(request: Request, raw: dict[str, Any]) -> Response:
+        authenticate: Callable[[], Awaitable[Principal]] = request.state.authenticate
+
+        async def read_on(cursor: str, wait_s: float) -> Events:
+            principal = await authenticate()
+            return cast(Events, await call(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
+
+        first = cast(Events, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))
+        return _Stream(lambda receive, send: streams.serve(first, read_on, receive, send))
+
+    return respond

@@ -1,0 +1,216 @@
+"""One REST route for each operation, made from the catalogue.
+
+FastAPI documents each route from a real signature: path and query parameters with the types of the
+input model, the rest of the model as body, the output model as response, Problems as the others.
+It does not parse: the route hands one flat raw input to the dispatcher, whose validation is the
+same for every surface. The documentation is made once; a call builds no schema.
+"""
+
+from collections.abc import Callable, Coroutine
+from inspect import Parameter, Signature
+from typing import Annotated, Any, cast
+
+from fastapi import Body, Path, Query
+from fastapi.routing import APIRoute, APIRouter
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+from starlette.requests import Request
+from starlette.responses import Response
+
+from controlplane.api.answers import PROBLEM_JSON, answer
+from controlplane.api.inputs import as_object, flat_input, json_types
+from controlplane.api.metrics import Caller
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.resources.operation import Operation
+from controlplane.resources.problems import REASONS
+from schemas.plan import Preview
+
+COMMON = ("UNAUTHENTICATED", "FORBIDDEN", "FOREIGN_NAMESPACE", "CONFLICT", "NOT_READY", "INTERNAL")
+INPUT = ("UNKNOWN_FIELD", "MISSING_FIELD", "INVALID_VALUE", "INVALID_NAME", "OUT_OF_RANGE")
+BODY = ("MALFORMED_JSON", "TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "NOT_AN_OBJECT")
+ANY_CALL = "/v1/operations/{operation}/call"
+
+Respond = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Endpoint:
+    """What a route calls; its signature exists for the documentation alone."""
+
+    def __init__(self, name: str, respond: Respond, parameters: list[Parameter]) -> None:
+        self.__name__ = name
+        self.__signature__ = Signature(parameters)
+        self.respond = respond
+
+    async def __call__(self, **_: Any) -> None:
+        raise NotImplementedError("the route answers by itself")
+
+
+class OperationRoute(APIRoute):
+    """A FastAPI route that leaves parsing and serialising to its endpoint."""
+
+    def get_route_handler(self) -> Respond:
+        return cast(Endpoint, self.endpoint).respond
+
+
+def add_routes(router: APIRouter, call: Caller, special: dict[str, Respond] | None = None) -> None:
+    """A route for each operation, and the one that calls any operation by name."""
+    for operation in OPERATIONS.values():
+        respond = (special or {}).get(operation.name) or _responder(operation, call)
+        _add(router, operation, respond)
+    _add_any_call(router, call)
+
+
+def _responder(operation: Operation, call: Caller) -> Respond:
+    name = operation.name
+
+    async def respond(request: Request) -> Response:
+        return answer(await call(request.state.principal, name, raw_input(name, request)))
+
+    return respond
+
+
+def raw_input(operation: str, request: Request) -> dict[str, Any]:
+    """The flat input of a request."""
+    scope = request.scope
+    state = scope["state"]
+    return flat_input(
+        operation, scope["path_params"], scope["query_string"], state.get("json"), has_body="json" in state
+    )
+
+
+def _add(router: APIRouter, operation: Operation, respond: Respond) -> None:
+    in_path = _path_fields(operation)
+    output: Any = operation.output | Preview if operation.imperative else operation.output
+    router.add_api_route(
+        operation.path,
+        Endpoint(operation.name, respond, _parameters(operation, in_path)),
+        methods=[operation.method],
+        route_class_override=OperationRoute,
+        operation_id=operation.name,
+        tags=[operation.noun],
+        summary=operation.summary,
+        description=operation.description,
+        response_model=output,
+        response_description="The output.",
+        responses=problem_responses(_reasons(operation)),
+        openapi_extra={
+            "x-steward": {
+                "effect": operation.effect,
+                "repeats_safely": operation.repeats_safely,
+                "role": operation.role,
+                "untrusted": list(operation.untrusted),
+            }
+        },
+    )
+
+
+def _add_any_call(router: APIRouter, call: Caller) -> None:
+    async def respond(request: Request) -> Response:
+        state = request.scope["state"]
+        body = as_object(state["json"]) if "json" in state else {}
+        return answer(await call(request.state.principal, request.path_params["operation"], body))
+
+    parameters = [
+        Parameter("operation", Parameter.KEYWORD_ONLY, annotation=Annotated[str, Path(description="Its name.")]),
+        Parameter(
+            "body",
+            Parameter.KEYWORD_ONLY,
+            annotation=Annotated[dict[str, Any] | None, Body(description="The operation's input.")],
+            default=None,
+        ),
+    ]
+    router.add_api_route(
+        ANY_CALL,
+        Endpoint("call_any", respond, parameters),
+        methods=["POST"],
+        route_class_override=OperationRoute,
+        operation_id="call_any",
+        tags=["operations"],
+        summary="Call any operation, its input as body",
+        description="For clients that know operations by name. The answer is the operation's bare output.",
+        response_model=Any,
+        response_description="The output of the operation.",
+        responses=problem_responses((*COMMON, *INPUT, *BODY, "UNKNOWN_OPERATION", "NOT_FOUND")),
+    )
+
+
+def _path_fields(operation: Operation) -> list[str]:
+    return [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+
+
+def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
+    fields = operation.input.model_fields
+    parameters = [
+        Parameter(
+            name, Parameter.KEYWORD_ONLY, annotation=Annotated[fields[name].annotation, Path(), *fields[name].metadata]
+        )
+        for name in in_path
+    ]
+    rest = {name: field for name, field in fields.items() if name not in in_path}
+    if operation.method == "POST":
+        return [*parameters, *_body(operation, rest)]
+    return [*parameters, *(_query(operation, name, field) for name, field in rest.items())]
+
+
+def _query(operation: Operation, name: str, field: FieldInfo) -> Parameter:
+    default = Parameter.empty if field.is_required() else field.default
+    annotation: Any = Annotated[field.annotation, Query(description=field.description), *field.metadata]
+    if json_types(operation.name)[name] & {"object", "array"}:
+        annotation = Annotated[str | None, _textual(name, operation.input)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _textual(name: str, model: type[BaseModel]) -> Any:
+    """An object in a query string: labels by their short form too, others as JSON text of a known schema."""
+    if name == "labels":
+        return Query(description="`k=v,k2=v2`, or a JSON object.", examples=["app=echo"])
+    schema = model.model_json_schema()
+    definition = next(schema["$defs"][part["$ref"].rpartition("/")[2]] for part in schema["properties"][name]["anyOf"])
+    extra = {"contentMediaType": "application/json", "contentSchema": definition}
+    return Query(description="A JSON object.", json_schema_extra=extra)
+
+
+def _body(operation: Operation, rest: dict[str, FieldInfo]) -> list[Parameter]:
+    if not rest:
+        return []
+    whole = len(rest) == len(operation.input.model_fields)
+    model = operation.input if whole else _without_path(operation, rest)
+    example = {name: value for name, value in operation.example.items() if name in rest}
+    needed = any(field.is_required() for field in rest.values())
+    examples = [example] if example or needed else None
+    kind = model if needed else model | None
+    return [
+        Parameter(
+            "body",
+            Parameter.KEYWORD_ONLY,
+            annotation=Annotated[kind, Body(examples=examples)],
+            default=Parameter.empty if needed else None,
+        )
+    ]
+
+
+def _without_path(operation: Operation, rest: dict[str, FieldInfo]) -> type[BaseModel]:
+    """The input less what stands in the path; the body may repeat that, equal."""
+    title = "".join(part.capitalize() for part in operation.name.split("."))
+    definitions: dict[str, Any] = {name: (field.annotation, field) for name, field in rest.items()}
+    return create_model(f"{title}Body", __doc__=operation.input.__doc__, **definitions)
+
+
+def _reasons(operation: Operation) -> tuple[str, ...]:
+    body = BODY if operation.method == "POST" else ()
+    repeated = ("REQUEST_ID_REUSED",) if operation.imperative else ()
+    return (*COMMON, *INPUT, *body, *repeated, *operation.problems)
+
+
+def problem_responses(reasons: tuple[str, ...]) -> dict[int | str, dict[str, Any]]:
+    """The Problems of an operation, by status."""
+    by_status: dict[int | str, list[str]] = {}
+    for reason in dict.fromkeys(reasons):
+        by_status.setdefault(REASONS[reason].status, []).append(reason)
+    return {status: _problem_response(found) for status, found in sorted(by_status.items(), key=lambda it: int(it[0]))}
+
+
+def _problem_response(reasons: list[str]) -> dict[str, Any]:
+    examples = {reason: {"$ref": f"#/components/examples/{reason}"} for reason in reasons}
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+    return {"description": ", ".join(reasons), "content": {PROBLEM_JSON: content}}

@@ -1,0 +1,117 @@
+"""From a tool call to an operation's call, and back to one result.
+
+Both endpoints are the same function over another table of tools. The MCP boundary is here: a
+Refusal becomes an error result, and whatever nobody expected becomes INTERNAL, logged by the place
+it came from and without its message; only an unknown tool is an error of the protocol.
+"""
+
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import mcp_types as types
+from mcp import MCPError
+from pydantic import BaseModel
+
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.resources.problems import problem
+from mcp_server.hints import Translate, to_full, to_intent
+from mcp_server.intents import INTENTS, Asked
+from mcp_server.results import Result, refused, result
+from mcp_server.tools import BY_NAME, BY_OPERATION, under_data
+from schemas.principal import Principal
+from schemas.problem import Problem, Refusal
+
+Caller = Callable[[Principal, str, dict[str, Any]], Awaitable[BaseModel]]
+_logger = logging.getLogger("steward.mcp")
+
+
+class Tools:
+    """The tools of one endpoint: how they are understood, and how steps are named."""
+
+    def __init__(self, call: Caller, *, intents: bool) -> None:
+        self._call = call
+        self._understand = understand_intent if intents else understand_operation
+        self._translate: Translate = to_intent if intents else to_full
+
+    async def call(self, principal: Principal, call_id: str, name: str, arguments: dict[str, Any]) -> Result:
+        """The result of one tool call; raises MCPError for a tool that is not there."""
+        try:
+            asked = self._understand(name, arguments)
+            return await self._answer(principal, asked)
+        except Refusal as refusal:
+            found = refusal.problem
+        except MCPError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the MCP boundary: whatever is left becomes INTERNAL
+            found = _unexpected(error, call_id)
+        found = found.model_copy(update={"instance": f"urn:steward:call:{call_id}"})
+        return refused(found, principal, self._translate)
+
+    async def _answer(self, principal: Principal, asked: Asked) -> Result:
+        try:
+            output = await self._call(principal, asked.operation, asked.arguments)
+        except Refusal as refusal:
+            raise _told_by_intent(refusal, asked) from None
+        if asked.words:
+            output = _with_words(output, asked.words)
+        operation = OPERATIONS[asked.operation]
+        return result(operation, asked.arguments, output, principal, self._translate, _untrusted(asked))
+
+
+def understand_operation(name: str, arguments: dict[str, Any]) -> Asked:
+    """A tool of `/mcp/full`."""
+    tool = BY_NAME.get(name)
+    if tool is None:
+        raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:100]}")
+    return Asked(tool.operation.name, arguments)
+
+
+def understand_intent(name: str, arguments: dict[str, Any]) -> Asked:
+    """A tool of `/mcp`."""
+    intent = INTENTS.get(name)
+    if intent is None:
+        raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:100]}")
+    return intent(arguments)
+
+
+def _untrusted(asked: Asked) -> tuple[str, ...]:
+    """Of a call by name, what the operation that was called declares."""
+    if asked.operation != "operations.call":
+        return BY_OPERATION[asked.operation].untrusted
+    called = OPERATIONS.get(str(asked.arguments.get("name")))
+    return under_data(called.untrusted, inside="/output") if called else ()
+
+
+def _told_by_intent(refusal: Refusal, asked: Asked) -> Refusal:
+    """The refusal, pointing into what the tool was given."""
+    found = refusal.problem
+    pointer = found.field
+    if pointer is None:
+        return refusal
+    if asked.inside:
+        pointer = asked.inside + pointer
+    pointer = asked.renamed.get(pointer, pointer)
+    return Refusal(found.model_copy(update={"field": pointer}))
+
+
+def _with_words(output: BaseModel, words: tuple[str, ...]) -> BaseModel:
+    """The items of a page whose name or labels hold every word."""
+    items = [item for item in getattr(output, "items", []) if _holds(item, words)]
+    return output.model_copy(update={"items": items})
+
+
+def _holds(item: Any, words: tuple[str, ...]) -> bool:
+    metadata = item.metadata
+    text = " ".join((metadata.name, *(f"{key} {value}" for key, value in metadata.labels.items()))).lower()
+    return all(word in text for word in words)
+
+
+def _unexpected(error: Exception, call_id: str) -> Problem:
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _logger.error("call %s failed: %s\n%s", call_id, type(error).__qualname__, place)
+    found = problem(
+        "INTERNAL", f"something broke here; the log of the plane tells more under call {call_id}", call=call_id
+    )
+    return found.model_copy(update={"changed": "unknown"})

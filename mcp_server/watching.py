@@ -1,0 +1,142 @@
+"""MCP resources and subscriptions, by the same operations as the tools.
+
+Reading a `steward://` address is getting the resource. A subscription is a long read of the
+feedback log under the subscriber's own rights: so nobody is told of what they may not see, and the
+stream ends when the token or the plane does.
+"""
+
+from typing import Any, cast
+
+import mcp_types as types
+from mcp import MCPError
+from mcp.server import ServerRequestContext
+from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
+
+from mcp_server.calling import Caller
+from mcp_server.intents import NOUNS
+from mcp_server.uris import FEEDBACK, FEEDBACK_RESOURCE, TEMPLATES, listed, parse, uri_of
+from schemas.calls import Brief
+from schemas.feedback import Events
+from schemas.principal import Principal
+from schemas.problem import Refusal
+
+Context = ServerRequestContext[Any, Any]
+EVENTS_SHOWN = 100
+POLL_S = 20.0
+SUBSCRIPTIONS_MAX = 256
+
+
+def principal_of(context: Context) -> Principal:
+    """Who the boundary said is calling."""
+    assert context.request is not None
+    return cast(Principal, context.request.scope["state"]["principal"])
+
+
+class Watching:
+    """Handlers of `resources/*` and `subscriptions/listen`."""
+
+    def __init__(self, call: Caller) -> None:
+        self._call = call
+        self._open = 0
+
+    async def list_resources(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        """Kind after kind, page after page; a cursor is `kind page`."""
+        kinds = list(NOUNS)
+        kind, _, page = ((params.cursor if params else None) or kinds[0]).partition(" ")
+        if kind not in NOUNS:
+            raise MCPError(types.INVALID_PARAMS, "the cursor is not one of ours")
+        given = {"page": page} if page else {}
+        output: Any = await self._called(principal_of(context), f"{NOUNS[kind]}.list", given)
+        after = kinds[kinds.index(kind) + 1 :]
+        cursor = f"{kind} {output.next_page}" if output.next_page else (after[0] if after else None)
+        first = [FEEDBACK_RESOURCE] if kind == kinds[0] and not page else []
+        return types.ListResourcesResult(resources=[*first, *map(listed, output.items)], next_cursor=cursor)
+
+    async def list_templates(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(resource_templates=TEMPLATES)
+
+    async def read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        uri, principal = str(params.uri), principal_of(context)
+        address = parse(uri)
+        if address is not None:
+            given = {"namespace": address.namespace, "name": address.name}
+            output: Any = await self._called(principal, f"{NOUNS[address.kind]}.get", given)
+        elif uri == FEEDBACK:
+            output = await self._called(principal, "feedback.read", {"limit": EVENTS_SHOWN})
+        else:
+            raise MCPError(types.INVALID_PARAMS, "there is no such resource")
+        text = types.TextResourceContents(uri=uri, mime_type="application/json", text=output.model_dump_json())
+        return types.ReadResourceResult(contents=[text])
+
+    async def listen(
+        self, context: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """Tell of resources that changed, until the client goes or may no longer ask."""
+        if context.request_id is None:
+            raise MCPError(types.INVALID_REQUEST, "subscriptions/listen requires a request id")
+        if self._open >= SUBSCRIPTIONS_MAX:
+            raise MCPError(types.INTERNAL_ERROR, f"{SUBSCRIPTIONS_MAX} subscriptions are open, and no more are allowed")
+        wanted = frozenset(str(uri) for uri in params.notifications.resource_subscriptions or ())
+        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: context.request_id}
+        self._open += 1
+        try:
+            await self._tell(context, wanted, meta)
+        finally:
+            self._open -= 1
+        return types.SubscriptionsListenResult(_meta=meta)
+
+    async def _tell(self, context: Context, wanted: frozenset[str], meta: dict[str, Any]) -> None:
+        principal = principal_of(context)
+        brief = cast(Brief, await self._called(principal, "system.brief", {}))
+        honoured = types.SubscriptionFilter(resource_subscriptions=sorted(wanted) or None)
+        acknowledged = types.SubscriptionsAcknowledgedNotification(
+            params=types.SubscriptionsAcknowledgedNotificationParams(notifications=honoured, _meta=meta)
+        )
+        await context.session.send_notification(acknowledged, related_request_id=context.request_id)
+        cursor = brief.cursor
+        while True:
+            principal = await _still(context)
+            page = await self._page(principal, cursor)
+            if page is None:
+                return
+            cursor = page.cursor
+            for uri in sorted(touched(page) & wanted):
+                updated = types.ResourceUpdatedNotification(
+                    params=types.ResourceUpdatedNotificationParams(uri=uri, _meta=meta)
+                )
+                await context.session.send_notification(updated, related_request_id=context.request_id)
+
+    async def _page(self, principal: Principal, cursor: str) -> Events | None:
+        try:
+            output = await self._call(principal, "feedback.read", {"after": cursor, "wait_s": POLL_S})
+        except Refusal:
+            return None
+        return cast(Events, output)
+
+    async def _called(self, principal: Principal, operation: str, given: dict[str, Any]) -> Any:
+        try:
+            return await self._call(principal, operation, given)
+        except Refusal as refusal:
+            found = refusal.problem
+            raise MCPError(types.INVALID_PARAMS, found.detail, found.model_dump(mode="json")) from None
+
+
+async def _still(context: Context) -> Principal:
+    """The principal, its token checked again."""
+    assert context.request is not None
+    try:
+        return cast(Principal, await context.request.scope["state"]["authenticate"]())
+    except Refusal as refusal:
+        raise MCPError(types.INVALID_REQUEST, refusal.problem.detail) from None
+
+
+def touched(page: Events) -> frozenset[str]:
+    """The addresses that the events of a page speak of."""
+    subjects = {uri_of(it.subject.kind, it.subject.namespace, it.subject.name) for it in page.events}
+    return frozenset(subjects | ({FEEDBACK} if page.events else set()))
