@@ -113,7 +113,7 @@ def run_live(url: str, token: str, stop: threading.Event, *, data: Path | None =
     target = Target(url.rstrip("/"), token, data or Path(".steward"))
     plane = Plane(target)
     try:
-        _show(Watcher(plane), target, stop, every_s)
+        _show(Watcher(plane), target, stop, every_s, "Ctrl-C stops everything; state is kept.")
     finally:
         plane.close()
 
@@ -129,12 +129,12 @@ def show_live(plane: Plane, every_s: float) -> None:
         return
     stop = threading.Event()
     try:
-        _show(watcher, plane.target, stop, every_s)
+        _show(watcher, plane.target, stop, every_s, "Ctrl-C ends this view.")
     except KeyboardInterrupt:
         stop.set()
 
 
-def _show(watcher: Watcher, target: Target, stop: threading.Event, every_s: float) -> None:
+def _show(watcher: Watcher, target: Target, stop: threading.Event, every_s: float, ending: str) -> None:
     if not sys.stdout.isatty():
         _show_lines(watcher, target, stop, every_s)
         return
@@ -143,7 +143,7 @@ def _show(watcher: Watcher, target: Target, stop: threading.Event, every_s: floa
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while not stop.is_set():
             seen = watcher.look()
-            live.update(draw(seen, target, console.size.height, time.monotonic() - began), refresh=True)
+            live.update(draw(seen, target, console.size.height, time.monotonic() - began, ending), refresh=True)
             stop.wait(every_s)
 
 

@@ -22,8 +22,8 @@ ROWS_FIXED = 19
 AGENTS_MAX = 12
 
 
-def draw(seen: "Seen", target: Target, height: int, age_s: float) -> RenderableType:
-    """Everything, in the rows that the terminal has."""
+def draw(seen: "Seen", target: Target, height: int, age_s: float, ending: str) -> RenderableType:
+    """Everything, in the rows that the terminal has; `ending` says what Ctrl-C does."""
     room = max(6, height - ROWS_FIXED - min(len(seen.agents), AGENTS_MAX) - len(seen.changes[:3]))
     parts: list[RenderableType] = [_head(seen, target, age_s)]
     if seen.status is not None:
@@ -31,7 +31,7 @@ def draw(seen: "Seen", target: Target, height: int, age_s: float) -> RenderableT
         parts += [_text(f"open change {one['change_id']}: {_waits(one)}", "warn") for one in seen.changes[:3]]
         parts.append(_lines("Reports", [report_line(one) for one in seen.reports], max(3, room // 2)))
         parts.append(_lines("Feedback", [event_line(one) for one in seen.events], max(3, room - room // 2)))
-    parts.append(_way_in(target))
+    parts.append(_way_in(target, ending))
     return Group(*parts)
 
 
@@ -88,14 +88,14 @@ def _lines(title: str, lines: list[str], rows: int) -> RenderableType:
     return Panel(drawn if lines else _text("nothing yet", "dim"), title=title, title_align="left", border_style="dim")
 
 
-def _way_in(target: Target) -> RenderableType:
+def _way_in(target: Target, ending: str) -> RenderableType:
     token = target.data / "admin.token"
     text = Text()
     text.append("An LLM connects over MCP at ", "dim").append(f"{target.url}/mcp", "bold")
     text.append(" with the token of ", "dim").append(f"cat {token}", "bold")
     text.append("; the client's configuration: ", "dim").append("steward mcp-config", "bold")
     text.append("\nLook from another terminal: ", "dim").append("steward get agents", "bold")
-    text.append(", ", "dim").append("steward feedback --follow", "bold").append(". Ctrl-C stops everything.", "dim")
+    text.append(", ", "dim").append("steward feedback --follow", "bold").append(f". {ending}", "dim")
     return text
 
 
