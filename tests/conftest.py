@@ -1,0 +1,86 @@
+"""Fixtures for every room: the event loop, both real databases, the store on them.
+
+`database_url` runs a test on SQLite and on PostgreSQL; `sqlite_url` on SQLite alone. Both are
+migrated. PostgreSQL starts when the first test asks for it.
+"""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from controlplane.store import migrate
+from controlplane.store.direct import DirectWriter
+from controlplane.store.store import Store
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[object]:
+    from tests.postgres import Postgres
+
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "steward.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(_migrated_file: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of this test alone."""
+    path = tmp_path / "steward.db"
+    shutil.copy(_migrated_file, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated PostgreSQL database of this test alone."""
+    server = request.getfixturevalue("postgres")
+    url = server.create()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The test runs on both databases."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def writer(database_url: str) -> Iterator[DirectWriter]:
+    """The one writer of the test's database, in this process."""
+    direct = DirectWriter(database_url)
+    yield direct
+    direct.close()
+
+
+@pytest.fixture
+async def store(anyio_backend: str, database_url: str, writer: DirectWriter) -> AsyncIterator[Store]:
+    """The store, on both databases, with a writer that needs no gate."""
+    opened = Store(database_url, writer)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def sqlite_store(anyio_backend: str, sqlite_url: str) -> AsyncIterator[Store]:
+    """The store on SQLite alone, with a writer that needs no gate."""
+    direct = DirectWriter(sqlite_url)
+    opened = Store(sqlite_url, direct)
+    yield opened
+    await opened.close()
+    direct.close()

@@ -1,0 +1,95 @@
+"""The tables come and go, on both databases, and are what the code declares."""
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+from sqlmodel import SQLModel
+
+import controlplane.store.tables  # noqa: F401 - fills the metadata
+from controlplane.store import migrate
+from schemas.problem import Refusal
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/steward.db"
+        return
+    server = request.getfixturevalue("postgres")
+    url = server.create("template1")
+    yield url
+    server.drop(url)
+
+
+def tables(url: str) -> set[str]:
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    names = set(inspect(engine).get_table_names()) - {"alembic_version"}
+    engine.dispose()
+    return names
+
+
+def test_up_down_up(empty_url: str) -> None:
+    """Every table comes, goes, and comes again; what is there is what is declared."""
+    assert migrate.current(empty_url) is None
+    migrate.upgrade(empty_url)
+    assert migrate.current(empty_url) == migrate.HEAD
+    migrate.check(empty_url)
+    migrate.downgrade(empty_url, "base")
+    assert tables(empty_url) == set()
+    migrate.upgrade(empty_url)
+    migrate.check(empty_url)
+    assert tables(empty_url) == set(SQLModel.metadata.tables)
+
+
+def test_the_head_is_the_newest_revision() -> None:
+    """The constant that saves a start the import of Alembic is the head of the scripts."""
+    config = Config()
+    config.set_main_option("script_location", str(migrate.FOLDER))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
+
+
+def test_at_the_head_alembic_is_not_imported(sqlite_url: str) -> None:
+    """A start that has nothing to migrate does not pay for it."""
+    code = (
+        "import sys; from controlplane.store import migrate; "
+        f"migrate.upgrade({sqlite_url!r}); print('alembic' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.strip() == "False"
+
+
+def test_two_that_migrate_at_once_do_not_meet(empty_url: str) -> None:
+    """Both end well, and the tables are there once."""
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=migrate.upgrade, args=(empty_url,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(30)
+    assert [process.exitcode for process in both] == [0, 0]
+    migrate.check(empty_url)
+
+
+def test_a_newer_database_is_refused(database_url: str) -> None:
+    """A release that does not know the revision says so, and touches nothing."""
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(Refusal, match="9999"):
+        migrate.upgrade(database_url)
+    assert tables(database_url) == set(SQLModel.metadata.tables)
+
+
+def test_the_file_is_private(tmp_path: Path) -> None:
+    """Only its owner reads the SQLite file."""
+    migrate.upgrade(f"sqlite:///{tmp_path}/steward.db")
+    assert (tmp_path / "steward.db").stat().st_mode & 0o077 == 0
