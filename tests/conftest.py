@@ -48,9 +48,9 @@ def sqlite_url(_migrated_file: Path, tmp_path: Path) -> str:
 def postgresql_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A migrated PostgreSQL database of this test alone."""
     server = request.getfixturevalue("postgres")
-    url = server.create()
+    url = server.lend()
     yield url
-    server.drop(url)
+    server.give_back(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

