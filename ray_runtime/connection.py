@@ -7,7 +7,7 @@ comes round, or until a few are waiting, so that a burst of turns does not hold 
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -39,8 +39,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         self._scheduled = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

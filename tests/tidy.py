@@ -29,7 +29,7 @@ LAW: dict[str, set[str]] = {
     "controlplane.protocols": _HEARD,
     "controlplane.effects": _HEARD | _LEAVES,
     "controlplane.operations": _HEARD | _LEAVES,
-    "ray_runtime": _HEARD | _LEAVES | _STAGES,
+    "ray_runtime": _HEARD | _LEAVES | _STAGES | {"controlplane.supervision"},
     "controlplane.api": _HEARD | _LEAVES | _STAGES | _HANDS | {"mcp_server"},
     "mcp_server": _HEARD | _LEAVES | _STAGES | _HANDS,
     "controlplane.cli": _DECLARED,

@@ -1,0 +1,257 @@
+"""A real Ray head, a real placer, real hosts; the gate is our own protocol peer on a real socket."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from ray_runtime.cluster import RayHead, session_of
+from schemas.wire import Bye, Commit, Hello, HostGone, HostsWanted, Lease, PlacerHello, Specialise
+from tests.runtime.socket_gate import Peer, SocketGate
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+FILES = {
+    "echo.py": "import os\nfrom ray_runtime import Agent\n\n\nclass Echo(Agent):\n"
+    "    async def on_message(self, turn, envelope):\n        return [envelope.data, os.getpid()]\n"
+}
+NAMESPACE = "steward-test"
+
+
+@dataclass
+class Cluster:
+    """What the tests of this file share: one head, and folders that are short."""
+
+    head: RayHead
+    data: Path
+    runtime: Path
+    started_s: float
+
+    def actors(self) -> list[dict[str, Any]]:
+        """What the dashboard says of our actors."""
+        headers = {"Authorization": f"Bearer {self.head.token_path.read_text()}"}
+        url = self.head.dashboard + "/api/v0/actors?detail=1&limit=1000"
+        answer = httpx.get(url, headers=headers, timeout=10).json()
+        rows: list[dict[str, Any]] = answer["data"]["result"]["result"]
+        return [row for row in rows if row["ray_namespace"] == NAMESPACE]
+
+    def actor(self, host_id: str) -> dict[str, Any]:
+        """One host as the dashboard shows it."""
+        return next((row for row in self.actors() if row["name"] == f"host/{host_id}"), {"state": "absent"})
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head for all tests of this file; nothing of it is left afterwards."""
+    with tempfile.TemporaryDirectory(prefix="st-") as made:
+        data, runtime = Path(made) / "data", Path(made) / "run"
+        data.mkdir()
+        runtime.mkdir()
+        head = RayHead(folder=data, runtime=runtime)
+        began = time.monotonic()
+        head.start()
+        try:
+            yield Cluster(head, data, runtime, time.monotonic() - began)
+        finally:
+            process = head.process
+            head.stop()
+            assert process is not None
+            assert not session_of(process)
+            assert not (runtime / "ray").exists()
+
+
+@pytest.fixture
+async def gate(cluster: Cluster) -> AsyncIterator[SocketGate]:
+    """A fresh gate peer at the socket."""
+    served = SocketGate(cluster.runtime / "gate.sock", FILES)
+    await served.start()
+    yield served
+    await served.stop()
+
+
+@pytest.fixture
+async def placer(cluster: Cluster, gate: SocketGate) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A placer process, ended by SIGTERM."""
+    process = start_placer(cluster)
+    yield process
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.wait, 20)
+
+
+def start_placer(cluster: Cluster) -> subprocess.Popen[bytes]:
+    """Run `run_placer` as wiring does."""
+    call = (
+        "from pathlib import Path; from ray_runtime.placement import run_placer; "
+        f"run_placer(gate_socket=Path({str(cluster.runtime / 'gate.sock')!r}), ray_address={cluster.head.address!r}, "
+        f"ray_namespace={NAMESPACE!r}, token_path=Path({str(cluster.head.token_path)!r}), node='local')"
+    )
+    return subprocess.Popen([sys.executable, "-c", call])
+
+
+async def until(what: Callable[[], Any], *, timeout_s: float = 15) -> Any:
+    """Poll with a deadline."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError, KeyError, TypeError):
+            if found := what():
+                return found
+        await asyncio.sleep(0.05)
+    raise AssertionError("not in time")
+
+
+async def a_host(gate: SocketGate, placer_peer: Peer, host_id: str) -> tuple[Peer, Hello]:
+    """Ask for one host and have it say hello."""
+    placer_peer.send(HostsWanted([host_id]))
+    return await gate.next_from(Hello, where=lambda hello: hello.host_id == host_id, timeout_s=30)
+
+
+async def test_a_host_is_a_named_actor_that_says_what_it_serves(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """Pending while it is warm, alive with namespace and digest once specialised; and it runs turns."""
+    peer, hello = await gate.next_from(PlacerHello, timeout_s=30)
+    assert hello.dashboard == cluster.head.dashboard
+    began = time.monotonic()
+    host, said = await a_host(gate, peer, "a1")
+    print(f"head up in {cluster.started_s:.1f} s, host wanted to hello in {time.monotonic() - began:.2f} s")
+    assert cluster.actor("a1")["state"] == "PENDING_CREATION"
+    host.send(Specialise("default", gate.digest))
+    host.send(gate.run_frame("x"))
+    done = await gate.next(Commit)
+    assert done.reply == b'["x",%d]' % said.pid
+    await gate.next(Lease)
+    shown = await until(lambda: (row := cluster.actor("a1"))["state"] == "ALIVE" and row)
+    assert shown["repr_name"] == f"host/a1 default {gate.digest}"
+    assert shown["pid"] == said.pid
+    assert (cluster.runtime / "code" / "a1" / "echo.py").exists()
+    peer.send(HostsWanted([]))
+    gone = await gate.next(HostGone)
+    assert gone.host_id == "a1"
+    await until(lambda: not psutil.pid_exists(said.pid))
+    assert not (cluster.runtime / "code" / "a1").exists()
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_a_killed_host_is_noticed_at_once_and_never_restarted(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes], warm: bool
+) -> None:
+    """kill -9, and Ray's word reaches the gate; the id is not used again."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    host, said = await a_host(gate, peer, f"k{warm:d}")
+    if not warm:
+        host.send(Specialise("default", gate.digest))
+        await until(lambda: cluster.actor(f"k{warm:d}")["state"] == "ALIVE")
+    began = time.monotonic()
+    os.kill(said.pid, signal.SIGKILL)
+    gone = await gate.next(HostGone)
+    print(f"kill -9 noticed after {(time.monotonic() - began) * 1000:.0f} ms: {gone.reason}")
+    assert gone.host_id == f"k{warm:d}"
+    assert time.monotonic() - began < 2
+    peer.send(HostsWanted([f"k{warm:d}", f"n{warm:d}"]))
+    await gate.next(Hello, where=lambda hello: hello.host_id == f"n{warm:d}", timeout_s=30)
+    row = cluster.actor(f"k{warm:d}")
+    assert (row["state"], int(row["num_restarts"])) == ("DEAD", 0)
+
+
+async def test_a_host_that_is_told_to_end_takes_its_process_with_it(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """Bye ends the actor, warm as it is."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    host, said = await a_host(gate, peer, "b1")
+    host.send(Bye("not needed"))
+    assert (await gate.next(HostGone)).host_id == "b1"
+    await until(lambda: not psutil.pid_exists(said.pid))
+
+
+async def test_hosts_outlive_a_killed_placer_and_the_next_one_finds_them(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """Detached: the next placer keeps what is wanted, and ends what is not."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    host, said = await a_host(gate, peer, "p1")
+    host.send(Specialise("default", gate.digest))
+    host.send(gate.run_frame("x"))
+    await gate.next(Commit)
+    placer.kill()
+    placer.wait()
+    host.send(gate.run_frame("y", version=1, turn_id="turn_2"))
+    await gate.next(Commit)
+    second = start_placer(cluster)
+    try:
+        peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+        peer.send(HostsWanted(["p1"]))
+        host.send(gate.run_frame("z", version=2, turn_id="turn_3"))
+        await gate.next(Commit)
+        assert psutil.pid_exists(said.pid)
+        os.kill(said.pid, signal.SIGKILL)
+        assert (await gate.next(HostGone)).host_id == "p1"
+    finally:
+        second.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(second.wait, 20)
+
+
+async def test_a_placer_that_ends_takes_its_hosts_with_it(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """SIGTERM: no actor stays behind."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    _, said = await a_host(gate, peer, "t1")
+    began = time.monotonic()
+    placer.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(placer.wait, 20) == 0
+    print(f"placer ended after {time.monotonic() - began:.2f} s")
+    await until(lambda: not psutil.pid_exists(said.pid))
+
+
+async def test_everything_listens_on_the_loopback_and_asks_for_a_token(cluster: Cluster) -> None:
+    """No port of Ray's is open to others, and its API is closed to those without the token."""
+    assert cluster.head.process is not None
+    for process in session_of(cluster.head.process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in process.net_connections("inet"):
+                if each.status == psutil.CONN_LISTEN:
+                    assert each.laddr.ip.removeprefix("::ffff:") in ("127.0.0.1", "::1"), process.name()
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(cluster.head.dashboard + "/api/v0/actors")).status_code == 401
+    assert cluster.head.token_path.stat().st_mode & 0o077 == 0
+
+
+async def test_a_head_is_adopted_and_a_killed_one_leaves_nothing() -> None:
+    """A second object takes over the first's head; after kill -9, stop ends what outlived it."""
+    with tempfile.TemporaryDirectory(prefix="st-") as made:
+        data, runtime = Path(made) / "data", Path(made) / "run"
+        data.mkdir()
+        runtime.mkdir()
+        first = RayHead(folder=data, runtime=runtime)
+        try:
+            await asyncio.to_thread(first.start)
+            second = RayHead(folder=data, runtime=runtime)
+            assert not RayHead(folder=data, runtime=runtime, num_cpus=3).adopt()
+            assert second.adopt()
+            assert second.address == first.address
+            head = second.process
+            assert head is not None
+            os.kill(head.pid, signal.SIGKILL)
+            await until(lambda: not first.alive())
+            assert not second.alive()
+            began = time.monotonic()
+            second.stop()
+            print(f"stopped after {time.monotonic() - began:.2f} s")
+            assert not session_of(head)
+            assert not (runtime / "ray").exists()
+            assert not second.adopt()
+        finally:
+            first.stop()
