@@ -10,15 +10,36 @@ import re
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 
 from ray_runtime.problems import refuse
-from schemas.base import NAME_PATTERN
+from schemas.agent import Entrypoint, Grant
+from schemas.base import NAME_PATTERN, Frozen, Name, Text
 
 Json = Any
 SECONDS_MAX = 10 * 366 * 86_400
 NAME_CHARS_MAX = 200
 _NAME = re.compile(NAME_PATTERN)
+
+
+class Spawn(Frozen):
+    """A child as its parent asks for it; null is as the parent has it."""
+
+    name: Name
+    entrypoint: Entrypoint | None
+    config: dict[str, Any] | None
+    purpose: Text | None = Field(max_length=2000)
+    grants: list[Grant] | None = Field(max_length=100)
+
+
+def spawn_bytes(**given: Any) -> bytes:
+    """The record of a spawn, or a Refusal that names the argument that is wrong."""
+    try:
+        return json_bytes("spawn", Spawn(**given).model_dump())
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        path = "/".join(str(part) for part in fault["loc"])
+        raise refuse("INVALID_VALUE", f"spawn: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
 
 
 def json_bytes(said: str, value: Any) -> bytes:
@@ -66,6 +87,13 @@ def seconds(said: str, value: float, least: float = 0.0) -> float:
         detail = f"{said}: {value} s is not within {least} and {SECONDS_MAX}"
         raise refuse("INVALID_VALUE", detail, what=said, value=value, least=least, most=SECONDS_MAX)
     return float(value)
+
+
+def order_key(said: str, value: str | None) -> str | None:
+    """A key of at most 200 characters, or none."""
+    if value is not None and (not isinstance(value, str) or len(value) > NAME_CHARS_MAX):
+        raise refuse("INVALID_VALUE", f"{said}: a key is text of at most {NAME_CHARS_MAX} characters", what=said)
+    return value
 
 
 def short_name(said: str, value: str) -> str:

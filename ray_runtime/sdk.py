@@ -21,8 +21,10 @@ from ray_runtime.arguments import (
     agent_address,
     channel_address,
     json_bytes,
+    order_key,
     seconds,
     short_name,
+    spawn_bytes,
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.journal import BRANCH, Journal
@@ -49,13 +51,13 @@ class Turn:
 
     def send(self, to: str, data: Json = None, key: str | None = None) -> Done:
         """A message for an agent's inbox. Answers the message id."""
-        return self._message("send", {"to": agent_address(to, self._namespace), "data": data, "key": key})
+        body = {"to": agent_address(to, self._namespace), "data": data, "key": order_key("send", key)}
+        return self._message("send", body)
 
     def publish(self, channel: str, data: Json = None, key: str | None = None) -> Done:
         """A message for a channel; one key keeps its order. Answers the message id."""
-        return self._message(
-            "publish", {"channel": channel_address(channel, self._namespace), "data": data, "key": key}
-        )
+        address = channel_address(channel, self._namespace)
+        return self._message("publish", {"channel": address, "data": data, "key": order_key("publish", key)})
 
     def request(self, to: str, data: Json = None, deadline_s: float = DEADLINE_S) -> Done:
         """A question that does not park: its answer comes to `on_reply`, with this id as `causationid`."""
@@ -105,8 +107,8 @@ class Turn:
         namespace, _, child = address.partition("/")
         if namespace != self._namespace:
             raise refuse("INVALID_VALUE", f"spawn: {address} is outside {self._namespace}", field="/name", name=name)
-        body = {"name": child, "entrypoint": entrypoint, "config": config, "purpose": purpose, "grants": grants}
-        self._journal.record("spawn", json_bytes("spawn", body))
+        body = spawn_bytes(name=child, entrypoint=entrypoint, config=config, purpose=purpose, grants=grants)
+        self._journal.record("spawn", body)
         return Done(address)
 
     # Promises: they end the step

@@ -492,6 +492,11 @@ def test_a_finally_block_of_a_dropped_turn_reaches_nobody() -> None:
         (lambda t: t.ask("b", deadline_s=True), "no number of seconds"),
         (lambda t: t.spawn("other/child"), "outside"),
         (lambda t: t.perform(""), "named by a string"),
+        (lambda t: t.spawn("child", entrypoint="no entrypoint"), "spawn: entrypoint"),
+        (lambda t: t.spawn("child", grants=[{"effekt": "machine.read"}]), "spawn: grants"),
+        (lambda t: t.spawn("child", config={"x": {1}}), "not JSON"),
+        (lambda t: t.send("b", 1, key="k" * 201), "at most 200"),
+        (lambda t: t.publish("c", 1, key=7), "at most 200"),
     ],
 )
 def test_arguments_are_refused_at_the_call(call: Any, says: str) -> None:
