@@ -23,6 +23,7 @@ log = logging.getLogger("steward.placer")
 NAME_PREFIX = "host/"
 RETRY_S = 0.1
 DEAD_S_MAX = 5.0
+LOST_S = 10  # so long without Ray's control store, Ray ends its driver: the next placer finds the next head
 
 
 class Placer:
@@ -149,9 +150,9 @@ def _host_class(ray: Any) -> Any:
 
 def run_placer(*, gate_socket: Path, ray_address: str, ray_namespace: str, token_path: Path | None, node: str) -> None:
     """Connect to Ray, then follow the gate until SIGTERM. Ends with an exception when Ray is not there."""
-    os.environ.update({k: v for k, v in ENVIRONMENT.items() if token_path is not None})
+    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = str(LOST_S)
     if token_path is not None:
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_path)
+        os.environ.update({**ENVIRONMENT, "RAY_AUTH_TOKEN_PATH": str(token_path)})
     import ray  # after its environment is set: it is read at import
 
     context = ray.init(
