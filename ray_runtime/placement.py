@@ -150,7 +150,7 @@ def _host_class(ray: Any) -> Any:
 
 def run_placer(*, gate_socket: Path, ray_address: str, ray_namespace: str, token_path: Path | None, node: str) -> None:
     """Connect to Ray, then follow the gate until SIGTERM. Ends with an exception when Ray is not there."""
-    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = str(LOST_S)
+    os.environ.update({"RAY_gcs_rpc_server_reconnect_timeout_s": str(LOST_S)})
     if token_path is not None:
         os.environ.update({**ENVIRONMENT, "RAY_AUTH_TOKEN_PATH": str(token_path)})
     import ray  # after its environment is set: it is read at import
