@@ -1,0 +1,236 @@
+"""Admission, the first stage: what a writer sent becomes decisions, or is refused with its place.
+
+`admit` turns manifests into `Wanted`: defaults filled in, what only the plane sets left out, code
+replaced by its digest, a secret's values by a reference and a keyed MAC (rule O7), so that no value
+goes further than this function's result. `check` holds decisions against the snapshot: owners, code
+that must exist, values that must be there to be kept, limits. A commit checks the same again, so a
+proposal fails if and only if its commit would (rule O6). Pure: no clock, no I/O, no randomness.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from controlplane.mesh.dataschema import schema_fault
+from controlplane.operations.codecheck import check_entrypoint, check_files, code_digest
+from controlplane.operations.world import Spec, Wanted, World, fleet_of
+from controlplane.resources.problems import refuse
+from schemas.agent import AgentManifest, AgentSpec
+from schemas.base import short_id
+from schemas.channel import ChannelManifest
+from schemas.fleet import FleetManifest, FleetSpec
+from schemas.problem import Next
+from schemas.secret import Kept, SecretManifest
+
+Mac = Callable[..., str]
+AnyManifest = AgentManifest | FleetManifest | ChannelManifest | SecretManifest
+NAME_CHARS_MAX = 63
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """A secret's value on its way to the vault; shown by nothing."""
+
+    ref: str
+    namespace: str
+    value: SecretStr
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Decisions, the source files they bring along, the values to be sealed."""
+
+    wanted: tuple[Wanted, ...]
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sealing: tuple[Sealing, ...] = ()
+
+
+def admit(manifests: Sequence[tuple[str, AnyManifest]], mac: Mac) -> Admitted:
+    """The decisions of manifests, each with its place in the input."""
+    wanted: list[Wanted] = []
+    code: dict[str, Mapping[str, str]] = {}
+    sealing: list[Sealing] = []
+    for place, manifest in manifests:
+        it = _admitted(place, manifest, mac, code, sealing)
+        if any(it.key == other.key for other in wanted):
+            detail = f"{it.kind} {it.namespace}/{it.name} is there twice"
+            raise refuse(
+                "DUPLICATE_MANIFEST",
+                detail,
+                field=f"{place}/metadata/name",
+                kind=it.kind,
+                namespace=it.namespace,
+                name=it.name,
+            )
+        wanted.append(it)
+    return Admitted(tuple(wanted), code, tuple(sealing))
+
+
+def _admitted(
+    place: str, manifest: AnyManifest, mac: Mac, code: dict[str, Mapping[str, str]], sealing: list[Sealing]
+) -> Wanted:
+    about = manifest.metadata
+    if isinstance(manifest, SecretManifest):
+        spec = _secret(manifest, mac, sealing)
+    elif isinstance(manifest, ChannelManifest):
+        spec = manifest.spec.model_dump(mode="json")
+        if manifest.spec.dataschema is not None and (fault := schema_fault(manifest.spec.dataschema)):
+            raise refuse("INVALID_VALUE", f"dataschema: {fault}", field=f"{place}/spec/dataschema", fault=fault)
+    elif isinstance(manifest, FleetManifest):
+        spec = _whole(manifest.spec)
+        _code(spec["template"]["spec"], f"{place}/spec/template/spec", code)
+        _last_name(about.name, manifest.spec.replicas, f"{place}/metadata/name")
+    else:
+        spec = _whole(manifest.spec)
+        _code(spec, f"{place}/spec", code)
+    return Wanted("apply", manifest.kind, about.namespace, about.name, dict(about.labels), spec, place)
+
+
+def _whole(spec: AgentSpec | FleetSpec) -> Spec:
+    """The spec with its defaults as the model types them, so that equal specs have one form."""
+    return type(spec).model_validate_json(spec.model_dump_json()).model_dump(mode="json")
+
+
+def _code(spec: Spec, place: str, code: dict[str, Mapping[str, str]]) -> None:
+    """Replace inline files by their digest."""
+    files = spec["code"]["files"]
+    if files is not None:
+        found = code_digest(files)
+        if found not in code:
+            check_files(files, f"{place}/code/files")
+            code[found] = files
+        spec["code"]["digest"] = found
+    spec["code"] = {"digest": spec["code"]["digest"]}
+
+
+def _secret(manifest: SecretManifest, mac: Mac, sealing: list[Sealing]) -> Spec:
+    about = manifest.metadata
+    values: dict[str, Any] = {}
+    for key, value in manifest.spec.values.items():
+        if isinstance(value, Kept):
+            values[key] = {"kept": True}
+            continue
+        mark = mac(about.namespace, about.name, key, value.get_secret_value())
+        ref = short_id("sec", about.namespace, about.name, key, mark)
+        values[key] = {"ref": ref, "mac": mark}
+        sealing.append(Sealing(ref, about.namespace, value))
+    return {"values": values}
+
+
+def _last_name(fleet: str, replicas: int, place: str) -> None:
+    last = f"{fleet}-{max(replicas, 1) - 1}"
+    if len(last) > NAME_CHARS_MAX:
+        detail = f"the fleet's last agent would be named {last}, which is longer than {NAME_CHARS_MAX} characters"
+        raise refuse("INVALID_NAME", detail, field=place, name=last, max_length=NAME_CHARS_MAX)
+
+
+def check(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:
+    """Refuse what the world does not allow; the same for a proposal and for its commit."""
+    for it in wanted:
+        _check_owner(it, world)
+        if it.action == "delete":
+            _check_delete(it, world)
+        if it.kind == "Fleet" and it.action == "apply":
+            _check_siblings(it, world)
+        if (spec := it.agent_spec) is not None:
+            _check_code(it, spec, world)
+        if it.kind == "Secret" and it.action == "apply":
+            _check_kept(it, world)
+    _check_quota(wanted, world, agents_max)
+
+
+def _check_owner(it: Wanted, world: World) -> None:
+    if it.kind != "Agent":
+        return
+    current = world.at("Agent", it.namespace, it.name)
+    owner = world.owners.get(current.owner or "") if current.live else None
+    if owner is None and current.owner is not None and current.owner.startswith("fleet_"):
+        detail = f"agent {it.namespace}/{it.name} is going with the fleet it belonged to; try again"
+        raise refuse("CONFLICT", detail, retry_after_s=1.0, namespace=it.namespace, name=it.name)
+    place = fleet_of(it.name)
+    if owner is None and place is not None and it.action == "apply" and not current.live:
+        fleet = world.at("Fleet", it.namespace, place[0])
+        owner = fleet.ref if fleet.live and place[1] < fleet.spec["replicas"] else None
+    if owner is not None and owner.kind == "Fleet":
+        detail = f"agent {it.namespace}/{it.name} belongs to fleet {owner.name}; change the fleet instead"
+        step = Next(
+            operation="fleets.get", arguments={"namespace": owner.namespace, "name": owner.name}, why="shows the fleet"
+        )
+        place_of_name = f"{it.place}/metadata/name" if it.action == "apply" else "/name"
+        raise refuse(
+            "OWNED", detail, field=place_of_name, next=[step], namespace=it.namespace, name=it.name, fleet=owner.name
+        )
+
+
+def _check_delete(it: Wanted, world: World) -> None:
+    word, about = it.kind.lower(), {"kind": it.kind, "namespace": it.namespace, "name": it.name}
+    if not world.at(it.kind, it.namespace, it.name).live:
+        step = Next(
+            operation=f"{word}s.list", arguments={"namespace": it.namespace}, why=f"shows the {word}s there are"
+        )
+        raise refuse("NOT_FOUND", f"there is no {word} {it.namespace}/{it.name}", field="/name", next=[step], **about)
+    watchers = world.names("watchers", it.namespace, it.name) if it.kind == "Channel" else ()
+    if watchers:
+        detail = f"channel {it.namespace}/{it.name} is watched by {', '.join(watchers[:5])}"
+        kind, _, name = watchers[0].partition("/")
+        arguments = {"namespace": it.namespace, "name": name}
+        step = Next(operation=f"{kind.lower()}s.get", arguments=arguments, why="shows who watches")
+        raise refuse("IN_USE", detail, field="/name", next=[step], **about, watchers=list(watchers[:50]))
+
+
+def _check_siblings(it: Wanted, world: World) -> None:
+    for name in world.names("siblings", it.namespace, it.name):
+        place = fleet_of(name)
+        if place is not None and place[1] < it.spec["replicas"]:
+            detail = f"agent {it.namespace}/{name} is there already and is not this fleet's"
+            step = Next(
+                operation="agents.get", arguments={"namespace": it.namespace, "name": name}, why="shows the agent"
+            )
+            raise refuse(
+                "OWNED", detail, field=f"{it.place}/metadata/name", next=[step], namespace=it.namespace, name=name
+            )
+
+
+def _check_code(it: Wanted, spec: Spec, world: World) -> None:
+    place = f"{it.place}/spec" + ("/template/spec" if it.kind == "Fleet" else "")
+    files = world.code.get(spec["code"]["digest"])
+    if files is None:
+        digest = spec["code"]["digest"]
+        detail = f"there is no code {digest}; store it with code.put first"
+        step = Next(operation="operations.describe", arguments={"name": "code.put"}, why="shows how to store code")
+        raise refuse("CODE_NOT_FOUND", detail, field=f"{place}/code/digest", next=[step], digest=digest)
+    check_entrypoint(files, spec["entrypoint"], f"{place}/entrypoint")
+
+
+def _check_kept(it: Wanted, world: World) -> None:
+    stored = world.at("Secret", it.namespace, it.name).spec.get("values", {})
+    for key, value in it.spec["values"].items():
+        if "kept" in value and key not in stored:
+            detail = f"secret {it.namespace}/{it.name} has no value {key} to keep"
+            raise refuse(
+                "SECRET_VALUE_MISSING",
+                detail,
+                field=f"{it.place}/spec/values/{key}",
+                namespace=it.namespace,
+                name=it.name,
+                key=key,
+            )
+
+
+def _check_quota(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:
+    more = sum(_agents_more(it, world) for it in wanted)
+    if more > 0 and world.agents + more > agents_max:
+        detail = f"{world.agents} agents are there, {more} more would pass the limit of {agents_max}"
+        raise refuse("QUOTA", detail, agents=world.agents, more=more, agents_max=agents_max)
+
+
+def _agents_more(it: Wanted, world: World) -> int:
+    current = world.at(it.kind, it.namespace, it.name)
+    if it.kind == "Agent":
+        return int(it.action == "apply") - int(current.live)
+    if it.kind == "Fleet":
+        before = current.spec["replicas"] if current.live else 0
+        return int((it.spec["replicas"] if it.action == "apply" else 0) - before)
+    return 0

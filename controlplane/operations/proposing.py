@@ -1,0 +1,131 @@
+"""From decisions to a stored plan: read the world, check, plan, keep. Changes nothing that is declared.
+
+A plan is stored under the digest of what it rests on; whoever proposes the same on an unmoved read
+set gets the stored plan, to the byte, until it expires. A secret's values are encrypted here, once
+the plan stands, and stored unbound: they die with the plan unless it is committed (rule O7). The
+same function proposes anew for a commit that came too late, from the decisions as they were kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+from sqlmodel import Session, select
+
+from controlplane.guard.vault import Vault
+from controlplane.operations.admission import Admitted, Sealing, check
+from controlplane.operations.planning import Planned, Write, make_plan
+from controlplane.operations.snapshot import read_world
+from controlplane.operations.world import Wanted, World
+from controlplane.resources.problems import refuse
+from controlplane.store.store import Store
+from controlplane.store.tables import PlanRow
+from controlplane.store.unit import Scalar, Unit
+from schemas.plan import Plan
+
+ATTEMPTS_MAX = 5
+KEEP = """INSERT INTO plan (plan_id, principal, namespace, body, decisions, created_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (plan_id) DO UPDATE SET body = excluded.body,
+decisions = excluded.decisions, created_at = excluded.created_at, expires_at = excluded.expires_at
+WHERE plan.change_id IS NULL AND plan.expires_at <= excluded.created_at"""
+
+
+SEAL = """INSERT INTO secret_value (ref, namespace, nonce, ciphertext, created_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (ref) DO UPDATE SET expires_at = excluded.expires_at
+WHERE secret_value.expires_at < excluded.expires_at"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A stored plan with what belongs to it."""
+
+    plan: Plan
+    wanted: tuple[Wanted, ...]
+    writes: tuple[Write, ...]
+    members: tuple[dict[str, Any], ...]
+    code: dict[str, dict[str, str]]
+    expires_at: float
+    change_id: str | None
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """Makes plans and keeps them."""
+
+    store: Store
+    vault: Vault
+    plan_ttl_s: float = 86_400
+    agents_max: int = 200_000
+
+    async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
+        """The stored plan of these decisions; raises what its commit would raise."""
+        for _ in range(ATTEMPTS_MAX):
+            world = await self.store.read(lambda session: read_world(session, admitted.wanted, admitted.code))
+            planned = self.planned(principal, admitted, world, now, reverts)
+            kept = await self.kept(planned.plan.plan_id)
+            if kept is not None and (kept.change_id is not None or kept.expires_at > now):
+                if admitted.sealing and kept.change_id is None:
+                    await self.store.write(self._sealed(admitted.sealing, now, kept.expires_at))
+                return kept.plan
+            unit = _keeping(planned, now, now + self.plan_ttl_s)
+            unit.add(self._sealed(admitted.sealing, now, now + self.plan_ttl_s))
+            if await self.store.write(unit):
+                return planned.plan
+        raise refuse("CONFLICT", "others proposed the same at the same time; try again", retry_after_s=0.2)
+
+    async def kept(self, plan_id: str) -> Kept | None:
+        """A stored plan."""
+        return await self.store.read(lambda session: read_plan(session, plan_id))
+
+    def planned(
+        self, principal: str, admitted: Admitted, world: World, now: float, reverts: str | None = None
+    ) -> Planned:
+        """The plan of the decisions in this world, not kept."""
+        check(admitted.wanted, world, self.agents_max)
+        return make_plan(principal, admitted.wanted, admitted.code, world, now, self.plan_ttl_s, reverts)
+
+    def _sealed(self, sealing: Sequence[Sealing], now: float, expires_at: float) -> Unit:
+        unit = Unit()
+        for it in sealing:
+            nonce, ciphertext = self.vault.seal(it.ref, it.value.get_secret_value())
+            unit.raw(SEAL, [it.ref, it.namespace, nonce, ciphertext, now, expires_at])
+        return unit
+
+
+def _keeping(planned: Planned, now: float, expires_at: float) -> Unit:
+    plan = planned.plan
+    decisions = {
+        "wanted": [asdict(it) for it in planned.wanted],
+        "writes": [asdict(it) for it in planned.writes],
+        "members": planned.members,
+        "code": planned.code,
+    }
+    body = plan.model_dump_json()
+    values: list[Scalar] = [
+        plan.plan_id,
+        plan.principal,
+        plan.namespace,
+        body,
+        orjson.dumps(decisions).decode(),
+        now,
+        expires_at,
+    ]
+    return Unit().raw(KEEP, values, expect=1)
+
+
+def read_plan(session: Session, plan_id: str) -> Kept | None:
+    """A stored plan."""
+    row = session.exec(select(PlanRow).where(PlanRow.plan_id == plan_id)).first()
+    if row is None:
+        return None
+    decisions = orjson.loads(row.decisions)
+    return Kept(
+        plan=Plan.model_validate_json(row.body),
+        wanted=tuple(Wanted(**it) for it in decisions["wanted"]),
+        writes=tuple(Write(**it) for it in decisions["writes"]),
+        members=tuple({**it, "names": tuple(it["names"])} for it in decisions["members"]),
+        code=decisions["code"],
+        expires_at=row.expires_at,
+        change_id=row.change_id,
+    )

@@ -1,0 +1,255 @@
+"""The unit of a commit: everything that a plan decided, and that it was decided, in one transaction.
+
+Every statement that rests on the read set says so in its condition, with the count of rows that it
+must touch. If anything moved since the plan was made, nothing at all is written. Each record comes
+with the event that speaks of it. Pure: what is written depends on the arguments alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from controlplane.operations.planning import Write
+from controlplane.operations.proposing import Kept
+from controlplane.operations.world import Key, Spec
+from controlplane.store.unit import Unit
+from schemas.base import canonical, short_id
+from schemas.plan import Claim, OnMiss, ReadEntry
+from schemas.resource import Ref
+
+RETIRED_S = 30 * 86_400.0  # how long a value that was replaced is kept, so that a revert can bring it back
+_EVENTS = {"create": "resource.created", "update": "resource.updated", "delete": "resource.deleted"}
+
+ONCE = "UPDATE plan SET change_id = ? WHERE plan_id = ? AND change_id IS NULL AND expires_at > ?"
+AS_READ = """UPDATE plan SET plan_id = plan_id WHERE plan_id = ? AND EXISTS (SELECT 1 FROM resource
+WHERE kind = ? AND namespace = ? AND name = ? AND uid = ? AND generation = ? AND deleted_at IS NULL)"""
+ABSENT = """UPDATE plan SET plan_id = plan_id WHERE plan_id = ? AND NOT EXISTS (SELECT 1 FROM resource
+WHERE kind = ? AND namespace = ? AND name = ? AND (deleted_at IS NULL OR generation <> ?))"""
+CREATE = """INSERT INTO resource
+(kind, namespace, name, uid, labels, spec, revision, generation, created_at, updated_at, owner)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, namespace, name) DO NOTHING"""
+REVIVE = """UPDATE resource SET uid = ?, labels = ?, spec = ?, revision = ?, generation = ?, created_at = ?,
+updated_at = ?, owner = ?, deleted_at = NULL
+WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NOT NULL AND generation = ? AND revision = ?"""
+UPDATE = """UPDATE resource SET labels = ?, spec = ?, revision = ?, generation = ?, updated_at = ?
+WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NULL AND uid = ? AND generation = ? AND revision = ?"""
+DELETE = """UPDATE resource SET deleted_at = ?, revision = ?, updated_at = ?
+WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NULL AND uid = ? AND generation = ? AND revision = ?"""
+UNLABEL = "DELETE FROM label WHERE kind = ? AND namespace = ? AND name = ?"
+LABEL = "INSERT INTO label (kind, namespace, name, key, value) VALUES (?, ?, ?, ?, ?)"
+UNWATCH = """DELETE FROM subscription WHERE agent = ? AND channel IN
+(SELECT uid FROM channel WHERE namespace = ? AND name = ?)"""
+CODE = "INSERT INTO code (digest, files, bytes, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
+BIND = "UPDATE secret_value SET bound_to = ?, expires_at = NULL WHERE ref = ?"
+RETIRE = "UPDATE secret_value SET expires_at = ? WHERE ref = ? AND expires_at IS NULL"
+CHANGE = """INSERT INTO change (change_id, plan_id, principal, namespace, on_miss, committed_at, steps, undo, reverts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+TARGET = "INSERT INTO change_target (change_id, kind, namespace, name, generation) VALUES (?, ?, ?, ?, ?)"
+CLAIM = "INSERT INTO claim (change_id, claim_id, body, due_at) VALUES (?, ?, ?, ?)"
+VERDICT = """UPDATE claim SET verdict = ?, observed = ?, verified_at = ?
+WHERE change_id = ? AND claim_id = ? AND verdict IS NULL"""
+SUPERSEDE = "UPDATE change SET superseded_by = ?, done_at = ? WHERE change_id = ? AND done_at IS NULL"
+DONE = "UPDATE change SET done_at = ? WHERE change_id = ? AND done_at IS NULL"
+REVERTED = "UPDATE change SET reverted_by = ? WHERE change_id = ?"
+
+
+@dataclass(frozen=True)
+class OpenChange:
+    """A change that is not done, with its claims that have no verdict."""
+
+    change_id: str
+    subject: Ref
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Who commits what, when."""
+
+    kept: Kept
+    principal: str
+    on_miss: OnMiss
+    now: float
+
+    @property
+    def change_id(self) -> str:
+        return short_id("chg", self.kept.plan.plan_id)
+
+    def uid(self, write: Write) -> str:
+        """The uid after the write; a new name gets one that no other commit makes."""
+        if write.uid is not None:
+            return write.uid
+        return short_id(write.kind.lower(), self.kept.plan.plan_id, write.namespace, write.name)
+
+
+def commit_unit(commit: Commit, ended: Iterable[OpenChange]) -> Unit:
+    """The compare-and-set of a plan; `ended` are the older changes that it supersedes."""
+    plan = commit.kept.plan
+    unit = Unit().raw(ONCE, [commit.change_id, plan.plan_id, commit.now], expect=1)
+    _require_read_set(unit, plan.plan_id, plan.read_set, commit.kept.writes)
+    for digest, files in commit.kept.code.items():
+        size = sum(len(text.encode()) for text in files.values())
+        unit.raw(CODE, [digest, canonical(files).decode(), size, commit.now])
+    for write in commit.kept.writes:
+        _write(unit, commit, write)
+    _record(unit, commit)
+    for change in ended:
+        end_change(unit, change, commit.change_id, plan.reverts, commit.now)
+    if plan.reverts is not None:
+        unit.raw(REVERTED, [commit.change_id, plan.reverts], expect=1)
+        _told(unit, commit, "change.reverted", plan.reverts, {"reverted_by": commit.change_id})
+    return unit
+
+
+def _require_read_set(unit: Unit, plan_id: str, read_set: Sequence[ReadEntry], writes: Sequence[Write]) -> None:
+    """What is read and not written must still be as it was; writes say it themselves."""
+    written = {(it.kind, it.namespace, it.name) for it in writes}
+    for it in read_set:
+        if (it.kind, it.namespace, it.name) in written:
+            continue
+        if it.uid is None:
+            unit.raw(ABSENT, [plan_id, it.kind, it.namespace, it.name, it.generation], expect=1)
+        else:
+            unit.raw(AS_READ, [plan_id, it.kind, it.namespace, it.name, it.uid, it.generation], expect=1)
+
+
+def _write(unit: Unit, commit: Commit, write: Write) -> None:
+    uid = commit.uid(write)
+    put_resource(unit, write, uid, None, commit.now)
+    if write.kind == "Secret":
+        _bind(unit, write, uid, commit.now)
+    unit.event(
+        _EVENTS[write.action],
+        kind=write.kind,
+        namespace=write.namespace,
+        name=write.name,
+        now=commit.now,
+        principal=commit.principal,
+        change_id=commit.change_id,
+        data={"generation": write.generation, "revision": write.base_revision + 1, "uid": uid},
+    )
+
+
+def put_resource(unit: Unit, write: Write, uid: str, owner: str | None, now: float) -> None:
+    """The statements that bring one resource and its labels from what was read to what is wanted."""
+    key = [write.kind, write.namespace, write.name]
+    labels, spec = canonical(dict(write.labels)).decode(), canonical(write.spec).decode()
+    base, revision = [write.base_generation, write.base_revision], write.base_revision + 1
+    if write.action == "delete":
+        unit.raw(DELETE, [now, revision, now, *key, write.uid, *base], expect=1)
+    elif write.action == "update":
+        unit.raw(UPDATE, [labels, spec, revision, write.generation, now, *key, write.uid, *base], expect=1)
+    elif write.base_revision:  # a tombstone keeps the generation of the name
+        unit.raw(REVIVE, [uid, labels, spec, revision, write.generation, now, now, owner, *key, *base], expect=1)
+    else:
+        unit.raw(CREATE, [*key, uid, labels, spec, revision, write.generation, now, now, owner], expect=1)
+    if write.kind == "Agent" and write.action == "update" and write.before_spec is not None:
+        for channel in _channels(write.before_spec) - _channels(write.spec):
+            unit.raw(UNWATCH, [uid, write.namespace, channel])
+    if write.action != "create" and dict(write.before_labels) != dict(write.labels):
+        unit.raw(UNLABEL, key)
+    if write.action == "create" or dict(write.before_labels) != dict(write.labels):
+        for label, value in write.labels.items():
+            unit.raw(LABEL, [*key, label, value], expect=1)
+
+
+def _channels(spec: Spec) -> set[str]:
+    return {watch["channel"] for watch in spec["watches"]}
+
+
+def _bind(unit: Unit, write: Write, uid: str, now: float) -> None:
+    """Values that are in use stay; values that are not can still be brought back for a while."""
+    before = {it["ref"] for it in (write.before_spec or {}).get("values", {}).values()}
+    after = {it["ref"] for it in write.spec.get("values", {}).values()}
+    for ref in sorted(after):
+        unit.raw(BIND, [uid, ref], expect=1)
+    for ref in sorted(before - after):
+        unit.raw(RETIRE, [now + RETIRED_S, ref])
+
+
+def _record(unit: Unit, commit: Commit) -> None:
+    """The change, its targets, its claims."""
+    plan, change_id = commit.kept.plan, commit.change_id
+    undo = [{**asdict(write), "uid": commit.uid(write)} for write in commit.kept.writes]
+    steps = orjson.dumps([False] * len(plan.steps)).decode()
+    written: dict[Key, int] = {(it.kind, it.namespace, it.name): it.generation for it in commit.kept.writes}
+    unit.raw(
+        CHANGE,
+        [
+            change_id,
+            plan.plan_id,
+            commit.principal,
+            plan.namespace,
+            commit.on_miss,
+            commit.now,
+            steps,
+            orjson.dumps(undo).decode(),
+            plan.reverts,
+        ],
+        expect=1,
+    )
+    read: dict[Key, int] = {(it.kind, it.namespace, it.name): it.generation for it in plan.read_set}
+    for it in commit.kept.wanted:
+        unit.raw(TARGET, [change_id, *it.key, written.get(it.key, read[it.key])], expect=1)
+    for claim in plan.claims:
+        due_at = commit.now + claim.verify_within_s
+        unit.raw(CLAIM, [change_id, claim.claim_id, claim.model_dump_json(), due_at], expect=1)
+    counts = {"plan_id": plan.plan_id, "steps": len(plan.steps), "claims": len(plan.claims)}
+    _told(unit, commit, "change.committed", change_id, counts)
+
+
+def _told(unit: Unit, commit: Commit, event: str, change_id: str, data: dict[str, Any]) -> None:
+    """One event in each namespace of the plan, about the first thing it wants there."""
+    subjects = {it.namespace: it.ref for it in reversed(commit.kept.wanted)}
+    for subject in subjects.values():
+        tell(unit, event, subject, change_id, commit.now, data, commit.principal)
+
+
+def tell(
+    unit: Unit,
+    event: str,
+    subject: Ref,
+    change_id: str,
+    now: float,
+    data: dict[str, Any],
+    principal: str | None = None,
+) -> None:
+    """An event that speaks of a change."""
+    unit.event(
+        event,
+        kind=subject.kind,
+        namespace=subject.namespace,
+        name=subject.name,
+        now=now,
+        principal=principal,
+        change_id=change_id,
+        data=data,
+    )
+
+
+def end_change(unit: Unit, change: OpenChange, by: str, reverts: str | None, now: float) -> None:
+    """Older changes of the same targets end; what they claimed can not be verified any more."""
+    for claim in change.claims:
+        judge(unit, change.change_id, claim, "unverifiable", None, now)
+    if change.change_id == reverts and not change.claims:  # every claim has its verdict: that stands
+        unit.raw(DONE, [now, change.change_id], expect=1)
+        tell(unit, "change.done", change.subject, change.change_id, now, {})
+    else:
+        unit.raw(SUPERSEDE, [by, now, change.change_id], expect=1)
+        tell(unit, "change.superseded", change.subject, change.change_id, now, {"superseded_by": by})
+
+
+def judge(unit: Unit, change_id: str, claim: Claim, verdict: str, observed: Any, now: float) -> None:
+    """The one verdict of a claim, and its event."""
+    text = orjson.dumps(observed).decode()
+    unit.raw(VERDICT, [verdict, text, now, change_id, claim.claim_id], expect=1)
+    data = {
+        "claim_id": claim.claim_id,
+        "verdict": verdict,
+        "measure": claim.measure,
+        "expected": claim.expected.value,
+        "observed": observed,
+    }
+    tell(unit, "claim.verified", claim.subject, change_id, now, data)

@@ -1,0 +1,141 @@
+"""Reading the world that a decision is made on: one snapshot, by names and indexes.
+
+Only what the decisions name is read, in one session, so that the read set, the memberships and the
+code belong to one moment. Nothing is decided here, and nothing is written.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlmodel import Session, col, func, or_, select
+
+from controlplane.operations.planning import reads
+from controlplane.operations.world import Key, Known, Members, Wanted, World
+from controlplane.store.tables import CodeRow, ResourceRow
+from schemas.resource import Kind, Ref
+
+Code = Mapping[str, Mapping[str, str]]
+NAMES_AT_ONCE = 400
+
+
+def read_world(session: Session, wanted: Sequence[Wanted], code: Code) -> World:
+    """All that the decisions may know."""
+    known = read_known(session, reads(wanted))
+    owners = read_owners(session, {it.owner for it in known.values() if it.owner})
+    digests = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
+    return World(
+        known,
+        {**_code(session, digests - code.keys()), **code},
+        owners,
+        tuple(_members(session, wanted, known)),
+        _agents(session) if digests else 0,
+    )
+
+
+def read_known(session: Session, keys: Iterable[Key]) -> dict[Key, Known]:
+    """What is recorded under each of these names; names without a record are left out."""
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for kind, namespace, name in keys:
+        names[kind, namespace].append(name)
+    found: dict[Key, Known] = {}
+    for (kind, namespace), wanted in names.items():
+        for start in range(0, len(wanted), NAMES_AT_ONCE):
+            query = select(ResourceRow).where(
+                ResourceRow.kind == kind,
+                ResourceRow.namespace == namespace,
+                col(ResourceRow.name).in_(wanted[start : start + NAMES_AT_ONCE]),
+            )
+            found |= {it.key: it for it in map(known_of, session.exec(query))}
+    return found
+
+
+def known_of(row: Any) -> Known:
+    """A row of the resource table as the pure stages see it."""
+    live = row.deleted_at is None
+    return Known(
+        kind=row.kind,
+        namespace=row.namespace,
+        name=row.name,
+        uid=row.uid if live else None,
+        generation=row.generation,
+        revision=row.revision,
+        labels=orjson.loads(row.labels),
+        spec=orjson.loads(row.spec) if live else {},
+        owner=row.owner if live else None,
+        created_at=row.created_at,
+    )
+
+
+def read_owners(session: Session, uids: Iterable[str]) -> dict[str, Ref]:
+    """Which resource each uid is."""
+    wanted = list(uids)
+    found: dict[str, Ref] = {}
+    for start in range(0, len(wanted), NAMES_AT_ONCE):
+        query = select(ResourceRow.uid, ResourceRow.kind, ResourceRow.namespace, ResourceRow.name).where(
+            col(ResourceRow.uid).in_(wanted[start : start + NAMES_AT_ONCE]), col(ResourceRow.deleted_at).is_(None)
+        )
+        for uid, kind, namespace, name in session.exec(query):
+            known: Kind = kind  # type: ignore[assignment]
+            found[uid] = Ref(kind=known, namespace=namespace, name=name)
+    return found
+
+
+def _code(session: Session, digests: Iterable[str]) -> dict[str, Mapping[str, str]]:
+    wanted = list(digests)
+    if not wanted:
+        return {}
+    rows = session.exec(select(CodeRow.digest, CodeRow.files).where(col(CodeRow.digest).in_(wanted)))
+    return {digest: orjson.loads(files) for digest, files in rows}
+
+
+def _agents(session: Session) -> int:
+    query = select(func.count()).select_from(ResourceRow)
+    return session.exec(query.where(ResourceRow.kind == "Agent", col(ResourceRow.deleted_at).is_(None))).one()
+
+
+def _members(session: Session, wanted: Sequence[Wanted], known: Mapping[Key, Known]) -> Iterable[Members]:
+    for it in wanted:
+        if it.kind == "Fleet" and it.action == "apply":
+            fleet = known.get(it.key)
+            names = siblings(session, it.namespace, it.name, fleet.uid if fleet else None)
+            yield Members("siblings", it.namespace, it.name, names)
+        if it.kind == "Channel" and it.action == "delete":
+            yield Members("watchers", it.namespace, it.name, watchers(session, it.namespace, it.name))
+
+
+def siblings(session: Session, namespace: str, fleet: str, uid: str | None) -> tuple[str, ...]:
+    """Live agents whose name starts like those of the fleet, and that are not its own."""
+    query = select(ResourceRow.name, ResourceRow.owner).where(
+        ResourceRow.kind == "Agent",
+        ResourceRow.namespace == namespace,
+        col(ResourceRow.name).startswith(f"{fleet}-"),
+        col(ResourceRow.deleted_at).is_(None),
+        or_(col(ResourceRow.owner).is_(None), col(ResourceRow.owner) != (uid or "")),
+    )
+    rows = session.exec(query).all()
+    living = read_owners(session, {owner or "" for _, owner in rows if of_fleet(owner)})
+    return tuple(sorted(name for name, owner in rows if not of_fleet(owner) or owner in living))
+
+
+def of_fleet(owner: str | None) -> bool:
+    """Whether an owner's uid is a fleet's; what such an owner left behind is about to go."""
+    return owner is not None and owner.startswith("fleet_")
+
+
+def watchers(session: Session, namespace: str, channel: str) -> tuple[str, ...]:
+    """What watches the channel by its spec, as kind/name."""
+    query = select(ResourceRow.kind, ResourceRow.name, ResourceRow.spec).where(
+        col(ResourceRow.kind).in_(("Agent", "Fleet")),
+        ResourceRow.namespace == namespace,
+        col(ResourceRow.deleted_at).is_(None),
+        col(ResourceRow.spec).contains(f'"channel":"{channel}"', autoescape=True),
+    )
+    rows = session.exec(query)
+    return tuple(sorted(f"{kind}/{name}" for kind, name, spec in rows if _watches(kind, orjson.loads(spec), channel)))
+
+
+def _watches(kind: str, spec: Mapping[str, Any], channel: str) -> bool:
+    agents = spec if kind == "Agent" else spec["template"]["spec"]
+    return any(watch["channel"] == channel for watch in agents["watches"])

@@ -1,0 +1,118 @@
+"""What a decision may know: resources as they are recorded, and what rests on them.
+
+A snapshot is read once (`snapshot`), and handed to the pure stages. It holds declared things only,
+never status: no host, no turn, no condition decides a plan. An absent name is known too, by the
+generation and revision it last had. Nothing here reads anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.resource import Kind, Ref
+
+Key = tuple[str, str, str]  # kind, namespace, name
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One name as it is recorded; `uid` is None while nothing lives under it."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str | None = None
+    generation: int = 0
+    revision: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spec: Spec = field(default_factory=dict)
+    owner: str | None = None
+    created_at: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        return self.kind, self.namespace, self.name
+
+    @property
+    def live(self) -> bool:
+        return self.uid is not None
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(kind=self.kind, namespace=self.namespace, name=self.name)
+
+
+@dataclass(frozen=True)
+class Members:
+    """A selected membership, whose set a plan was decided on; a commit finds it moved when there is another.
+
+    `siblings` are the names of live agents that are named like a fleet's and are not the fleet's; `watchers`
+    are what watches a channel by its spec, as kind/name.
+    """
+
+    selects: str
+    namespace: str
+    name: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class World:
+    """The snapshot that a proposal is decided on."""
+
+    known: Mapping[Key, Known]
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    owners: Mapping[str, Ref] = field(default_factory=dict)
+    members: tuple[Members, ...] = ()
+    agents: int = 0
+
+    def at(self, kind: Kind, namespace: str, name: str) -> Known:
+        return self.known.get((kind, namespace, name)) or Known(kind, namespace, name)
+
+    def names(self, selects: str, namespace: str, name: str) -> tuple[str, ...]:
+        for it in self.members:
+            if (it.selects, it.namespace, it.name) == (selects, namespace, name):
+                return it.names
+        return ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One decision of a writer, admitted: a resource as it shall be, or a name that shall be free.
+
+    A secret's values are `{"ref", "mac"}`, or `{"kept": true}` for what shall stay as it is.
+    `place` is where it stood in the input; it is no part of the decision.
+    """
+
+    action: str
+    kind: Kind
+    namespace: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spec: Spec = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> Key:
+        return self.kind, self.namespace, self.name
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(kind=self.kind, namespace=self.namespace, name=self.name)
+
+    @property
+    def agent_spec(self) -> Spec | None:
+        """The spec of the agents that this makes, if any."""
+        if self.action == "delete" or self.kind not in ("Agent", "Fleet"):
+            return None
+        spec: Spec = self.spec if self.kind == "Agent" else self.spec["template"]["spec"]
+        return spec
+
+
+def fleet_of(name: str) -> tuple[str, int] | None:
+    """The fleet, and the place in it, that an agent of this name would have."""
+    fleet, dash, index = name.rpartition("-")
+    if not dash or not fleet or not index.isdigit() or (len(index) > 1 and index[0] == "0") or len(index) > 6:
+        return None
+    return fleet, int(index)
