@@ -94,7 +94,14 @@ class PlanRow(SQLModel, table=True):
     created_at: float = Field(sa_column=_time())
     expires_at: float = Field(sa_column=_time())
     change_id: str | None = None
-    __table_args__ = (Index("plan_expires", "expires_at"),)
+    __table_args__ = (
+        Index(
+            "plan_expires",
+            "expires_at",
+            sqlite_where=text("change_id IS NULL"),
+            postgresql_where=text("change_id IS NULL"),
+        ),
+    )
 
 
 class ChangeRow(SQLModel, table=True):
@@ -201,6 +208,14 @@ class SecretValueRow(SQLModel, table=True):
     created_at: float = Field(sa_column=_time())
     bound_to: str | None = Field(default=None, index=True, description="uid of the secret")
     expires_at: float | None = Field(default=None, sa_column=_time_or_none())
+    __table_args__ = (
+        Index(
+            "secret_value_expires",
+            "expires_at",
+            sqlite_where=text("expires_at IS NOT NULL"),
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
+    )
 
 
 # The hot tables: written by turns, by the statements of `statements.py` only.
@@ -310,6 +325,19 @@ class AwaitRow(SQLModel, table=True):
     __table_args__ = (
         Index(
             "await_due", "until", sqlite_where=text("resolved_at IS NULL"), postgresql_where=text("resolved_at IS NULL")
+        ),
+        Index("await_by_turn", "turn_id"),
+        Index(
+            "await_of_target",
+            "target_agent",
+            sqlite_where=text("resolved_at IS NULL"),
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index(
+            "await_of_operator",
+            "resolved_at",
+            sqlite_where=text("turn_id IS NULL"),
+            postgresql_where=text("turn_id IS NULL"),
         ),
     )
 

@@ -63,10 +63,25 @@ def upgrade() -> None:
         sa.Column("resolved_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("await_id"),
     )
+    op.create_index("await_by_turn", "awaiting", ["turn_id"])
     op.create_index(
         "await_due",
         "awaiting",
         ["until"],
+        sqlite_where=sa.text("resolved_at IS NULL"),
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    )
+    op.create_index(
+        "await_of_operator",
+        "awaiting",
+        ["resolved_at"],
+        sqlite_where=sa.text("turn_id IS NULL"),
+        postgresql_where=sa.text("turn_id IS NULL"),
+    )
+    op.create_index(
+        "await_of_target",
+        "awaiting",
+        ["target_agent"],
         sqlite_where=sa.text("resolved_at IS NULL"),
         postgresql_where=sa.text("resolved_at IS NULL"),
     )
@@ -263,7 +278,13 @@ def upgrade() -> None:
         sa.Column("change_id", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("plan_id"),
     )
-    op.create_index("plan_expires", "plan", ["expires_at"])
+    op.create_index(
+        "plan_expires",
+        "plan",
+        ["expires_at"],
+        sqlite_where=sa.text("change_id IS NULL"),
+        postgresql_where=sa.text("change_id IS NULL"),
+    )
 
     op.create_table(
         "resource",
@@ -296,6 +317,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("ref"),
     )
     op.create_index("ix_secret_value_bound_to", "secret_value", ["bound_to"])
+    op.create_index(
+        "secret_value_expires",
+        "secret_value",
+        ["expires_at"],
+        sqlite_where=sa.text("expires_at IS NOT NULL"),
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
 
     op.create_table(
         "subscription",

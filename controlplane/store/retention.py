@@ -1,0 +1,107 @@
+"""What is no longer kept, and is taken away a little at a time.
+
+Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their
+journals and awaits, except the turn that started an agent which is still there, because its condition
+`Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
+slowest subscription; hosts that ended. Kept are tombstones, changes, claims, dead letters and code.
+Each step looks at `ROWS_MAX` records at most and is a unit of its own, so the writer is never held
+for long. Answers under request ids are swept by whoever keeps them.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, exists, select
+from sqlmodel import Session, col
+
+from controlplane.store.store import Store
+from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
+from controlplane.store.unit import Unit
+
+ROWS_MAX = 500
+START_OVER_S = 3_600.0
+
+PLANS = """DELETE FROM plan WHERE plan_id IN (SELECT plan_id FROM plan
+WHERE change_id IS NULL AND expires_at < ? ORDER BY expires_at LIMIT ?)"""
+SECRETS = """DELETE FROM secret_value WHERE ref IN (SELECT ref FROM secret_value
+WHERE expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at LIMIT ?)"""
+EVENTS = """DELETE FROM event WHERE cursor IN (SELECT cursor FROM (SELECT cursor, time FROM event
+ORDER BY cursor LIMIT ?) AS oldest WHERE time < ?)"""
+ANSWERS = """DELETE FROM awaiting WHERE await_id IN (SELECT await_id FROM awaiting
+WHERE turn_id IS NULL AND resolved_at < ? ORDER BY resolved_at LIMIT ?)"""
+HOSTS = """DELETE FROM host WHERE host_id IN (SELECT host_id FROM host WHERE ended_at < ? LIMIT ?)"""
+# Of each channel, the oldest messages are looked at, by its key.
+MESSAGES = """DELETE FROM channel_message WHERE (channel, position) IN (SELECT m.channel, m.position
+FROM channel c CROSS JOIN channel_message m WHERE m.channel = c.uid
+AND m.position < ? + (SELECT MIN(x.position) FROM channel_message x WHERE x.channel = c.uid)
+AND m.accepted_at < ? - c.retention_s
+AND m.position <= COALESCE((SELECT MIN(s.position) FROM subscription s WHERE s.channel = c.uid), m.position) LIMIT ?)"""
+# A deleted channel leaves its messages for as long as its tombstone may be taken back.
+ORPHANED = """DELETE FROM channel_message WHERE (channel, position) IN (SELECT m.channel, m.position
+FROM resource r CROSS JOIN channel_message m WHERE r.kind = 'Channel' AND r.deleted_at < ?
+AND m.channel = r.uid LIMIT ?)"""
+
+
+@dataclass
+class Retention:
+    """Sweeps one store. It remembers how far it looked at turns, and from time to time starts over."""
+
+    store: Store
+    turn_retention_s: float
+    event_retention_s: float
+    looked_until: float = 0.0
+    start_over_at: float = 0.0
+
+    async def sweep(self, now: float) -> None:
+        """One round over everything; what a conflict leaves is met again in the next."""
+        for unit in self.steps(now):
+            await self.store.write(unit)
+        await self._turns(now)
+
+    def steps(self, now: float) -> list[Unit]:
+        """What needs no reading first, each its own transaction."""
+        turns_before = now - self.turn_retention_s
+        return [
+            Unit().raw(PLANS, [now, ROWS_MAX]),
+            Unit().raw(SECRETS, [now, ROWS_MAX]),
+            Unit().raw(EVENTS, [ROWS_MAX, now - self.event_retention_s]),
+            Unit().raw(ANSWERS, [turns_before, ROWS_MAX]),
+            Unit().raw(HOSTS, [turns_before, ROWS_MAX]),
+            Unit().raw(MESSAGES, [ROWS_MAX, now, ROWS_MAX]),
+            Unit().raw(ORPHANED, [turns_before, ROWS_MAX]),
+        ]
+
+    async def _turns(self, now: float) -> None:
+        """Finished turns that are old enough, in the order in which they finished."""
+        if now >= self.start_over_at:
+            self.looked_until, self.start_over_at = 0.0, now + START_OVER_S
+        after, before = self.looked_until, now - self.turn_retention_s
+        found = await self.store.read(lambda session: _finished(session, after, before))
+        if not found:
+            return
+        gone = [turn_id for turn_id, _, needed in found if not needed]
+        if gone:
+            await self.store.write(_forget(gone))
+        self.looked_until = found[-1][1]
+
+
+def _finished(session: Session, after: float, before: float) -> list[tuple[str, float, bool]]:
+    """Turn, when it finished, and whether a living agent rests on it."""
+    alive = exists(select(1).where(col(AgentRow.uid) == col(TurnRow.agent)))
+    finished = col(TurnRow.finished_at)
+    query = (
+        select(col(TurnRow.turn_id), finished, (col(TurnRow.trigger) == "start") & alive)
+        .where(finished > after, finished < before)
+        .order_by(finished)
+        .limit(ROWS_MAX)
+    )
+    rows = session.connection().execute(query).all()
+    return [(turn_id, float(at or 0.0), bool(needed)) for turn_id, at, needed in rows]
+
+
+def _forget(turns: list[str]) -> Unit:
+    return (
+        Unit()
+        .run(delete(JournalRow).where(col(JournalRow.turn_id).in_(turns)))
+        .run(delete(AwaitRow).where(col(AwaitRow.turn_id).in_(turns)))
+        .run(delete(TurnRow).where(col(TurnRow.turn_id).in_(turns)))
+    )

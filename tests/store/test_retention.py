@@ -1,0 +1,159 @@
+"""What goes, what stays, and that it goes a little at a time."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+from sqlmodel import SQLModel, select
+
+from controlplane.store import retention
+from controlplane.store.retention import Retention
+from controlplane.store.store import Store
+from controlplane.store.tables import (
+    AgentRow,
+    AwaitRow,
+    ChannelMessageRow,
+    ChannelRow,
+    EventRow,
+    HostRow,
+    JournalRow,
+    PlanRow,
+    SecretValueRow,
+    SubscriptionRow,
+    TurnRow,
+)
+from controlplane.store.unit import Unit
+
+pytestmark = pytest.mark.anyio
+DAY = 86_400.0
+NOW = 100 * DAY
+
+
+async def put(store: Store, table: type[SQLModel], *rows: dict[str, Any]) -> None:
+    unit = Unit()
+    for row in rows:
+        unit.run(insert(table).values(**row), 1)
+    assert await store.write(unit)
+
+
+async def left(store: Store, table: type[SQLModel], field: str) -> set[Any]:
+    return set(await store.read(lambda session: [getattr(row, field) for row in session.exec(select(table)).all()]))
+
+
+def turn(turn_id: str, agent: str, finished_at: float | None, trigger: str = "message") -> dict[str, Any]:
+    common = {"message_id": turn_id, "message": "{}", "outcome": "committed", "digest": "d", "started_at": 1.0}
+    return {"turn_id": turn_id, "agent": agent, "finished_at": finished_at, "trigger": trigger} | common
+
+
+def sweeper(store: Store) -> Retention:
+    return Retention(store, turn_retention_s=7 * DAY, event_retention_s=30 * DAY)
+
+
+async def test_uncommitted_plans_and_unbound_values_die(store: Store) -> None:
+    """An expired plan goes with its values; a committed one stays, and so do bound values."""
+    plan = {"principal": "p", "namespace": "d", "body": "{}", "decisions": "{}", "created_at": 1.0}
+    await put(
+        store,
+        PlanRow,
+        plan | {"plan_id": "old", "expires_at": NOW - 1},
+        plan | {"plan_id": "committed", "expires_at": NOW - 1, "change_id": "chg_1"},
+        plan | {"plan_id": "open", "expires_at": NOW + 1},
+    )
+    value = {"namespace": "d", "nonce": b"n", "ciphertext": b"c", "created_at": 1.0}
+    await put(
+        store,
+        SecretValueRow,
+        value | {"ref": "old", "expires_at": NOW - 1},
+        value | {"ref": "open", "expires_at": NOW + 1},
+        value | {"ref": "bound", "bound_to": "uid", "expires_at": None},
+        value | {"ref": "replaced", "bound_to": "uid", "expires_at": NOW - 1},
+    )
+    await sweeper(store).sweep(NOW)
+    assert await left(store, PlanRow, "plan_id") == {"committed", "open"}
+    assert await left(store, SecretValueRow, "ref") == {"open", "bound"}
+
+
+async def test_old_turns_go_with_all_that_is_theirs(store: Store) -> None:
+    """Finished and old: gone with journal and awaits. Open ones, young ones, and a living agent's start stay."""
+    await put(store, AgentRow, {"uid": "alive", "namespace": "d", "name": "n", "changed_at": 1.0})
+    old, young = NOW - 8 * DAY, NOW - DAY
+    await put(
+        store,
+        TurnRow,
+        turn("old", "alive", old),
+        turn("young", "alive", young),
+        turn("open", "alive", None),
+        turn("start", "alive", old, "start"),
+        turn("start-of-gone", "gone", old, "start"),
+    )
+    entry = {"branch": "0", "position": 0, "kind": "send", "body": "{}", "recorded_at": 1.0}
+    await put(store, JournalRow, *[entry | {"turn_id": it} for it in ("old", "young", "start", "start-of-gone")])
+    waits = {"kind": "ask", "target": "x", "since": 1.0, "until": 2.0, "resolved_at": 2.0}
+    await put(
+        store,
+        AwaitRow,
+        waits | {"await_id": "a-old", "turn_id": "old"},
+        waits | {"await_id": "a-open", "turn_id": "open"},
+        waits | {"await_id": "a-operator"},
+        waits | {"await_id": "a-operator-open", "resolved_at": None},
+    )
+    sweep = sweeper(store)
+    await sweep.sweep(NOW)
+    assert await left(store, TurnRow, "turn_id") == {"young", "open", "start"}
+    assert await left(store, JournalRow, "turn_id") == {"young", "start"}
+    assert await left(store, AwaitRow, "await_id") == {"a-open", "a-operator-open"}
+
+
+async def test_a_run_is_bounded_and_the_next_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run takes at most so many, and what stays does not stand in the way of what follows."""
+    monkeypatch.setattr(retention, "ROWS_MAX", 10)
+    await put(store, AgentRow, {"uid": "alive", "namespace": "d", "name": "n", "changed_at": 1.0})
+    await put(store, TurnRow, *[turn(f"s{n}", "alive", 1.0 + n, "start") for n in range(15)])
+    await put(store, TurnRow, *[turn(f"t{n}", "alive", 50.0 + n) for n in range(15)])
+    await put(store, EventRow, *[event(n, 1.0) for n in range(25)])
+    sweep = sweeper(store)
+    await sweep.sweep(NOW)
+    assert len(await left(store, EventRow, "name")) == 15
+    assert len(await left(store, TurnRow, "turn_id")) == 30
+    for round_ in range(4):
+        await sweep.sweep(NOW + round_)
+    assert await left(store, TurnRow, "turn_id") == {f"s{n}" for n in range(15)}
+    assert await left(store, EventRow, "name") == set()
+
+
+def event(number: int, time: float) -> dict[str, Any]:
+    return {"type": "x.y", "time": time, "kind": "Agent", "namespace": "d", "name": f"e{number}", "data": "{}"}
+
+
+async def test_young_events_and_hosts_stay(store: Store) -> None:
+    """Only what is older than its retention goes."""
+    await put(store, EventRow, event(1, NOW - 31 * DAY), event(2, NOW - 29 * DAY))
+    host = {"node": "n", "created_at": 1.0}
+    await put(
+        store,
+        HostRow,
+        host | {"host_id": "old", "ended_at": NOW - 8 * DAY},
+        host | {"host_id": "young", "ended_at": NOW - DAY},
+        host | {"host_id": "alive"},
+    )
+    await sweeper(store).sweep(NOW)
+    assert await left(store, EventRow, "name") == {"e2"}
+    assert await left(store, HostRow, "host_id") == {"young", "alive"}
+
+
+async def test_messages_wait_for_the_slowest_reader(store: Store) -> None:
+    """Old messages go up to the slowest subscription's place, never further; young ones stay."""
+    channel = {"namespace": "d", "retention_s": DAY}
+    await put(store, ChannelRow, channel | {"uid": "free", "name": "free"}, channel | {"uid": "read", "name": "read"})
+    message: dict[str, Any] = {"body": "{}"}
+    for uid in ("free", "read"):
+        ages = [NOW - 2 * DAY] * 6 + [NOW - 10.0] * 2
+        rows = [
+            message | {"channel": uid, "position": n, "message_id": f"{uid}{n}", "accepted_at": at}
+            for n, at in enumerate(ages, 1)
+        ]
+        await put(store, ChannelMessageRow, *rows)
+    for agent, position in (("fast", 8), ("slow", 3)):
+        await put(store, SubscriptionRow, {"channel": "read", "agent": agent, "position": position, "since": 1.0})
+    await sweeper(store).sweep(NOW)
+    assert await left(store, ChannelMessageRow, "message_id") == {"free7", "free8"} | {f"read{n}" for n in range(4, 9)}
