@@ -35,6 +35,11 @@ def _text_or_none() -> Column[str | None]:
     return Column(Text, nullable=True)
 
 
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index over the rows that a sweep or a query looks for, and no others."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Meta(SQLModel, table=True):
     """Facts of the installation: its id, and marks of sweeps."""
 
@@ -94,14 +99,7 @@ class PlanRow(SQLModel, table=True):
     created_at: float = Field(sa_column=_time())
     expires_at: float = Field(sa_column=_time())
     change_id: str | None = None
-    __table_args__ = (
-        Index(
-            "plan_expires",
-            "expires_at",
-            sqlite_where=text("change_id IS NULL"),
-            postgresql_where=text("change_id IS NULL"),
-        ),
-    )
+    __table_args__ = (_partial("plan_expires", "expires_at", where="change_id IS NULL"),)
 
 
 class ChangeRow(SQLModel, table=True):
@@ -121,12 +119,7 @@ class ChangeRow(SQLModel, table=True):
     reverts: str | None = None
     reverted_by: str | None = None
     __table_args__ = (
-        Index(
-            "change_open",
-            "committed_at",
-            sqlite_where=text("done_at IS NULL"),
-            postgresql_where=text("done_at IS NULL"),
-        ),
+        _partial("change_open", "committed_at", where="done_at IS NULL"),
         Index("change_by_namespace", "namespace", "committed_at"),
     )
 
@@ -152,9 +145,7 @@ class ClaimRow(SQLModel, table=True):
     verdict: str | None = None
     observed: str | None = Field(default=None, sa_column=_text_or_none())
     verified_at: float | None = Field(default=None, sa_column=_time_or_none())
-    __table_args__ = (
-        Index("claim_open", "due_at", sqlite_where=text("verdict IS NULL"), postgresql_where=text("verdict IS NULL")),
-    )
+    __table_args__ = (_partial("claim_open", "due_at", where="verdict IS NULL"),)
 
 
 class EventRow(SQLModel, table=True):
@@ -208,14 +199,7 @@ class SecretValueRow(SQLModel, table=True):
     created_at: float = Field(sa_column=_time())
     bound_to: str | None = Field(default=None, index=True, description="uid of the secret")
     expires_at: float | None = Field(default=None, sa_column=_time_or_none())
-    __table_args__ = (
-        Index(
-            "secret_value_expires",
-            "expires_at",
-            sqlite_where=text("expires_at IS NOT NULL"),
-            postgresql_where=text("expires_at IS NOT NULL"),
-        ),
-    )
+    __table_args__ = (_partial("secret_value_expires", "expires_at", where="expires_at IS NOT NULL"),)
 
 
 # The hot tables: written by turns, by the statements of `statements.py` only.
@@ -238,9 +222,7 @@ class AgentRow(SQLModel, table=True):
     changed_at: float = Field(sa_column=_time())
     __table_args__ = (
         Index("agent_by_name", "namespace", "name", unique=True),
-        Index(
-            "agent_owned", "owner", sqlite_where=text("owner IS NOT NULL"), postgresql_where=text("owner IS NOT NULL")
-        ),
+        _partial("agent_owned", "owner", where="owner IS NOT NULL"),
     )
 
 
@@ -282,9 +264,7 @@ class TurnRow(SQLModel, table=True):
     __table_args__ = (
         Index("turn_by_agent", "agent", "started_at"),
         Index("turn_finished", "finished_at"),
-        Index(
-            "turn_open", "agent", sqlite_where=text("finished_at IS NULL"), postgresql_where=text("finished_at IS NULL")
-        ),
+        _partial("turn_open", "agent", where="finished_at IS NULL"),
     )
 
 
@@ -323,22 +303,10 @@ class AwaitRow(SQLModel, table=True):
     result: str | None = Field(default=None, sa_column=_text_or_none())
     resolved_at: float | None = Field(default=None, sa_column=_time_or_none())
     __table_args__ = (
-        Index(
-            "await_due", "until", sqlite_where=text("resolved_at IS NULL"), postgresql_where=text("resolved_at IS NULL")
-        ),
+        _partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
-        Index(
-            "await_of_target",
-            "target_agent",
-            sqlite_where=text("resolved_at IS NULL"),
-            postgresql_where=text("resolved_at IS NULL"),
-        ),
-        Index(
-            "await_of_operator",
-            "resolved_at",
-            sqlite_where=text("turn_id IS NULL"),
-            postgresql_where=text("turn_id IS NULL"),
-        ),
+        _partial("await_of_target", "target_agent", where="resolved_at IS NULL"),
+        _partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
     )
 
 
