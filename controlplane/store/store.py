@@ -7,15 +7,17 @@ plane goes through the writer (the gate's committer), never through a connection
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from controlplane.store.engine import READERS_MAX, Dialect, dialect_of, reading_engine
+from controlplane.store.engine import READERS_MAX, Dialect, dialect_of, open_url, reading_engine
 from controlplane.store.unit import Statement, Unit
+
+__all__ = ["Store", "Writer", "open_url"]
 
 T = TypeVar("T")
 
@@ -65,8 +67,3 @@ class Store:
             if not error.connection_invalidated:
                 raise
             return self._query(query)
-
-
-def one(session: Session, sql: Any) -> Any:
-    """The first row of a Core statement as a plain tuple-like row, or None: cheaper than loading a table's object."""
-    return session.connection().execute(sql).first()
