@@ -62,9 +62,9 @@ def create_app(given: Surfaces) -> FastAPI:
     )
     app.add_middleware(Boundary, rules=Rules(given.authenticate, given.body_bytes_max, given.loopback))
     app.add_exception_handler(HTTPException, _unrouted)
-    add_routes(app.router, call, {"feedback.read": feedback_responder(call, given.streams)})
     for path, endpoint in zip(MCP_PATHS, (mcp.intents, mcp.full), strict=True):
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
+    add_routes(app.router, call, {"feedback.read": feedback_responder(call, given.streams)})
     _add_rest(app, given.ready, metrics)
     app.state.mcp = mcp
     return app

@@ -33,12 +33,17 @@ class _Stream(Response):
         await self._serve(receive, send)
 
 
+def _wants_stream(accept: str) -> bool:
+    """Who takes JSON as well gets JSON."""
+    return "text/event-stream" in accept and "application/json" not in accept
+
+
 def feedback_responder(call: Caller, streams: EventStreams) -> Respond:
     """What answers the route of `feedback.read`."""
 
     async def respond(request: Request) -> Response:
         raw = raw_input(OPERATION, request)
-        if "text/event-stream" not in request.headers.get("accept", ""):
+        if not _wants_stream(request.headers.get("accept", "")):
             return answer(await call(request.state.principal, OPERATION, raw))
         if (last := request.headers.get("last-event-id")) is not None:
             raw["after"] = last

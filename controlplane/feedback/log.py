@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, or_
-from sqlmodel import Session, col, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, literal, or_, select
+from sqlmodel import Session
 
 from controlplane.feedback.cursors import Cursors
 from controlplane.resources.problems import refuse
@@ -29,54 +29,62 @@ from schemas.principal import Call, Principal
 LOOK_AGAIN_S = 1.0
 
 
-def visible_to(principal: Principal) -> list[ColumnElement[bool]]:
-    """The condition that leaves out what the principal may not see."""
-    return [] if "*" in principal.namespaces else [col(EventRow.namespace).in_(principal.namespaces)]
-
-
 def read_positions(
     session: Session, after: int, limit: int, wanted: EventFilter | None, principal: Principal
-) -> tuple[Sequence[EventRow], int]:
+) -> tuple[Sequence[Row[Any]], int]:
     """Rows after a position, and the position to go on from.
 
-    The end of the log is taken before the rows: what is committed in between waits for the next read.
+    Under a filter the end of the log is taken before the rows: what is committed in between waits
+    for the next read.
     """
-    visible = visible_to(principal)
-    end = session.exec(select(func.max(EventRow.cursor)).where(*visible)).one() or 0
+    given: dict[str, Any] = {"after": after, "limit": limit}
+    everywhere = "*" in principal.namespaces
+    if not everywhere:
+        given["namespaces"] = list(principal.namespaces)
+    rows_of, end_of = (_ROWS, _END) if everywhere else (_ROWS_SEEN, _END_SEEN)
+    connection = session.connection()
+    conditions = _matching(wanted)
+    if not conditions:
+        rows = connection.execute(rows_of, given).all()
+        return rows, rows[-1].cursor if rows else after
+    end = connection.execute(end_of, given).scalar_one() or 0
     if end <= after:
         return [], after
-    rows = session.exec(
-        select(EventRow)
-        .where(col(EventRow.cursor) > after, col(EventRow.cursor) <= end, *visible, *_matching(wanted))
-        .order_by(col(EventRow.cursor))
-        .limit(limit)
-    ).all()
-    return rows, (rows[-1].cursor or end) if len(rows) == limit else end
+    rows = connection.execute(rows_of.where(_EVENT.c.cursor <= end, *conditions), given).all()
+    return rows, rows[-1].cursor if len(rows) == limit else end
 
 
 def _matching(wanted: EventFilter | None) -> list[ColumnElement[bool]]:
     if wanted is None:
         return []
     pairs = (
-        (EventRow.kind, wanted.kind),
-        (EventRow.namespace, wanted.namespace),
-        (EventRow.name, wanted.name),
-        (EventRow.change_id, wanted.change_id),
+        (_EVENT.c.kind, wanted.kind),
+        (_EVENT.c.namespace, wanted.namespace),
+        (_EVENT.c.name, wanted.name),
+        (_EVENT.c.change_id, wanted.change_id),
     )
-    conditions: list[ColumnElement[bool]] = [col(column) == value for column, value in pairs if value is not None]
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in pairs if value is not None]
     if wanted.types:
         conditions.append(or_(*(_of_type(pattern) for pattern in wanted.types)))
     return conditions
 
 
 def _of_type(pattern: str) -> ColumnElement[bool]:
-    if not pattern.endswith(".*"):
-        return col(EventRow.type) == pattern
     prefix = pattern[:-1]
-    return func.substr(EventRow.type, 1, len(prefix)) == prefix
+    start: ColumnElement[str] = func.substr(_EVENT.c.type, 1, len(prefix))
+    return start == prefix if pattern.endswith(".*") else literal(pattern) == _EVENT.c.type
 
 
-def _event(row: EventRow, cursor: str) -> Event:
+# Made once: a statement that is put together anew with every call costs more than its answer.
+_EVENT = EventRow.__table__  # type: ignore[attr-defined]
+_SEEN = _EVENT.c.namespace.in_(bindparam("namespaces", expanding=True))
+_ROWS = select(_EVENT).where(_EVENT.c.cursor > bindparam("after")).order_by(_EVENT.c.cursor).limit(bindparam("limit"))
+_ROWS_SEEN = _ROWS.where(_SEEN)
+_END = select(func.max(_EVENT.c.cursor))
+_END_SEEN = _END.where(_SEEN)
+
+
+def _event(row: Row[Any], cursor: str) -> Event:
     return Event(
         cursor=cursor,
         id=f"evt_{cursor}",
@@ -117,7 +125,7 @@ class FeedbackLog:
     async def _after(self, position: int, given: FeedbackInput, principal: Principal) -> tuple[list[Event], int]:
         def query(session: Session) -> tuple[list[Event], int]:
             rows, end = read_positions(session, position, given.limit, given.filter, principal)
-            sealed = self._cursors.seal_all([row.cursor or 0 for row in rows])
+            sealed = self._cursors.seal_all([row.cursor for row in rows])
             return [_event(row, cursor) for row, cursor in zip(rows, sealed, strict=True)], end
 
         return await self._store.read(query)

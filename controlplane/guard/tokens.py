@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel
-from sqlalchemy import insert, or_, select, tuple_, update
+from sqlalchemy import bindparam, insert, or_, select, tuple_, update
 from sqlmodel import Session, col
 
 from controlplane.resources.problems import refuse
@@ -43,7 +43,7 @@ _BY_HASH = select(
     _TOKENS.c.token_id,
     _TOKENS.c.expires_at,
     _TOKENS.c.revoked_at,
-)
+).where(_TOKENS.c.hash == bindparam("hash"))
 
 
 def new_token() -> str:
@@ -59,8 +59,7 @@ async def authenticate(store: Store, token: str, now: float) -> Principal:
     if not _FORM.fullmatch(token):
         raise refuse("UNAUTHENTICATED", "the token is not one of this installation")
     wanted = hashed(token)
-    query = _BY_HASH.where(_TOKENS.c.hash == wanted)
-    row = await store.read(lambda session: session.connection().execute(query).first())
+    row = await store.read(lambda session: session.connection().execute(_BY_HASH, {"hash": wanted}).first())
     if row is None or not hmac.compare_digest(row.hash, wanted):
         raise refuse("UNAUTHENTICATED", "the token is not one of this installation")
     if row.revoked_at is not None:
