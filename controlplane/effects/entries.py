@@ -1,0 +1,269 @@
+"""What a turn's buffered effects become: rows of the unit that commits them, and whom to ring afterwards.
+
+Pure: entries, the turn and the moment in; statements out. Each kind of entry has one function. Ids
+are hashes of the turn and the position, so that a retry makes the same ones; nothing here is done
+twice, because the segment that holds an entry commits once, at its expected journal position.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from controlplane.resources.problems import problem
+from controlplane.store import statements as sql
+from schemas.base import canonical, rfc3339, short_id
+from schemas.wire import Entry
+
+Row = tuple[str, Sequence[Any], int]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRef:
+    """One turn, as its commits need it. `entries` is the journal's length, `recorded` whether it has a row."""
+
+    agent: str
+    namespace: str
+    name: str
+    owner: str
+    epoch: int
+    version: int
+    turn_id: str
+    message_id: str
+    trigger: str
+    message: str
+    attempts: int
+    digest: str
+    started_at: float
+    entries: int
+    recorded: bool
+    generation: int = 0
+    spec: dict[str, Any] = field(default_factory=dict)
+    onbehalfof: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """Whom to ring once the unit is committed."""
+
+    agents: set[tuple[str, str]] = field(default_factory=set)
+    channels: set[tuple[str, str]] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    due_at: float | None = None
+
+    def due(self, at: float) -> None:
+        self.due_at = at if self.due_at is None else min(self.due_at, at)
+
+
+Made = tuple[list[Row], Aftermath]
+
+
+def at_time(seconds: float) -> str:
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))
+
+
+def split(address: str) -> tuple[str, str]:
+    namespace, _, name = address.partition("/")
+    return namespace, name
+
+
+def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any, now: float, **more: Any) -> str:
+    """A CloudEvent from the turn's agent, as JSON."""
+    body = {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": f"/{turn.namespace}/agents/{turn.name}",
+        "type": kind,
+        "subject": subject,
+        "time": at_time(now),
+        "datacontenttype": "application/json",
+        "data": data,
+        "causationid": turn.message_id,
+        "onbehalfof": turn.onbehalfof,
+        "traceparent": turn.traceparent,
+        **more,
+    }
+    return orjson.dumps({name: value for name, value in body.items() if value is not None or name == "data"}).decode()
+
+
+def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, generations: Mapping[str, int]) -> Made:
+    """The rows that do what the entries say; the journal's own rows are not among them.
+
+    `generations` holds the next generation of names that a spawn takes over from the deleted.
+    """
+    rows: list[Row] = []
+    after = Aftermath()
+    for entry in entries:
+        body = orjson.loads(entry.body)
+        if entry.kind == "spawn":
+            body["generation"] = generations.get(body["name"], 1)
+        rows += _KINDS[entry.kind](turn, entry, body, now, after)
+    return rows, after
+
+
+def message_id(turn: TurnRef, entry: Entry) -> str:
+    """The id of the message, await or child that an entry makes."""
+    return short_id("msg", turn.turn_id, entry.branch, entry.position)
+
+
+def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    made = message_id(turn, entry)
+    text = envelope(turn, made, "steward.message", body["to"], body["data"], now, partitionkey=body.get("key"))
+    return _to_inbox(turn, body["to"], made, text, now, after)
+
+
+def _to_inbox(turn: TurnRef, to: str, made: str, text: str, now: float, after: Aftermath) -> list[Row]:
+    namespace, name = split(to)
+    after.agents.add((namespace, name))
+    detail = f"{turn.address} sent it to {to}, and there is no such agent"
+    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address}).decode()
+    return [
+        (sql.SEND, (made, text, now, namespace, name), -1),
+        (sql.SEND_LOST, (namespace, name, made, text, detail, turn.turn_id, now, namespace, name), -1),
+        (sql.SEND_LOST_EVENT, (now, namespace, name, turn.turn_id, data, namespace, name), -1),
+    ]
+
+
+def _publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    made, key = message_id(turn, entry), body.get("key")
+    namespace, name = split(body["channel"])
+    text = envelope(turn, made, "steward.message", body["channel"], body["data"], now, partitionkey=key)
+    after.channels.add((namespace, name))
+    detail = f"{turn.address} published it to {body['channel']}, and there is no such channel"
+    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address}).decode()
+    lost = (turn.agent, namespace, name, made, text, detail, turn.turn_id, now, namespace, name)
+    return [
+        *channel_rows(namespace, name, made, text, key, now),
+        (sql.PUBLISH_LOST, lost, -1),
+        (sql.PUBLISH_LOST_EVENT, (now, namespace, name, turn.turn_id, data, namespace, name), -1),
+    ]
+
+
+def channel_rows(namespace: str, name: str, made: str, text: str, key: str | None, now: float) -> list[Row]:
+    """Take the next position of a channel; a message that is there already changes nothing."""
+    return [
+        (sql.CHANNEL_PUT, (made, key, text, now, namespace, name, made), -1),
+        (sql.CHANNEL_BUMP, (namespace, name), -1),
+    ]
+
+
+def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """An `ask` or a `request`: a message, and the await that its answer resolves."""
+    made = message_id(turn, entry)
+    until = now + body["deadline_s"]
+    to = body["to"]
+    text = envelope(turn, made, "steward.message", to, body["data"], now, replyto=made, deadline=at_time(until))
+    namespace, name = split(to)
+    after.agents.add((namespace, name))
+    after.asked.append(made)
+    after.due(until)
+    lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()
+    given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, namespace, name, now, until)
+    return [
+        (sql.AWAIT, (*given, made), 1),
+        (sql.SEND, (made, text, now, namespace, name), -1),
+        *([] if entry.kind == "ask" else _lost_request(turn, made, to, lost, now)),
+        (sql.AWAIT_LOST, (lost, now, made), -1),
+        (sql.JOURNAL_RESOLVED, ("failed", lost, now, made, now, "failed"), -1),
+    ]
+
+
+def _lost_request(turn: TurnRef, made: str, to: str, lost: str, now: float) -> list[Row]:
+    """A request to nobody is answered with the Problem, like any other failure."""
+    text, reply_id = reply_envelope(to, turn.address, made, orjson.loads(lost), now, failed=True)
+    return [(sql.ANSWER_REQUEST_LOST, (reply_id, text, now, made), -1)]
+
+
+def reply_envelope(by: str, to: str, await_id: str, data: Any, now: float, *, failed: bool = False) -> tuple[str, str]:
+    """The envelope that answers a question, and its id."""
+    namespace, name = split(by)
+    reply_id = short_id("msg", "reply", await_id)
+    body = {
+        "specversion": "1.0",
+        "id": reply_id,
+        "source": f"/{namespace}/agents/{name}",
+        "type": "steward.problem" if failed else "steward.reply",
+        "subject": to,
+        "time": at_time(now),
+        "datacontenttype": "application/json",
+        "data": data,
+        "causationid": await_id,
+    }
+    return orjson.dumps(body).decode(), reply_id
+
+
+def _sleep(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    made, until = message_id(turn, entry), now + body["seconds"]
+    after.due(until)
+    given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, "sleep", "time", "", "", now, until, made)
+    return [(sql.AWAIT, given, 1)]
+
+
+def _timer(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    wait = body["after_s"] if body["after_s"] is not None else body["every_s"]
+    due_at = now + wait
+    after.due(due_at)
+    data = orjson.dumps(body["data"]).decode()
+    return [(sql.TIMER_SET, (turn.agent, body["name"], due_at, body["every_s"], data), 1)]
+
+
+def _timer_cancel(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    return [(sql.TIMER_CANCEL, (turn.agent, body["name"]), -1)]
+
+
+def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """A child: a resource owned by its parent, with grants that are the parent's or fewer."""
+    uid = short_id("agent", turn.turn_id, entry.branch, entry.position)
+    name, generation = body["name"], body["generation"]
+    spec = orjson.dumps(child_spec(turn.spec, body)).decode()
+    start_id = short_id("msg", "start", uid, generation)
+    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{name}", None, now)
+    told = canonical({"owner": turn.address, "generation": generation}).decode()
+    after.agents.add((turn.namespace, name))
+    return [
+        (sql.SPAWN, (turn.namespace, name, uid, spec, 1, generation, now, now, turn.agent), -1),
+        (sql.SPAWN_AGENT, (now, uid), -1),
+        (sql.SPAWN_START, (start_id, start, now, uid), -1),
+        (sql.SPAWN_EVENT, (uid, now, turn.namespace, name, turn.address, turn.turn_id, told), 1),
+    ]
+
+
+def child_spec(parent: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """The parent's spec, with what the spawn says; grants are narrowed, never widened."""
+    mandate = dict(parent.get("mandate") or {})
+    held = mandate.get("grants") or []
+    wanted = body.get("grants")
+    mandate["grants"] = held if wanted is None else [grant for grant in held if _granted(grant, wanted)]
+    if body.get("purpose") is not None:
+        mandate["purpose"] = body["purpose"]
+    child = {**parent, "mandate": mandate, "watches": []}
+    if body.get("entrypoint") is not None:
+        child["entrypoint"] = body["entrypoint"]
+    if body.get("config") is not None:
+        child["config"] = body["config"]
+    return child
+
+
+def _granted(held: dict[str, Any], wanted: list[dict[str, Any]]) -> bool:
+    return any(it.get("effect") == held["effect"] and it.get("connection") == held.get("connection") for it in wanted)
+
+
+_KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], list[Row]]] = {
+    "send": _send,
+    "publish": _publish,
+    "ask": _question,
+    "request": _question,
+    "sleep": _sleep,
+    "timer": _timer,
+    "timer_cancel": _timer_cancel,
+    "spawn": _spawn,
+}
+KINDS = frozenset(_KINDS)

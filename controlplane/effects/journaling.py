@@ -1,0 +1,233 @@
+"""From frames to units: what each step of a turn writes, all of it or nothing.
+
+Pure. Every unit of a turn starts with a fence, so that a host which lost its agent changes nothing,
+and names the journal position that it expects, so that a segment commits once. State and the
+consumption of the message commit only at the end; external effects are written ahead.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from controlplane.effects.entries import Aftermath, Made, Row, TurnRef, at_time, reply_envelope, rows_of
+from controlplane.store import statements as sql
+from schemas.base import canonical, short_id
+from schemas.wire import Ask, Commit, Entry
+
+NONE: Mapping[str, int] = {}
+
+
+def park(turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, generations: Mapping[str, int]) -> Made:
+    """A segment that ends in a durable await."""
+    rows, after = rows_of(turn, entries, now, generations)
+    head = [_fence(turn, now), _open_or_grow(turn, "parked", len(entries), cpu_ns)]
+    return [*head, *(_record(turn, entry, now) for entry in entries), *rows], after
+
+
+def commit(turn: TurnRef, frame: Commit, now: float, generations: Mapping[str, int]) -> Made:
+    """The end of a turn: state, consumption, what is buffered, the answer."""
+    rows, after = rows_of(turn, frame.entries, now, generations)
+    state = (frame.state.decode(), frame.state_digest, now, turn.agent, turn.epoch, turn.owner, turn.version)
+    head: list[Row] = [
+        (sql.COMMIT, state, 1),
+        (sql.CONSUME, (turn.agent, turn.message_id), 1),
+        _end(turn, "committed", len(frame.entries), frame.cpu_ns, now, frame.state_digest, None),
+    ]
+    answer = answered(turn, orjson.loads(frame.reply), now, after)
+    return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *answer], after
+
+
+def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
+    """An attempt that failed and will be repeated; what was journaled stays."""
+    rows: list[Row] = [_fence(turn, now), (sql.ATTEMPT, (turn.agent, turn.message_id), 1)]
+    if turn.recorded:
+        grown = ("running", turn.attempts + 1, turn.epoch, cpu_ns, turn.entries, turn.turn_id, turn.entries)
+        rows.append((sql.TURN_GROW, grown, 1))
+    return rows
+
+
+def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: float, *, owned: bool = True) -> Made:
+    """The message goes to the dead letters, whoever asked hears of it, and the agent goes on."""
+    after = Aftermath()
+    text = orjson.dumps(found).decode()
+    letter = (
+        turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
+        found["reason"], found["detail"], turn.turn_id, now,
+    )  # fmt: skip
+    data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
+    rows: list[Row] = [
+        _fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
+        (sql.CONSUME, (turn.agent, turn.message_id), 1),
+        _end(turn, "failed", 0, cpu_ns, now, None, text),
+        (sql.CANCEL_AWAITS, (now, turn.turn_id), -1),
+        (sql.DEAD_LETTER, letter, 1),
+        event("turn.failed", turn, data, now),
+        event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
+    ]
+    return rows + refused(turn, found, now, after), after
+
+
+def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:
+    """An external effect, written ahead together with what was buffered before it."""
+    rows, after = rows_of(turn, ask.entries, now, generations)
+    head = [_fence(turn, now), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
+    record = (
+        turn.turn_id,
+        ask.branch,
+        ask.position,
+        "effect",
+        effect_body(ask),
+        verdict,
+        None,
+        None,
+        now,
+        send_by,
+        None,
+    )
+    return [*head, *(_record(turn, entry, now) for entry in ask.entries), *rows, (sql.RECORD, record, 1)], after
+
+
+def effect_body(ask: Ask) -> str:
+    """How an external effect stands in the journal."""
+    return canonical(
+        {
+            "effect": ask.effect,
+            "connection": ask.connection or None,
+            "arguments": orjson.loads(ask.arguments),
+            "purpose": ask.purpose,
+        }
+    ).decode()
+
+
+def receipt(turn_id: str, branch: str, position: int, outcome: str, result: bytes, now: float) -> list[Row]:
+    """What came of an external effect; the first receipt stays."""
+    return [(sql.RECEIPT, (outcome, result.decode(), now, turn_id, branch, position), 1)]
+
+
+def resolution(await_id: str, outcome: str, result: str, now: float) -> list[Row]:
+    """Resolve an await, unless somebody already did."""
+    return [
+        (sql.RESOLVE, (outcome, result, now, await_id), -1),
+        (sql.JOURNAL_RESOLVED, (outcome, result, now, await_id, now, outcome), -1),
+    ]
+
+
+def answered(turn: TurnRef, reply: Any, now: float, after: Aftermath) -> list[Row]:
+    """The answer to whoever asked, if anybody did."""
+    await_id = reply_to(turn.message)
+    if await_id is None:
+        return []
+    after.answered.append(await_id)
+    text, reply_id = reply_envelope(turn.address, "", await_id, reply, now)
+    return [
+        (sql.ANSWER_REQUEST, (reply_id, text, now, await_id), -1),
+        (sql.RESOLVE_OPERATOR, ("answered", orjson.dumps(reply).decode(), now, await_id), -1),
+        *resolution(await_id, "answered", text, now),
+    ]
+
+
+def refused(turn: TurnRef, found: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """The failure, told to whoever asked."""
+    await_id = reply_to(turn.message)
+    if await_id is None:
+        return []
+    after.answered.append(await_id)
+    return refusal(turn.address, await_id, found, now)
+
+
+def refusal(by: str, await_id: str, found: dict[str, Any], now: float) -> list[Row]:
+    """Resolve an await as failed; a request gets it as a message."""
+    text, reply_id = reply_envelope(by, "", await_id, found, now, failed=True)
+    return [
+        (sql.ANSWER_REQUEST, (reply_id, text, now, await_id), -1),
+        *resolution(await_id, "failed", orjson.dumps(found).decode(), now),
+    ]
+
+
+def timed_out(await_id: str, target: str, found: dict[str, Any], now: float) -> list[Row]:
+    """The time of a question is over; a request hears of it as a message."""
+    by = target if "/" in target else f"default/{target}"
+    text, reply_id = reply_envelope(by, "", await_id, found, now, failed=True)
+    return [
+        (sql.ANSWER_REQUEST, (reply_id, text, now, await_id), -1),
+        *resolution(await_id, "timeout", orjson.dumps(found).decode(), now),
+    ]
+
+
+def reply_to(message: str) -> str | None:
+    """The await that an answer to this message resolves."""
+    if '"replyto"' not in message:
+        return None
+    found = orjson.loads(message).get("replyto")
+    return found if isinstance(found, str) else None
+
+
+def fired(
+    agent: str, address: str, timer: tuple[str, int, float, float | None, str], now: float
+) -> tuple[list[Row], float | None]:
+    """A timer that is due: its message, and its next time. Missed times of a period fire once."""
+    name, version, due_at, every_s, data = timer
+    message_id = short_id("msg", "timer", agent, name, version, due_at)
+    body = {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": f"/{address.replace('/', '/agents/')}",
+        "type": "steward.timer",
+        "subject": name,
+        "time": at_time(now),
+        "datacontenttype": "application/json",
+        "data": orjson.loads(data),
+    }
+    text = orjson.dumps(body).decode()
+    put: Row = (sql.PUT, (agent, message_id, "timer", text, now, short_id("turn", agent, message_id)), -1)
+    if every_s is None:
+        return [(sql.TIMER_END, (agent, name, version, due_at), 1), put], None
+    missed = max(0, int((now - due_at) / every_s))
+    next_at = due_at + (missed + 1) * every_s
+    return [(sql.TIMER_ADVANCE, (next_at, agent, name, version, due_at), 1), put], next_at
+
+
+def event(kind: str, turn: TurnRef, data: dict[str, Any], now: float, principal: str | None = None) -> Row:
+    """A feedback event about the turn's agent."""
+    text = canonical(data).decode()
+    return sql.EVENT, (kind, now, "Agent", turn.namespace, turn.name, principal, turn.turn_id or None, text), 1
+
+
+def agent_event(kind: str, namespace: str, name: str, principal: str | None, now: float) -> Row:
+    """A feedback event about what an operator did to an agent."""
+    return sql.EVENT, (kind, now, "Agent", namespace, name, principal, None, "{}"), 1
+
+
+def _fence(turn: TurnRef, now: float) -> Row:
+    return sql.FENCE, (now, turn.agent, turn.epoch, turn.owner), 1
+
+
+def _record(turn: TurnRef, entry: Entry, now: float) -> Row:
+    given = (turn.turn_id, entry.branch, entry.position, entry.kind, entry.body.decode())
+    return sql.RECORD, (*given, None, None, None, now, None, None), 1
+
+
+def _open_or_grow(turn: TurnRef, outcome: str, grown: int, cpu_ns: int) -> Row:
+    entries = turn.entries + grown
+    if turn.recorded:
+        given = (outcome, turn.attempts, turn.epoch, cpu_ns, entries, turn.turn_id, turn.entries)
+        return sql.TURN_GROW, given, 1
+    return sql.TURN_OPEN, (*_turn(turn, outcome), None, cpu_ns, entries, None, None), 1
+
+
+def _end(
+    turn: TurnRef, outcome: str, grown: int, cpu_ns: int, now: float, digest: str | None, found: str | None
+) -> Row:
+    entries = turn.entries + grown
+    if turn.recorded:
+        given = (outcome, turn.attempts, turn.epoch, now, cpu_ns, entries, digest, found, turn.turn_id, turn.entries)
+        return sql.TURN_END, given, 1
+    return sql.TURN_OPEN, (*_turn(turn, outcome), now, cpu_ns, entries, digest, found), 1
+
+
+def _turn(turn: TurnRef, outcome: str) -> tuple[Any, ...]:
+    return (
+        turn.turn_id, turn.agent, turn.message_id, turn.trigger, turn.message,
+        outcome, turn.attempts, turn.epoch, turn.digest, turn.started_at,
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""What the rooms of the gate share: the clock, the writer, the reader, the slots, and each other.
+
+A room is a class that is given the node; wiring them is `gate.py`'s. `commit` hands rows to the
+writer and calls back on the loop, after the transaction ended; nothing is told, rung or sent before.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from controlplane.effects.reading import Reader
+from controlplane.effects.slots import Slots
+from controlplane.store.committer import Committer, Job
+from schemas.ports import Clock, Effector
+
+if TYPE_CHECKING:
+    from controlplane.effects.execution import Execution
+    from controlplane.effects.hosts import Hosts
+    from controlplane.effects.planes import Planes
+    from controlplane.effects.summaries import Summaries
+    from controlplane.effects.timers import Timers
+    from controlplane.effects.turns import Turns
+    from controlplane.mesh.delivery import Delivery
+
+Done = Callable[[str, str], None]
+TURNS, MESSAGES = 0, 1
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits that the gate keeps."""
+
+    hosts_warm: int = 1
+    hosts_max: int = 12
+    host_idle_s: float = 60.0
+    host_window: int = 64
+    lease_s: float = 10.0
+    state_bytes_max: int = 1_048_576
+    inbox_messages_max: int = 10_000
+    turn_attempts_max: int = 5
+    node: str = "local"
+
+
+@dataclass(eq=False)
+class Node:
+    """One gate, from the inside."""
+
+    bounds: Bounds
+    clock: Clock
+    reader: Reader
+    committer: Committer
+    slots: Slots
+    effectors: Mapping[str, Effector]
+    turns: "Turns" = field(init=False)
+    hosts: "Hosts" = field(init=False)
+    planes: "Planes" = field(init=False)
+    timers: "Timers" = field(init=False)
+    delivery: "Delivery" = field(init=False)
+    execution: "Execution" = field(init=False)
+    summaries: "Summaries" = field(init=False)
+
+    def commit(self, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
+        """Commit rows together; `done(outcome, detail)` comes on the loop."""
+        self.committer.submit(Job(rows, done, lane))

@@ -1,0 +1,149 @@
+"""What planes ask of the gate: write, publish, control. Only who knows the installation's key may.
+
+A publish to a suspended agent acquires it in the same group commit as the message, so that waking
+costs one commit. Each call is answered once, after its transaction ended.
+"""
+
+import hmac
+from typing import Any
+
+import orjson
+
+from controlplane.effects import controls
+from controlplane.effects.entries import channel_rows
+from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.slots import Slot
+from controlplane.effects.wireio import Wire
+from controlplane.resources.problems import problem
+from controlplane.store import statements as sql
+from schemas.base import short_id
+from schemas.problem import Problem
+from schemas.wire import Control, Done, Moved, PlaneHello, Publish, PublishChannel, Write
+
+RETRY_AFTER_S = 1.0
+RECOUNT = 256
+
+
+class Planes:
+    """The connected planes."""
+
+    def __init__(self, node: Node, key: str) -> None:
+        self._node = node
+        self._key = key
+        self._planes: set[Wire] = set()
+        self._answered: list[str] = []
+        self._room: dict[str, int] = {}
+
+    def hello(self, wire: Wire, frame: PlaneHello) -> bool:
+        if not hmac.compare_digest(frame.key.encode(), self._key.encode()):
+            return False
+        self._planes.add(wire)
+        return True
+
+    def lost(self, wire: Wire) -> None:
+        self._planes.discard(wire)
+
+    def holds(self, wire: Wire) -> bool:
+        return wire in self._planes
+
+    def answered(self, await_id: str) -> None:
+        """An operator's question has its answer."""
+        self._answered.append(await_id)
+
+    def moved(self) -> None:
+        """After a batch was committed: planes may look."""
+        told, self._answered = self._answered, []
+        for plane in self._planes:
+            plane.send(Moved(told))
+
+    # Calls
+
+    def write(self, wire: Wire, frame: Write) -> None:
+        rows = [(it.sql, it.params, it.expect) for it in frame.statements]
+        self._node.commit(rows, lambda outcome, detail: _answer(wire, frame.call, outcome, detail, {}), MESSAGES)
+
+    def publish(self, wire: Wire, frame: Publish) -> None:
+        node = self._node
+        slot = node.slots.named(frame.namespace, frame.name)
+        if slot is None:
+            detail = f"there is no agent {frame.namespace}/{frame.name}"
+            _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
+            return
+        if (full := self._full(slot)) is not None:
+            _refuse(wire, frame.call, full)
+            node.turns.pump(slot)
+            return
+        now = node.clock()
+        turn_id = short_id("turn", slot.uid, frame.message_id)
+        rows: list[Any] = [(sql.PUT, (slot.uid, frame.message_id, "message", frame.body.decode(), now, turn_id), -1)]
+        if frame.ask_until:
+            rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, slot.uid, now, frame.ask_until), -1))
+
+        def published(outcome: str, detail: str) -> None:
+            _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id})
+            if frame.ask_until:
+                node.timers.arm(frame.ask_until)
+            slot.more = True
+            if node.slots.get(slot.uid) is slot:
+                node.turns.pump(slot)
+            else:
+                node.turns.ring(slot.uid)
+
+        node.commit(rows, published, MESSAGES)
+        node.turns.acquire_ahead(slot)
+
+    def _full(self, slot: Slot) -> Problem | None:
+        """Whether the inbox is full; counted again only once in a while."""
+        most = self._node.bounds.inbox_messages_max
+        room = self._room.get(slot.uid, 0)
+        if room <= 0:
+            row = self._node.reader.one(sql.BACKLOG, slot.uid, most)
+            waiting = int(row[0]) if row else 0
+            if waiting >= most:
+                detail = f"the inbox of {slot.address} holds {waiting} messages, which is the most"
+                return problem(
+                    "BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=slot.address, messages=waiting
+                )
+            if len(self._room) > 10_000:
+                self._room.clear()
+            room = min(RECOUNT, most - waiting)
+        self._room[slot.uid] = room - 1
+        return None
+
+    def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
+        node = self._node
+        found = node.reader.one(sql.CHANNEL, frame.namespace, frame.name)
+        if found is None:
+            detail = f"there is no channel {frame.namespace}/{frame.name}"
+            _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
+            return
+        now, key = node.clock(), frame.key or None
+        rows = channel_rows(frame.namespace, frame.name, frame.message_id, frame.body.decode(), key, now)
+
+        def published(outcome: str, detail: str) -> None:
+            row = node.reader.one(sql.CHANNEL_POSITION, found[0], frame.message_id)
+            body = {"message_id": frame.message_id, "position": row[0] if row else 0}
+            _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
+            node.delivery.deliver(found[0])
+
+        node.commit(rows, published, MESSAGES)
+
+    def control(self, wire: Wire, frame: Control) -> None:
+        def done(body: dict[str, Any] | Problem) -> None:
+            if isinstance(body, Problem):
+                _refuse(wire, frame.call, body)
+            else:
+                wire.send(Done(frame.call, "ok", orjson.dumps({"ok": True, **body})))
+
+        controls.control(self._node, frame, done)
+
+
+def _answer(wire: Wire, call: int, outcome: str, detail: str, body: dict[str, Any]) -> None:
+    if outcome == "error":
+        wire.send(Done(call, "error", detail.encode()))
+    else:
+        wire.send(Done(call, outcome, orjson.dumps(body)))
+
+
+def _refuse(wire: Wire, call: int, found: Problem) -> None:
+    wire.send(Done(call, "refused", found.model_dump_json().encode()))

@@ -1,0 +1,118 @@
+"""From rows to the next turn: the open one first, then the oldest message; and the frame that runs it.
+
+An open turn of before (parked, or cut off by a crash) is finished before anything new. One that is
+parked on an await which nobody has resolved is no work: the agent stays a row.
+"""
+
+import orjson
+
+from controlplane.effects.entries import TurnRef
+from controlplane.effects.node import Node
+from controlplane.effects.slots import Slot
+from controlplane.store import statements as sql
+from schemas.base import short_id
+from schemas.wire import Recorded, Run
+
+AWAITED = ("ask", "sleep")
+
+
+def next_turn(node: Node, slot: Slot) -> bool:
+    """Whether the slot has a turn to run now; it is put into `slot.turn`."""
+    if slot.turn is not None and slot.await_position is None:
+        return True
+    if slot.state == "free" and _open_turn(node, slot):
+        return slot.await_position is None
+    if slot.turn is not None:
+        return False
+    row = node.reader.one(sql.NEXT_MESSAGE, slot.uid)
+    if row is None:
+        return False
+    message_id, trigger, body, attempts = row
+    slot.turn = _ref(
+        slot, short_id("turn", slot.uid, message_id), message_id, trigger, body, attempts, "", node.clock(), None
+    )
+    return True
+
+
+def _open_turn(node: Node, slot: Slot) -> bool:
+    """Take up an open turn, if there is one; `await_position` says what it still waits for."""
+    row = node.reader.one(sql.OPEN_TURN, slot.uid)
+    if row is None:
+        return False
+    turn_id, message_id, _, attempts, digest, started_at, entries = row
+    message = node.reader.one(sql.MESSAGE, slot.uid, message_id)
+    if message is None:
+        return False
+    attempts = max(attempts, message[3])
+    slot.turn = _ref(slot, turn_id, message_id, message[1], message[2], attempts, digest, started_at, entries)
+    last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
+    waiting = bool(last) and last[0][1] in AWAITED and last[0][2] is None
+    slot.await_position = int(last[0][0]) if waiting else None
+    return True
+
+
+def _ref(
+    slot: Slot, turn_id: str, message_id: str, trigger: str, body: str,
+    attempts: int, digest: str, started_at: float, entries: int | None,
+) -> TurnRef:  # fmt: skip
+    about = orjson.loads(body)
+    return TurnRef(
+        agent=slot.uid,
+        namespace=slot.namespace,
+        name=slot.name,
+        owner="",
+        epoch=slot.epoch,
+        version=slot.version,
+        turn_id=turn_id,
+        message_id=message_id,
+        trigger=trigger,
+        message=body,
+        attempts=attempts,
+        digest=digest or str(slot.spec["code"]["digest"]),
+        started_at=started_at,
+        entries=entries or 0,
+        recorded=entries is not None,
+        spec=slot.spec,
+        onbehalfof=about.get("onbehalfof"),
+        traceparent=about.get("traceparent"),
+    )
+
+
+def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
+    """The frame that runs the turn; the state goes along unless the host holds it."""
+    state = b""
+    if slot.resident != slot.version and slot.version > 0:
+        if slot.state_text is None:
+            row = node.reader.one(sql.AGENT_BY_UID, slot.uid)
+            slot.state_text = row[8] if row else ""
+        state = (slot.state_text or "").encode()
+    slot.resident, slot.state_text = slot.version, None
+    limits = slot.limits
+    return Run(
+        agent=slot.uid,
+        namespace=slot.namespace,
+        name=slot.name,
+        epoch=slot.epoch,
+        version=slot.version,
+        entrypoint=slot.spec["entrypoint"],
+        config=orjson.dumps(slot.spec.get("config") or {}),
+        state=state,
+        turn_id=turn.turn_id,
+        trigger=turn.trigger,
+        message=turn.message.encode(),
+        started_at=turn.started_at,
+        journal=recorded(node, turn) if turn.recorded else [],
+        effects_max=int(limits.get("effects_max", 1000)),
+        journal_bytes_max=int(limits.get("journal_bytes_max", 1_048_576)),
+        turn_s_max=float(limits.get("turn_s_max", 60)),
+    )
+
+
+def recorded(node: Node, turn: TurnRef) -> list[Recorded]:
+    """The journal of an open turn, for its replay."""
+    return [
+        Recorded(branch, position, kind, body.encode(), outcome or "", (result or "").encode(), finished_at or at)
+        for branch, position, kind, body, outcome, result, finished_at, at in node.reader.rows(
+            sql.JOURNAL, turn.turn_id
+        )
+    ]

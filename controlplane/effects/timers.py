@@ -1,0 +1,142 @@
+"""Whatever has a time: timers of agents, deadlines of questions, sleeps. One wake-up for the earliest.
+
+Nothing is scanned but what is due, by an index on the time. Firing inserts the message in the unit
+that advances the timer, so it fires once; times that were missed fire once for all of them. An await is
+resolved by its first answer, or by its time, whichever commits first.
+"""
+
+import asyncio
+from typing import Any
+
+from controlplane.effects import journaling
+from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.slots import Slot
+from controlplane.resources.problems import problem
+from controlplane.store import statements as sql
+
+NEVER_S = 3600.0
+AT_ONCE_S = 0.001
+
+
+class Timers:
+    """The clock of all agents of this gate."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._handle: asyncio.TimerHandle | None = None
+        self._at = float("inf")
+        self._firing: set[tuple[str, str]] = set()
+
+    def arm(self, at: float) -> None:
+        """Look at `at`, if nothing earlier is planned."""
+        if at >= self._at:
+            return
+        if self._handle is not None:
+            self._handle.cancel()
+        self._at = at
+        wait_s = min(NEVER_S, max(AT_ONCE_S, at - self._node.clock()))
+        self._handle = asyncio.get_running_loop().call_later(wait_s, self.look)
+
+    def look(self) -> None:
+        """Fire what is due, and plan the next look."""
+        self._handle, self._at = None, float("inf")
+        now, reader = self._node.clock(), self._node.reader
+        for row in reader.rows(sql.DUE_TIMERS, now):
+            self._fire(row, now)
+        for await_id, kind, target, _ in reader.rows(sql.DUE_AWAITS, now):
+            self._expire(await_id, kind, target, now)
+        for query in (sql.NEXT_TIMER, sql.NEXT_AWAIT):
+            if (first := reader.one(query)) is not None:
+                self.arm(max(float(first[0]), now + 0.005))
+
+    def _fire(self, row: tuple[Any, ...], now: float) -> None:
+        agent, name, version, due_at, every_s, data, namespace, of = row
+        if (agent, name) in self._firing:
+            return
+        self._firing.add((agent, name))
+        timer = (name, version, due_at, every_s, data)
+        rows, next_at = journaling.fired(agent, f"{namespace}/{of}", timer, now)
+
+        def fired(outcome: str, _detail: str) -> None:
+            self._firing.discard((agent, name))
+            if outcome == "ok":
+                if next_at is not None:
+                    self.arm(next_at)
+                self._node.turns.ring(agent)
+            else:
+                self.arm(now + 1)
+
+        self._node.commit(rows, fired, MESSAGES)
+        if (slot := self._node.slots.load(agent)) is not None:
+            self._node.turns.acquire_ahead(slot)
+
+    def _expire(self, await_id: str, kind: str, target: str, now: float) -> None:
+        if ("", await_id) in self._firing:
+            return
+        self._firing.add(("", await_id))
+        if kind == "sleep":
+            rows = journaling.resolution(await_id, "slept", "null", now)
+        else:
+            found = problem("DEADLINE", f"{target} did not answer in time", target=target, await_id=await_id)
+            rows = journaling.timed_out(await_id, target, found.model_dump(mode="json"), now)
+
+        def expired(outcome: str, _detail: str) -> None:
+            self._firing.discard(("", await_id))
+            if outcome == "ok":
+                self.resolved(await_id)
+            else:
+                self.arm(now + 1)
+
+        self._node.commit(rows, expired, MESSAGES)
+
+    # Awaits that were resolved
+
+    def resolved(self, await_id: str) -> None:
+        """After a commit that may have resolved an await: tell whoever waits."""
+        row = self._node.reader.one(sql.AWAIT_ROW, await_id)
+        if row is None or row[7] is None:
+            return
+        agent, turn_id, _, position, kind, outcome, result, at = row
+        if agent is None:
+            self._node.planes.answered(await_id)
+        elif kind == "request":
+            self._node.turns.ring(agent)
+        else:
+            self._wake(agent, turn_id, position, outcome, result, at)
+
+    def _wake(self, agent: str, turn_id: str, position: int, outcome: str, result: str, at: float) -> None:
+        slot = self._node.slots.get(agent)
+        if slot is None:
+            self._node.turns.ring(agent)
+        elif slot.turn is not None and slot.turn.turn_id == turn_id:
+            self._node.turns.resume(slot, position, outcome, result or "null", at)
+
+    def recheck(self, slot: Slot) -> None:
+        """A turn has just parked: its answer may be there already, or never come, because it waits for itself."""
+        turn, position = slot.turn, slot.await_position
+        if turn is None or position is None:
+            return
+        row = self._node.reader.one(sql.AWAIT_AT, slot.uid, turn.turn_id, position)
+        if row is None:
+            return
+        await_id, kind, outcome, result, at, target_agent = row
+        if at is not None:
+            self._node.turns.resume(slot, position, outcome, result or "null", at)
+        elif kind == "ask" and target_agent is not None and (path := self._cycle(slot.uid, target_agent)):
+            found = problem("ASK_CYCLE", f"{slot.address} would wait for itself, over {path} agents", agents=path)
+            rows = journaling.resolution(await_id, "failed", found.model_dump_json(), self._node.clock())
+            self._node.commit(rows, lambda *_: self.resolved(await_id))
+
+    def _cycle(self, start: str, target: str) -> int:
+        """How many agents wait for each other in a ring through `start`; 0 when they do not."""
+        at, length = target, 1
+        seen = {start}
+        while at != start:
+            if at in seen:
+                return 0
+            seen.add(at)
+            row = self._node.reader.one(sql.WAITS_FOR, at)
+            if row is None or row[0] is None:
+                return 0
+            at, length = row[0], length + 1
+        return length

@@ -1,0 +1,94 @@
+"""Frames over a unix socket: a u32 length and msgpack, decoded by type, written once a tick.
+
+No stream and no task per frame: bytes arrive, frames are handed to `received` in order. What is
+garbled or too long ends that connection, and nothing else. Writes of one tick go out as one.
+"""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+from schemas.wire import FRAME_BYTES_MAX, Frame
+
+log = logging.getLogger("steward.gate")
+HEAD = struct.Struct("<I")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Wire(asyncio.Protocol):
+    """One connection. `received(wire, frame)` and `lost(wire)` are called on the loop."""
+
+    def __init__(self, frames: Any, received: Callable[["Wire", Any], None], lost: Callable[["Wire"], None]) -> None:
+        self._decode = msgspec.msgpack.Decoder(frames).decode
+        self._received = received
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._in = bytearray()
+        self._out: list[bytes] = []
+        self.peer: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        held = self._in
+        held += data
+        at = 0
+        while len(held) - at >= HEAD.size:
+            (length,) = HEAD.unpack_from(held, at)
+            if length > FRAME_BYTES_MAX:
+                self._refuse(f"a frame of {length} bytes")
+                return
+            end = at + HEAD.size + length
+            if len(held) < end:
+                break
+            try:
+                frame = self._decode(held[at + HEAD.size : end])
+            except msgspec.MsgspecError as error:
+                self._refuse(f"no frame: {error}")
+                return
+            at = end
+            self._received(self, frame)
+            if self._transport is None:
+                return
+        if at:
+            del held[:at]
+
+    def send(self, frame: Frame) -> None:
+        """Send with all else of this tick; nothing happens when the connection is gone."""
+        if self._transport is None:
+            return
+        payload = _encode(frame)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(HEAD.pack(len(payload)))
+        self._out.append(payload)
+
+    def close(self) -> None:
+        """Send what waits, then end the connection."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            self._transport.write(b"".join(out))
+
+    def _refuse(self, why: str) -> None:
+        log.warning("a peer sent %s; its connection is closed", why)
+        if self._transport is not None:
+            self._transport.abort()

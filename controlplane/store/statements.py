@@ -1,0 +1,284 @@
+"""The hot statements: the only hand-tuned SQL, the same text on SQLite and PostgreSQL.
+
+`Many` marks what may run as one call for many jobs of a batch. What depends on an earlier statement
+of another job in the same batch (positions of channels) is not marked, and runs in the jobs' order.
+Every commit of a turn starts with a fence: the agent's row under its owner, epoch and version.
+"""
+
+from controlplane.store.batching import Many
+
+# Ownership
+
+ACQUIRE = Many("UPDATE agent SET owner = ?, epoch = ?, changed_at = ? WHERE uid = ? AND epoch = ? AND owner IS NULL")
+RELEASE = Many("UPDATE agent SET owner = NULL, changed_at = ? WHERE uid = ? AND epoch = ? AND owner = ?")
+RELEASE_EPOCH = Many("UPDATE agent SET owner = NULL, epoch = epoch + 1, changed_at = ? WHERE uid = ? AND epoch = ?")
+RELEASE_HOST = "UPDATE agent SET owner = NULL, epoch = epoch + 1, changed_at = ? WHERE owner = ?"
+RELEASE_ALL = "UPDATE agent SET owner = NULL, epoch = epoch + 1 WHERE owner IS NOT NULL"
+FENCE = Many("UPDATE agent SET changed_at = ? WHERE uid = ? AND epoch = ? AND owner = ?")
+FENCE_SUSPENDED = Many("UPDATE agent SET changed_at = ? WHERE uid = ? AND epoch = ? AND owner IS NULL")
+STOP = "UPDATE agent SET stopped = 1, owner = NULL, epoch = epoch + 1, changed_at = ? WHERE uid = ? AND stopped = 0"
+UNSTOP = "UPDATE agent SET stopped = 0, changed_at = ? WHERE uid = ? AND stopped = 1"
+
+# Turns
+
+COMMIT = Many(
+    "UPDATE agent SET state = ?, state_digest = ?, version = version + 1, changed_at = ?"
+    " WHERE uid = ? AND epoch = ? AND owner = ? AND version = ?"
+)
+CONSUME = Many("DELETE FROM inbox WHERE agent = ? AND message_id = ?")
+ATTEMPT = Many("UPDATE inbox SET attempts = attempts + 1 WHERE agent = ? AND message_id = ?")
+TURN_OPEN = Many(
+    "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
+    " finished_at, cpu_ns, entries, state_digest, problem) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+TURN_GROW = Many(
+    "UPDATE turn SET outcome = ?, attempts = ?, epoch = ?, cpu_ns = cpu_ns + ?, entries = ?"
+    " WHERE turn_id = ? AND entries = ? AND finished_at IS NULL"
+)
+TURN_END = Many(
+    "UPDATE turn SET outcome = ?, attempts = ?, epoch = ?, finished_at = ?, cpu_ns = cpu_ns + ?, entries = ?,"
+    " state_digest = ?, problem = ? WHERE turn_id = ? AND entries = ? AND finished_at IS NULL"
+)
+RECORD = Many(
+    "INSERT INTO journal (turn_id, branch, position, kind, body, verdict, outcome, result, recorded_at, send_by,"
+    " finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+RECEIPT = Many(
+    "UPDATE journal SET outcome = ?, result = ?, finished_at = ?"
+    " WHERE turn_id = ? AND branch = ? AND position = ? AND outcome IS NULL"
+)
+
+# Messages
+
+PUT = Many(
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts) SELECT ?, ?, ?, ?, ?, 0"
+    " WHERE NOT EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL)"
+    " ON CONFLICT (agent, message_id) DO NOTHING"
+)
+SEND = Many(
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
+    " SELECT uid, ?, 'message', ?, ?, 0 FROM agent WHERE namespace = ? AND name = ?"
+    " ON CONFLICT (agent, message_id) DO NOTHING"
+)
+SEND_LOST = Many(
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
+    " SELECT NULL, ?, ?, ?, ?, 'TARGET_NOT_FOUND', ?, ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM agent WHERE namespace = ? AND name = ?)"
+)
+SEND_LOST_EVENT = Many(
+    "INSERT INTO event (type, time, kind, namespace, name, turn_id, data)"
+    " SELECT 'message.dead_lettered', ?, 'Agent', ?, ?, ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM agent WHERE namespace = ? AND name = ?)"
+)
+DEAD_LETTER = Many(
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+EVENT = Many(
+    "INSERT INTO event (type, time, kind, namespace, name, principal, change_id, turn_id, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?)"
+)
+
+# Awaits: the first answer resolves one, once
+
+AWAIT = Many(
+    "INSERT INTO awaiting (await_id, agent, turn_id, branch, position, kind, target, target_agent, since, until)"
+    " SELECT ?, ?, ?, ?, ?, ?, ?, (SELECT uid FROM agent WHERE namespace = ? AND name = ?), ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM awaiting WHERE await_id = ?)"
+)
+AWAIT_OPERATOR = Many(
+    "INSERT INTO awaiting (await_id, kind, target, target_agent, since, until) VALUES (?, 'operator', ?, ?, ?, ?)"
+    " ON CONFLICT (await_id) DO NOTHING"
+)
+AWAIT_LOST = Many(
+    "UPDATE awaiting SET outcome = 'failed', result = ?, resolved_at = ?"
+    " WHERE await_id = ? AND target_agent IS NULL AND resolved_at IS NULL"
+)
+ANSWER_REQUEST = Many(
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
+    " SELECT agent, ?, 'reply', ?, ?, 0 FROM awaiting"
+    " WHERE await_id = ? AND kind = 'request' AND resolved_at IS NULL ON CONFLICT (agent, message_id) DO NOTHING"
+)
+ANSWER_REQUEST_LOST = Many(
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
+    " SELECT agent, ?, 'reply', ?, ?, 0 FROM awaiting"
+    " WHERE await_id = ? AND target_agent IS NULL ON CONFLICT (agent, message_id) DO NOTHING"
+)
+RESOLVE_OPERATOR = Many(
+    "UPDATE awaiting SET outcome = ?, result = ?, resolved_at = ?"
+    " WHERE await_id = ? AND resolved_at IS NULL AND kind = 'operator'"
+)
+RESOLVE = Many(
+    "UPDATE awaiting SET outcome = ?, result = ?, resolved_at = ? WHERE await_id = ? AND resolved_at IS NULL"
+)
+JOURNAL_RESOLVED = Many(
+    "UPDATE journal SET outcome = ?, result = ?, finished_at = ? WHERE outcome IS NULL AND (turn_id, branch, position)"
+    " IN (SELECT turn_id, branch, position FROM awaiting WHERE await_id = ? AND resolved_at = ? AND outcome = ?)"
+)
+CANCEL_AWAITS = Many(
+    "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE turn_id = ? AND resolved_at IS NULL"
+    " AND kind <> 'request'"
+)
+
+# Timers
+
+TIMER_SET = Many(
+    "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data) VALUES (?, ?, 1, 0, ?, ?, ?)"
+    " ON CONFLICT (agent, name) DO UPDATE SET version = timer.version + 1, due_at = excluded.due_at,"
+    " every_s = excluded.every_s, data = excluded.data"
+)
+TIMER_CANCEL = Many("DELETE FROM timer WHERE agent = ? AND name = ?")
+TIMER_ADVANCE = Many(
+    "UPDATE timer SET due_at = ?, fired = fired + 1 WHERE agent = ? AND name = ? AND version = ? AND due_at = ?"
+)
+TIMER_END = Many("DELETE FROM timer WHERE agent = ? AND name = ? AND version = ? AND due_at = ?")
+
+# Channels: positions are taken in the order of jobs
+
+CHANNEL_PUT = (
+    "INSERT INTO channel_message (channel, position, message_id, key, body, accepted_at)"
+    " SELECT uid, next_position, ?, ?, ?, ? FROM channel WHERE namespace = ? AND name = ? AND NOT EXISTS"
+    " (SELECT 1 FROM channel_message m WHERE m.channel = channel.uid AND m.message_id = ?)"
+)
+CHANNEL_BUMP = (
+    "UPDATE channel SET next_position = next_position + 1 WHERE namespace = ? AND name = ? AND EXISTS"
+    " (SELECT 1 FROM channel_message m WHERE m.channel = channel.uid AND m.position = channel.next_position)"
+)
+PUBLISH_LOST = Many(
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
+    " SELECT ?, ?, ?, ?, ?, 'TARGET_NOT_FOUND', ?, ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM channel WHERE namespace = ? AND name = ?)"
+)
+PUBLISH_LOST_EVENT = Many(
+    "INSERT INTO event (type, time, kind, namespace, name, turn_id, data)"
+    " SELECT 'message.dead_lettered', ?, 'Channel', ?, ?, ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM channel WHERE namespace = ? AND name = ?)"
+)
+DELIVER = (
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
+    " SELECT ?, message_id, 'message', body, ?, 0 FROM channel_message"
+    " WHERE channel = ? AND position > ? AND position <= ? ORDER BY position"
+    " ON CONFLICT (agent, message_id) DO NOTHING"
+)
+SUBSCRIPTION_ADVANCE = "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?"
+
+# Spawned agents
+
+SPAWN = (
+    "INSERT INTO resource (kind, namespace, name, uid, labels, spec, revision, generation, created_at, updated_at,"
+    " deleted_at, owner) VALUES ('Agent', ?, ?, ?, '{}', ?, ?, ?, ?, ?, NULL, ?)"
+    " ON CONFLICT (kind, namespace, name) DO UPDATE SET uid = excluded.uid, labels = excluded.labels,"
+    " spec = excluded.spec, revision = resource.revision + 1, generation = excluded.generation,"
+    " created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = NULL, owner = excluded.owner"
+    " WHERE resource.deleted_at IS NOT NULL AND resource.generation = excluded.generation - 1"
+)
+SPAWN_AGENT = (
+    "INSERT INTO agent (uid, namespace, name, generation, epoch, version, owner, stopped, state, state_digest,"
+    " changed_at) SELECT uid, namespace, name, generation, 0, 0, NULL, 0, NULL, NULL, ? FROM resource WHERE uid = ?"
+)
+SPAWN_START = (
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
+    " SELECT uid, ?, 'start', ?, ?, 0 FROM agent WHERE uid = ? ON CONFLICT (agent, message_id) DO NOTHING"
+)
+SPAWN_EVENT = (
+    "INSERT INTO event (type, time, kind, namespace, name, principal, turn_id, data)"
+    " SELECT CASE WHEN EXISTS (SELECT 1 FROM resource WHERE uid = ?) THEN 'resource.created'"
+    " ELSE 'agent.spawn_refused' END, ?, 'Agent', ?, ?, ?, ?, ? WHERE 1 = 1"
+)
+
+# Removal
+
+REMOVE_DEAD_LETTERS = (
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
+    " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ? FROM inbox"
+    " WHERE agent = ? AND trigger IN ('message', 'reply')"
+)
+REMOVE = (
+    "DELETE FROM inbox WHERE agent = ?",
+    "DELETE FROM timer WHERE agent = ?",
+    "DELETE FROM subscription WHERE agent = ?",
+    "DELETE FROM awaiting WHERE agent = ?",
+    "DELETE FROM agent WHERE uid = ?",
+)
+
+# Hosts
+
+HOST_PUT = (
+    "INSERT INTO host (host_id, node, pid, pid_started, namespace, digest, lease_until, loop_lag_ms, created_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (host_id) DO UPDATE SET pid = excluded.pid,"
+    " pid_started = excluded.pid_started, namespace = excluded.namespace, digest = excluded.digest,"
+    " lease_until = excluded.lease_until, ended_at = NULL"
+)
+HOST_LEASE = Many("UPDATE host SET lease_until = ?, loop_lag_ms = ? WHERE host_id = ? AND ended_at IS NULL")
+HOST_END = "UPDATE host SET ended_at = ? WHERE host_id = ? AND ended_at IS NULL"
+
+# Reading
+
+AGENT_COLUMNS = (
+    "SELECT a.uid, a.namespace, a.name, a.generation, a.epoch, a.version, a.owner, a.stopped, a.state, r.spec"
+    " FROM agent a JOIN resource r ON r.uid = a.uid"
+)
+AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"
+AGENT_BY_NAME = AGENT_COLUMNS + " WHERE a.namespace = ? AND a.name = ?"
+NEXT_MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? ORDER BY seq LIMIT 1"
+MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? AND message_id = ?"
+OPEN_TURN = (
+    "SELECT turn_id, message_id, outcome, attempts, digest, started_at, entries FROM turn"
+    " WHERE agent = ? AND finished_at IS NULL"
+)
+JOURNAL = (
+    "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at FROM journal"
+    " WHERE turn_id = ? ORDER BY position"
+)
+JOURNAL_LAST = "SELECT position, kind, outcome FROM journal WHERE turn_id = ? ORDER BY position DESC LIMIT 1"
+AWAIT_ROW = (
+    "SELECT agent, turn_id, branch, position, kind, outcome, result, resolved_at FROM awaiting WHERE await_id = ?"
+)
+AWAIT_AT = (
+    "SELECT await_id, kind, outcome, result, resolved_at, target_agent FROM awaiting"
+    " WHERE agent = ? AND turn_id = ? AND position = ?"
+)
+AWAITS_OF_TURN = "SELECT await_id, kind, target_agent FROM awaiting WHERE turn_id = ? AND resolved_at IS NULL"
+WAITS_FOR = "SELECT target_agent FROM awaiting WHERE agent = ? AND kind = 'ask' AND resolved_at IS NULL"
+ASKERS = "SELECT await_id FROM awaiting WHERE target_agent = ? AND resolved_at IS NULL"
+DUE_TIMERS = (
+    "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, a.namespace, a.name FROM timer t"
+    " JOIN agent a ON a.uid = t.agent WHERE t.due_at <= ? AND a.stopped = 0 ORDER BY t.due_at LIMIT 500"
+)
+NEXT_TIMER = (
+    "SELECT t.due_at FROM timer t JOIN agent a ON a.uid = t.agent WHERE a.stopped = 0 ORDER BY t.due_at LIMIT 1"
+)
+DUE_AWAITS = (
+    "SELECT await_id, kind, target, agent FROM awaiting WHERE resolved_at IS NULL AND until <= ?"
+    " ORDER BY until LIMIT 500"
+)
+NEXT_AWAIT = "SELECT until FROM awaiting WHERE resolved_at IS NULL ORDER BY until LIMIT 1"
+BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted"
+WAITING_AGENTS = (
+    "SELECT DISTINCT i.agent FROM inbox i JOIN agent a ON a.uid = i.agent WHERE a.owner IS NULL AND a.stopped = 0"
+)
+OPEN_TURNS = (
+    "SELECT DISTINCT t.agent FROM turn t JOIN agent a ON a.uid = t.agent"
+    " WHERE t.finished_at IS NULL AND a.owner IS NULL AND a.stopped = 0"
+)
+LAGGING = (
+    "SELECT s.channel, s.agent, s.position, c.next_position FROM subscription s JOIN channel c ON c.uid = s.channel"
+    " WHERE s.position < c.next_position - 1"
+)
+CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name = ?"
+CHANNEL_SCHEMA = "SELECT r.spec FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"
+CHANNEL_POSITION = "SELECT position FROM channel_message WHERE channel = ? AND message_id = ?"
+CODE = "SELECT files FROM code WHERE digest = ?"
+LIVE_HOSTS = "SELECT host_id, pid, pid_started FROM host WHERE ended_at IS NULL"
+RESOURCE = "SELECT uid, generation, deleted_at FROM resource WHERE kind = 'Agent' AND namespace = ? AND name = ?"
+SUMMARY_MARK = "SELECT value FROM meta WHERE key = 'turns.summarised'"
+SUMMARY_MARK_PUT = (
+    "INSERT INTO meta (key, value) VALUES ('turns.summarised', ?)"
+    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
+UNSUMMARISED = (
+    "SELECT a.namespace, a.name, COUNT(*), SUM(CASE WHEN t.outcome = 'failed' THEN 1 ELSE 0 END), SUM(t.entries),"
+    " MIN(t.finished_at), MAX(t.finished_at) FROM turn t JOIN agent a ON a.uid = t.agent"
+    " WHERE t.finished_at > ? GROUP BY a.namespace, a.name"
+)
+RECORDED_AT = "SELECT 1 FROM journal WHERE turn_id = ? AND branch = '0' AND position = ?"
