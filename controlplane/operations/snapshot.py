@@ -36,15 +36,15 @@ def read_world(session: Session, wanted: Sequence[Wanted], code: Code) -> World:
 
 def read_known(session: Session, keys: Iterable[Key]) -> dict[Key, Known]:
     """What is recorded under each of these names; names without a record are left out."""
-    names: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for kind, namespace, name in keys:
-        names[kind, namespace].append(name)
+    names: dict[tuple[Kind, str], list[str]] = defaultdict(list)
+    for key in keys:
+        names[key[0], key[1]].append(key[2])
     found: dict[Key, Known] = {}
-    for (kind, namespace), wanted in names.items():
+    for place, wanted in names.items():
         for start in range(0, len(wanted), NAMES_AT_ONCE):
             query = select(ResourceRow).where(
-                ResourceRow.kind == kind,
-                ResourceRow.namespace == namespace,
+                ResourceRow.kind == place[0],
+                ResourceRow.namespace == place[1],
                 col(ResourceRow.name).in_(wanted[start : start + NAMES_AT_ONCE]),
             )
             found |= {it.key: it for it in map(known_of, session.exec(query))}

@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.resource import Kind, Ref
 
-Key = tuple[str, str, str]  # kind, namespace, name
+Key = tuple[Kind, str, str]  # kind, namespace, name
 Spec = dict[str, Any]
 
 

@@ -1,0 +1,170 @@
+"""Reconciliation: what is there follows what is declared, whatever happened in between.
+
+A tick carries no data. It looks at open changes, does what is left of their steps, and notes which
+steps are so; now and then it looks at everything, because a crash, a restored backup or a lost bell
+leaves no note. Each piece is one unit (all or nothing) and a hint to the gate, in this order; a tick
+that ends anywhere between is finished by the next. The work of a tick is bounded, and its answer is
+when to look again.
+"""
+
+from collections.abc import Iterable
+
+import anyio
+import orjson
+from sqlmodel import Session
+
+from controlplane.operations import progress, sweeping
+from controlplane.operations.progress import OpenSteps, Work
+from controlplane.operations.scaling import unit_of
+from controlplane.operations.starting import (
+    RETAIN,
+    reach_generation,
+    set_up_channel,
+    start_agents,
+    take_down_channel,
+)
+from controlplane.operations.world import Key
+from controlplane.store.store import Store
+from controlplane.store.unit import Unit
+from schemas.ports import Clock, GatePort
+from schemas.problem import Refusal
+
+CHANGES_AT_ONCE = 50
+SWEEP_EVERY_S = 30.0
+AGAIN_S = 0.02
+WAITING_S = 0.25
+IDLE_S = 5.0
+AWAY_S = 0.5
+HINTS_AT_ONCE = 32
+PASSING = frozenset({"NOT_READY", "CONFLICT", "NOT_FOUND", "STORAGE_FULL", "IN_DOUBT"})
+NOTE = "UPDATE change SET steps = ? WHERE change_id = ? AND steps = ? AND done_at IS NULL"
+
+
+class Reconciler:
+    """Brings what is there to what is declared; `tick` again and again."""
+
+    def __init__(self, store: Store, gate: GatePort, clock: Clock, event_retention_s: float = 2_592_000) -> None:
+        self._store = store
+        self._gate = gate
+        self._clock = clock
+        self._event_retention_s = event_retention_s
+        self._after = (0.0, "")
+        self._sweep_at = 0.0
+
+    async def tick(self) -> float:
+        """Do a bounded piece of what is left; answers in how many seconds to look again."""
+        try:
+            worked, waiting = await self._changes()
+            if self._clock() >= self._sweep_at:
+                worked = await self._sweep() or worked
+        except Refusal as refusal:
+            if refusal.problem.reason not in PASSING:
+                raise
+            return AWAY_S
+        if worked:
+            return AGAIN_S
+        return WAITING_S if waiting else min(IDLE_S, max(0.0, self._sweep_at - self._clock()))
+
+    async def _changes(self) -> tuple[bool, bool]:
+        """Some open changes: whether anything was done, and whether anything is still open."""
+        found = await self._open(self._after)
+        if not found and self._after[1]:
+            found = await self._open((0.0, ""))
+        full = len(found) == CHANGES_AT_ONCE
+        self._after = (found[-1].committed_at, found[-1].change_id) if full else (0.0, "")
+        worked = False
+        for change in found:
+            worked = await self._advance(change) or worked
+        return worked or full, any(not all(it.steps) for it in found)
+
+    async def _open(self, after: tuple[float, str]) -> list[OpenSteps]:
+        return await self._store.read(lambda session: progress.open_changes(session, after, CHANGES_AT_ONCE))
+
+    async def _advance(self, change: OpenSteps) -> bool:
+        """Do what is left of a change's steps, and note the ones that are so."""
+        steps, worked = list(change.steps), False
+        for index, write in enumerate(change.writes):
+            if steps[index]:
+                continue
+            key: Key = (write["kind"], write["namespace"], write["name"])
+            work = await self._look(key, write["uid"])
+            steps[index] = not work
+            worked = await self._do_all(work) or worked
+        if steps != change.steps:
+            noted = orjson.dumps(steps).decode()
+            await self._store.write(Unit().raw(NOTE, [noted, change.change_id, change.stored], expect=1))
+        return worked or steps != change.steps
+
+    async def _sweep(self) -> bool:
+        """Everything that is not as declared, whether a change speaks of it or not."""
+        worked = False
+        for key, uid in await self._store.read(progress.behind):
+            worked = await self._do_all(await self._look(key, uid)) or worked
+        if not worked:
+            self._sweep_at = self._clock() + SWEEP_EVERY_S
+            await self._store.write(sweeping.unit(self._clock(), self._event_retention_s))
+        return worked
+
+    async def _look(self, key: Key, uid: str | None) -> list[Work]:
+        def query(session: Session) -> list[Work]:
+            return progress.look(session, key, uid)
+
+        return await self._store.read(query)
+
+    async def _do_all(self, work: Iterable[Work]) -> bool:
+        worked = False
+        for it in work:
+            worked = await self._do(it) or worked
+        return worked
+
+    async def _do(self, work: Work) -> bool:
+        """One piece of work; False when others wrote at the same time, or nothing can be done now."""
+        now, unit = self._clock(), Unit()
+        if work.verb == "start":
+            return await self._then(start_agents(unit, [(work.uid, work.known)], now), "wake", [work.uid])
+        if work.verb == "reach":
+            return await self._then(reach_generation(unit, [(work.uid, work.known)], now), "reload", [work.uid])
+        if work.verb == "remove":
+            return await self._then(unit, "remove", [work.uid])
+        if work.verb == "retain":
+            return await self._store.write(unit.raw(RETAIN, [work.known.spec["retention_s"], work.uid], expect=1))
+        if work.verb == "take_down":
+            return await self._store.write(take_down_channel(unit, work.uid))
+        if work.verb == "set_up":
+            watching = await self._store.read(lambda session: progress.watching(session, work.known))
+            return await self._store.write(set_up_channel(unit, work.known, watching, now))
+        return await self._scale(work)
+
+    async def _scale(self, work: Work) -> bool:
+        piece = work.piece
+        if piece is None:
+            return False
+        await self._hint("remove", piece.gone)
+        unit, born, moved = unit_of(piece, self._clock())
+        if not await self._store.write(unit):
+            return False
+        await self._hint("wake", born)
+        await self._hint("reload", moved)
+        return bool(piece.writes or piece.gone)
+
+    async def _then(self, unit: Unit, verb: str, agents: list[str]) -> bool:
+        """Write, then tell the gate; what the gate does not hear, its own sweep finds."""
+        if not await self._store.write(unit):
+            return False
+        await self._hint(verb, agents)
+        return True
+
+    async def _hint(self, verb: str, agents: Iterable[str]) -> None:
+        limit = anyio.CapacityLimiter(HINTS_AT_ONCE)
+
+        async def tell(agent: str) -> None:
+            async with limit:
+                try:
+                    await self._gate.control(verb, agent, {})
+                except Refusal as refusal:
+                    if refusal.problem.reason not in PASSING:
+                        raise
+
+        async with anyio.create_task_group() as group:
+            for agent in agents:
+                group.start_soon(tell, agent)

@@ -1,0 +1,170 @@
+"""A fleet's agents: which are too many, which are missing, which differ from the template.
+
+The fleet's spec and the names of its agents decide; how many are done at once is bounded, and each
+call says whether more is left. A piece is one unit: declared agents, their rows and start messages
+together. An agent of another that has a name of the fleet's is left alone: the fleet is not ready
+then, and its condition tells. Nothing here keeps any state.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from controlplane.operations.observing import many, rows
+from controlplane.operations.planning import Action, Write
+from controlplane.operations.recording import put_resource
+from controlplane.operations.snapshot import of_fleet, read_known, read_owners
+from controlplane.operations.starting import reach_generation, start_agents
+from controlplane.operations.world import Key, Known, Spec
+from controlplane.store.unit import Unit
+from schemas.base import canonical, short_id
+
+AT_ONCE = 200
+NAMES = text("SELECT name FROM resource WHERE owner = :uid AND deleted_at IS NULL")
+DIFFERENT = text(
+    "SELECT name FROM resource WHERE owner = :uid AND deleted_at IS NULL AND (spec <> :spec OR labels <> :labels)"
+    " LIMIT :many"
+)
+LEFT_UNDER = many(
+    "SELECT a.uid FROM agent a LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL"
+    " WHERE a.namespace = :namespace AND a.name IN :names AND r.uid IS NULL",
+    "names",
+)
+LEFT_BEHIND = text(
+    "SELECT a.uid FROM agent a JOIN resource r ON r.uid = a.uid"
+    " WHERE r.owner = :uid AND r.deleted_at IS NOT NULL LIMIT :many"
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A bounded piece of work on one fleet; `gone` are running sides whose resource is deleted already."""
+
+    fleet: str
+    namespace: str
+    name: str
+    create: tuple[Write, ...] = ()
+    update: tuple[Write, ...] = ()
+    delete: tuple[Write, ...] = ()
+    gone: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    more: bool = False
+
+    @property
+    def writes(self) -> tuple[Write, ...]:
+        return self.create + self.update + self.delete
+
+    @property
+    def settled(self) -> bool:
+        return not (self.writes or self.gone or self.blocked or self.more)
+
+
+def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
+    """The next piece for a fleet of this uid; a deleted fleet has no replicas."""
+    owned = {row["name"] for row in rows(session, NAMES, uid=uid)}
+    wanted = [f"{fleet.name}-{index}" for index in range(replicas)]
+    extra = sorted(owned - set(wanted))
+    missing = [name for name in wanted if name not in owned]
+    different = _different(session, uid, fleet) if replicas else []
+    deletes, rest = extra[:AT_ONCE], AT_ONCE - len(extra[:AT_ONCE])
+    updates = [name for name in different if name not in set(extra)][:rest]
+    creates = missing[: rest - len(updates)]
+    gone = tuple(row["uid"] for row in rows(session, LEFT_BEHIND, uid=uid, many=AT_ONCE))
+    names: list[Key] = [("Agent", fleet.namespace, name) for name in (*deletes, *updates, *creates)]
+    known = read_known(session, names)
+    at = {key[2]: known.get(key) or Known(*key) for key in names}
+    gone += _left_under(session, fleet.namespace, [name for name in creates if at[name].revision])
+    orphans, blocked = _in_the_way(session, [at[name] for name in creates])
+    taken = set(orphans) | set(blocked)
+    return Piece(
+        uid,
+        fleet.namespace,
+        fleet.name,
+        create=tuple(_create(at[name], fleet) for name in creates if name not in taken),
+        update=tuple(_update(at[name], fleet) for name in updates),
+        delete=tuple(_delete(at[name]) for name in (*deletes, *orphans)),
+        gone=gone,
+        blocked=blocked,
+        more=len(extra) + len(different) + len(missing) > AT_ONCE or len(gone) == AT_ONCE,
+    )
+
+
+def _different(session: Session, uid: str, fleet: Known) -> list[str]:
+    """Agents whose spec or labels are not the template's; stored text is canonical, so equal ones are equal text."""
+    template = fleet.spec["template"]
+    spec, labels = canonical(template["spec"]).decode(), canonical(template["labels"]).decode()
+    return [row["name"] for row in rows(session, DIFFERENT, uid=uid, spec=spec, labels=labels, many=AT_ONCE + 1)]
+
+
+def _in_the_way(session: Session, names: Sequence[Known]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Live agents under names that are to be created: left by a fleet that is gone, or of another."""
+    live = [it for it in names if it.live]
+    owners = read_owners(session, {it.owner for it in live if it.owner})
+    orphans = tuple(it.name for it in live if of_fleet(it.owner) and it.owner not in owners)
+    return orphans, tuple(it.name for it in live if it.name not in orphans)
+
+
+def _left_under(session: Session, namespace: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Running sides under these names whose resource is gone."""
+    return tuple(row["uid"] for row in rows(session, LEFT_UNDER, namespace=namespace, names=names)) if names else ()
+
+
+def _create(known: Known, fleet: Known) -> Write:
+    template = fleet.spec["template"]
+    return _write("create", known, known.generation + 1, template)
+
+
+def _update(known: Known, fleet: Known) -> Write:
+    template = fleet.spec["template"]
+    moves = canonical(known.spec) != canonical(template["spec"])
+    return _write("update", known, known.generation + moves, template)
+
+
+def _delete(known: Known) -> Write:
+    return _write("delete", known, known.generation, {"labels": {}, "spec": {}})
+
+
+def _write(action: Action, known: Known, generation: int, template: Spec) -> Write:
+    return Write(
+        action=action,
+        kind="Agent",
+        namespace=known.namespace,
+        name=known.name,
+        uid=known.uid,
+        base_generation=known.generation,
+        base_revision=known.revision,
+        generation=generation,
+        labels=template["labels"],
+        spec=template["spec"],
+        before_labels=known.labels if known.live else {},
+        before_spec=known.spec if known.live else None,
+    )
+
+
+def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str], list[str]]:
+    """The unit of a piece, and which agents to wake and to reload once it is written."""
+    unit = Unit()
+    born: list[tuple[str, Known]] = []
+    moved: list[tuple[str, Known]] = []
+    for write in piece.writes:
+        uid = write.uid or short_id("agent", piece.fleet, write.name, write.generation)
+        put_resource(unit, write, uid, piece.fleet, now)
+        after = Known("Agent", write.namespace, write.name, uid, write.generation, spec=write.spec)
+        if write.action == "create":
+            born.append((uid, after))
+        elif write.action == "update" and write.generation != write.base_generation:
+            moved.append((uid, after))
+    start_agents(unit, born, now)
+    reach_generation(unit, moved, now)
+    if piece.writes:
+        unit.event(
+            "fleet.scaled",
+            kind="Fleet",
+            namespace=piece.namespace,
+            name=piece.name,
+            now=now,
+            data={"created": len(piece.create), "updated": len(piece.update), "deleted": len(piece.delete)},
+        )
+    return unit, [uid for uid, _ in born], [uid for uid, _ in moved]

@@ -1,0 +1,192 @@
+"""Resources as they are answered: what is declared, with what is observed beside it.
+
+Get and list give the same view of the same resource. Lists come in the order of namespace and name,
+by key, not by offset, so that pages stay right while others write; labels select in the database.
+A principal of some namespaces lists those. A secret answers which keys are set, and nothing else.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, and_, tuple_
+from sqlmodel import Session, col, select
+
+from controlplane.operations import observing
+from controlplane.operations.conditions import Seen, moment, of_agent, ready_once
+from controlplane.operations.living import paging
+from controlplane.operations.living.lookup import absent
+from controlplane.operations.snapshot import known_of, read_known, read_owners
+from controlplane.operations.world import Known
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.store.store import Store
+from controlplane.store.tables import LabelRow, ResourceRow
+from schemas.agent import Agent, AgentSpec, AgentStatus
+from schemas.calls import ListInput, ListOutput, Named
+from schemas.channel import Channel, ChannelSpec, ChannelStatus
+from schemas.fleet import Fleet, FleetSpec, FleetStatus
+from schemas.principal import Principal
+from schemas.resource import Condition, Kind, Metadata, Ref
+from schemas.secret import Kept, Secret, SecretSpec, SecretStatus
+
+Owners = Mapping[str, Ref]
+
+
+async def get(store: Store, kind: Kind, given: Named) -> BaseModel:
+    """One resource; raises NOT_FOUND."""
+
+    def query(session: Session) -> BaseModel | None:
+        key = (kind, given.namespace, given.name)
+        known = read_known(session, [key]).get(key)
+        return view(session, kind, [known])[0] if known is not None and known.live else None
+
+    found = await store.read(query)
+    if found is None:
+        raise absent(kind, given.namespace, given.name, "/name")
+    return found
+
+
+def view_agent(store: Store) -> Callable[[str, str], Awaitable[Agent]]:
+    """A function that answers one agent by namespace and name."""
+
+    async def view_one(namespace: str, name: str) -> Agent:
+        found = await get(store, "Agent", Named(namespace=namespace, name=name))
+        return Agent.model_validate(found)
+
+    return view_one
+
+
+async def list_page(store: Store, kind: Kind, given: ListInput, principal: Principal) -> ListOutput[Any]:
+    """A page of a kind, of what the principal may see."""
+    after = paging.decode(given.page, (str, str)) if given.page is not None else None
+
+    output: Any = OPERATIONS[f"{kind.lower()}s.list"].output
+
+    def query(session: Session) -> ListOutput[Any]:
+        found = _page(session, store.dialect, kind, given, principal, after)
+        shown = found[: given.limit]
+        more = len(found) > given.limit
+        mark = paging.encode([shown[-1].namespace, shown[-1].name]) if more else None
+        page: ListOutput[Any] = output.model_construct(items=view(session, kind, shown), next_page=mark)
+        return page
+
+    return await store.read(query)
+
+
+def _page(
+    session: Session, dialect: str, kind: Kind, given: ListInput, principal: Principal, after: list[Any] | None
+) -> list[Known]:
+    def ordered(column: Any) -> Any:  # by bytes on both databases
+        return col(column).collate("C") if dialect == "postgresql" else col(column)
+
+    namespace, name = ordered(ResourceRow.namespace), ordered(ResourceRow.name)
+    query = select(ResourceRow).where(ResourceRow.kind == kind, col(ResourceRow.deleted_at).is_(None))
+    if given.namespace is not None:
+        query = query.where(ResourceRow.namespace == given.namespace)
+    elif "*" not in principal.namespaces:
+        query = query.where(col(ResourceRow.namespace).in_(principal.namespaces))
+    if after is not None:
+        query = query.where(tuple_(namespace, name) > tuple_(*after))
+    for key, value in (given.labels or {}).items():
+        query = query.where(_labelled(key, value))
+    return [known_of(row) for row in session.exec(query.order_by(namespace, name).limit(given.limit + 1))]
+
+
+def _labelled(key: str, value: str) -> ColumnElement[bool]:
+    same = and_(
+        col(LabelRow.kind) == col(ResourceRow.kind),
+        col(LabelRow.namespace) == col(ResourceRow.namespace),
+        col(LabelRow.name) == col(ResourceRow.name),
+        col(LabelRow.key) == key,
+        col(LabelRow.value) == value,
+    )
+    return select(LabelRow.name).where(same).exists()
+
+
+def view(session: Session, kind: Kind, found: Sequence[Known]) -> list[BaseModel]:
+    """The answered form of live resources of one kind."""
+    owners = read_owners(session, {it.owner for it in found if it.owner})
+    return _VIEWS[kind](session, found, owners)
+
+
+def _about(known: Known, owners: Owners) -> Metadata:
+    return Metadata(
+        namespace=known.namespace,
+        name=known.name,
+        labels=dict(known.labels),
+        revision=known.revision,
+        generation=known.generation,
+        uid=known.uid or "",
+        created_at=moment(known.created_at),
+        owner=owners.get(known.owner or ""),
+    )
+
+
+def _agents(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    seen = observing.seen_agents(session, found)
+    return [
+        Agent(metadata=_about(it, owners), spec=AgentSpec.model_validate(it.spec), status=_agent(seen[it.uid or ""]))
+        for it in found
+    ]
+
+
+def _agent(seen: Seen) -> AgentStatus:
+    return AgentStatus(
+        conditions=of_agent(seen), epoch=seen.epoch, host=seen.owner, turns=seen.version, inbox=seen.inbox
+    )
+
+
+def _fleets(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    return [_fleet(session, it, owners) for it in found]
+
+
+def _fleet(session: Session, known: Known, owners: Owners) -> Fleet:
+    replicas, ready = observing.replicas(session, known.uid or "")
+    wanted = known.spec["replicas"]
+    whole = replicas == wanted == ready
+    condition = Condition(
+        type="Ready",
+        status="true" if whole else "false",
+        reason="AllReady" if whole else "NotAllReady",
+        message="" if whole else f"{ready} of {wanted} agents are ready, {replicas} exist",
+        observed_generation=known.generation,
+    )
+    return Fleet(
+        metadata=_about(known, owners),
+        spec=FleetSpec.model_validate(known.spec),
+        status=FleetStatus(conditions=[condition], replicas=replicas, ready_replicas=ready),
+    )
+
+
+def _channels(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    uids = [it.uid for it in found if it.uid] or [""]
+    positions = {it["uid"]: it["next_position"] for it in observing.rows(session, observing.CHANNELS, uids=uids)}
+    readers: dict[str, list[str]] = {}
+    for row in observing.rows(session, observing.SUBSCRIBERS, uids=uids):
+        readers.setdefault(row["channel"], []).append(f"{row['namespace']}/{row['name']}")
+    return [_channel(session, it, owners, positions.get(it.uid or ""), readers.get(it.uid or "", [])) for it in found]
+
+
+def _channel(session: Session, known: Known, owners: Owners, position: int | None, readers: list[str]) -> Channel:
+    first = observing.rows(session, observing.FIRST, uid=known.uid)[0]["first"] if position is not None else None
+    status = ChannelStatus(
+        conditions=[ready_once(known.generation, known.created_at, set_up=position is not None)],
+        next_position=position or 1,
+        messages=(position or 1) - first if first is not None else 0,
+        subscribers=readers,
+    )
+    return Channel(metadata=_about(known, owners), spec=ChannelSpec.model_validate(known.spec), status=status)
+
+
+def _secrets(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    return [
+        Secret(
+            metadata=_about(it, owners),
+            spec=SecretSpec(values=dict.fromkeys(it.spec["values"], Kept())),
+            status=SecretStatus(conditions=[ready_once(it.generation, it.created_at)]),
+        )
+        for it in found
+    ]
+
+
+_VIEWS = {"Agent": _agents, "Fleet": _fleets, "Channel": _channels, "Secret": _secrets}

@@ -1,0 +1,1 @@
+"""Laws of the design, as properties on the real store."""

@@ -1,0 +1,1 @@
+"""The operations pipeline, on both databases."""

@@ -1,0 +1,196 @@
+"""Propose, commit, reconcile, verify, revert: the story of each kind, on both databases."""
+
+import pytest
+
+from schemas.principal import Principal
+from schemas.problem import Refusal
+from tests.operations.plane import Plane, agent, channel, fleet, secret
+
+pytestmark = pytest.mark.anyio
+
+
+async def reason(plane: Plane, operation: str, principal: Principal | None = None, **raw: object) -> str:
+    with pytest.raises(Refusal) as refusal:
+        await (plane.call(operation, principal, **raw) if principal else plane.call(operation, **raw))
+    return refusal.value.problem.reason
+
+
+async def test_a_channel_is_made_changed_and_taken_back(plane: Plane) -> None:
+    """A channel goes through its whole life, each change verified."""
+    made = await plane.apply(channel("reports"))
+    assert made["outcome"] == "verified"
+    assert made["steps"] == [{"index": 0, "done": True}]
+    found = await plane.call("channels.get", name="reports")
+    assert found["status"]["conditions"][0]["status"] == "true"
+    assert (found["metadata"]["generation"], found["metadata"]["revision"]) == (1, 1)
+    changed = await plane.apply(channel("reports", retention_s=60))
+    assert changed["outcome"] == "verified"
+    assert (await plane.rows("SELECT retention_s FROM channel"))[0]["retention_s"] == 60
+    plan = await plane.call("changes.revert", change_id=changed["change_id"])
+    assert plan["steps"][0]["changes"] == [{"path": "/spec/retention_s", "before": 60, "after": 604800}]
+    back = await plane.commit(plan)
+    await plane.settle()
+    assert (await plane.call("changes.get", change_id=changed["change_id"]))["reverted_by"] == back["change_id"]
+    assert (await plane.call("changes.get", change_id=back["change_id"]))["reverts"] == changed["change_id"]
+    assert (await plane.call("channels.get", name="reports"))["spec"]["retention_s"] == 604800
+    assert (await plane.delete("Channel", "reports"))["outcome"] == "verified"
+    assert await plane.rows("SELECT * FROM channel") == []
+    assert await reason(plane, "channels.get", name="reports") == "NOT_FOUND"
+
+
+async def test_an_agent_is_made_and_gets_a_new_generation(plane: Plane) -> None:
+    """An agent starts with a message, is Ready when its turn committed, and starts again with a new spec."""
+    plan = await plane.propose(agent("echo"))
+    assert plan["steps"][0]["action"] == "create"
+    assert plan["claims"][0]["measure"] == "condition.Ready"
+    assert plan["claims"][0]["verify_within_s"] == 30
+    committed = await plane.commit(plan)
+    await plane.settle(starts=False)
+    found = await plane.call("agents.get", name="echo")
+    assert {it["type"]: it["status"] for it in found["status"]["conditions"]} == {
+        "Ready": "unknown",
+        "Active": "false",
+        "Parked": "false",
+        "Stopped": "false",
+    }
+    assert found["status"]["inbox"] == 1
+    assert plane.gate.heard == [("wake", found["metadata"]["uid"])]
+    await plane.settle()
+    assert (await plane.call("changes.get", change_id=committed["change_id"]))["outcome"] == "verified"
+    second = await plane.apply(agent("echo", suspend_after_ms=5))
+    assert second["outcome"] == "verified"
+    assert plane.gate.heard[-1][0] == "reload"
+    again = await plane.call("agents.get", name="echo")
+    assert again["metadata"]["generation"] == 2
+    assert again["metadata"]["uid"] == found["metadata"]["uid"]
+    assert (await plane.delete("Agent", "echo"))["outcome"] == "verified"
+    assert await plane.rows("SELECT * FROM agent") == []
+    assert await plane.rows("SELECT * FROM inbox") == []
+    third = await plane.apply(agent("echo"))
+    assert third["outcome"] == "verified"
+    assert (await plane.call("agents.get", name="echo"))["metadata"]["generation"] == 3
+
+
+async def test_an_agent_that_does_not_start_misses_its_claim(plane: Plane) -> None:
+    """A first turn that fails makes Ready false with its reason, and the claim is missed at its deadline."""
+    committed = await plane.commit(await plane.propose(agent("broken")))
+    await plane.settle(starts=False)
+    await plane.finish_starts("failed", {"reason": "HANDLER_ERROR", "detail": "on purpose"})
+    await plane.settle()
+    ready = (await plane.call("agents.get", name="broken"))["status"]["conditions"][0]
+    assert (ready["status"], ready["reason"], ready["message"]) == ("false", "HANDLER_ERROR", "on purpose")
+    change = await plane.call("changes.get", change_id=committed["change_id"])
+    assert change["outcome"] == "open"
+    assert change["waits_on"][0]["reason"] == "CLAIM_OPEN"
+    plane.now += 31
+    await plane.settle()
+    change = await plane.call("changes.get", change_id=committed["change_id"])
+    assert (change["outcome"], change["done"]) == ("missed", True)
+    assert change["claims"][0]["observed"] == "false"
+
+
+async def test_on_miss_revert_takes_the_change_back_once(plane: Plane) -> None:
+    """A missed change that was committed with on_miss revert is taken back by a change of the plane's."""
+    committed = await plane.commit(await plane.propose(agent("broken")), on_miss="revert")
+    await plane.settle(starts=False)
+    await plane.finish_starts("failed", {"reason": "HANDLER_ERROR", "detail": "on purpose"})
+    plane.now += 31
+    await plane.settle()
+    change = await plane.call("changes.get", change_id=committed["change_id"])
+    assert change["outcome"] == "missed"
+    back = await plane.call("changes.get", change_id=change["reverted_by"])
+    assert (back["outcome"], back["principal"], back["on_miss"]) == ("verified", "steward", "keep")
+    assert await reason(plane, "agents.get", name="broken") == "NOT_FOUND"
+    assert len((await plane.call("changes.list"))["items"]) == 2
+
+
+async def test_a_fleet_is_made_scaled_changed_and_taken_away(plane: Plane) -> None:
+    """A fleet makes its agents, scales, rolls a new spec out, and takes everything with it."""
+    assert (await plane.apply(fleet("zoo", 4)))["outcome"] == "verified"
+    listed = (await plane.call("agents.list", labels={"part": "zoo"}))["items"]
+    assert [it["metadata"]["name"] for it in listed] == [f"zoo-{n}" for n in range(4)]
+    assert listed[0]["metadata"]["owner"] == {"kind": "Fleet", "namespace": "default", "name": "zoo"}
+    assert (await plane.call("fleets.get", name="zoo"))["status"]["ready_replicas"] == 4
+    smaller = await plane.apply(fleet("zoo", 1))
+    assert smaller["outcome"] == "verified"
+    assert len(await plane.rows("SELECT * FROM agent")) == 1
+    plan = await plane.call("changes.revert", change_id=smaller["change_id"])
+    await plane.commit(plan)
+    await plane.settle()
+    assert (await plane.call("fleets.get", name="zoo"))["status"]["ready_replicas"] == 4
+    rolled = await plane.apply(fleet("zoo", 4, suspend_after_ms=7))
+    assert rolled["outcome"] == "verified"
+    assert {it["spec"]["suspend_after_ms"] for it in (await plane.call("agents.list"))["items"]} == {7}
+    assert (await plane.delete("Fleet", "zoo"))["outcome"] == "verified"
+    assert await plane.rows("SELECT * FROM agent") == []
+    assert (await plane.call("agents.list"))["items"] == []
+
+
+async def test_a_secret_goes_in_and_never_comes_out(plane: Plane) -> None:
+    """No plan, event, record or answer holds a value; a kept value stays, and a revert brings the old one back."""
+    made = await plane.apply(secret("db", password="hunter-one", user="me-myself"))
+    assert made["outcome"] == "verified"
+    found = await plane.call("secrets.get", name="db")
+    assert found["spec"]["values"] == {"password": {"set": True}, "user": {"set": True}}
+    changed = await plane.apply(secret("db", password="hunter-two", user={"set": True}))
+    current = await plane.rows("SELECT spec FROM resource")
+    plan = await plane.call("changes.revert", change_id=changed["change_id"])
+    assert plan["steps"][0]["changes"] == [
+        {"path": "/spec/values/password", "before": {"set": True}, "after": {"set": True}}
+    ]
+    await plane.commit(plan)
+    await plane.settle()
+    assert await plane.rows("SELECT spec FROM resource") != current
+    same = await plane.propose(secret("db", password="hunter-one", user="me-myself"))
+    assert same["steps"] == []
+    assert await reason(plane, "resources.propose", manifests=[secret("db", other={"set": True})]) == (
+        "SECRET_VALUE_MISSING"
+    )
+    await plane.delete("Secret", "db")
+    dumped = await plane.dump()
+    assert "hunter" not in dumped
+    assert "myself" not in dumped
+
+
+async def test_watched_channels_are_subscribed_whichever_comes_first(plane: Plane) -> None:
+    """A watch becomes a subscription when both are there, goes with the watch, and keeps the channel from deletion."""
+    plan = await plane.propose(agent("late", watches=[{"channel": "news"}]))
+    assert plan["waits_on"][0]["reason"] == "CHANNEL_ABSENT"
+    await plane.commit(plan)
+    await plane.settle()
+    assert await plane.rows("SELECT * FROM subscription") == []
+    await plane.apply(channel("news"))
+    assert len(await plane.rows("SELECT * FROM subscription")) == 1
+    await plane.apply(agent("early", watches=[{"channel": "news", "start": "beginning"}]))
+    assert (await plane.call("channels.get", name="news"))["status"]["subscribers"] == ["default/early", "default/late"]
+    assert await reason(plane, "channels.delete", name="news") == "IN_USE"
+    await plane.apply(agent("early"), agent("late"))
+    assert await plane.rows("SELECT * FROM subscription") == []
+    await plane.delete("Channel", "news")
+
+
+async def test_what_belongs_to_a_fleet_is_changed_by_the_fleet(plane: Plane) -> None:
+    """Agents of a fleet, and names that it will take, are OWNED; a fleet does not take others' agents."""
+    await plane.apply(fleet("zoo", 2))
+    assert await reason(plane, "agents.delete", name="zoo-0") == "OWNED"
+    assert await reason(plane, "agents.propose", manifest=agent("zoo-1")) == "OWNED"
+    await plane.apply(agent("zoo-2"), agent("pen-0"))
+    assert await reason(plane, "fleets.propose", manifest=fleet("zoo", 3)) == "OWNED"
+    assert await reason(plane, "fleets.propose", manifest=fleet("pen", 1)) == "OWNED"
+
+
+async def test_a_proposal_is_refused_where_it_can_not_be(plane: Plane) -> None:
+    """Bad code, absent code, duplicates, absent targets and too many agents are refused with their place."""
+    bad = agent("x")
+    bad["spec"]["code"]["files"]["echo.py"] = "class ("
+    absent = agent("x")
+    absent["spec"]["code"] = {"digest": "sha256:" + "0" * 64}
+    assert await reason(plane, "agents.propose", manifest=bad) == "INVALID_CODE"
+    assert await reason(plane, "agents.propose", manifest=absent) == "CODE_NOT_FOUND"
+    assert await reason(plane, "agents.propose", manifest=agent("x", entrypoint="echo:No")) == "INVALID_CODE"
+    assert await reason(plane, "resources.propose", manifests=[agent("x"), agent("x")]) == "DUPLICATE_MANIFEST"
+    assert await reason(plane, "agents.delete", name="nobody") == "NOT_FOUND"
+    assert await reason(plane, "fleets.propose", manifest=fleet("big", 2_000)) == "QUOTA"
+    assert await reason(plane, "fleets.propose", manifest=fleet("b" * 62, 2)) == "INVALID_NAME"
+    schema = channel("x", dataschema={"type": "no-such"})
+    assert await reason(plane, "channels.propose", manifest=schema) == "INVALID_VALUE"
