@@ -24,8 +24,8 @@ ADMIN = Principal("admin", "admin", ("*",))
 ELSEWHERE = Principal("guest", "viewer", ("elsewhere",))
 
 
-def call(operation: str, principal: Principal = ADMIN, **rest: Any) -> Call:
-    return Call(principal=principal, operation=operation, now=NOW, **rest)
+def call(operation: str, principal: Principal = ADMIN, now: float = NOW, **rest: Any) -> Call:
+    return Call(principal=principal, operation=operation, now=now, **rest)
 
 
 def operator(name: str, *namespaces: str, role: Role = "operator") -> Principal:
@@ -54,11 +54,14 @@ def _resource(kind: str, name: str, uid: str, spec: dict[str, Any]) -> dict[str,
     }
 
 
-async def agent(store: Store, name: str, watches: list[str] | None = None, **row: Any) -> str:
+async def agent(
+    store: Store, name: str, watches: list[str] | None = None, spec: dict[str, Any] | None = None, **row: Any
+) -> str:
     """A declared agent with its running side; answers its uid."""
     uid = f"agt_{name}"
     running = {"generation": 1, "epoch": 0, "version": 0, "stopped": 0, "changed_at": NOW, **row}
-    spec = {"watches": [{"channel": channel, "start": "now"} for channel in watches or []]}
+    watched = [{"channel": channel, "start": "now"} for channel in watches or []]
+    spec = {"code": {"digest": "sha256:" + "0" * 64}, "entrypoint": "a:A", "watches": watched, **(spec or {})}
     await _write(
         store,
         (ResourceRow, _resource("Agent", name, uid, spec)),

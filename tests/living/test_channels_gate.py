@@ -1,0 +1,123 @@
+"""Channels through a real gate: what is published is read, and comes to who joined."""
+
+from typing import Any
+
+import pytest
+
+from schemas.calls import AskInput, ChannelReadInput, JoinInput, LeaveInput, PublishInput
+from schemas.problem import Refusal
+from tests.living import world
+from tests.living.conftest import Living
+
+pytestmark = pytest.mark.anyio
+
+
+async def publish(living: Living, data: Any, **about: Any) -> Any:
+    return await living.call("channels.publish", PublishInput(name="log", data=data), **about)
+
+
+async def got(living: Living) -> Any:
+    return (await living.call("agents.ask", AskInput(name="keeper", data="what?"))).reply
+
+
+async def test_what_is_published_is_read_in_order(living: Living) -> None:
+    """Positions count up, the position answered is a cursor, and a key travels with the envelope."""
+    await world.channel(living.store, "log")
+    published = [await publish(living, n) for n in range(3)]
+    assert [one.position for one in published] == ["1", "2", "3"]
+    keyed = await living.call("channels.publish", PublishInput(name="log", data="k", key="disk"))
+    read = await living.call("channels.read", ChannelReadInput(name="log", after=published[0].position))
+    assert [(e["data"], e["position"], e["id"]) for e in read.envelopes] == [
+        (1, "2", published[1].message_id),
+        (2, "3", published[2].message_id),
+        ("k", "4", keyed.message_id),
+    ]
+    assert read.envelopes[-1]["partitionkey"] == "disk"
+    assert {e["subject"] for e in read.envelopes} == {"default/log"}
+
+
+async def test_one_request_id_is_one_envelope(living: Living) -> None:
+    """Publishing again under the same id answers the same position."""
+    await world.channel(living.store, "log")
+    answers = [await publish(living, "once", request_id="r1") for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert len((await living.call("channels.read", ChannelReadInput(name="log"))).envelopes) == 1
+
+
+async def test_data_against_the_channels_schema_is_refused(living: Living) -> None:
+    """SCHEMA_MISMATCH below /data, in a dry run too; nothing is stored."""
+    await world.channel(living.store, "log", dataschema={"type": "object", "required": ["n"]})
+    for about in ({}, {"dry_run": True}):
+        with pytest.raises(Refusal) as refused:
+            await publish(living, {"m": 1}, **about)
+        assert refused.value.problem.reason == "SCHEMA_MISMATCH"
+    await publish(living, {"n": 1}, dry_run=True)
+    assert (await living.call("channels.read", ChannelReadInput(name="log"))).envelopes == []
+
+
+@pytest.mark.parametrize(("start", "expected"), [("now", [2]), ("beginning", [0, 1, 2])])
+async def test_a_member_gets_what_is_published_from_where_it_joined(
+    living: Living, start: Any, expected: list[int]
+) -> None:
+    """From now on, or from the beginning; once each, in order."""
+    await world.channel(living.store, "log")
+    await living.agent("keeper", "Keeper")
+    for n in range(2):
+        await publish(living, n)
+    joined = await living.call("channels.join", JoinInput(name="log", agent="keeper", start=start))
+    assert joined.member
+    await publish(living, 2)
+
+    async def arrived() -> bool:
+        return bool((await got(living))[-1:] == [2])
+
+    await living.until(arrived)
+    assert await got(living) == expected
+
+
+async def test_joining_from_the_beginning_needs_no_later_publish(living: Living) -> None:
+    """What is there is brought at once."""
+    await world.channel(living.store, "log")
+    await living.agent("keeper", "Keeper")
+    await publish(living, 0)
+    await living.call("channels.join", JoinInput(name="log", agent="keeper", start="beginning"))
+
+    async def arrived() -> bool:
+        return bool(await got(living) == [0])
+
+    await living.until(arrived, limit_s=1.5)  # before the sweep would find it
+
+
+async def test_who_left_gets_nothing_more(living: Living) -> None:
+    """What is published after leaving does not come; what came before stays."""
+    await world.channel(living.store, "log")
+    await living.agent("keeper", "Keeper")
+    await living.call("channels.join", JoinInput(name="log", agent="keeper"))
+    await publish(living, 0)
+
+    async def arrived() -> bool:
+        return bool(await got(living) == [0])
+
+    await living.until(arrived)
+    await living.call("channels.leave", LeaveInput(name="log", agent="keeper"))
+    await publish(living, 1)
+    assert await got(living) == [0]
+
+
+async def test_a_waiting_reader_hears_a_publish(living: Living) -> None:
+    """The gate's word after the commit rings the bell that readers wait for."""
+    import asyncio
+
+    await world.channel(living.store, "log")
+    reading = asyncio.ensure_future(living.call("channels.read", ChannelReadInput(name="log", wait_s=20)))
+    await asyncio.sleep(0.05)
+    await publish(living, "now")
+    read = await asyncio.wait_for(reading, 0.9)  # less than it takes to look again unasked
+    assert [e["data"] for e in read.envelopes] == ["now"]
+
+
+async def test_publishing_to_nowhere_is_not_found(living: Living) -> None:
+    """With the list of channels as the next step."""
+    with pytest.raises(Refusal) as refused:
+        await publish(living, 1)
+    assert (refused.value.problem.reason, refused.value.problem.next[0].operation) == ("NOT_FOUND", "channels.list")
