@@ -44,6 +44,10 @@ class GateClient:
     def connected(self) -> bool:
         return self._up.is_set()
 
+    async def up(self) -> None:
+        """Wait until the gate is there, for as long as it takes."""
+        await self._up.wait()
+
     def connect(self) -> None:
         """Keep a connection, from now on."""
         self._keeping = asyncio.get_running_loop().create_task(self._keep())

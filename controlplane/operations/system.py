@@ -89,8 +89,8 @@ def in_words(counts: Counts, facts: Facts) -> str:
     return " ".join(parts)
 
 
-def handlers(store: Store, facts: Callable[[], Facts]) -> Mapping[str, Handler]:
-    """`system.status` and `system.brief`."""
+def handlers(store: Store, facts: Callable[[], Facts], seal: Callable[[int], str]) -> Mapping[str, Handler]:
+    """`system.status` and `system.brief`; `seal` makes the cursor of a position in the feedback log."""
 
     async def status(call: Call, _: Any) -> SystemStatus:
         counts, known = await store.read(lambda session: count(session, call.principal)), facts()
@@ -118,7 +118,7 @@ def handlers(store: Store, facts: Callable[[], Facts]) -> Mapping[str, Handler]:
             agents=counts.agents,
             open_changes=counts.open_changes,
             dead_letters=counts.dead_letters,
-            cursor=str(counts.cursor),
+            cursor=seal(counts.cursor),
             as_of=datetime.fromtimestamp(call.now, UTC),
         )
 

@@ -89,14 +89,18 @@ class Child:
         self._known = known(self.name, self._popen.pid, self._mark)
         self._record.put(self._known)
 
-    def stop(self, grace_s: float) -> None:
-        """End it for good."""
+    def end(self, grace_s: float) -> None:
+        """End the process; the next `ensure` starts another."""
         with self._lock:
-            self._ended = True
             if self._known is not None:
                 end([self._known], grace_s)
             if self._popen is not None:
                 self._popen.wait(timeout=5)
+
+    def stop(self, grace_s: float) -> None:
+        """End it for good."""
+        self._ended = True
+        self.end(grace_s)
 
 
 def _delay_s(failures: int) -> float:

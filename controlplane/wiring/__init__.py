@@ -1,0 +1,86 @@
+"""The composition root: the only file that knows everybody. One function per process.
+
+`up` is the plane (and the supervisor of the others), `gate` the gate, `placer` the driver of Ray.
+Run as `python -m controlplane.wiring gate|placer`, with settings from the environment that the
+plane hands down.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from controlplane.settings import Settings
+from controlplane.supervision import folder
+from controlplane.supervision.logs import log_to
+
+CHILD_SETTINGS = "STEWARD_CHILD_SETTINGS"
+
+
+def child_env(settings: Settings) -> Mapping[str, str]:
+    """The environment of a child: ours, less what slows Python, plus all settings as one value."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    absolute = settings.model_copy(update={"data": settings.folder})
+    return env | {CHILD_SETTINGS: absolute.model_dump_json(), "STEWARD_DATA": str(settings.folder)}
+
+
+def handed_down() -> Settings:
+    """The settings that the plane handed down."""
+    return Settings.model_validate_json(os.environ[CHILD_SETTINGS])
+
+
+def database_url(settings: Settings) -> str:
+    from controlplane.store.store import open_url
+
+    return open_url(settings.database_url, settings.sqlite_path)
+
+
+def up(settings: Settings, *, demo: bool = False) -> int:
+    """Run the plane in the foreground until SIGTERM or Ctrl-C. Answers the exit code; raises Refusal."""
+    from controlplane.wiring.plane import run
+
+    return run(settings, demo=demo)
+
+
+def gate(settings: Settings) -> None:
+    """Run the gate until SIGTERM."""
+    import uvloop
+
+    from controlplane.effects.gate import Gate
+    from controlplane.effects.node import Bounds
+    from controlplane.protocols.machine import MachineEffector
+
+    log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
+    effector = MachineEffector()
+    serving = Gate(
+        url=database_url(settings),
+        socket=settings.gate_socket,
+        key=folder.gate_key(settings.folder),
+        effectors={effector.name: effector},
+        bounds=Bounds(
+            hosts_warm=settings.hosts_warm,
+            hosts_max=settings.hosts_max,
+            host_idle_s=settings.host_idle_s,
+            host_window=settings.host_window,
+            lease_s=settings.lease_s,
+            state_bytes_max=settings.state_bytes_max,
+            inbox_messages_max=settings.inbox_messages_max,
+            turn_attempts_max=settings.turn_attempts_max,
+            node=os.uname().nodename,
+        ),
+    )
+    uvloop.run(serving.serve())
+
+
+def placer(settings: Settings) -> None:
+    """Run the placer until SIGTERM."""
+    from ray_runtime.placement import run_placer
+
+    log_to(settings.folder / "logs" / "placer.log", settings.log_bytes_max)
+    cluster = folder.read_json(settings.folder / "ray.json") or {}
+    run_placer(
+        gate_socket=settings.gate_socket,
+        ray_address=cluster["address"],
+        ray_namespace=f"steward-{folder.installation(settings.folder)}",
+        token_path=Path(cluster["token_path"]) if cluster.get("token_path") else None,
+        node=os.uname().nodename,
+    )

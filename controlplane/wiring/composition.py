@@ -1,0 +1,166 @@
+"""The plane's parts, put together: store, gate, guard, operations, feedback, surfaces.
+
+Nothing is decided here. Each room gets what it needs as arguments, and handlers are bound to the
+catalogue's names; a name without a handler, or a handler without a name, ends the start.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controlplane import VERSION
+from controlplane.api.app import Surfaces
+from controlplane.effects.client import GateClient
+from controlplane.feedback import log as feedback_log
+from controlplane.feedback.cursors import Cursors
+from controlplane.feedback.doorbell import LocalDoorbell
+from controlplane.guard import tokens
+from controlplane.guard.vault import Vault
+from controlplane.operations import discovery, handling, system, views
+from controlplane.operations.commitment import Commitment
+from controlplane.operations.living import agents, channels, code, hosts, inspection, turns
+from controlplane.operations.pipeline import Dispatcher
+from controlplane.operations.proposing import Proposer
+from controlplane.operations.reconciliation import Reconciler
+from controlplane.operations.revert import Reverting
+from controlplane.operations.verification import Verifier
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.settings import Settings
+from controlplane.store.retention import Retention
+from controlplane.store.store import Store
+from controlplane.store.unit import Unit
+from controlplane.supervision import folder
+from controlplane.wiring import database_url
+from controlplane.wiring.children import Children
+from schemas.ports import Handler
+from schemas.principal import Principal
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@dataclass
+class Plane:
+    """The parts that have a life of their own."""
+
+    settings: Settings
+    store: Store
+    gate: GateClient
+    bell: LocalDoorbell
+    work_bell: LocalDoorbell
+    reconciler: Reconciler
+    verifier: Verifier
+    retention: Retention
+    surfaces: Surfaces
+    ready: asyncio.Event
+
+    async def become_ready(self) -> None:
+        """Once the gate answers: the admin's token, and then messages are accepted."""
+        self.gate.connect()
+        await self.gate.up()
+        path = self.settings.folder / "admin.token"
+        held = path.read_text().strip() if path.exists() else None
+        token = await tokens.ensure_admin(self.store, held, time.time())
+        if token != held:
+            folder.write_private(path, token)
+        await self.store.write(_started(time.time()))
+        self.ready.set()
+
+    def stopping(self) -> None:
+        """Whoever waits is told, so that nobody holds up the end."""
+        self.bell.close()
+        self.work_bell.close()
+
+    async def close(self) -> None:
+        await self.gate.close()
+        await self.store.close()
+
+
+def compose(settings: Settings, children: Children) -> Plane:
+    """All parts, bound."""
+    bell, work_bell, ready = LocalDoorbell(), LocalDoorbell(), asyncio.Event()
+
+    def moved() -> None:
+        bell.ring()
+        work_bell.ring()
+
+    gate = GateClient(settings.gate_socket, folder.gate_key(settings.folder), moved)
+    store = Store(database_url(settings), gate)
+    vault = Vault.at(settings.folder / "secret.key")
+    cursors = Cursors((settings.folder / "secret.key").read_bytes())
+    proposer = Proposer(store, vault, settings.plan_ttl_s, settings.agents_max)
+    reverting = Reverting(proposer)
+    commitment = Commitment(proposer, reverting)
+    bound: dict[str, Handler] = {}
+    dispatcher = Dispatcher(bound, store, time.time)
+    bound |= discovery.handlers(dispatcher.call)
+    bound |= feedback_log.handlers(store, bell, cursors)
+    bound |= handling.handlers(proposer, reverting, commitment, bell)
+    bound |= tokens.handlers(store)
+    bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
+    for living in (inspection.handlers(store, gate), channels.handlers(store, gate, bell)):
+        bound |= living
+    for reading in (code, hosts, turns):
+        bound |= reading.handlers(store)
+    bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready), cursors.seal)
+    _require_all(bound)
+    return Plane(
+        settings=settings,
+        store=store,
+        gate=gate,
+        bell=bell,
+        work_bell=work_bell,
+        reconciler=Reconciler(store, gate, time.time, settings.event_retention_s),
+        verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time),
+        retention=Retention(
+            store, turn_retention_s=settings.turn_retention_s, event_retention_s=settings.event_retention_s
+        ),
+        surfaces=_surfaces(settings, dispatcher, store, gate, ready),
+        ready=ready,
+    )
+
+
+def _surfaces(
+    settings: Settings, dispatcher: Dispatcher, store: Store, gate: GateClient, ready: asyncio.Event
+) -> Surfaces:
+    async def authenticate(token: str) -> Principal:
+        return await tokens.authenticate(store, token, time.time())
+
+    async def is_ready() -> bool:
+        return ready.is_set() and gate.connected
+
+    return Surfaces(
+        call=dispatcher.call,
+        authenticate=authenticate,
+        ready=is_ready,
+        version=VERSION,
+        body_bytes_max=settings.body_bytes_max,
+        loopback=settings.host.startswith(LOOPBACK),
+    )
+
+
+def _facts(settings: Settings, children: Children, gate: GateClient, ready: asyncio.Event) -> system.Facts:
+    problems = []
+    if not gate.connected:
+        problems.append("The gate is away and is being started again.")
+    if children.ray_state != "up":
+        problems.append(f"Ray is {children.ray_state}; agents wait for hosts.")
+    return system.Facts(
+        installation=folder.installation(settings.folder),
+        version=VERSION,
+        ready=ready.is_set() and gate.connected,
+        gate="up" if gate.connected else "away",
+        ray=children.ray_state,
+        ray_dashboard=children.dashboard,
+        processes=children.views(),
+        problems=problems,
+    )
+
+
+def _require_all(bound: Mapping[str, Handler]) -> None:
+    if missing := sorted(set(OPERATIONS) ^ set(bound)):
+        raise RuntimeError(f"operations without a handler, or handlers without an operation: {missing}")
+
+
+def _started(now: float) -> Unit:
+    return Unit().event("plane.started", kind="Plane", namespace="", name="plane", now=now, data={"version": VERSION})
