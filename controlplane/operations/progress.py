@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session
 
-from controlplane.operations.observing import rows
+from controlplane.operations.observing import many, rows
 from controlplane.operations.scaling import Piece, piece_of
 from controlplane.operations.snapshot import known_of, read_known
 from controlplane.operations.world import Key, Known
@@ -29,6 +29,7 @@ OPEN = text(
 )
 AGENT_AT = text("SELECT uid, generation FROM agent WHERE namespace = :namespace AND name = :name")
 CHANNEL_AT = text("SELECT uid, retention_s FROM channel WHERE namespace = :namespace AND name = :name")
+CHANNELS_NAMED = many("SELECT uid FROM channel WHERE namespace = :namespace AND name IN :names", "names")
 AGENTS_BEHIND = text(
     "SELECT r.name, r.namespace FROM resource r LEFT JOIN agent a ON a.uid = r.uid"
     " WHERE r.kind = 'Agent' AND r.deleted_at IS NULL AND (a.uid IS NULL OR a.generation < r.generation) LIMIT :many"
@@ -74,9 +75,9 @@ class OpenSteps:
     writes: Sequence[dict[str, Any]]
 
 
-def open_changes(session: Session, after: tuple[float, str], many: int) -> list[OpenSteps]:
+def open_changes(session: Session, after: tuple[float, str], most: int) -> list[OpenSteps]:
     """Open changes in the order of their commit, after one of them."""
-    found = rows(session, OPEN, after=after[0], last=after[1], many=many)
+    found = rows(session, OPEN, after=after[0], last=after[1], many=most)
     return [
         OpenSteps(it["change_id"], it["committed_at"], orjson.loads(it["steps"]), it["steps"], orjson.loads(it["undo"]))
         for it in found
@@ -138,6 +139,12 @@ def watching(session: Session, channel: Known) -> list[tuple[str, dict[str, Any]
     found = rows(session, query, namespace=channel.namespace, text=f'%"channel":"{channel.name}"%')
     known = [known_of(ResourceRow(**row)) for row in found]
     return [(it.uid or "", it.spec) for it in known]
+
+
+def watched(session: Session, agent: Known) -> list[str]:
+    """The uids of channels that the agent's spec watches from the beginning."""
+    names = [it["channel"] for it in agent.spec["watches"] if it["start"] == "beginning"]
+    return [it["uid"] for it in rows(session, CHANNELS_NAMED, namespace=agent.namespace, names=names)]
 
 
 def behind(session: Session) -> list[tuple[Key, str | None]]:

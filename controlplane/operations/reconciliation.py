@@ -7,7 +7,7 @@ that ends anywhere between is finished by the next. The work of a tick is bounde
 when to look again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import anyio
 import orjson
@@ -23,7 +23,8 @@ from controlplane.operations.starting import (
     start_agents,
     take_down_channel,
 )
-from controlplane.operations.world import Key
+from controlplane.operations.world import Key, Known
+from controlplane.store import statements
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
 from schemas.ports import Clock, GatePort
@@ -121,11 +122,11 @@ class Reconciler:
         """One piece of work; False when others wrote at the same time, or nothing can be done now."""
         now, unit = self._clock(), Unit()
         if work.verb == "start":
-            return await self._then(start_agents(unit, [(work.uid, work.known)], now), "wake", [work.uid])
+            return await self._begin(start_agents(unit, [(work.uid, work.known)], now), [work.uid], work.known)
         if work.verb == "reach":
-            return await self._then(reach_generation(unit, [(work.uid, work.known)], now), "reload", [work.uid])
+            return await self._begin(reach_generation(unit, [(work.uid, work.known)], now), [work.uid], work.known)
         if work.verb == "remove":
-            return await self._then(unit, "remove", [work.uid])
+            return await self._remove(work.known.namespace, [(work.uid, work.known.name)])
         if work.verb == "retain":
             return await self._store.write(unit.raw(RETAIN, [work.known.spec["retention_s"], work.uid], expect=1))
         if work.verb == "take_down":
@@ -139,20 +140,31 @@ class Reconciler:
         piece = work.piece
         if piece is None:
             return False
-        await self._hint("remove", piece.gone)
-        unit, born, moved = unit_of(piece, self._clock())
-        if not await self._store.write(unit):
+        await self._remove(piece.namespace, piece.gone)
+        unit, begun = unit_of(piece, self._clock())
+        if not await self._begin(unit, begun, Known("Agent", piece.namespace, piece.name, spec=piece.spec)):
             return False
-        await self._hint("wake", born)
-        await self._hint("reload", moved)
         return bool(piece.writes or piece.gone)
 
-    async def _then(self, unit: Unit, verb: str, agents: list[str]) -> bool:
-        """Write, then tell the gate; what the gate does not hear, its own sweep finds."""
+    async def _begin(self, unit: Unit, agents: list[str], known: Known) -> bool:
+        """Write start messages, then tell the gate; what the gate does not hear, its own sweep finds."""
         if not await self._store.write(unit):
             return False
-        await self._hint(verb, agents)
+        await self._hint("reload", agents)
+        if agents and any(it["start"] == "beginning" for it in known.spec["watches"]):
+            channels = await self._store.read(lambda session: progress.watched(session, known))
+            await self._hint("deliver", channels)
         return True
+
+    async def _remove(self, namespace: str, agents: Sequence[tuple[str, str]]) -> bool:
+        """The gate ends what runs and whoever waits for it; then nothing of the running side is left."""
+        await self._hint("remove", [uid for uid, _ in agents])
+        unit = Unit()
+        for uid, name in agents:
+            unit.raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, self._clock(), uid])
+            for sql in statements.REMOVE:
+                unit.raw(sql, [uid])
+        return await self._store.write(unit)
 
     async def _hint(self, verb: str, agents: Iterable[str]) -> None:
         limit = anyio.CapacityLimiter(HINTS_AT_ONCE)

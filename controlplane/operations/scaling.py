@@ -28,27 +28,28 @@ DIFFERENT = text(
     " LIMIT :many"
 )
 LEFT_UNDER = many(
-    "SELECT a.uid FROM agent a LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL"
+    "SELECT a.uid, a.name FROM agent a LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL"
     " WHERE a.namespace = :namespace AND a.name IN :names AND r.uid IS NULL",
     "names",
 )
 LEFT_BEHIND = text(
-    "SELECT a.uid FROM agent a JOIN resource r ON r.uid = a.uid"
+    "SELECT a.uid, a.name FROM agent a JOIN resource r ON r.uid = a.uid"
     " WHERE r.owner = :uid AND r.deleted_at IS NOT NULL LIMIT :many"
 )
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A bounded piece of work on one fleet; `gone` are running sides whose resource is deleted already."""
+    """A bounded piece of work on one fleet; `gone` are running sides (uid, name) whose resource is gone."""
 
     fleet: str
     namespace: str
     name: str
+    spec: Spec
     create: tuple[Write, ...] = ()
     update: tuple[Write, ...] = ()
     delete: tuple[Write, ...] = ()
-    gone: tuple[str, ...] = ()
+    gone: tuple[tuple[str, str], ...] = ()
     blocked: tuple[str, ...] = ()
     more: bool = False
 
@@ -71,7 +72,7 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
     deletes, rest = extra[:AT_ONCE], AT_ONCE - len(extra[:AT_ONCE])
     updates = [name for name in different if name not in set(extra)][:rest]
     creates = missing[: rest - len(updates)]
-    gone = tuple(row["uid"] for row in rows(session, LEFT_BEHIND, uid=uid, many=AT_ONCE))
+    gone = tuple((row["uid"], row["name"]) for row in rows(session, LEFT_BEHIND, uid=uid, many=AT_ONCE))
     names: list[Key] = [("Agent", fleet.namespace, name) for name in (*deletes, *updates, *creates)]
     known = read_known(session, names)
     at = {key[2]: known.get(key) or Known(*key) for key in names}
@@ -82,6 +83,7 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
         uid,
         fleet.namespace,
         fleet.name,
+        fleet.spec["template"]["spec"] if replicas else {"watches": []},
         create=tuple(_create(at[name], fleet) for name in creates if name not in taken),
         update=tuple(_update(at[name], fleet) for name in updates),
         delete=tuple(_delete(at[name]) for name in (*deletes, *orphans)),
@@ -106,9 +108,10 @@ def _in_the_way(session: Session, names: Sequence[Known]) -> tuple[tuple[str, ..
     return orphans, tuple(it.name for it in live if it.name not in orphans)
 
 
-def _left_under(session: Session, namespace: str, names: Sequence[str]) -> tuple[str, ...]:
+def _left_under(session: Session, namespace: str, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Running sides under these names whose resource is gone."""
-    return tuple(row["uid"] for row in rows(session, LEFT_UNDER, namespace=namespace, names=names)) if names else ()
+    found = rows(session, LEFT_UNDER, namespace=namespace, names=names) if names else []
+    return tuple((row["uid"], row["name"]) for row in found)
 
 
 def _create(known: Known, fleet: Known) -> Write:
@@ -143,8 +146,8 @@ def _write(action: Action, known: Known, generation: int, template: Spec) -> Wri
     )
 
 
-def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str], list[str]]:
-    """The unit of a piece, and which agents to wake and to reload once it is written."""
+def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str]]:
+    """The unit of a piece, and the agents that it gives a start message."""
     unit = Unit()
     born: list[tuple[str, Known]] = []
     moved: list[tuple[str, Known]] = []
@@ -167,4 +170,4 @@ def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str], list[str]]:
             now=now,
             data={"created": len(piece.create), "updated": len(piece.update), "deleted": len(piece.delete)},
         )
-    return unit, [uid for uid, _ in born], [uid for uid, _ in moved]
+    return unit, [uid for uid, _ in (*born, *moved)]

@@ -54,7 +54,7 @@ async def test_an_agent_is_made_and_gets_a_new_generation(plane: Plane) -> None:
         "Stopped": "false",
     }
     assert found["status"]["inbox"] == 1
-    assert plane.gate.heard == [("wake", found["metadata"]["uid"])]
+    assert plane.gate.heard == [("reload", found["metadata"]["uid"])]
     await plane.settle()
     assert (await plane.call("changes.get", change_id=committed["change_id"]))["outcome"] == "verified"
     second = await plane.apply(agent("echo", suspend_after_ms=5))
