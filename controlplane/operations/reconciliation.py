@@ -7,13 +7,14 @@ that ends anywhere between is finished by the next. The work of a tick is bounde
 when to look again.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
-import anyio
 import orjson
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from controlplane.operations import progress, sweeping
+from controlplane.operations import progress, repeating
 from controlplane.operations.progress import OpenSteps, Work
 from controlplane.operations.scaling import unit_of
 from controlplane.operations.starting import (
@@ -44,13 +45,13 @@ NOTE = "UPDATE change SET steps = ? WHERE change_id = ? AND steps = ? AND done_a
 class Reconciler:
     """Brings what is there to what is declared; `tick` again and again."""
 
-    def __init__(self, store: Store, gate: GatePort, clock: Clock, event_retention_s: float = 2_592_000) -> None:
+    def __init__(self, store: Store, gate: GatePort, clock: Clock) -> None:
         self._store = store
         self._gate = gate
         self._clock = clock
-        self._event_retention_s = event_retention_s
         self._after = (0.0, "")
         self._sweep_at = 0.0
+        self._hints = asyncio.Semaphore(HINTS_AT_ONCE)
 
     async def tick(self) -> float:
         """Do a bounded piece of what is left; answers in how many seconds to look again."""
@@ -61,6 +62,8 @@ class Reconciler:
         except Refusal as refusal:
             if refusal.problem.reason not in PASSING:
                 raise
+            return AWAY_S
+        except DBAPIError:  # the database is away, or being restarted
             return AWAY_S
         if worked:
             return AGAIN_S
@@ -103,7 +106,7 @@ class Reconciler:
             worked = await self._do_all(await self._look(key, uid)) or worked
         if not worked:
             self._sweep_at = self._clock() + SWEEP_EVERY_S
-            await self._store.write(sweeping.unit(self._clock(), self._event_retention_s))
+            await self._store.write(repeating.sweep(self._clock()))
         return worked
 
     async def _look(self, key: Key, uid: str | None) -> list[Work]:
@@ -167,16 +170,12 @@ class Reconciler:
         return await self._store.write(unit)
 
     async def _hint(self, verb: str, agents: Iterable[str]) -> None:
-        limit = anyio.CapacityLimiter(HINTS_AT_ONCE)
+        await asyncio.gather(*(self._tell(verb, agent) for agent in agents))
 
-        async def tell(agent: str) -> None:
-            async with limit:
-                try:
-                    await self._gate.control(verb, agent, {})
-                except Refusal as refusal:
-                    if refusal.problem.reason not in PASSING:
-                        raise
-
-        async with anyio.create_task_group() as group:
-            for agent in agents:
-                group.start_soon(tell, agent)
+    async def _tell(self, verb: str, agent: str) -> None:
+        async with self._hints:
+            try:
+                await self._gate.control(verb, agent, {})
+            except Refusal as refusal:
+                if refusal.problem.reason not in PASSING:
+                    raise

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from controlplane.operations.observing import rows
@@ -95,6 +96,8 @@ class Verifier:
         except Refusal as refusal:
             if refusal.problem.reason not in PASSING:
                 raise
+            return AWAY_S
+        except DBAPIError:  # the database is away, or being restarted
             return AWAY_S
         return SOONEST_S if ended else soonest
 

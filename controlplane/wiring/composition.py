@@ -110,7 +110,7 @@ def compose(settings: Settings, children: Children) -> Plane:
         gate=gate,
         bell=bell,
         work_bell=work_bell,
-        reconciler=Reconciler(store, gate, time.time, settings.event_retention_s),
+        reconciler=Reconciler(store, gate, time.time),
         verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time),
         retention=Retention(
             store, turn_retention_s=settings.turn_retention_s, event_retention_s=settings.event_retention_s
