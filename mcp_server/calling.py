@@ -109,8 +109,9 @@ def _holds(item: Any, words: tuple[str, ...]) -> bool:
 
 
 def _unexpected(error: Exception, call_id: str) -> Problem:
-    place = "".join(traceback.format_tb(error.__traceback__))
-    _logger.error("call %s failed: %s\n%s", call_id, type(error).__qualname__, place)
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    place = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    _logger.error("call %s failed: %s at %s", call_id, type(error).__qualname__, place)
     found = problem(
         "INTERNAL", f"something broke here; the log of the plane tells more under call {call_id}", call=call_id
     )

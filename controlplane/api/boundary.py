@@ -171,10 +171,15 @@ def _challenge(scope: Scope, found: Problem) -> dict[str, str]:
     return {"WWW-Authenticate": 'Bearer realm="steward"'}
 
 
+def place_of(error: BaseException) -> str:
+    """Where it came from, innermost first, without any text of it or of the source."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+
+
 def unexpected(error: Exception, call_id: str) -> Problem:
     """INTERNAL for what nobody expected; the log gets its kind and its place."""
-    place = "".join(traceback.format_tb(error.__traceback__))
-    _logger.error("call %s failed: %s\n%s", call_id, type(error).__qualname__, place)
+    _logger.error("call %s failed: %s at %s", call_id, type(error).__qualname__, place_of(error))
     return problem(
         "INTERNAL",
         f"something broke here; the log of the plane tells more under call {call_id}",

@@ -4,6 +4,7 @@ uvicorn waits for open requests before it lets the app go, and a reader of feedb
 long: so everybody who waits is told first that the plane is stopping, then the server shuts down.
 """
 
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ class PlaneServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """None: whoever starts the server sets `should_exit`."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        gc.collect()
+        gc.freeze()  # what was made to serve stays: collecting garbage need not look at it with every pass
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping()

@@ -1,19 +1,36 @@
-"""What a plane of these tests is made of: the real handlers, real tokens, and a gate that is away."""
+"""A plane of these tests: every room real and in one process, but no Ray, so that no turn ever runs."""
 
+import asyncio
+import contextlib
+import tempfile
 import time
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
 
+from controlplane.effects.client import GateClient
+from controlplane.effects.gate import Gate
 from controlplane.feedback import log
 from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.guard import tokens
-from controlplane.operations import discovery, system
-from controlplane.operations.living import code, hosts, turns
+from controlplane.guard.vault import Vault
+from controlplane.operations import discovery, handling, system, views
+from controlplane.operations.commitment import Commitment
+from controlplane.operations.living import agents, channels, code, hosts, inspection, turns
 from controlplane.operations.pipeline import Dispatcher
+from controlplane.operations.proposing import Proposer
+from controlplane.operations.reconciliation import Reconciler
+from controlplane.operations.revert import Reverting
+from controlplane.operations.verification import Verifier
+from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
+from schemas.agent import Agent
+from schemas.calls import Named
 from schemas.ports import Handler
 from schemas.principal import PLANE, Principal
 
+CURSORS = Cursors(b"tests")
 ISSUED: dict[str, dict[str, Any]] = {
     "admin": {"principal": "admin", "role": "admin", "namespaces": ["*"]},
     "operator": {"principal": "op", "role": "operator", "namespaces": ["default"]},
@@ -24,35 +41,73 @@ ISSUED: dict[str, dict[str, Any]] = {
 
 
 def facts() -> system.Facts:
-    return system.Facts("test", "0.0.0", ready=True, gate="away", ray="away", ray_dashboard=None, processes=[], problems=[])
+    return system.Facts(
+        "test", "0.0.0", ready=True, gate="up", ray="away", ray_dashboard=None, processes=[], problems=[]
+    )
 
 
-def dispatcher(store: Store, bell: LocalDoorbell, cursors: Cursors) -> Dispatcher:
-    """The dispatcher with every handler that needs no gate."""
-    found: dict[str, Handler] = {}
-    made = Dispatcher(found, store, time.time)
+class Parts:
+    """Store, gate, dispatcher, and what converges them."""
 
-    async def call(principal: Principal, name: str, raw: dict[str, Any]) -> Any:
-        return await made.call(principal, name, raw)
+    def __init__(self, store: Store, gate: GateClient, bell: LocalDoorbell) -> None:
+        self.store, self.gate, self.bell = store, gate, bell
+        found: dict[str, Handler] = {}
+        self.dispatcher = Dispatcher(found, store, time.time)
+        proposer = Proposer(store, Vault(b"k" * 32))
+        reverting = Reverting(proposer)
+        commitment = Commitment(proposer, reverting)
+        found |= handling.handlers(proposer, reverting, commitment, bell)
+        found |= agents.handlers(store, gate, self._agent)
+        found |= channels.handlers(store, gate, bell)
+        found |= inspection.handlers(store, gate)
+        found |= discovery.handlers(self._call)
+        found |= log.handlers(store, bell, CURSORS)
+        found |= system.handlers(store, facts, CURSORS.seal)
+        for room in (tokens, hosts, turns, code):
+            found |= room.handlers(store)
+        assert set(found) == set(OPERATIONS)
+        reconciler = Reconciler(store, gate, time.time)
+        verifier = Verifier(store, self._call, reverting.propose, commitment.commit, time.time)
+        self.loops = (reconciler.tick, verifier.tick)
 
-    found |= discovery.handlers(call)
-    found |= log.handlers(store, bell, cursors)
-    found |= system.handlers(store, facts, cursors.seal)
-    found |= tokens.handlers(store)
-    found |= hosts.handlers(store)
-    found |= turns.handlers(store)
-    found |= code.handlers(store)
-    return made
+    async def _call(self, principal: Principal, name: str, raw: dict[str, Any]) -> Any:
+        return await self.dispatcher.call(principal, name, raw)
+
+    async def _agent(self, namespace: str, name: str) -> Agent:
+        return cast(Agent, await views.get(self.store, "Agent", Named(namespace=namespace, name=name)))
+
+    async def issue(self, **given: Any) -> tuple[str, str]:
+        """A token and its id."""
+        output = await self._call(PLANE, "tokens.create", given)
+        return output.token, output.token_id
+
+    async def authenticate(self, token: str) -> Principal:
+        return await tokens.authenticate(self.store, token, time.time())
 
 
-async def issue(made: Dispatcher, **given: Any) -> tuple[str, str]:
-    """A token and its id."""
-    output: Any = await made.call(PLANE, "tokens.create", given)
-    return output.token, output.token_id
+@contextlib.asynccontextmanager
+async def running(url: str) -> AsyncIterator[Parts]:
+    """All of it, from a migrated database on."""
+    with tempfile.TemporaryDirectory(prefix="stw-") as folder:
+        socket = Path(folder) / "gate.sock"
+        bell = LocalDoorbell()
+        serving = asyncio.ensure_future(Gate(url=url, socket=socket, key="k", effectors={}).serve())
+        gate = GateClient(socket, "k", bell.ring)
+        gate.connect()
+        store = Store(url, gate)
+        parts = Parts(store, gate, bell)
+        loops = [asyncio.ensure_future(_again(look, bell)) for look in parts.loops]
+        try:
+            yield parts
+        finally:
+            for task in (*loops, serving):
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await gate.close()
+            await asyncio.gather(serving, return_exceptions=True)
+            await store.close()
 
 
-def authenticator(store: Store) -> Any:
-    async def authenticate(token: str) -> Principal:
-        return await tokens.authenticate(store, token, time.time())
-
-    return authenticate
+async def _again(look: Callable[[], Awaitable[float]], bell: LocalDoorbell) -> None:
+    while True:
+        await bell.wait(max(await look(), 0.01))

@@ -1,4 +1,4 @@
-"""The surfaces over a real dispatcher and store, without gate and Ray: in process, or on a real port."""
+"""The surfaces over a whole plane: in process, or on a real port."""
 
 import asyncio
 import contextlib
@@ -12,41 +12,41 @@ from fastapi import FastAPI
 
 from controlplane.api.app import Surfaces, create_app
 from controlplane.api.serving import PlaneServer
-from controlplane.feedback.cursors import Cursors
-from controlplane.feedback.doorbell import LocalDoorbell
-from controlplane.store.store import Store
 from controlplane.store.unit import Unit
-from tests.api.parts import ISSUED, authenticator, dispatcher, issue
+from tests.api.parts import ISSUED, Parts, running
 
 BASE = "http://127.0.0.1"
 BODY_BYTES_MAX = 200_000
-CURSORS = Cursors(b"tests")
 
 
 class Plane:
     """One plane's surfaces; `tokens` by role, and `foreign`, an operator of another namespace."""
 
-    def __init__(self, store: Store, **surfaces: Any) -> None:
-        self.store = store
-        self.bell = LocalDoorbell()
+    def __init__(self, parts: Parts, **surfaces: Any) -> None:
+        self.parts = parts
+        self.store, self.bell, self.call = parts.store, parts.bell, parts.dispatcher.call
         self.ready = True
         self.tokens: dict[str, str] = {}
         self.token_ids: dict[str, str] = {}
         self.url = BASE
-        self.dispatcher = dispatcher(store, self.bell, CURSORS)
-        self.authenticate = authenticator(store)
         self._surfaces = surfaces
 
     async def issue_tokens(self) -> None:
         for label, given in ISSUED.items():
-            self.tokens[label], self.token_ids[label] = await issue(self.dispatcher, **given)
+            self.tokens[label], self.token_ids[label] = await self.parts.issue(**given)
 
     def app(self) -> FastAPI:
         async def ready() -> bool:
             return self.ready
 
-        given: dict[str, Any] = {"body_bytes_max": BODY_BYTES_MAX, "version": "0.0.0", **self._surfaces}
-        return create_app(Surfaces(call=self.dispatcher.call, authenticate=self.authenticate, ready=ready, **given))
+        given: dict[str, Any] = {
+            "call": self.call,
+            "authenticate": self.parts.authenticate,
+            "ready": ready,
+            "version": "0.0.0",
+            "body_bytes_max": BODY_BYTES_MAX,
+        }
+        return create_app(Surfaces(**given | self._surfaces))
 
     def headers(self, token: str | None = "admin", **more: str) -> dict[str, str]:
         authorization = {} if token is None else {"Authorization": f"Bearer {self.tokens.get(token, token)}"}
@@ -59,32 +59,36 @@ class Plane:
 
 
 @contextlib.asynccontextmanager
-async def in_process(store: Store, **surfaces: Any) -> AsyncIterator[tuple[Plane, httpx.AsyncClient]]:
+async def in_process(url: str, **surfaces: Any) -> AsyncIterator[tuple[Plane, httpx.AsyncClient]]:
     """A plane and a client of its admin, without a socket."""
-    plane = Plane(store, **surfaces)
-    await plane.issue_tokens()
-    app = plane.app()
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url=BASE, headers=plane.headers()) as client:
-            yield plane, client
+    async with running(url) as parts:
+        plane = Plane(parts, **surfaces)
+        await plane.issue_tokens()
+        app = plane.app()
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(
+                transport=transport, base_url=BASE, headers=plane.headers(), timeout=30
+            ) as client:
+                yield plane, client
 
 
 @contextlib.asynccontextmanager
-async def listening(store: Store, **surfaces: Any) -> AsyncIterator[Plane]:
+async def listening(url: str, **surfaces: Any) -> AsyncIterator[Plane]:
     """A plane on a real port of the loopback."""
-    plane = Plane(store, **surfaces)
-    await plane.issue_tokens()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = PlaneServer(plane.app(), stopping=plane.bell.close, host="127.0.0.1", port=0)
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        plane.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        await _until(lambda: server.started)
-        try:
-            yield plane
-        finally:
-            server.should_exit = True
-            await asyncio.wait_for(serving, 10)
+    async with running(url) as parts:
+        plane = Plane(parts, **surfaces)
+        await plane.issue_tokens()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = PlaneServer(plane.app(), stopping=plane.bell.close, host="127.0.0.1", port=0)
+            serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+            plane.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            try:
+                await _until(lambda: server.started)
+                yield plane
+            finally:
+                server.should_exit = True
+                await asyncio.wait_for(serving, 10)
 
 
 async def _until(condition: Any, limit_s: float = 5) -> None:
