@@ -77,14 +77,15 @@ async def _serve(settings: Settings, listening: socket.socket, *, demo: bool) ->
     server = PlaneServer(create_app(plane.surfaces), stopping=plane.stopping, host=host, port=port)
     _on_signals(server)
     folder.write_json(settings.folder / "plane.json", {"url": url, "pid": os.getpid()})
-    tasks = [asyncio.create_task(work) for work in _work(plane)]
+    work = Work(plane)
+    work.start()
     terminal = Terminal(settings, url, demo=demo)
     terminal.start()
     try:
         await server.serve(sockets=[listening])
     finally:
         terminal.stopping()
-        await _end(plane, children, tasks)
+        await _end(plane, children, work)
         terminal.stop()
         (settings.folder / "plane.json").unlink(missing_ok=True)
 
@@ -98,15 +99,39 @@ def _on_signals(server: PlaneServer) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-def _work(plane: Plane) -> list[Coroutine[Any, Any, None]]:
-    """What the plane does without being asked."""
+class Work:
+    """What the plane does without being asked. A loop that breaks is logged whole, and started again."""
 
-    return [
-        plane.become_ready(),
-        _again(plane, plane.reconciler.tick, "reconciler", plane.work_bell),
-        _again(plane, plane.verifier.tick, "verifier", plane.work_bell),
-        _sweeping(plane),
-    ]
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "ready": plane.become_ready,
+            "reconciler": lambda: _again(plane, plane.reconciler.tick, "reconciler", plane.work_bell),
+            "verifier": lambda: _again(plane, plane.verifier.tick, "verifier", plane.work_bell),
+            "sweep": lambda: _sweeping(plane),
+        }
+
+    def start(self) -> None:
+        for name in self._loops:
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._loops[name](), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s broke, and is started again", task.get_name(), exc_info=error)
+            asyncio.get_running_loop().call_later(PAUSE_S, self._begin, task.get_name())
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _again(plane: Plane, look: Callable[[], Awaitable[float]], name: str, bell: LocalDoorbell) -> None:
@@ -135,9 +160,7 @@ async def _sweeping(plane: Plane) -> None:
             log.warning("sweep: %s", refusal)
 
 
-async def _end(plane: Plane, children: Children, tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _end(plane: Plane, children: Children, work: Work) -> None:
+    await work.stop()
     await plane.close()
     await asyncio.to_thread(children.stop)
