@@ -119,7 +119,7 @@ class Plane:
     async def answer(self, operation: str, raw: Any = None, principal: Principal = ADMIN) -> BaseModel:
         return await self.dispatcher.call(principal, operation, {} if raw is None else raw)
 
-    async def call(self, operation: str, principal: Principal = ADMIN, **raw: Any) -> dict[str, Any]:
+    async def call(self, operation: str, principal: Principal = ADMIN, /, **raw: Any) -> dict[str, Any]:
         answered = await self.answer(operation, raw, principal)
         return answered.model_dump(mode="json")
 
