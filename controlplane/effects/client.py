@@ -101,7 +101,7 @@ class GateClient:
 
     async def write(self, statements: list[tuple[str, list[Any], int]]) -> bool:
         """False is a conflict, and then nothing was changed."""
-        rows = [frames.Statement(text, list(params), expect) for text, params, expect in statements]
+        rows = [frames.Statement(str(text), list(params), expect) for text, params, expect in statements]
         done = await self._call(lambda call: frames.Write(call, rows))
         return done.outcome == "ok"
 
