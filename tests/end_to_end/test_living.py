@@ -147,7 +147,7 @@ def test_hosts_are_seen_by_name_in_the_dashboard(stack: Stack) -> None:
     stack.apply(agent("echo", "Echo"))
     ask(stack, "echo", 1)
     status = stack.call("system.status")
-    token = next(stack.data.glob("ray/*token*")).read_text().strip()
+    token = (stack.data / "ray.token").read_text().strip()
     answer = httpx.get(
         status["ray_dashboard"] + "/api/v0/actors?detail=1", headers={"Authorization": f"Bearer {token}"}, timeout=20
     )
