@@ -1,10 +1,11 @@
 """`steward up` and `steward down`: the one place of the CLI that knows the plane's own code.
 
 `up` runs the plane in this process until Ctrl-C or SIGTERM. `down` asks the holder of the data
-folder's lock to end, and then ends what a killed plane left behind: only processes that this
-installation recorded, and only while their start time is still the recorded one.
+folder's lock to end, and then, holding that lock itself, ends what a killed plane left behind: only
+processes that this installation recorded, and only while their start time is still the recorded one.
 """
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,7 @@ def up(
 def down(session: Session) -> None:
     """Stop the plane of a data folder, and whatever a killed one left running. State is kept."""
     data = folder(session.wanted.data).resolve()
-    ended = [*_end_plane(data), *_end_children(data)]
+    ended = _end_all(data) if (data / "plane.lock").exists() else []
     for line in ended:
         print(line)
     if not ended:
@@ -75,19 +76,21 @@ def _settings(given: dict[str, Any]) -> Any:
         ) from None
 
 
-def _end_plane(data: Path) -> list[str]:
-    """SIGTERM to the holder of the folder's lock, if there is one."""
+def _end_all(data: Path) -> list[str]:
+    """The plane, then under its lock whatever is left; what was ended, a line each."""
     from controlplane.supervision.folder import Lock
 
-    if not (data / "plane.lock").exists():
-        return []
     lock = Lock(data)
+    ended: list[str] = []
     try:
         lock.acquire()
     except Refusal as refusal:
-        return [_end_holder(str(refusal.problem.metadata["pid"]))]
-    lock.release()
-    return []
+        ended.append(_end_holder(str(refusal.problem.metadata["pid"])))
+        lock.acquire()
+    try:
+        return [*ended, *_end_left(data)]
+    finally:
+        lock.release()
 
 
 def _end_holder(pid: str) -> str:
@@ -104,12 +107,19 @@ def _end_holder(pid: str) -> str:
     return f"ended the plane (pid {pid})"
 
 
-def _end_children(data: Path) -> list[str]:
-    """End what is still recorded and alive once there is no plane."""
+def _end_left(data: Path) -> list[str]:
+    """What a killed plane left: placer and gate in their own good order, then Ray's head with all of its session."""
+    from controlplane.settings import Settings
     from controlplane.supervision.processes import Record, end
+    from ray_runtime.cluster import RayHead
 
-    if not data.is_dir():
-        return []
+    runtime = Settings(data=data).runtime_folder
     record = Record(data)
-    ended = end(record.read(), CHILD_S_MAX)
-    return [f"ended {it.name} (pid {it.pid})" for it in ended]
+    ended = end([it for it in record.read() if it.name != "ray"], CHILD_S_MAX)
+    head = RayHead(folder=data, runtime=runtime).stop()
+    ended += end(record.read(), CHILD_S_MAX)
+    record.clear()
+    (data / "plane.json").unlink(missing_ok=True)
+    shutil.rmtree(runtime, ignore_errors=True)
+    lines = [f"ended {it.name} (pid {it.pid})" for it in ended]
+    return [*lines, f"ended Ray ({len(head)} processes)"] if head else lines

@@ -12,15 +12,18 @@ import pytest
 
 from controlplane.resources.catalogue import OPERATIONS
 from tests.cli.conftest import Ran, Steward
-from tests.stack import Stack
+from tests.stack import Stack, runtime_folder
 
 BAD: list[Any] = [{"no_such_field": 1}, [1], None, {"namespace": "UPPER CASE"}, {"name": 5, "limit": 0}, {"limit": 1e9}]
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with Stack() as running:
-        yield running
+    running = Stack()
+    try:
+        yield running.up()
+    finally:
+        running.close()
 
 
 @pytest.fixture
@@ -103,6 +106,23 @@ def test_brief_top_and_mcp_config_speak_of_this_plane(stack: Stack, real: Stewar
     assert "plane  ready" in real("top").out
     server = real("mcp-config").json["mcpServers"]["steward"]
     assert server["url"] == f"{stack.url}/mcp"
+
+
+def test_down_ends_what_a_killed_plane_left(steward: Steward) -> None:
+    """kill -9 of a plane, Ray still starting: `down` leaves no process, no socket, no temp folder."""
+    killed = Stack()
+    try:
+        killed.up()
+        killed.kill()
+        assert killed.leftovers() != []
+        ran = steward("down", "--data", str(killed.data))
+        assert ran.code == 0
+        assert "ended gate" in ran.out
+        assert killed.leftovers() == []
+        assert not Path(runtime_folder(killed.data)).exists()
+        assert steward("down", "--data", str(killed.data)).out.startswith("nothing runs")
+    finally:
+        killed.close()
 
 
 def _same(stack: Stack, ran: Ran, name: str, text: str) -> None:
