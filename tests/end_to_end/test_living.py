@@ -152,7 +152,13 @@ def test_hosts_are_seen_by_name_in_the_dashboard(stack: Stack) -> None:
         status["ray_dashboard"] + "/api/v0/actors?detail=1", headers={"Authorization": f"Bearer {token}"}, timeout=20
     )
     assert answer.status_code == 200, answer.text
-    names = {row["name"] for row in answer.json()["data"]["result"]["result"] if row["state"] == "ALIVE"}
-    hosts = {f"host/{it['host_id']}" for it in stack.call("hosts.list")["items"] if it["state"] != "lost"}
-    assert hosts
-    assert hosts <= names
+    actors = {row["name"]: row for row in answer.json()["data"]["result"]["result"]}
+    hosts = stack.call("hosts.list")["items"]
+    assert {f"host/{it['host_id']}" for it in hosts if it["state"] != "lost"} <= set(actors)
+    serving = [it for it in hosts if it["state"] == "serving"]
+    assert serving
+    for host in serving:
+        actor = actors[f"host/{host['host_id']}"]
+        assert actor["state"] == "ALIVE"
+        assert host["namespace"] in actor["repr_name"]
+        assert host["digest"][:15] in actor["repr_name"]

@@ -1,0 +1,232 @@
+"""The same input gives the same output on every surface, and the same bad input the same Problem.
+
+Walks the catalogue: an operation without a case here fails the test. What acts is repeated under one
+request id, so that its first answer must come back from every surface: that is its idempotence too.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.resources.operation import Operation
+from tests.end_to_end.agents import agent, channel
+from tests.stack import STEWARD, Stack
+
+NAMED = {"namespace": "default", "name": "same-echo"}
+CHANNEL = {"namespace": "default", "name": "same-reports"}
+# What is of the moment, or of the call.
+VOLATILE = {"as_of", "instance", "lease_until", "loop_lag_ms", "rss_bytes", "expires_at", "cursor", "since"}
+# What counts or shows what goes on meanwhile.
+MOVING = {"system.status", "system.brief", "hosts.list", "feedback.read", "changes.list", "turns.list"}
+
+
+@pytest.fixture(scope="module")
+def ids(stack: Stack) -> dict[str, str]:
+    """A small world, and the ids of its records."""
+    change = stack.apply(
+        agent("same-echo", "Echo", suspend_after_ms=0),
+        channel("same-reports"),
+        {"kind": "Fleet", "metadata": {"name": "same-fleet"},
+         "spec": {"replicas": 1, "template": {"spec": agent("x", "Echo")["spec"]}}},
+        {"kind": "Secret", "metadata": {"name": "same-secret"}, "spec": {"values": {"k": "v"}}},
+    )  # fmt: skip
+    stack.call("agents.ask", **NAMED, data=1)
+    turn = stack.call("turns.list", **NAMED)["items"][0]
+    token = stack.call("tokens.create", principal="throwaway", role="viewer")
+    return {
+        "change_id": change["change_id"],
+        "plan_id": change["plan_id"],
+        "turn_id": turn["turn_id"],
+        "token_id": token["token_id"],
+    }
+
+
+def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """An input for every operation."""
+    manifests = {
+        "agents": agent("same-echo", "Echo"),
+        "channels": channel("same-other"),
+        "fleets": {"kind": "Fleet", "metadata": {"name": "same-fleet"},
+                   "spec": {"replicas": 2, "template": {"spec": agent("x", "Echo")["spec"]}}},
+        "secrets": {"kind": "Secret", "metadata": {"name": "same-secret"}, "spec": {"values": {"k": {"set": True}}}},
+    }  # fmt: skip
+    names = {"agents": "same-echo", "channels": "same-reports", "fleets": "same-fleet", "secrets": "same-secret"}
+    found: dict[str, dict[str, Any]] = {}
+    for kind, name in names.items():
+        found[f"{kind}.get"] = found[f"{kind}.delete"] = {"namespace": "default", "name": name}
+        found[f"{kind}.list"] = {"namespace": "default", "limit": 2}
+        found[f"{kind}.propose"] = {"manifest": manifests[kind]}
+    for verb in ("send", "ask", "suspend", "wake", "stop"):
+        found[f"agents.{verb}"] = dict(NAMED)
+    found["agents.send"]["data"] = found["agents.ask"]["data"] = {"n": [1, "ü", None]}
+    return found | {
+        "resources.propose": {"manifests": list(manifests.values())},
+        "plans.get": {"plan_id": ids["plan_id"]},
+        "plans.commit": {"plan_id": ids["plan_id"]},
+        "changes.get": {"change_id": ids["change_id"]},
+        "changes.list": {"namespace": "default"},
+        "changes.wait": {"change_id": ids["change_id"], "timeout_s": 1},
+        "changes.revert": {"change_id": ids["change_id"]},
+        "agents.inspect": dict(NAMED),
+        "code.put": {"files": {"a.py": "x = 1\n"}},
+        "turns.list": dict(NAMED),
+        "turns.get": {"turn_id": ids["turn_id"]},
+        "channels.publish": {**CHANNEL, "data": {"x": 1}, "key": "k"},
+        "channels.read": dict(CHANNEL),
+        "channels.join": {**CHANNEL, "agent": "same-echo"},
+        "channels.leave": {**CHANNEL, "agent": "same-echo"},
+        "feedback.read": {"limit": 3, "filter": {"types": ["plane.*"]}},
+        "tokens.create": {"principal": "same", "role": "viewer"},
+        "tokens.list": {},
+        "tokens.revoke": {"token_id": ids["token_id"]},
+        "operations.search": {"query": "send a message"},
+        "operations.describe": {"name": "agents.send"},
+        "operations.call": {"name": "channels.get", "arguments": CHANNEL},
+        "system.status": {},
+        "system.brief": {},
+        "hosts.list": {},
+    }
+
+
+def by_route(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
+    """REST, by the operation's own route."""
+    path, rest = operation.path, dict(arguments)
+    for name in [it.split("}")[0] for it in operation.path.split("{")[1:]]:
+        path = path.replace("{" + name + "}", str(rest.pop(name)))
+    with stack.rest() as client:
+        if operation.method == "POST":
+            return client.post(path, json=rest).json()
+        query = {key: json.dumps(it) if isinstance(it, dict | list) else it for key, it in rest.items()}
+        return client.request(operation.method, path, params=query).json()
+
+
+def by_call(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
+    """REST, by the general route."""
+    with stack.rest() as client:
+        return client.post(f"/v1/operations/{operation.name}/call", json=arguments).json()
+
+
+def by_cli(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
+    command = [str(STEWARD), "--url", stack.url, "--token", stack.token, "call", operation.name, "--json"]
+    done = subprocess.run([*command, json.dumps(arguments)], capture_output=True, text=True, timeout=60, check=False)
+    answer = json.loads(done.stdout)
+    assert done.returncode == (1 if "reason" in answer and "recovery" in answer else 0), done.stderr
+    return answer
+
+
+def by_mcp(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
+    """The tool of the operation, at /mcp/full."""
+    return unwrap(tool(stack, "/mcp/full", operation.tool, arguments))
+
+
+def by_intent(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
+    """`operations_call` at /mcp."""
+    found = unwrap(tool(stack, "/mcp", "operations_call", {"name": operation.name, "arguments": arguments}))
+    return found["output"] if set(found) == {"name", "output"} else found
+
+
+def tool(stack: Stack, path: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def call() -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {stack.token}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=60) as http,
+            Client(streamable_http_client(stack.url + path, http_client=http)) as client,
+        ):
+            answer = await client.call_tool(name, arguments)
+            assert answer.structured_content is not None
+            assert json.loads(answer.content[0].text) == answer.structured_content  # type: ignore[union-attr]
+            assert bool(answer.is_error) is not answer.structured_content["ok"]
+            return dict(answer.structured_content)
+
+    return anyio.run(call)
+
+
+def unwrap(answer: dict[str, Any]) -> Any:
+    return answer["data"] if answer["ok"] else answer["problem"]
+
+
+SURFACES: dict[str, Callable[[Stack, Operation, dict[str, Any]], Any]] = {
+    "route": by_route,
+    "call": by_call,
+    "cli": by_cli,
+    "mcp": by_mcp,
+    "intent": by_intent,
+}
+
+
+def settled(value: Any) -> Any:
+    """Without what is of the moment."""
+    if isinstance(value, dict):
+        return {key: settled(it) for key, it in value.items() if key not in VOLATILE}
+    return [settled(it) for it in value] if isinstance(value, list) else value
+
+
+def shape(value: Any) -> Any:
+    """The kinds of values only."""
+    if isinstance(value, dict):
+        return {key: shape(it) for key, it in value.items()}
+    return "list" if isinstance(value, list) else "value"
+
+
+def without_steps(problem: Any) -> Any:
+    """A Problem without its next steps, which name the tools of the surface at hand."""
+    return {key: it for key, it in settled(problem).items() if key != "next"}
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_the_same_input_gives_the_same_output(stack: Stack, ids: dict[str, str], name: str) -> None:
+    """Route, general call, CLI, and both MCP endpoints answer alike."""
+    operation, arguments = OPERATIONS[name], cases(ids)[name]
+    if operation.imperative:
+        arguments = {**arguments, "request_id": f"same-{name}"}
+        by_call(stack, operation, arguments)
+    if name == "operations.call":
+        surfaces = {key: it for key, it in SURFACES.items() if key != "intent"}
+    else:
+        surfaces = SURFACES
+    answers = {key: surface(stack, operation, arguments) for key, surface in surfaces.items()}
+    first = answers["call"]
+    assert "recovery" not in first, first
+    for surface, answer in answers.items():
+        if name in MOVING:
+            assert shape(answer) == shape(first), surface
+        else:
+            assert settled(answer) == settled(first), surface
+
+
+def bad_inputs(operation: Operation, good: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {**good, "no_such_field": 1}
+    required = [key for key, it in operation.input.model_fields.items() if it.is_required()]
+    if required and f"{{{required[0]}}}" not in operation.path:
+        yield {key: it for key, it in good.items() if key != required[0]}
+    if "limit" in operation.input.model_fields:
+        yield {**good, "limit": 0}
+        yield {**good, "limit": "many"}
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_the_same_bad_input_gives_the_same_problem(stack: Stack, ids: dict[str, str], name: str) -> None:
+    """An unknown field, a missing one, a number out of range: one reason, one pointer, one text, everywhere."""
+    operation = OPERATIONS[name]
+    for arguments in bad_inputs(operation, cases(ids)[name]):
+        problems = {
+            key: without_steps(surface(stack, operation, arguments))
+            for key, surface in SURFACES.items()
+            if key in ("route", "call", "mcp") or arguments.get("no_such_field")
+            if not (key == "intent" and name == "operations.call")
+        }
+        first = problems["call"]
+        assert first["reason"] in ("UNKNOWN_FIELD", "MISSING_FIELD", "OUT_OF_RANGE", "INVALID_VALUE"), first
+        assert first["field"], first
+        for surface, problem in problems.items():
+            if surface == "intent":
+                problem = {**problem, "field": problem["field"].removeprefix("/arguments")}  # noqa: PLW2901
+            assert problem == first, surface
