@@ -28,6 +28,7 @@ class Cpu(Frozen):
     per_core_percent: list[float]
     cores: int
     load_1m: float
+    running: int = Field(description="Tasks that run or wait for a core, at this moment.")
     busy_s: float = Field(description="Counter: seconds of all cores not idle.")
     total_s: float = Field(description="Counter: seconds of all cores.")
     per_core_busy_s: list[float] = Field(description="Counter, by core.")

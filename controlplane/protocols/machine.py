@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +19,7 @@ from schemas.machine import Cpu, Disks, MachineRead, Memory, Mount, Network, Pro
 
 COMMAND_CHARS = 200
 ROOT = "/"
+STAT = Path("/proc/stat")
 LOOPBACK = "lo"
 _OF_PROCESS = ["pid", "create_time", "name", "cmdline", "cpu_times", "memory_info", "status"]
 _Known = dict[tuple[int, float], float]
@@ -61,6 +63,7 @@ class MachineEffector:
             per_core_percent=[_percent(b, t) for b, t in steps],
             cores=len(now),
             load_1m=round(psutil.getloadavg()[0], 2),
+            running=_running(),
             busy_s=round(sum(b for b, _ in now), 2),
             total_s=round(sum(t for _, t in now), 2),
             per_core_busy_s=[round(b, 2) for b, _ in now],
@@ -80,6 +83,14 @@ def _core_times() -> list[tuple[float, float]]:
         total = core.user + core.nice + core.system + core.idle + core.iowait + core.irq + core.softirq + core.steal
         times.append((total - core.idle - core.iowait, total))
     return times
+
+
+def _running() -> int:
+    """Tasks on a core or waiting for one. Use stops at 100 %; this goes on where a machine has too much to do."""
+    for line in STAT.read_text().splitlines():
+        if line.startswith("procs_running "):
+            return int(line.split()[1])
+    return 0
 
 
 def _percent(part: float, whole: float) -> float:

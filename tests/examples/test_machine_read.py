@@ -52,6 +52,7 @@ def test_counters_grow(burner: int) -> None:
     second = read(effector, "cpu")
     assert second["busy_s"] > first["busy_s"]
     assert 0 < second["cpu_percent"] <= 100
+    assert second["running"] >= 1
     assert read(effector, "network")["received_bytes"] >= 0
 
 

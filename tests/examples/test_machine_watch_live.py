@@ -18,7 +18,9 @@ MANIFESTS = Path(__file__).resolve().parents[2] / "examples" / "machine_watch" /
 INTERVAL_S = 0.5
 LEARNED = 12  # readings, a few more than the sentinel must have
 BURN_S_MAX = 20
+BURNERS_A_CORE = 8
 SPEAK_S_MAX = 60
+LOAD = ("cpu_percent", "busiest_core_percent", "tasks_running")
 BURNER = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass  # steward-test-burner\n"
 
 
@@ -35,9 +37,9 @@ def manifests() -> list[dict[str, Any]]:
 
 @contextmanager
 def burners() -> Iterator[set[int]]:
-    """One busy loop a core, which ends by itself; the pids."""
+    """Busy loops, which end by themselves: enough to stand out on a machine that is busy already; the pids."""
     command = [sys.executable, "-c", BURNER.format(seconds=BURN_S_MAX)]
-    started = [subprocess.Popen(command) for _ in range(psutil.cpu_count() or 1)]
+    started = [subprocess.Popen(command) for _ in range(BURNERS_A_CORE * (psutil.cpu_count() or 1))]
     try:
         yield {process.pid for process in started}
     finally:
@@ -83,7 +85,7 @@ def report_of(stack: Stack, pids: set[int]) -> dict[str, Any]:
 
 
 def test_real_load_makes_it_speak_and_the_report_names_the_load(stack: Stack) -> None:
-    """A busy loop on every core is found unusual; the report names its pid, its command, what it used."""
+    """Busy loops are found unusual; the report names a pid of theirs, its command, what it used."""
     change = stack.apply(*manifests())
     assert change["outcome"] == "verified", change
     wait_learned(stack)
@@ -91,9 +93,9 @@ def test_real_load_makes_it_speak_and_the_report_names_the_load(stack: Stack) ->
         report = report_of(stack, pids)
     named = next(process for process in report["processes"] if process["pid"] in pids)
     assert f"(pid {named['pid']})" in report["text"]
-    assert named["cpu_percent"] > 10
+    assert named["cpu_percent"] >= 5
     assert "end = time.monotonic()" in named["cmdline"]
-    assert any(finding["measure"] in ("cpu_percent", "busiest_core_percent") for finding in report["findings"])
+    assert any(finding["measure"] in LOAD for finding in report["findings"])
 
 
 def test_the_readings_are_this_machines(stack: Stack) -> None:

@@ -142,6 +142,20 @@ def test_a_report_reads_as_words(agents: dict[str, ModuleType]) -> None:
     assert text == "CPU use is 97 %, usually 12 %. Behind it: p7 (pid 7) with 99 % of a core, 10 MB: python p7.py."
 
 
+def test_each_measure_has_its_unit(agents: dict[str, ModuleType]) -> None:
+    """Percentages, rates, and plain numbers read as such."""
+    words = agents["diagnoser"].in_words
+    findings = [
+        {"measure": "disk_bytes_per_s", "value": 2e8, "usual": 1e6},
+        {"measure": "tasks_running", "value": 18.0, "usual": 2.0},
+    ]
+    assert words(findings, []) == (
+        "Disk traffic is 200.0 MB/s, usually 1.0 MB/s; "
+        "the number of tasks that run or wait for a core is 18, usually 2."
+        " No process stands out now."
+    )
+
+
 def test_long_command_lines_are_shortened(agents: dict[str, ModuleType]) -> None:
     """A command line is one short text."""
     assert len(agents["diagnoser"].shorten(["x" * 1000])) == agents["diagnoser"].COMMAND_CHARS

@@ -34,7 +34,7 @@ def machine(busy_s: float, total_s: float, cores: list[float]) -> Any:
     """A machine with these counters, in the effector's own shapes."""
     seen = {
         "cpu": Cpu(
-            cpu_percent=1, per_core_percent=[1], cores=2, load_1m=0, busy_s=busy_s, total_s=total_s,
+            cpu_percent=1, per_core_percent=[1], cores=2, load_1m=0, running=1, busy_s=busy_s, total_s=total_s,
             per_core_busy_s=cores,
         ),
         "memory": Memory(memory_percent=41.5, total_bytes=1, available_bytes=1, swap_percent=0, swap_used_bytes=0),
@@ -80,7 +80,7 @@ def test_a_reading_carries_levels_at_once_and_rates_from_the_second_on(agents: d
     first = run_turn(reader, trigger="timer", answers={"machine.read": machine(100.0, 1000.0, [50.0, 50.0])})
     (published,) = first.of("publish")
     assert published["channel"] == "default/readings"
-    assert published["data"]["measures"] == {"memory_percent": 41.5, "disk_percent": 70.0}
+    assert published["data"]["measures"] == {"tasks_running": 1, "memory_percent": 41.5, "disk_percent": 70.0}
     before = first.state.model_copy(update={"taken_at_s": first.state.taken_at_s - 5})
     second = run_turn(
         reader, trigger="timer", state=before, answers={"machine.read": machine(106.0, 1010.0, [55.0, 51.0])}

@@ -18,6 +18,7 @@ COMMAND_CHARS = 160
 WORDS = {
     "cpu_percent": "CPU use",
     "busiest_core_percent": "use of the busiest core",
+    "tasks_running": "the number of tasks that run or wait for a core",
     "memory_percent": "memory use",
     "disk_percent": "use of the fullest disk",
     "disk_bytes_per_s": "disk traffic",
@@ -99,7 +100,8 @@ def shorten(cmdline: Any) -> str:
 
 def in_words(findings: list[dict[str, Any]], processes: list[dict[str, Any]]) -> str:
     """The report as a person reads it."""
-    seen = "; ".join(_finding(finding) for finding in findings) or "Nothing unusual was named"
+    seen = "; ".join(_finding(finding) for finding in findings) or "nothing unusual was named"
+    seen = seen[0].upper() + seen[1:]
     if not processes:
         return f"{seen}. No process stands out now."
     return f"{seen}. Behind it: {'; '.join(_process(process) for process in processes)}."
@@ -110,7 +112,9 @@ def _finding(finding: dict[str, Any]) -> str:
     word = WORDS.get(measure, measure)
     if measure.endswith("_percent"):
         return f"{word} is {value:.0f} %, usually {usual:.0f} %"
-    return f"{word} is {value / 1e6:.1f} MB/s, usually {usual / 1e6:.1f} MB/s"
+    if measure.endswith("_bytes_per_s"):
+        return f"{word} is {value / 1e6:.1f} MB/s, usually {usual / 1e6:.1f} MB/s"
+    return f"{word} is {value:.0f}, usually {usual:.0f}"
 
 
 def _process(process: dict[str, Any]) -> str:

@@ -59,7 +59,11 @@ class Reader(Agent):
 def levels_of(seen: dict[str, Any]) -> dict[str, float]:
     """What is a level of the moment."""
     fullest = max((mount["disk_percent"] for mount in seen["disks"]["mounts"]), default=0.0)
-    return {"memory_percent": seen["memory"]["memory_percent"], "disk_percent": fullest}
+    return {
+        "tasks_running": seen["cpu"]["running"],
+        "memory_percent": seen["memory"]["memory_percent"],
+        "disk_percent": fullest,
+    }
 
 
 def counters_of(seen: dict[str, Any]) -> dict[str, float]:

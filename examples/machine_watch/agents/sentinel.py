@@ -30,6 +30,7 @@ class Measure(NamedTuple):
 MEASURES = {
     "cpu_percent": Measure(20.0, 90.0),
     "busiest_core_percent": Measure(45.0, 95.0),
+    "tasks_running": Measure(6.0),  # tells too much from much, where use is at its top already
     "memory_percent": Measure(5.0, 95.0),
     "disk_percent": Measure(2.0, 95.0),
     "disk_bytes_per_s": Measure(50 * MEBIBYTE),
