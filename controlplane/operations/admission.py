@@ -166,7 +166,7 @@ def _check_owner(it: Wanted, world: World) -> None:
 
 def _check_delete(it: Wanted, world: World) -> None:
     word, about = it.kind.lower(), {"kind": it.kind, "namespace": it.namespace, "name": it.name}
-    if not world.at(it.kind, it.namespace, it.name).live:
+    if it.must_exist and not world.at(it.kind, it.namespace, it.name).live:
         step = Next(
             operation=f"{word}s.list", arguments={"namespace": it.namespace}, why=f"shows the {word}s there are"
         )

@@ -135,6 +135,8 @@ def _write(it: Wanted, current: Known) -> Write | None:
     labels = dict(it.labels)
     same_spec = current.live and canonical(spec) == canonical(current.spec)
     action: Action
+    if it.action == "delete" and not current.live:
+        return None
     if it.action == "delete":
         action, generation = "delete", current.generation
     elif not current.live:

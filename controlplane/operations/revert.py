@@ -104,14 +104,12 @@ Back = tuple[Wanted | None, list[str]]
 
 
 def _created(it: Undo) -> Back:
-    """Delete it, if it is as it was created; nothing, if it is gone already."""
+    """Delete it, if it is as it was created, or is gone already."""
     write, current = it.write, it.current
-    if not current.live:
-        return None, []
     same = canonical(current.spec) == canonical(write.spec) and dict(current.labels) == dict(write.labels)
-    if current.uid != it.uid or not same:
+    if current.live and (current.uid != it.uid or not same):
         return None, [""]
-    return Wanted("delete", write.kind, write.namespace, write.name), []
+    return Wanted("delete", write.kind, write.namespace, write.name, must_exist=False), []
 
 
 def _deleted(it: Undo) -> Back:

@@ -82,6 +82,7 @@ class Wanted:
     """One decision of a writer, admitted: a resource as it shall be, or a name that shall be free.
 
     A secret's values are `{"ref", "mac"}`, or `{"kept": true}` for what shall stay as it is.
+    `must_exist` refuses the deletion of what is not there; a revert may find it gone already.
     `place` is where it stood in the input; it is no part of the decision.
     """
 
@@ -91,6 +92,7 @@ class Wanted:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     spec: Spec = field(default_factory=dict)
+    must_exist: bool = True
     place: str = field(default="", compare=False)
 
     @property
