@@ -188,10 +188,7 @@ def test_the_same_input_gives_the_same_output(stack: Stack, ids: dict[str, str],
     if operation.imperative:
         arguments = {**arguments, "request_id": f"same-{name}"}
         by_call(stack, operation, arguments)
-    if name == "operations.call":
-        surfaces = {key: it for key, it in SURFACES.items() if key != "intent"}
-    else:
-        surfaces = SURFACES
+    surfaces = {key: it for key, it in SURFACES.items() if key != "intent"} if name == "operations.call" else SURFACES
     answers = {key: surface(stack, operation, arguments) for key, surface in surfaces.items()}
     first = answers["call"]
     assert "recovery" not in first, first
@@ -228,5 +225,5 @@ def test_the_same_bad_input_gives_the_same_problem(stack: Stack, ids: dict[str, 
         assert first["field"], first
         for surface, problem in problems.items():
             if surface == "intent":
-                problem = {**problem, "field": problem["field"].removeprefix("/arguments")}  # noqa: PLW2901
+                problem = {**problem, "field": problem["field"].removeprefix("/arguments")}
             assert problem == first, surface
