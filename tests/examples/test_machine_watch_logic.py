@@ -63,7 +63,7 @@ def test_a_lasting_load_becomes_usual(agents: dict[str, ModuleType]) -> None:
 def test_a_restless_past_keeps_the_bound_within_reach(agents: dict[str, ModuleType]) -> None:
     """A percentage's bound stays below its ceiling, unless the usual itself is near it."""
     baseline = agents["baseline"].Baseline()
-    for value in [10.0, 80.0] * 20:
+    for value in [10.0, 90.0] * 20:
         baseline.observe(value, 20.0, 90.0)
     assert baseline.bound(20.0) > 100
     assert baseline.bound(20.0, 90.0) == 90.0

@@ -1,7 +1,7 @@
 """What is usual for one measure: the median of a bounded window, and how far readings lie from it.
 
 Median and median absolute deviation are robust: a few wild readings in the window move neither. A
-reading is high when it lies further above the median than six deviations, and further than a floor
+reading is high when it lies further above the median than four deviations, and further than a floor
 that the measure brings, so that a measure which never moves does not call every wobble unusual. A
 measure that has a top (a percentage) also brings a ceiling, so that a restless past does not put the
 bound where no reading can ever come. Plain values in, plain values out: nothing here knows of turns.
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 WINDOW = 60  # readings that are remembered
 WARM_UP = 8  # readings before anything can be called unusual
-DEVIATIONS = 6.0
+DEVIATIONS = 4.0
 SIGMA = 1.4826  # makes the median absolute deviation comparable to a standard deviation
 
 
