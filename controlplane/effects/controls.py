@@ -1,10 +1,13 @@
 """What an operator or a reconciler does to one agent: suspend, wake, stop, reload, remove, look, deliver.
 
-Each verb is level-triggered and may be said twice. A verb that changes a record writes its event in
-the same unit, and none when nothing changed.
+Each verb is level-triggered and may be said twice. It is answered when it is done, or after a moment
+with what it waits for. A verb of an operator that changes a record writes its event in the same unit,
+and none when nothing changed.
 """
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -19,6 +22,7 @@ from schemas.problem import Problem
 from schemas.wire import Control, Evict
 
 Answer = Callable[[dict[str, Any] | Problem], None]
+PATIENCE_S = 2.0
 
 
 def control(node: Node, frame: Control, done: Answer) -> None:
@@ -27,57 +31,61 @@ def control(node: Node, frame: Control, done: Answer) -> None:
         node.delivery.deliver(frame.agent)
         done({})
         return
-    argument = orjson.loads(frame.argument) if frame.argument else {}
     if frame.verb == "remove":
         _remove(node, frame.agent, done)
         return
-    slot = node.slots.load(frame.agent)
-    if slot is None:
-        done(problem("NOT_FOUND", f"there is no agent of uid {frame.agent}", uid=frame.agent))
+    slot, verb = node.slots.load(frame.agent), _VERBS.get(frame.verb)
+    if slot is None or verb is None:
+        done(problem("NOT_FOUND", f"there is no agent of uid {frame.agent}", uid=frame.agent, verb=frame.verb))
         return
-    _VERBS[frame.verb](node, slot, argument.get("principal"), done)
-    if node.slots.get(slot.uid) is slot:
-        node.turns.pump(slot)
+    argument = orjson.loads(frame.argument) if frame.argument else {}
+    verb(node, slot, argument.get("principal"), done)
+    if node.slots.holds(slot) and not slot.queued:
+        node.ownership.pump(slot)
 
 
 def _suspend(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
-    if slot.state == "free":
+    if slot.state == "free" and slot.owner is None and not slot.queued:
         done({"suspended": True})
         return
-    slot.tell = principal
-    if slot.state in ("idle", "parked") and slot.retry_timer is None:
-        node.turns.let_go(slot)
-        done({"suspended": True})
-        return
-    slot.leave = True
-    done({"suspended": False, "waits_for": slot.turn.turn_id if slot.turn is not None else slot.state})
+    slot.suspended_by, slot.leave = principal or slot.suspended_by, True
+    told = _soon(done, lambda: {"suspended": False, "waits_for": why_awake(slot)})
+    slot.on_gone.append(lambda: told({"suspended": True}))
+    node.ownership.let_go(slot)
 
 
 def _wake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
     slot.leave = False
     if not slot.stopped:
-        told = slot.state == "free"
-        slot.keep = True
-        if told:
-            row = journaling.agent_event("agent.woken", slot.namespace, slot.name, principal, node.clock())
-            node.commit([row], _nobody, 1)
-        done({"stopped": False})
+        _awake(node, slot, principal, done)
         return
     now = node.clock()
-    rows: list[Row] = [
-        (sql.UNSTOP, (now, slot.uid), 1),
-        journaling.agent_event("agent.woken", slot.namespace, slot.name, principal, now),
-    ]
+    rows: list[Row] = [(sql.UNSTOP, (now, slot.uid), -1)]
+    if principal is not None:
+        rows.append(journaling.agent_event("agent.woken", slot.namespace, slot.name, principal, now))
 
-    def woken(_outcome: str, _detail: str) -> None:
-        node.turns.forget(slot)
+    def woken(outcome: str, detail: str) -> None:
+        if _failed(outcome, detail, done):
+            return
+        if (known := node.slots.get(slot.uid)) is not None:
+            node.ownership.forget(known)
         if (fresh := node.slots.load(slot.uid)) is not None:
-            fresh.keep = True
-            node.turns.pump(fresh)
+            _awake(node, fresh, None, done)
+            node.ownership.pump(fresh)
         node.timers.arm(now)
-        done({"stopped": False})
 
     node.commit(rows, woken)
+
+
+def _awake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
+    """Bring it to a host, whether there is a message or not."""
+    if slot.owner is not None and slot.host is not None:
+        done({"stopped": False})
+        return
+    slot.keep = True
+    slot.woken_by = principal or slot.woken_by
+    told = _soon(done, lambda: {"stopped": False, "waits_for": why_awake(slot)})
+    slot.on_awake.append(lambda: told({"stopped": False}))
 
 
 def _stop(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
@@ -85,16 +93,19 @@ def _stop(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
         done({"stopped": True})
         return
     now = node.clock()
-    rows: list[Row] = [
-        (sql.STOP, (now, slot.uid), 1),
-        journaling.agent_event("agent.stopped", slot.namespace, slot.name, principal, now),
-    ]
+    rows: list[Row] = [(sql.STOP, (now, slot.uid), 1)]
+    if principal is not None:
+        rows.append(journaling.agent_event("agent.stopped", slot.namespace, slot.name, principal, now))
     _abort(node, slot)
 
-    def stopped(_outcome: str, _detail: str) -> None:
-        if (fresh := node.slots.get(slot.uid)) is not None:
-            node.turns.forget(fresh)
-        done({"stopped": True})
+    def stopped(outcome: str, detail: str) -> None:
+        if (known := node.slots.get(slot.uid)) is not None:
+            _abort(node, known)
+        if outcome != "error":  # a conflict: it was stopped meanwhile
+            done({"stopped": True})
+        else:
+            _failed(outcome, detail, done)
+            node.ownership.ring(slot.uid)
 
     node.commit(rows, stopped)
 
@@ -103,21 +114,21 @@ def _abort(node: Node, slot: Slot) -> None:
     """Take the agent from its host; what was not committed is run again, or never."""
     if slot.host is not None:
         slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
-    node.turns.forget(slot)
+    node.ownership.forget(slot)
 
 
 def _reload(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
     """The spec has changed, or there is a first message: the next turn runs on what is stored now."""
-    if slot.state == "free":
-        node.turns.forget(slot)
+    if slot.state == "free" and not slot.queued:
+        node.ownership.forget(slot)
     else:
         slot.stale = slot.more = True
-    node.turns.ring(slot.uid)
+    node.ownership.ring(slot.uid)
     done({})
 
 
 def _look(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
-    done({"why_awake": why_awake(slot)})
+    done({"why_awake": why_awake(slot), "state": slot.state, "host": slot.host.host_id if slot.host else None})
 
 
 def why_awake(slot: Slot) -> str | None:
@@ -125,7 +136,7 @@ def why_awake(slot: Slot) -> str | None:
     turn = slot.turn.turn_id if slot.turn is not None else ""
     match slot.state:
         case "free":
-            return "it waits for a host" if turn else None
+            return "it waits for a host" if slot.queued else None
         case "running":
             effects = sorted(slot.effects)
             return f"it waits for effect {effects[0]} of {turn}" if effects else f"it is running {turn}"
@@ -133,9 +144,11 @@ def why_awake(slot: Slot) -> str | None:
             return f"{turn} is being committed"
         case "parked":
             return f"{turn} is parked, and its host keeps it until suspend_after_ms have passed"
+        case "idle" if slot.queued:
+            return f"{turn} waits for a place in its host's window"
+        case "idle" if slot.retry_timer is not None:
+            return f"{turn} failed and is about to be tried again"
         case "idle":
-            if slot.retry_timer is not None:
-                return f"{turn} failed and is about to be tried again"
             return "it is idle, and its host keeps it until suspend_after_ms have passed"
         case "acquiring":
             return "it is being brought to a host"
@@ -151,28 +164,59 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
         return
     _abort(node, slot)
     now = node.clock()
-    askers = [row[0] for row in node.reader.rows(sql.ASKERS, uid)]
     found = problem("TARGET_NOT_FOUND", f"{slot.address} was deleted", to=slot.address).model_dump(mode="json")
+    told = orjson.dumps(found).decode()
     rows: list[Row] = [(sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
+    rows.append((sql.REMOVE_TURNS, (now, told, uid), -1))
+    askers = [row[0] for row in node.reader.rows(sql.ASKERS, uid)]
     for await_id in askers:
         rows += journaling.refusal(slot.address, await_id, found, now)
     rows += [(text, (uid,), -1) for text in sql.REMOVE]
 
     def removed(outcome: str, detail: str) -> None:
-        if outcome != "ok":
-            done(problem("CONFLICT", f"the agent could not be removed: {detail}", detail_of_store=detail))
+        if _failed(outcome, detail, done):
             return
-        if (fresh := node.slots.get(uid)) is not None:
-            _abort(node, fresh)
+        if (known := node.slots.get(uid)) is not None:
+            _abort(node, known)
         for await_id in askers:
             node.timers.resolved(await_id)
+        _tell_late_askers(node, uid, slot.address, found)
         done({"removed": True})
 
     node.commit(rows, removed)
 
 
-def _nobody(_outcome: str, _detail: str) -> None:
-    """Nobody waits for this commit."""
+def _tell_late_askers(node: Node, uid: str, address: str, found: dict[str, Any]) -> None:
+    """Who asked while it was being removed; from now on nobody can."""
+    for (await_id,) in node.reader.rows(sql.ASKERS, uid):
+        rows = journaling.refusal(address, await_id, found, node.clock())
+        node.commit(rows, partial(_resolved, node, await_id))
+
+
+def _resolved(node: Node, await_id: str, _outcome: str, _detail: str) -> None:
+    node.timers.resolved(await_id)
+
+
+def _failed(outcome: str, detail: str, done: Answer) -> bool:
+    """Whether the unit did not commit; then that is the answer."""
+    if outcome == "ok":
+        return False
+    reason, _, text = detail.partition(": ")
+    done(problem(reason if outcome == "error" else "CONFLICT", f"nothing was changed: {text or outcome}", cause=text))
+    return True
+
+
+def _soon(done: Answer, otherwise: Callable[[], dict[str, Any]]) -> Answer:
+    """Answer once: with what comes within a moment, or with what it waits for."""
+    open_ = [done]
+
+    def answer(body: dict[str, Any] | Problem) -> None:
+        if open_:
+            timer.cancel()
+            open_.pop()(body)
+
+    timer = asyncio.get_running_loop().call_later(PATIENCE_S, lambda: answer(otherwise()))
+    return answer
 
 
 _VERBS: dict[str, Callable[[Node, Slot, str | None, Answer], None]] = {

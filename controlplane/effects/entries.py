@@ -18,6 +18,7 @@ from schemas.base import canonical, rfc3339, short_id
 from schemas.wire import Entry
 
 Row = tuple[str, Sequence[Any], int]
+NOBODY = ""  # the name that nothing has
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class TurnRef:
     spec: dict[str, Any] = field(default_factory=dict)
     onbehalfof: str | None = None
     traceparent: str | None = None
+    replyto: str | None = None
 
     @property
     def address(self) -> str:
@@ -121,29 +123,37 @@ def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: 
 
 
 def _to_inbox(turn: TurnRef, to: str, made: str, text: str, now: float, after: Aftermath) -> list[Row]:
-    namespace, name = split(to)
-    after.agents.add((namespace, name))
+    reached = reach(turn, to)
+    after.agents.add(reached)
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
-    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address}).decode()
+    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
+    lost = (turn.agent, turn.namespace, split(to)[1], made, text, detail, turn.turn_id, now)
     return [
-        (sql.SEND, (made, text, now, namespace, name), -1),
-        (sql.SEND_LOST, (namespace, name, made, text, detail, turn.turn_id, now, namespace, name), -1),
-        (sql.SEND_LOST_EVENT, (now, namespace, name, turn.turn_id, data, namespace, name), -1),
+        (sql.SEND, (made, text, now, *reached), -1),
+        (sql.SEND_LOST, (*lost, *reached), -1),
+        (sql.SEND_LOST_EVENT, (now, turn.namespace, split(to)[1], turn.turn_id, data, *reached), -1),
     ]
+
+
+def reach(turn: TurnRef, address: str) -> tuple[str, str]:
+    """Where an address leads to from here: agents reach their own namespace, and beyond it there is nobody."""
+    namespace, name = split(address)
+    return (namespace, name) if namespace == turn.namespace else (turn.namespace, NOBODY)
 
 
 def _publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     made, key = message_id(turn, entry), body.get("key")
-    namespace, name = split(body["channel"])
-    text = envelope(turn, made, "steward.message", body["channel"], body["data"], now, partitionkey=key)
-    after.channels.add((namespace, name))
-    detail = f"{turn.address} published it to {body['channel']}, and there is no such channel"
-    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address}).decode()
-    lost = (turn.agent, namespace, name, made, text, detail, turn.turn_id, now, namespace, name)
+    channel = body["channel"]
+    reached, name = reach(turn, channel), split(channel)[1]
+    text = envelope(turn, made, "steward.message", channel, body["data"], now, partitionkey=key)
+    after.channels.add(reached)
+    detail = f"{turn.address} published it to {channel}, and there is no such channel"
+    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": channel}).decode()
+    lost = (turn.agent, turn.namespace, name, made, text, detail, turn.turn_id, now)
     return [
-        *channel_rows(namespace, name, made, text, key, now),
-        (sql.PUBLISH_LOST, lost, -1),
-        (sql.PUBLISH_LOST_EVENT, (now, namespace, name, turn.turn_id, data, namespace, name), -1),
+        *channel_rows(*reached, made, text, key, now),
+        (sql.PUBLISH_LOST, (*lost, *reached), -1),
+        (sql.PUBLISH_LOST_EVENT, (now, turn.namespace, name, turn.turn_id, data, *reached), -1),
     ]
 
 
@@ -161,15 +171,15 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     until = now + body["deadline_s"]
     to = body["to"]
     text = envelope(turn, made, "steward.message", to, body["data"], now, replyto=made, deadline=at_time(until))
-    namespace, name = split(to)
-    after.agents.add((namespace, name))
+    reached = reach(turn, to)
+    after.agents.add(reached)
     after.asked.append(made)
     after.due(until)
     lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()
-    given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, namespace, name, now, until)
+    given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, *reached, now, until)
     return [
         (sql.AWAIT, (*given, made), 1),
-        (sql.SEND, (made, text, now, namespace, name), -1),
+        (sql.SEND, (made, text, now, *reached), -1),
         *([] if entry.kind == "ask" else _lost_request(turn, made, to, lost, now)),
         (sql.AWAIT_LOST, (lost, now, made), -1),
         (sql.JOURNAL_RESOLVED, ("failed", lost, now, made, now, "failed"), -1),
@@ -212,11 +222,30 @@ def _timer(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after:
     due_at = now + wait
     after.due(due_at)
     data = orjson.dumps(body["data"]).decode()
-    return [(sql.TIMER_SET, (turn.agent, body["name"], due_at, body["every_s"], data), 1)]
+    return [
+        (sql.TIMER_SET, (turn.agent, body["name"], due_at, body["every_s"], data), 1),
+        _discard_firings(turn, body["name"]),
+    ]
 
 
 def _timer_cancel(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    return [(sql.TIMER_CANCEL, (turn.agent, body["name"]), -1)]
+    return [(sql.TIMER_CANCEL, (turn.agent, body["name"]), -1), _discard_firings(turn, body["name"])]
+
+
+def _discard_firings(turn: TurnRef, name: str) -> Row:
+    """Messages of the timer as it was before, but for the one that this turn handles."""
+    return sql.DISCARD_FIRINGS, (turn.agent, turn.message_id, timer_pattern(name)), -1
+
+
+def timer_mark(name: str) -> dict[str, str]:
+    """How the envelope of a timer begins; nothing that anybody else wrote comes before it."""
+    return {"type": "steward.timer", "subject": name}
+
+
+def timer_pattern(name: str) -> str:
+    """The LIKE pattern of that beginning, with `~` as its escape."""
+    begin = orjson.dumps(timer_mark(name)).decode()[:-1]
+    return begin.replace("~", "~~").replace("%", "~%").replace("_", "~_") + ",%"
 
 
 def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:

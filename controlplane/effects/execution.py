@@ -21,8 +21,9 @@ from controlplane.effects.entries import TurnRef
 from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
+from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
-from controlplane.resources.problems import problem
+from controlplane.resources.problems import problem, refuse
 from controlplane.store import statements as sql
 from schemas.effect import Verdict
 from schemas.ports import Effector
@@ -32,6 +33,9 @@ from schemas.wire import Ask, Receipt
 log = logging.getLogger("steward.gate")
 AT_ONCE_MAX = 16
 SEND_WITHIN_S = 30.0
+AGAIN_S = 0.5
+RESULT_BYTES_MAX = 1_048_576
+BRANCH = "0"
 
 
 class Execution:
@@ -46,38 +50,42 @@ class Execution:
     def asked(self, host: Host, frame: Ask) -> None:
         """An effect, asked for the first time or again by a replay."""
         slot = self._node.turns.of(host, frame.turn_id, frame.epoch)
-        if slot is None or slot.turn is None:
+        if slot is None or slot.turn is None or frame.branch != BRANCH or slot.effects:
             return
-        slot.effects.add(frame.position)
-        row = self._node.reader.one(sql.RECORDED_AT, frame.turn_id, frame.position)
-        if row is not None:
+        if frame.position < slot.turn.entries:
+            slot.effects.add(frame.position)
             self._again(slot, slot.turn, frame)
-            return
-        self._first(slot, slot.turn, frame)
+        elif frame.position == slot.turn.entries + len(frame.entries):
+            if not self._node.turns.refuse(slot, frame.entries):
+                slot.effects.add(frame.position)
+                self._first(slot, slot.turn, frame)
+        else:
+            log.warning("%s asked for an effect at %d, out of place", slot.address, frame.position)
+            host.wire.close()
 
     def _first(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         verdict, refused, act = self._decided(slot, frame)
         now = self._node.clock()
-        generations = self._node.turns.generations(slot, frame.entries)
+        next_generations = generations(self._node.reader, turn, frame.entries)
         send_by = now + SEND_WITHIN_S
-        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, generations)
+        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
+        told = b"" if refused is None else refused.model_dump_json().encode()
         if refused is not None:
-            told = refused.model_dump(mode="json")
-            rows += journaling.receipt(frame.turn_id, frame.branch, frame.position, "failed", orjson.dumps(told), now)
+            rows += journaling.receipt(frame.turn_id, frame.branch, frame.position, "failed", told, now)
             rows.append(_denied(turn, frame, refused, now))
         grown = replace(turn, recorded=True, entries=turn.entries + len(frame.entries) + 1)
 
         def written(outcome: str, detail: str) -> None:
             if outcome != "ok":
-                self._node.turns.fenced(slot, "intending", outcome, detail)
+                self._node.ownership.fenced(slot, "intending", outcome, detail)
                 return
             if slot.turn is turn:
                 slot.turn = grown
             self._node.turns.settle(after)
             if refused is not None:
-                self._tell(slot, frame, "failed", orjson.dumps(refused.model_dump(mode="json")), now)
-            elif act is not None and self._still(slot, frame) and self._node.clock() < send_by:
-                self._start(slot, frame, *act)
+                self._tell(frame, "failed", told, now)
+            elif act is not None and self._still(slot, frame):
+                self._start(slot, frame, *act, send_by)
 
         self._node.commit(rows, written)
 
@@ -99,73 +107,119 @@ class Execution:
         return verdict, None, admitted
 
     def _again(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
-        """An intent without a receipt, asked for again by a replay."""
+        """An intent of before: it is on its way, or was answered meanwhile, or nobody knows."""
         if (frame.turn_id, frame.position) in self._open:
-            return  # it is on its way, and will be told
+            return  # it will be told
+        row = self._node.reader.one(sql.RECEIPT_AT, frame.turn_id, frame.position)
+        if row is None:
+            self._node.ownership.fenced(slot, "asking again", "conflict", "there is no intent")
+            return
+        if row[0] is not None:
+            self._tell(frame, row[0], (row[1] or "null").encode(), row[2])
+            return
         effector = self._node.effectors.get(frame.effect)
         if effector is not None and effector.repeats_safely:
-            self._start(slot, frame, effector, effector.arguments.model_validate(orjson.loads(frame.arguments)))
+            arguments = effector.arguments.model_validate(orjson.loads(frame.arguments))
+            self._start(slot, frame, effector, arguments, self._node.clock() + SEND_WITHIN_S)
             return
-        detail = f"{frame.effect} was sent before a crash, and nobody knows whether it happened"
-        found = problem("IN_DOUBT", detail, effect=frame.effect, turn_id=frame.turn_id, position=frame.position)
-        told = orjson.dumps(found.model_dump(mode="json"))
-        now = self._node.clock()
-        event = journaling.event("effect.in_doubt", turn, {"effect": frame.effect, "position": frame.position}, now)
-        self._confirm(slot, frame, "in_doubt", told, [event])
+        found = _in_doubt(frame, "was sent before a crash")
+        self._confirm(slot, frame, turn, "in_doubt", found.model_dump_json().encode())
 
     # Acting
 
-    def _start(self, slot: Slot, frame: Ask, effector: Effector, arguments: BaseModel) -> None:
+    def _start(self, slot: Slot, frame: Ask, effector: Effector, arguments: BaseModel, send_by: float) -> None:
         self._open.add((frame.turn_id, frame.position))
-        task = asyncio.get_running_loop().create_task(self._act(slot, frame, effector, arguments))
+        task = asyncio.get_running_loop().create_task(self._act(slot, frame, effector, arguments, send_by))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: self._acted(ended, slot, frame, effector))
 
-    async def _act(self, slot: Slot, frame: Ask, effector: Effector, arguments: BaseModel) -> None:
-        key = f"{frame.turn_id}:{frame.branch}:{frame.position}"
+    async def _act(self, slot: Slot, frame: Ask, effector: Effector, arguments: BaseModel, send_by: float) -> Any:
+        """Send, if the turn still has its host and it is not too late; what comes back is the task's."""
         async with self._bounds[effector.name]:
-            outcome, told = await _executed(effector, arguments, key)
-        self._open.discard((frame.turn_id, frame.position))
-        self._confirm(slot, frame, outcome, told, [])
+            if not self._still(slot, frame):
+                raise Unsent
+            if self._node.clock() > send_by:
+                detail = f"{effector.name} had no place for it within {SEND_WITHIN_S:g} s; it was not sent"
+                raise refuse("EFFECT_FAILED", detail, effect=effector.name)
+            async with asyncio.timeout(effector.timeout_s):
+                key = f"{frame.turn_id}:{frame.branch}:{frame.position}"
+                return orjson.dumps(await effector.execute(arguments, key))
 
-    def _confirm(self, slot: Slot, frame: Ask, outcome: str, told: bytes, rows: list[Any]) -> None:
+    def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, effector: Effector) -> None:
+        """Whatever an effector raises, the turn gets a receipt."""
+        self._tasks.discard(task)
+        if task.cancelled() or isinstance(task.exception(), Unsent):
+            self._open.discard((frame.turn_id, frame.position))
+            return
+        outcome, told = _receipt(task, frame, effector)
+        self._confirm(slot, frame, slot.turn, outcome, told)
+
+    def _confirm(self, slot: Slot, frame: Ask, turn: TurnRef | None, outcome: str, told: bytes) -> None:
         now = self._node.clock()
-        rows = [*journaling.receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now), *rows]
+        rows = journaling.receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now)
+        if outcome == "in_doubt" and turn is not None:
+            data = {"effect": frame.effect, "position": frame.position}
+            rows.append(journaling.event("effect.in_doubt", turn, data, now))
 
         def confirmed(committed: str, detail: str) -> None:
+            if committed == "error" and detail.startswith(("NOT_READY", "STORAGE_FULL")):
+                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, slot, frame, turn, outcome, told)
+                return
+            self._open.discard((frame.turn_id, frame.position))
             if committed == "ok":
-                self._tell(slot, frame, outcome, told, now)
+                self._tell(frame, outcome, told, now)
             else:
-                log.warning("receipt of %s at %d: %s %s", frame.turn_id, frame.position, committed, detail)
-                if self._still(slot, frame):
-                    self._node.turns.fenced(slot, "confirming", committed, detail)
+                self._node.ownership.fenced(slot, "confirming", committed, detail)
 
         self._node.commit(rows, confirmed)
 
     def _still(self, slot: Slot, frame: Ask) -> bool:
-        """Whether the turn that asked is still this one."""
-        return slot.turn is not None and slot.turn.turn_id == frame.turn_id and slot.host is not None
+        """Whether the turn that asked still has its host."""
+        turn = slot.turn
+        return (
+            turn is not None
+            and turn.turn_id == frame.turn_id
+            and slot.host is not None
+            and slot.host.alive(self._node.clock())
+        )
 
-    def _tell(self, slot: Slot, frame: Ask, outcome: str, told: bytes, now: float) -> None:
+    def _tell(self, frame: Ask, outcome: str, told: bytes, at: float) -> None:
         """Tell the turn, wherever it runs by now."""
-        here = self._node.slots.get(slot.uid)
-        if here is None or here.turn is None or here.turn.turn_id != frame.turn_id or here.host is None:
-            return
-        here.effects.discard(frame.position)
-        here.host.wire.send(Receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now))
+        slot = self._node.turns.running(frame.turn_id)
+        if slot is not None and slot.host is not None and frame.position in slot.effects:
+            slot.effects.discard(frame.position)
+            slot.host.wire.send(Receipt(frame.turn_id, frame.branch, frame.position, outcome, told, at))
 
 
-async def _executed(effector: Effector, arguments: BaseModel, key: str) -> tuple[str, bytes]:
+class Unsent(Exception):  # noqa: N818 - a state: the host was lost before the effect was sent; its successor asks again
+    """Nothing was sent."""
+
+
+def _receipt(task: "asyncio.Task[Any]", frame: Ask, effector: Effector) -> tuple[str, bytes]:
     """What came of it, as the receipt says it."""
-    try:
-        async with asyncio.timeout(effector.timeout_s):
-            return "succeeded", orjson.dumps(await effector.execute(arguments, key))
-    except Refusal as refusal:
-        return "failed", orjson.dumps(refusal.problem.model_dump(mode="json"))
-    except (TimeoutError, OSError, ValueError, TypeError, RuntimeError) as error:
-        detail = f"{effector.name}: {type(error).__name__}: {error}".strip()
+    error = task.exception()
+    if error is None:
+        told: bytes = task.result()
+        if len(told) <= RESULT_BYTES_MAX:
+            return "succeeded", told
+        detail = f"{effector.name} answered {len(told)} bytes, {RESULT_BYTES_MAX} at most"
+        found = problem("EFFECT_FAILED", detail, effect=effector.name, bytes=len(told), max=RESULT_BYTES_MAX)
+    elif isinstance(error, Refusal):
+        found = error.problem
+    elif isinstance(error, TimeoutError) and not effector.repeats_safely:
+        return "in_doubt", _in_doubt(
+            frame, f"did not answer within {effector.timeout_s:g} s"
+        ).model_dump_json().encode()
+    else:
+        said = f"no answer within {effector.timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+        detail = f"{effector.name}: {type(error).__name__}: {said}"[:1000]
         found = problem("EFFECT_FAILED", detail, effect=effector.name, error=type(error).__name__)
-        return "failed", orjson.dumps(found.model_dump(mode="json"))
+    return "failed", found.model_dump_json().encode()
+
+
+def _in_doubt(frame: Ask, why: str) -> Problem:
+    detail = f"{frame.effect} {why}, and nobody knows whether it happened"
+    return problem("IN_DOUBT", detail, effect=frame.effect, turn_id=frame.turn_id, position=frame.position)
 
 
 def _denied(turn: TurnRef, frame: Ask, refused: Problem, now: float) -> Any:

@@ -19,8 +19,9 @@ from typing import Any
 from controlplane.effects.execution import Execution
 from controlplane.effects.hosts import Host, Hosts
 from controlplane.effects.node import Bounds, Node
+from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
-from controlplane.effects.reading import Reader
+from controlplane.effects.reading import Away, Reader
 from controlplane.effects.slots import Slots
 from controlplane.effects.summaries import Summaries
 from controlplane.effects.timers import Timers
@@ -32,11 +33,11 @@ from controlplane.store import statements as sql
 from controlplane.store.committer import Committer
 from controlplane.store.committer import Delivery as Outcomes
 from schemas import wire as frames
-from schemas.ports import Effector
+from schemas.ports import Clock, Effector
 
 log = logging.getLogger("steward.gate")
 SWEEP_S = 2.0
-RECONNECT_S = 0.5
+SWEEP_SOON_S = 0.01
 
 
 class Gate:
@@ -50,46 +51,50 @@ class Gate:
         self._key = key
         self._effectors = effectors
         self._bounds = bounds or Bounds()
-        self._ended: asyncio.Event | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()
+        self._wires: set[Wire] = set()
+        self._sweep_at: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
         migrate.upgrade(self._url)
 
         def deliver(outcomes: Outcomes) -> None:
-            loop.call_soon_threadsafe(self._delivered, outcomes)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                loop.call_soon_threadsafe(self._delivered, loop, outcomes)
 
         committer = Committer(self._url, deliver)
         node = self._node = self._wired(committer)
+        self._of_host = _host_handlers(node)
+        self._of_plane = _plane_handlers(node, self._ended)
         committer.start()
         await self._recover(node)
         server = await self._listen(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._ended.set)
-        work = (node.hosts.sweeping(), node.summaries.flushing(), node.delivery.sweeping(), self._sweeping(node))
-        self._tasks = [loop.create_task(it) for it in work]
+        work = (node.hosts.sweeping(), node.summaries.flushing(), self._sweeping(node))
+        tasks = [loop.create_task(it) for it in work]
         log.info("listening on %s", self._socket)
         try:
             await self._ended.wait()
         finally:
-            await self._end(node, server)
+            await self._end(node, server, tasks)
 
     def _wired(self, committer: Committer) -> Node:
         reader = Reader(self._url)
-        node = Node(self._bounds, time.time, reader, committer, Slots(reader), self._effectors)
-        node.turns, node.hosts, node.planes = Turns(node), Hosts(node), Planes(node, self._key)
+        node = Node(self._bounds, strictly_forward(time.time), reader, committer, Slots(reader), self._effectors)
+        node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
+        node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.summaries = Timers(node), Execution(node), Summaries(node)
-        node.delivery = Delivery(reader, node.commit, node.turns.ring, node.clock, self._bounds.inbox_messages_max)
+        node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, self._bounds.inbox_messages_max)
         return node
 
-    def _delivered(self, outcomes: Outcomes) -> None:
-        """A batch has ended: tell each job, then the planes."""
+    def _delivered(self, loop: asyncio.AbstractEventLoop, outcomes: Outcomes) -> None:
+        """A batch has ended: tell each job, each on its own, then the planes."""
         for job, outcome, detail in outcomes:
-            job.done(outcome, detail)
-        self._node.planes.moved()
+            loop.call_soon(job.done, outcome, detail)
+        loop.call_soon(self._node.planes.moved)
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,113 +106,150 @@ class Gate:
             os.umask(before)
 
     def _wire(self) -> Wire:
-        return Wire(frames.FromHost, self._received, self._lost)
+        wire = Wire(frames.FromHost, self._received, self._lost)
+        self._wires.add(wire)
+        return wire
 
     # Start and end
 
     async def _recover(self, node: Node) -> None:
-        """Release every owner, remember the hosts of before, count what was not told, and take up what waits."""
+        """Release every owner, look after the hosts of before, and take up what waits."""
         released = asyncio.Event()
         node.commit([(sql.RELEASE_ALL, (), -1)], lambda *_: released.set())
         await released.wait()
-        for host_id, _pid, _started in node.reader.rows(sql.LIVE_HOSTS):
-            node.hosts.remember(host_id)
-        node.summaries.recover()
-        node.timers.look()
-        self._take_up(node)
+        for host_id, pid, started in node.reader.rows(sql.LIVE_HOSTS):
+            node.hosts.remember(host_id, pid, started)
+        self._sweep(node)
 
-    def _take_up(self, node: Node) -> None:
-        for query in (sql.OPEN_TURNS, sql.WAITING_AGENTS):
-            for (uid,) in node.reader.rows(query):
-                node.turns.ring(uid)
+    def _sweep(self, node: Node) -> None:
+        """The net below the bells: what waits and has nobody who knows of it."""
+        try:
+            node.timers.look()
+            node.ownership.sweep()
+            node.delivery.sweep()
+        except Away as away:
+            log.warning("the database is away: %s", away)
+
+    def _sweep_soon(self) -> None:
+        if self._sweep_at is None:
+            self._sweep_at = asyncio.get_running_loop().call_later(SWEEP_SOON_S, self._swept_soon)
+
+    def _swept_soon(self) -> None:
+        self._sweep_at = None
+        self._sweep(self._node)
 
     async def _sweeping(self, node: Node) -> None:
-        """The net below the doorbells: what waits and has nobody who knows of it."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            self._take_up(node)
-            node.timers.look()
+            self._sweep(node)
 
-    async def _end(self, node: Node, server: asyncio.Server) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        node.summaries.flush()
+    async def _end(self, node: Node, server: asyncio.Server, tasks: list["asyncio.Task[None]"]) -> None:
+        """No new frames; tell what has ended, release every owner, commit what was handed over."""
         server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for wire in list(self._wires):
+            wire.mute()
+        with contextlib.suppress(Away):
+            await node.summaries.flush()
         node.commit([(sql.RELEASE_ALL, (), -1)], lambda *_: None)
         await asyncio.to_thread(node.committer.stop)
+        await asyncio.sleep(0)  # what the last batch has to tell
+        await asyncio.sleep(0)
+        for wire in list(self._wires):
+            wire.close()
         node.reader.close()
         self._socket.unlink(missing_ok=True)
 
     # Frames
 
     def _received(self, wire: Wire, frame: Any) -> None:
-        node = self._node
-        if isinstance(wire.peer, Host):
-            handler = self._of_host(node).get(type(frame))
-            if handler is not None:
-                handler(wire.peer, frame)
-                return
-        elif node.planes.holds(wire):
-            self._of_plane(node, wire, frame)
-            return
-        self._first(node, wire, frame)
-
-    def _of_host(self, node: Node) -> dict[type, Callable[[Host, Any], None]]:
-        if not hasattr(self, "_host_handlers"):
-            self._host_handlers: dict[type, Callable[[Host, Any], None]] = {
-                frames.Commit: node.turns.commit,
-                frames.Park: node.turns.park,
-                frames.Failed: node.turns.failed,
-                frames.Ask: node.execution.asked,
-                frames.CodeWanted: node.hosts.code,
-                frames.Released: _noted,
-            }
-        return self._host_handlers
-
-    def _of_plane(self, node: Node, wire: Wire, frame: Any) -> None:
-        match frame:
-            case frames.Write():
-                node.planes.write(wire, frame)
-            case frames.Publish():
-                node.planes.publish(wire, frame)
-            case frames.PublishChannel():
-                node.planes.publish_channel(wire, frame)
-            case frames.Control():
-                node.planes.control(wire, frame)
-            case frames.Shutdown():
-                assert self._ended is not None
-                self._ended.set()
-            case _:
+        try:
+            self._handle(wire, frame)
+        except Away as away:
+            log.warning("the database is away: %s", away)
+            if wire.peer is self._node.planes:
+                wire.send(frames.Done(frame.call, "error", b"NOT_READY: the database is away"))
+            else:
                 wire.close()
 
-    def _first(self, node: Node, wire: Wire, frame: Any) -> None:
+    def _handle(self, wire: Wire, frame: Any) -> None:
+        if isinstance(wire.peer, Host):
+            of_host = self._of_host.get(type(frame))
+            if of_host is not None:
+                of_host(wire.peer, frame)
+                return
+        elif wire.peer is self._node.planes:
+            of_plane = self._of_plane.get(type(frame))
+            if of_plane is not None:
+                of_plane(wire, frame)
+                return
+        elif self._first(self._node, wire, frame):
+            return
+        log.warning("a peer said %s out of place; its connection is closed", type(frame).__name__)
+        wire.close()
+
+    def _first(self, node: Node, wire: Wire, frame: Any) -> bool:
         """What a peer is follows from what it says first."""
         match frame:
             case frames.Hello() if wire.peer is None:
                 node.hosts.hello(wire, frame)
             case frames.LeaseHello() if wire.peer is None:
-                wire.peer = frame.host_id
+                node.hosts.lease_hello(wire, frame)
             case frames.Lease() if wire.peer == frame.host_id:
                 node.hosts.lease(frame)
             case frames.PlacerHello() if wire.peer is None:
-                wire.peer = node.hosts
-                node.hosts.placer(wire, frame.dashboard)
+                node.hosts.placer_hello(wire, frame)
             case frames.HostGone() if wire.peer is node.hosts:
                 node.hosts.gone(frame)
             case frames.PlaneHello() if wire.peer is None and node.planes.hello(wire, frame):
                 wire.peer = node.planes
             case _:
-                log.warning("a peer said %s out of place; its connection is closed", type(frame).__name__)
-                wire.close()
+                return False
+        return True
 
     def _lost(self, wire: Wire) -> None:
-        node = self._node
-        if isinstance(wire.peer, Host):
-            node.hosts.lost(wire.peer)
-        node.planes.lost(wire)
-        node.hosts.placer_lost(wire)
+        self._wires.discard(wire)
+        peer, wire.peer = wire.peer, None
+        if isinstance(peer, Host):
+            self._node.hosts.disconnected(peer)
+        self._node.planes.lost(wire)
+        self._node.hosts.placer_lost(wire)
+
+
+def _host_handlers(node: Node) -> dict[type, Callable[[Host, Any], None]]:
+    return {
+        frames.Commit: node.turns.commit,
+        frames.Park: node.turns.park,
+        frames.Failed: node.turns.failed,
+        frames.Ask: node.execution.asked,
+        frames.CodeWanted: node.hosts.code,
+        frames.Released: _noted,
+    }
+
+
+def _plane_handlers(node: Node, ended: asyncio.Event) -> dict[type, Callable[[Wire, Any], None]]:
+    return {
+        frames.Write: node.planes.write,
+        frames.Publish: node.planes.publish,
+        frames.PublishChannel: node.planes.publish_channel,
+        frames.Control: node.planes.control,
+        frames.Shutdown: lambda _wire, _frame: ended.set(),
+    }
 
 
 def _noted(_host: Host, _frame: Any) -> None:
     """The host forgot an agent; the gate has long done so."""
+
+
+def strictly_forward(clock: Clock) -> Clock:
+    """A clock that never says the same moment twice, nor goes back: what ends later is stamped later."""
+    last = 0.0
+
+    def now() -> float:
+        nonlocal last
+        last = max(clock(), last + 1e-6)
+        return last
+
+    return now

@@ -1,50 +1,34 @@
-"""Hosts: which there are, which shall be there, and which one an agent goes to.
+"""Hosts: who they are, whether they live, what they may have in flight.
 
-A host is warm until it is specialised for one namespace and one code digest, for good. Warm ones are
-kept ahead of need; a host without agents is let go after a while; never more than `hosts_max`. What
-is wanted is said as a list of ids, so that saying it twice changes nothing. A lost connection is
-positive evidence: the agents of that host are released, with a new epoch, and go on elsewhere.
+A process is what the kernel says it is, never what it says itself. A lost connection is positive
+evidence of death; silence waits for the lease to run out; a loop that one turn holds for longer than
+the turn may last is ended, and that turn with it. Each of these fences first: the agents get a new
+epoch and go on elsewhere. A gate that itself came late declares nobody dead. A turn that ran when its
+host died is tried again alone.
 """
 
 import asyncio
 import contextlib
 import logging
-import secrets
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 
 from controlplane.effects.node import Node
+from controlplane.effects.placing import Host, Placing
+from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.wireio import Wire
 from controlplane.store import statements as sql
 from schemas.base import canonical
-from schemas.wire import Bye, CodeFiles, CodeWanted, Hello, HostGone, HostsWanted, Lease, Specialise, Welcome
+from schemas.wire import CodeFiles, CodeWanted, Hello, HostGone, Lease, LeaseHello, PlacerHello, Welcome
 
 log = logging.getLogger("steward.gate")
-APPEAR_S = 60.0
+SWEEP_S = 0.5
 WEDGED_LAG_MS = 2000.0
+SAME_START_S = 0.05
 
-
-@dataclass(eq=False, slots=True)
-class Host:
-    """One connected host."""
-
-    host_id: str
-    wire: Wire
-    pid: int
-    pid_started: float
-    node: str
-    namespace: str
-    digest: str
-    seen: float
-    idle_since: float
-    lag_ms: float = 0.0
-    inflight: int = 0
-    slots: set[Slot] = field(default_factory=set)
-    waiting: deque[Slot] = field(default_factory=deque)
+__all__ = ["Host", "Hosts"]
 
 
 class Hosts:
@@ -52,228 +36,267 @@ class Hosts:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._hosts: dict[str, Host] = {}
-        self._wanted: dict[str, float] = {}
-        self._demand: dict[tuple[str, str], deque[Slot]] = {}
-        self._placers: set[Wire] = set()
-        self.dashboard = ""
+        self._placing = Placing(node)
+        self.suspects: set[str] = set()
+        self.pick = self._placing.pick
+        self.demand = self._placing.demand
+        self.placer_lost = self._placing.placer_lost
 
     def __len__(self) -> int:
-        return len(self._hosts)
+        return len(self._placing.here)
 
     def all(self) -> list[Host]:
-        return list(self._hosts.values())
+        return list(self._placing.here.values())
 
-    def remember(self, host_id: str) -> None:
-        """A host of before the restart: it has a while to come back."""
-        self._wanted[host_id] = self._node.clock()
+    def remember(self, host_id: str, pid: int | None, started: float | None) -> None:
+        """A host of before the restart: it comes back, or it has ended."""
+        if pid is not None and started is not None and _process(pid, started) is not None:
+            self._placing.remember(host_id)
+        else:
+            self._end_record(host_id, "host.lost")
 
-    # Choosing
-
-    def pick(self, namespace: str, digest: str) -> Host | None:
-        """The least loaded host of a namespace and digest; a warm one is specialised for it."""
-        fitting = [it for it in self._hosts.values() if (it.namespace, it.digest) == (namespace, digest)]
-        if fitting:
-            return min(fitting, key=lambda it: len(it.slots))
-        warm = next((it for it in self._hosts.values() if not it.digest), None)
-        if warm is None:
-            return None
-        warm.namespace, warm.digest = namespace, digest
-        warm.wire.send(Specialise(namespace, digest))
-        self._record(warm)
-        self.ensure()
-        return warm
-
-    def demand(self, slot: Slot) -> None:
-        """An agent waits for a host of its namespace and digest."""
-        waiting = self._demand.setdefault((slot.namespace, slot.digest), deque())
-        if slot not in waiting:
-            waiting.append(slot)
-        self.ensure()
-
-    def ensure(self) -> None:
-        """Want as many hosts as are needed: one for each pair that waits, and the warm ones."""
-        now, bounds = self._node.clock(), self._node.bounds
-        for host_id, since in list(self._wanted.items()):
-            if host_id not in self._hosts and now - since > APPEAR_S:
-                del self._wanted[host_id]
-        coming = sum(1 for host_id in self._wanted if host_id not in self._hosts)
-        warm = sum(1 for it in self._hosts.values() if not it.digest)
-        missing = len(self._demand) + bounds.hosts_warm - warm - coming
-        room = bounds.hosts_max - len(self._wanted)
-        if self._demand and missing > room:
-            room += self._make_room(missing - room)
-        for _ in range(min(missing, room)):
-            self._wanted[f"h{secrets.token_hex(6)}"] = now
-        self._tell()
-
-    def _make_room(self, count: int) -> int:
-        """Let go of the hosts that have had no agents for longest."""
-        idle = sorted((it for it in self._hosts.values() if it.digest and not it.slots), key=lambda it: it.idle_since)
-        for host in idle[:count]:
-            self.retire(host, "others need its place")
-        return len(idle[:count])
-
-    def retire(self, host: Host, why: str) -> None:
-        host.wire.send(Bye(why))
-        self._wanted.pop(host.host_id, None)
-        self._hosts.pop(host.host_id, None)
-        host.wire.peer = None
-        self._end_record(host.host_id)
-
-    def _tell(self) -> None:
-        for placer in self._placers:
-            placer.send(HostsWanted(sorted(self._wanted)))
-
-    # Frames
+    # Peers
 
     def hello(self, wire: Wire, frame: Hello) -> None:
-        now = self._node.clock()
-        before = self._hosts.pop(frame.host_id, None)
+        started = _started(wire.pid)
+        before = self._placing.here.get(frame.host_id)
+        foreign = before is not None and before.pid != wire.pid and _process(before.pid, before.pid_started) is not None
+        if started is None or foreign:
+            log.warning("process %d says that it is host %s, and is not", wire.pid, frame.host_id)
+            wire.close()
+            return
         if before is not None:
             before.wire.peer = None
             before.wire.close()
-            self._release(before, "it connected again")
+            self._placing.departed(before.host_id)
+            self._release(before, "it connected again", count=before.pid != wire.pid)
+        now = self._node.clock()
+        leased = now + self._node.bounds.lease_s
         host = Host(
-            frame.host_id, wire, frame.pid, frame.pid_started, frame.node, frame.namespace, frame.digest, now, now
+            frame.host_id, wire, wire.pid, started, frame.node, frame.namespace, frame.digest, leased, now, now, now
         )
+        wire.on_resume = lambda: self.drain_waiting(host)
         wire.peer = host
-        self._hosts[host.host_id] = host
-        known = host.host_id in self._wanted
-        self._wanted.setdefault(host.host_id, now)
+        asked = self._placing.arrived(host)
         bounds = self._node.bounds
         wire.send(Welcome(bounds.lease_s, bounds.lease_s / 3, bounds.state_bytes_max))
-        self._record(host, started=True)
-        log.info("host %s is here, pid %d%s", host.host_id, host.pid, "" if known else ", unasked")
-        self.serve_demand()
+        self.record(host, started=True)
+        log.info("host %s is here, pid %d%s", host.host_id, host.pid, "" if asked else ", unasked")
+        self._placing.serve()
+        self._placing.ensure()
 
-    def serve_demand(self) -> None:
-        """Give waiting agents to hosts that have come."""
-        for key in list(self._demand):
-            if self.pick(*key) is None:
-                break
-            for slot in self._demand.pop(key):
-                self._node.turns.pump(slot)
+    def lease_hello(self, wire: Wire, frame: LeaseHello) -> None:
+        host = self._placing.here.get(frame.host_id)
+        if host is None or host.pid != wire.pid:  # it comes again when the host is known
+            wire.close()
+        else:
+            wire.peer = frame.host_id
 
     def lease(self, frame: Lease) -> None:
-        host = self._hosts.get(frame.host_id)
-        if host is None:
-            return
-        now = self._node.clock()
-        host.seen, host.lag_ms = now, frame.loop_lag_ms
-        row = (sql.HOST_LEASE, (now + self._node.bounds.lease_s, frame.loop_lag_ms, frame.host_id), -1)
-        self._node.commit([row], _ignored, 1)
+        host = self._placing.here.get(frame.host_id)
+        if host is not None:
+            host.seen, host.lag_ms = self._node.clock(), frame.loop_lag_ms
+            host.leased = host.seen + self._node.bounds.lease_s
+            row = (sql.HOST_LEASE, (host.leased, frame.loop_lag_ms, frame.host_id), -1)
+            self._node.commit([row], _ignored, 1)
 
     def code(self, host: Host, frame: CodeWanted) -> None:
         row = self._node.reader.one(sql.CODE, frame.digest)
         host.wire.send(CodeFiles(frame.digest, row[0].encode() if row else b""))
 
-    def placer(self, wire: Wire, dashboard: str) -> None:
-        self._placers.add(wire)
-        self.dashboard = dashboard
-        self.ensure()
-
-    def placer_lost(self, wire: Wire) -> None:
-        self._placers.discard(wire)
+    def placer_hello(self, wire: Wire, frame: PlacerHello) -> None:
+        if any(host.pid == wire.pid for host in self.all()):
+            log.warning("host process %d says that it is the placer; its connection is closed", wire.pid)
+            wire.close()
+            return
+        wire.peer = self
+        log.info("the placer is here, pid %d", wire.pid)
+        self._placing.placer(wire)
 
     def gone(self, frame: HostGone) -> None:
         """Ray says that it is dead; its id is never used again."""
-        self._wanted.pop(frame.host_id, None)
-        host = self._hosts.get(frame.host_id)
+        host = self._placing.here.get(frame.host_id)
         if host is not None:
+            self.lost(host, frame.reason)
+            host.wire.peer = None
             host.wire.close()
-        self.ensure()
+        else:
+            self._placing.departed(frame.host_id)
+            self._placing.ensure()
+
+    # The window
+
+    def enter(self, slot: Slot, *, alone: bool) -> bool:
+        """Take a place in the window of the slot's host, or wait for one, in the order of coming."""
+        host = slot.host
+        assert host is not None
+        first = host.served is slot or not host.waiting
+        if not (first and self._fits(host, alone=alone)):
+            if not slot.queued:
+                slot.queued = True
+                host.waiting.append(slot)
+            return False
+        if alone:
+            host.alone = slot
+        self.count(slot)
+        return True
+
+    def _fits(self, host: Host, *, alone: bool) -> bool:
+        if alone:
+            return host.inflight == 0
+        return host.alone is None and host.inflight < self._node.bounds.host_window and not host.wire.stalled
+
+    def count(self, slot: Slot) -> None:
+        """The slot's turn is in flight."""
+        if not slot.counted and slot.host is not None:
+            slot.counted = True
+            slot.host.inflight += 1
+
+    def turn_over(self, slot: Slot) -> None:
+        """The slot's turn is not in flight any more; its place is free."""
+        host = slot.host
+        if host is None or not slot.counted:
+            return
+        slot.counted = False
+        host.inflight -= 1
+        if host.alone is slot:
+            host.alone = None
+        self.drain_waiting(host)
+
+    def drain_waiting(self, host: Host) -> None:
+        """Let in who waits, as far as there is room."""
+        while host.waiting:
+            slot = host.waiting[0]
+            if not self._fits(host, alone=slot.turn is not None and slot.turn.turn_id in self.suspects):
+                return
+            host.waiting.popleft()
+            slot.queued, host.served = False, slot
+            self._node.ownership.pump(slot)
+            host.served = None
+
+    def idle(self, host: Host) -> None:
+        """An agent has left the host."""
+        if not host.slots:
+            host.idle_since = self._node.clock()
+            if host.draining and host.host_id in self._placing.here:
+                self.retire(host, "others need its place")
+                self._placing.ensure()
 
     # Loss
 
-    def lost(self, host: Host) -> None:
-        if self._hosts.get(host.host_id) is not host:
-            return
-        del self._hosts[host.host_id]
-        self._wanted.pop(host.host_id, None)
-        log.warning("host %s (pid %d) is lost with %d agents", host.host_id, host.pid, len(host.slots))
-        self._end_record(host.host_id)
-        self._release(host, "the host was lost")
-        self.ensure()
+    def disconnected(self, host: Host) -> None:
+        """Nobody closes a connection to us and lives on as a host."""
+        if self._placing.here.get(host.host_id) is host:
+            self.lost(host, "its connection ended")
 
-    def _release(self, host: Host, why: str) -> None:
-        slots, host.slots = list(host.slots), set()
-        attempts = [
-            (sql.ATTEMPT, (slot.uid, slot.turn.message_id), -1)
-            for slot in slots
-            if slot.turn is not None and slot.state == "running" and not slot.effects
-        ]
-        for slot in slots:
-            self._node.turns.forget(slot)
-        log.info("%d agents of host %s go on elsewhere: %s", len(slots), host.host_id, why)
-        now = self._node.clock()
+    def lost(self, host: Host, why: str, *, count: bool = True) -> None:
+        log.warning("host %s (pid %d) is lost with %d agents: %s", host.host_id, host.pid, len(host.slots), why)
+        self._placing.departed(host.host_id)
+        self._release(host, why, count=count)
+        self._end_record(host.host_id, "host.lost", {"reason": why})
+        self._placing.ensure()
 
-        def released(_outcome: str, _detail: str) -> None:
-            for slot in slots:
-                self._node.turns.ring(slot.uid)
+    def retire(self, host: Host, why: str) -> None:
+        log.info("host %s is let go: %s", host.host_id, why)
+        self._placing.bye(host, why)
+        self._end_record(host.host_id, "host.retired", {"reason": why})
 
-        self._node.commit([(sql.RELEASE_HOST, (now, host.host_id), -1), *attempts], released)
-
-    # Sweep
-
-    def sweep(self) -> None:
-        """Expired leases, wedged loops, idle hosts."""
-        now, bounds = self._node.clock(), self._node.bounds
-        for host in self.all():
-            if now - host.seen > bounds.lease_s:
-                self.kill(host, f"its lease ran out {now - host.seen - bounds.lease_s:.1f} s ago")
-            elif host.lag_ms > WEDGED_LAG_MS and (slot := self._overdue(host, now)) is not None:
-                self._node.turns.timed_out(slot)
-                self.kill(host, f"its loop is wedged by {slot.address}")
-            elif host.digest and not host.slots and now - host.idle_since > bounds.host_idle_s:
-                self.retire(host, "it has had no agents for a while")
-        self.ensure()
-
-    def _overdue(self, host: Host, now: float) -> Slot | None:
-        running = [it for it in host.slots if it.state == "running" and not it.effects]
-        return next((it for it in running if now - it.started > float(it.limits.get("turn_s_max", 60))), None)
-
-    def kill(self, host: Host, why: str) -> None:
+    def kill(self, host: Host, why: str, *, count: bool = True) -> None:
         """Fence first, then end the process, by pid and start time."""
-        log.warning("ending host %s: %s", host.host_id, why)
-        self.lost(host)
+        self.lost(host, why, count=count)
         host.wire.peer = None
         host.wire.close()
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(host.pid)
-            if abs(process.create_time() - host.pid_started) < 0.05:
+            if (process := _process(host.pid, host.pid_started)) is not None:
                 process.kill()
 
-    def idle(self, host: Host) -> None:
-        if not host.slots:
-            host.idle_since = self._node.clock()
+    def _release(self, host: Host, why: str, *, count: bool) -> None:
+        slots, host.slots = list(host.slots), set()
+        host.waiting.clear()
+        rows: list[Any] = [(sql.RELEASE_HOST, (self._node.clock(), host.host_id), -1)]
+        for slot in slots:
+            if count and slot.turn is not None and slot.state == "running" and not slot.effects:
+                rows.append((sql.ATTEMPT, (slot.uid, slot.turn.message_id), -1))
+                self.suspects.add(slot.turn.turn_id)
+            slot.host, slot.counted, slot.queued = None, False, False
+            self._node.ownership.forget(slot)
 
-    def turn_over(self, host: Host) -> None:
-        """A place in the window is free."""
-        host.inflight = max(0, host.inflight - 1)
-        while host.waiting and host.inflight < self._node.bounds.host_window:
-            self._node.turns.pump(host.waiting.popleft())
+        def released(_outcome: str, _detail: str) -> None:
+            for slot in slots:
+                self._node.ownership.ring(slot.uid)
+
+        self._node.commit(rows, released)
+
+    # Sweep
+
+    async def sweeping(self) -> None:
+        due = self._node.clock() + SWEEP_S
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            late = self._node.clock() - due
+            if late > SWEEP_S:
+                log.warning("the gate was held up for %.1f s", late)
+                for host in self.all():
+                    host.seen, host.leased = host.seen + late, host.leased + late
+            with contextlib.suppress(Away):
+                self.sweep()
+            due = self._node.clock() + SWEEP_S
+
+    def sweep(self) -> None:
+        """Expired leases, wedged loops, idle hosts, hosts that never came."""
+        now, bounds = self._node.clock(), self._node.bounds
+        for host in self.all():
+            if now > host.leased:
+                self.kill(host, f"its lease ran out {now - host.leased:.1f} s ago")
+            elif host.lag_ms > WEDGED_LAG_MS and (slot := _overdue(host, now)) is not None:
+                self._node.turns.timed_out(slot)
+                self.kill(host, f"its loop is wedged by {slot.address}", count=False)
+            elif host.digest and not host.slots and now - host.idle_since > bounds.host_idle_s:
+                self.retire(host, "it has had no agents for a while")
+        for host_id in self._placing.overdue():
+            log.warning("host %s was wanted and never came", host_id)
+            self._placing.departed(host_id)
+            self._node.commit([(sql.HOST_END, (now, host_id), -1)], _ignored, 1)
+        self._placing.serve()
+        self._placing.ensure()
 
     # Records
 
-    def _record(self, host: Host, *, started: bool = False) -> None:
+    def record(self, host: Host, *, started: bool = False) -> None:
+        """The host's row, with its lease."""
         now = self._node.clock()
-        lease = now + self._node.bounds.lease_s
         given = (host.host_id, host.node, host.pid, host.pid_started, host.namespace or None, host.digest or None)
-        rows: list[Any] = [(sql.HOST_PUT, (*given, lease, now), 1)]
+        rows: list[Any] = [(sql.HOST_PUT, (*given, now + self._node.bounds.lease_s, now), 1)]
         if started:
             rows.append(_event("host.started", host.host_id, {"pid": host.pid, "node": host.node}, now))
         self._node.commit(rows, _ignored, 1)
 
-    def _end_record(self, host_id: str) -> None:
+    def _end_record(self, host_id: str, kind: str, data: dict[str, Any] | None = None) -> None:
         now = self._node.clock()
-        rows = [(sql.HOST_END, (now, host_id), 1), _event("host.lost", host_id, {}, now)]
+        rows = [(sql.HOST_END, (now, host_id), 1), _event(kind, host_id, data or {}, now)]
         self._node.commit(rows, _ignored, 1)
 
-    async def sweeping(self) -> None:
-        while True:
-            await asyncio.sleep(0.5)
-            self.sweep()
+
+def _overdue(host: Host, now: float) -> Slot | None:
+    """The turn that holds the loop: of those that should long be over, the one that began first."""
+    running = [it for it in host.slots if it.state == "running" and not it.effects]
+    first = min(running, key=lambda it: it.started, default=None)
+    return first if first is not None and now - first.started > float(first.limits.get("turn_s_max", 60)) else None
+
+
+def _process(pid: int, started: float) -> psutil.Process | None:
+    """The living process of a pid and start time."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - started) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def _started(pid: int) -> float | None:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).create_time()
+    return None
 
 
 def _event(kind: str, host_id: str, data: dict[str, Any], now: float) -> Any:

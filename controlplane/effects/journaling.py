@@ -10,12 +10,22 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.entries import Aftermath, Made, Row, TurnRef, at_time, reply_envelope, rows_of
+from controlplane.effects.entries import (
+    Aftermath,
+    Made,
+    Row,
+    TurnRef,
+    at_time,
+    reply_envelope,
+    rows_of,
+    timer_mark,
+    timer_pattern,
+)
 from controlplane.store import statements as sql
 from schemas.base import canonical, short_id
 from schemas.wire import Ask, Commit, Entry
 
-NONE: Mapping[str, int] = {}
+ENDED = ("committed", "failed")
 
 
 def park(turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, generations: Mapping[str, int]) -> Made:
@@ -31,11 +41,10 @@ def commit(turn: TurnRef, frame: Commit, now: float, generations: Mapping[str, i
     state = (frame.state.decode(), frame.state_digest, now, turn.agent, turn.epoch, turn.owner, turn.version)
     head: list[Row] = [
         (sql.COMMIT, state, 1),
-        (sql.CONSUME, (turn.agent, turn.message_id), 1),
         _end(turn, "committed", len(frame.entries), frame.cpu_ns, now, frame.state_digest, None),
     ]
-    answer = answered(turn, orjson.loads(frame.reply), now, after)
-    return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *answer], after
+    answer = answered(turn, frame.reply, now, after)
+    return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *answer, _consume(turn)], after
 
 
 def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
@@ -58,14 +67,13 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
         _fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
-        (sql.CONSUME, (turn.agent, turn.message_id), 1),
         _end(turn, "failed", 0, cpu_ns, now, None, text),
         (sql.CANCEL_AWAITS, (now, turn.turn_id), -1),
         (sql.DEAD_LETTER, letter, 1),
         event("turn.failed", turn, data, now),
         event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
     ]
-    return rows + refused(turn, found, now, after), after
+    return [*rows, *refused(turn, found, now, after), _consume(turn)], after
 
 
 def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:
@@ -113,27 +121,31 @@ def resolution(await_id: str, outcome: str, result: str, now: float) -> list[Row
     ]
 
 
-def answered(turn: TurnRef, reply: Any, now: float, after: Aftermath) -> list[Row]:
-    """The answer to whoever asked, if anybody did."""
-    await_id = reply_to(turn.message)
-    if await_id is None:
+def answered(turn: TurnRef, reply: bytes, now: float, after: Aftermath) -> list[Row]:
+    """The answer to whoever asked, if anybody did. One that comes too late is told, and changes nothing."""
+    if turn.replyto is None:
         return []
-    after.answered.append(await_id)
-    text, reply_id = reply_envelope(turn.address, "", await_id, reply, now)
+    after.answered.append(turn.replyto)
+    text, reply_id = reply_envelope(turn.address, "", turn.replyto, orjson.Fragment(reply), now)
     return [
-        (sql.ANSWER_REQUEST, (reply_id, text, now, await_id), -1),
-        (sql.RESOLVE_OPERATOR, ("answered", orjson.dumps(reply).decode(), now, await_id), -1),
-        *resolution(await_id, "answered", text, now),
+        _late(turn, now),
+        (sql.ANSWER_REQUEST, (reply_id, text, now, turn.replyto), -1),
+        (sql.RESOLVE_OPERATOR, ("answered", reply.decode(), now, turn.replyto), -1),
+        *resolution(turn.replyto, "answered", text, now),
     ]
+
+
+def _late(turn: TurnRef, now: float) -> Row:
+    data = canonical({"await_id": turn.replyto, "message_id": turn.message_id}).decode()
+    return sql.LATE_EVENT, (now, turn.namespace, turn.name, turn.turn_id, data, turn.replyto), -1
 
 
 def refused(turn: TurnRef, found: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """The failure, told to whoever asked."""
-    await_id = reply_to(turn.message)
-    if await_id is None:
+    if turn.replyto is None:
         return []
-    after.answered.append(await_id)
-    return refusal(turn.address, await_id, found, now)
+    after.answered.append(turn.replyto)
+    return [_late(turn, now), *refusal(turn.address, turn.replyto, found, now)]
 
 
 def refusal(by: str, await_id: str, found: dict[str, Any], now: float) -> list[Row]:
@@ -155,37 +167,32 @@ def timed_out(await_id: str, target: str, found: dict[str, Any], now: float) -> 
     ]
 
 
-def reply_to(message: str) -> str | None:
-    """The await that an answer to this message resolves."""
-    if '"replyto"' not in message:
-        return None
-    found = orjson.loads(message).get("replyto")
-    return found if isinstance(found, str) else None
-
-
 def fired(
     agent: str, address: str, timer: tuple[str, int, float, float | None, str], now: float
 ) -> tuple[list[Row], float | None]:
-    """A timer that is due: its message, and its next time. Missed times of a period fire once."""
+    """A timer that is due: its message, and its next time.
+
+    Times that were missed fire once, and so do times for which the message of before still waits.
+    """
     name, version, due_at, every_s, data = timer
     message_id = short_id("msg", "timer", agent, name, version, due_at)
     body = {
+        **timer_mark(name),
         "specversion": "1.0",
         "id": message_id,
         "source": f"/{address.replace('/', '/agents/')}",
-        "type": "steward.timer",
-        "subject": name,
         "time": at_time(now),
         "datacontenttype": "application/json",
-        "data": orjson.loads(data),
+        "data": orjson.Fragment(data),
     }
-    text = orjson.dumps(body).decode()
-    put: Row = (sql.PUT, (agent, message_id, "timer", text, now, short_id("turn", agent, message_id)), -1)
+    text, turn_id = orjson.dumps(body).decode(), short_id("turn", agent, message_id)
+    put = (agent, message_id, "timer", text, now, turn_id)
     if every_s is None:
-        return [(sql.TIMER_END, (agent, name, version, due_at), 1), put], None
+        return [(sql.TIMER_END, (agent, name, version, due_at), 1), (sql.PUT, put, -1)], None
     missed = max(0, int((now - due_at) / every_s))
     next_at = due_at + (missed + 1) * every_s
-    return [(sql.TIMER_ADVANCE, (next_at, agent, name, version, due_at), 1), put], next_at
+    row: Row = (sql.PUT_TIMER, (*put, agent, timer_pattern(name)), -1)
+    return [(sql.TIMER_ADVANCE, (next_at, agent, name, version, due_at), 1), row], next_at
 
 
 def event(kind: str, turn: TurnRef, data: dict[str, Any], now: float, principal: str | None = None) -> Row:
@@ -201,6 +208,11 @@ def agent_event(kind: str, namespace: str, name: str, principal: str | None, now
 
 def _fence(turn: TurnRef, now: float) -> Row:
     return sql.FENCE, (now, turn.agent, turn.epoch, turn.owner), 1
+
+
+def _consume(turn: TurnRef) -> Row:
+    """The message is done. Last in its unit: before it, whoever sends it again finds it there, after it, the turn."""
+    return sql.CONSUME, (turn.agent, turn.message_id), 1
 
 
 def _record(turn: TurnRef, entry: Entry, now: float) -> Row:
@@ -221,7 +233,18 @@ def _end(
 ) -> Row:
     entries = turn.entries + grown
     if turn.recorded:
-        given = (outcome, turn.attempts, turn.epoch, now, cpu_ns, entries, digest, found, turn.turn_id, turn.entries)
+        given = (
+            outcome,
+            turn.attempts + 1,
+            turn.epoch,
+            now,
+            cpu_ns,
+            entries,
+            digest,
+            found,
+            turn.turn_id,
+            turn.entries,
+        )
         return sql.TURN_END, given, 1
     return sql.TURN_OPEN, (*_turn(turn, outcome), now, cpu_ns, entries, digest, found), 1
 
@@ -229,5 +252,5 @@ def _end(
 def _turn(turn: TurnRef, outcome: str) -> tuple[Any, ...]:
     return (
         turn.turn_id, turn.agent, turn.message_id, turn.trigger, turn.message,
-        outcome, turn.attempts, turn.epoch, turn.digest, turn.started_at,
+        outcome, turn.attempts + (outcome in ENDED), turn.epoch, turn.digest, turn.started_at,
     )  # fmt: skip

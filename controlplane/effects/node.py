@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
+from controlplane.store import statements as sql
 from controlplane.store.committer import Committer, Job
 from schemas.ports import Clock, Effector
 
 if TYPE_CHECKING:
     from controlplane.effects.execution import Execution
     from controlplane.effects.hosts import Hosts
+    from controlplane.effects.ownership import Ownership
     from controlplane.effects.planes import Planes
     from controlplane.effects.summaries import Summaries
     from controlplane.effects.timers import Timers
@@ -51,6 +53,7 @@ class Node:
     committer: Committer
     slots: Slots
     effectors: Mapping[str, Effector]
+    ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
     hosts: "Hosts" = field(init=False)
     planes: "Planes" = field(init=False)
@@ -58,7 +61,18 @@ class Node:
     delivery: "Delivery" = field(init=False)
     execution: "Execution" = field(init=False)
     summaries: "Summaries" = field(init=False)
+    sweep_soon: Callable[[], None] = field(init=False)
 
     def commit(self, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
-        """Commit rows together; `done(outcome, detail)` comes on the loop."""
-        self.committer.submit(Job(rows, done, lane))
+        """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
+        if any(row[0] in sql.TELLING for row in rows):
+            self.committer.submit(Job(rows, self._rousing(done), lane))
+        else:
+            self.committer.submit(Job(rows, done, lane))
+
+    def _rousing(self, done: Done) -> Done:
+        def told(outcome: str, detail: str) -> None:
+            self.planes.rouse()
+            done(outcome, detail)
+
+        return told

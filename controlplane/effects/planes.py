@@ -12,7 +12,6 @@ import orjson
 from controlplane.effects import controls
 from controlplane.effects.entries import channel_rows
 from controlplane.effects.node import MESSAGES, Node
-from controlplane.effects.slots import Slot
 from controlplane.effects.wireio import Wire
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
@@ -22,6 +21,8 @@ from schemas.wire import Control, Done, Moved, PlaneHello, Publish, PublishChann
 
 RETRY_AFTER_S = 1.0
 RECOUNT = 256
+ROOMS_MAX = 10_000
+_WAKING = ("inbox", "subscription", "timer", "awaiting")
 
 
 class Planes:
@@ -32,6 +33,7 @@ class Planes:
         self._key = key
         self._planes: set[Wire] = set()
         self._answered: list[str] = []
+        self._roused = False
         self._room: dict[str, int] = {}
 
     def hello(self, wire: Wire, frame: PlaneHello) -> bool:
@@ -49,10 +51,17 @@ class Planes:
     def answered(self, await_id: str) -> None:
         """An operator's question has its answer."""
         self._answered.append(await_id)
+        self._roused = True
+
+    def rouse(self) -> None:
+        """Something was committed that planes may want to read."""
+        self._roused = True
 
     def moved(self) -> None:
         """After a batch was committed: planes may look."""
-        told, self._answered = self._answered, []
+        if not self._roused:
+            return
+        told, self._answered, self._roused = self._answered, [], False
         for plane in self._planes:
             plane.send(Moved(told))
 
@@ -60,7 +69,15 @@ class Planes:
 
     def write(self, wire: Wire, frame: Write) -> None:
         rows = [(it.sql, it.params, it.expect) for it in frame.statements]
-        self._node.commit(rows, lambda outcome, detail: _answer(wire, frame.call, outcome, detail, {}), MESSAGES)
+
+        def written(outcome: str, detail: str) -> None:
+            if outcome == "ok":
+                self.rouse()
+                if any(word in it.sql for it in frame.statements for word in _WAKING):
+                    self._node.sweep_soon()
+            _answer(wire, frame.call, outcome, detail, {})
+
+        self._node.commit(rows, written, MESSAGES)
 
     def publish(self, wire: Wire, frame: Publish) -> None:
         node = self._node
@@ -69,45 +86,40 @@ class Planes:
             detail = f"there is no agent {frame.namespace}/{frame.name}"
             _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
             return
-        if (full := self._full(slot)) is not None:
+        if (full := self.full(slot.uid, slot.address)) is not None:
             _refuse(wire, frame.call, full)
-            node.turns.pump(slot)
+            node.ownership.pump(slot)
             return
-        now = node.clock()
-        turn_id = short_id("turn", slot.uid, frame.message_id)
-        rows: list[Any] = [(sql.PUT, (slot.uid, frame.message_id, "message", frame.body.decode(), now, turn_id), -1)]
+        now, uid = node.clock(), slot.uid
+        turn_id = short_id("turn", uid, frame.message_id)
+        known = node.reader.one(sql.KNOWN_MESSAGE, uid, frame.message_id, turn_id) is not None
+        rows: list[Any] = [(sql.PUT, (uid, frame.message_id, "message", frame.body.decode(), now, turn_id), -1)]
         if frame.ask_until:
-            rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, slot.uid, now, frame.ask_until), -1))
+            rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, frame.ask_until), -1))
 
         def published(outcome: str, detail: str) -> None:
-            _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id})
+            _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id, "duplicate": known})
             if frame.ask_until:
                 node.timers.arm(frame.ask_until)
-            slot.more = True
-            if node.slots.get(slot.uid) is slot:
-                node.turns.pump(slot)
-            else:
-                node.turns.ring(slot.uid)
+            node.ownership.ring(uid)
 
         node.commit(rows, published, MESSAGES)
-        node.turns.acquire_ahead(slot)
+        node.ownership.acquire_ahead(slot)
 
-    def _full(self, slot: Slot) -> Problem | None:
-        """Whether the inbox is full; counted again only once in a while."""
+    def full(self, uid: str, address: str) -> Problem | None:
+        """Why an inbox takes no more; each None is room for one message. Counted again only once in a while."""
         most = self._node.bounds.inbox_messages_max
-        room = self._room.get(slot.uid, 0)
+        room = self._room.get(uid, 0)
         if room <= 0:
-            row = self._node.reader.one(sql.BACKLOG, slot.uid, most)
+            row = self._node.reader.one(sql.BACKLOG, uid, most)
             waiting = int(row[0]) if row else 0
             if waiting >= most:
-                detail = f"the inbox of {slot.address} holds {waiting} messages, which is the most"
-                return problem(
-                    "BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=slot.address, messages=waiting
-                )
-            if len(self._room) > 10_000:
+                detail = f"the inbox of {address} holds {waiting} messages, which is the most"
+                return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=waiting)
+            if len(self._room) > ROOMS_MAX:
                 self._room.clear()
             room = min(RECOUNT, most - waiting)
-        self._room[slot.uid] = room - 1
+        self._room[uid] = room - 1
         return None
 
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:

@@ -4,6 +4,7 @@ An open turn of before (parked, or cut off by a crash) is finished before anythi
 parked on an await which nobody has resolved is no work: the agent stays a row.
 """
 
+import msgspec
 import orjson
 
 from controlplane.effects.entries import TurnRef
@@ -14,6 +15,17 @@ from schemas.base import short_id
 from schemas.wire import Recorded, Run
 
 AWAITED = ("ask", "sleep")
+
+
+class Head(msgspec.Struct):
+    """What the gate reads of a message; its data stays unread."""
+
+    replyto: str | None = None
+    onbehalfof: str | None = None
+    traceparent: str | None = None
+
+
+_head = msgspec.json.Decoder(Head)
 
 
 def next_turn(node: Node, slot: Slot) -> bool:
@@ -28,10 +40,18 @@ def next_turn(node: Node, slot: Slot) -> bool:
     if row is None:
         return False
     message_id, trigger, body, attempts = row
-    slot.turn = _ref(
-        slot, short_id("turn", slot.uid, message_id), message_id, trigger, body, attempts, "", node.clock(), None
-    )
+    turn_id = short_id("turn", slot.uid, message_id)
+    if node.reader.one(sql.TURN_FINISHED, turn_id) is not None:
+        _consume_again(node, slot.uid, message_id)
+        return False
+    slot.turn = _ref(slot, turn_id, message_id, trigger, body, attempts, "", node.clock(), None)
     return True
+
+
+def _consume_again(node: Node, uid: str, message_id: str) -> None:
+    """A message that was handled before came once more, by a channel that was joined anew: it is done."""
+    row = (sql.CONSUME, (uid, message_id), -1)
+    node.commit([row], lambda outcome, _: node.ownership.ring(uid) if outcome == "ok" else None)
 
 
 def _open_turn(node: Node, slot: Slot) -> bool:
@@ -39,12 +59,11 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     row = node.reader.one(sql.OPEN_TURN, slot.uid)
     if row is None:
         return False
-    turn_id, message_id, _, attempts, digest, started_at, entries = row
+    turn_id, message_id, digest, started_at, entries = row
     message = node.reader.one(sql.MESSAGE, slot.uid, message_id)
     if message is None:
         return False
-    attempts = max(attempts, message[3])
-    slot.turn = _ref(slot, turn_id, message_id, message[1], message[2], attempts, digest, started_at, entries)
+    slot.turn = _ref(slot, turn_id, message_id, message[1], message[2], message[3], digest, started_at, entries)
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
     waiting = bool(last) and last[0][1] in AWAITED and last[0][2] is None
     slot.await_position = int(last[0][0]) if waiting else None
@@ -55,7 +74,7 @@ def _ref(
     slot: Slot, turn_id: str, message_id: str, trigger: str, body: str,
     attempts: int, digest: str, started_at: float, entries: int | None,
 ) -> TurnRef:  # fmt: skip
-    about = orjson.loads(body)
+    about = _head.decode(body)
     return TurnRef(
         agent=slot.uid,
         namespace=slot.namespace,
@@ -73,8 +92,9 @@ def _ref(
         entries=entries or 0,
         recorded=entries is not None,
         spec=slot.spec,
-        onbehalfof=about.get("onbehalfof"),
-        traceparent=about.get("traceparent"),
+        onbehalfof=about.onbehalfof,
+        traceparent=about.traceparent,
+        replyto=about.replyto,
     )
 
 

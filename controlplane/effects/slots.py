@@ -6,6 +6,7 @@ dropped when the agent is let go.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from controlplane.effects.reading import Reader
 from controlplane.store import statements as sql
 
 if TYPE_CHECKING:
-    from controlplane.effects.hosts import Host
+    from controlplane.effects.placing import Host
 
 State = Literal["free", "acquiring", "idle", "running", "parked", "committing", "leaving"]
 
@@ -44,7 +45,12 @@ class Slot:
     keep: bool = False
     leave: bool = False
     stale: bool = False
-    tell: str | None = None
+    counted: bool = False
+    queued: bool = False
+    suspended_by: str | None = None
+    woken_by: str | None = None
+    on_gone: list[Callable[[], None]] = field(default_factory=list)
+    on_awake: list[Callable[[], None]] = field(default_factory=list)
     started: float = 0.0
     idle_timer: asyncio.TimerHandle | None = None
     retry_timer: asyncio.TimerHandle | None = None
@@ -62,6 +68,18 @@ class Slot:
     @property
     def limits(self) -> dict[str, Any]:
         return dict(self.spec.get("limits") or {})
+
+    def tell_gone(self) -> None:
+        """Answer whoever waits for the agent to be suspended."""
+        told, self.on_gone = self.on_gone, []
+        for tell in told:
+            tell()
+
+    def tell_awake(self) -> None:
+        """Answer whoever waits for the agent to be awake."""
+        told, self.on_awake = self.on_awake, []
+        for tell in told:
+            tell()
 
     def cancel_timers(self) -> None:
         for timer in (self.idle_timer, self.retry_timer):
@@ -87,6 +105,10 @@ class Slots:
     def get(self, uid: str) -> Slot | None:
         return self._by_uid.get(uid)
 
+    def holds(self, slot: Slot) -> bool:
+        """Whether this slot still speaks for its agent."""
+        return self._by_uid.get(slot.uid) is slot
+
     def load(self, uid: str) -> Slot | None:
         """The slot of an agent; None when there is no such agent."""
         found = self._by_uid.get(uid)
@@ -95,15 +117,6 @@ class Slots:
     def named(self, namespace: str, name: str) -> Slot | None:
         found = self._by_name.get((namespace, name))
         return found or self._made(self._reader.one(sql.AGENT_BY_NAME, namespace, name))
-
-    def refresh(self, slot: Slot) -> bool:
-        """Read the row again; False when it is gone."""
-        row = self._reader.one(sql.AGENT_BY_UID, slot.uid)
-        if row is None:
-            return False
-        slot.generation, slot.epoch, slot.version, slot.owner = row[3], row[4], row[5], row[6]
-        slot.stopped, slot.state_text, slot.spec, slot.stale = bool(row[7]), row[8], orjson.loads(row[9]), False
-        return True
 
     def drop(self, slot: Slot) -> None:
         slot.cancel_timers()

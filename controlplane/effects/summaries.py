@@ -1,85 +1,91 @@
 """Routine turns in the feedback log: one `turns.summary` per agent and second, neither lost nor doubled.
 
-Counts are kept in memory between two flushes; the mark of what was told commits with the events. After
-a crash the turns that finished past the mark are counted again from their rows, and told once.
+Nothing is counted in memory. Turns are counted from their rows, from the mark up to a moment before
+which no turn can end any more, and the mark moves in the unit that tells them: so a crash at any point
+tells each turn once. The moment is before every end that is still on its way to the disk.
 """
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+import logging
+from collections.abc import Callable
 from typing import Any
 
 from controlplane.effects.entries import at_time
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.reading import Away
 from controlplane.store import statements as sql
 from schemas.base import canonical
 
+log = logging.getLogger("steward.gate")
 FLUSH_S = 1.0
 
 
-@dataclass(slots=True)
-class Count:
-    """What one agent did since the last flush."""
-
-    turns: int = 0
-    failed: int = 0
-    effects: int = 0
-    since: float = 0.0
-    until: float = 0.0
-
-
 class Summaries:
-    """Counts turns, and tells them in batches."""
+    """Tells of turns that ended, in batches."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._counts: dict[tuple[str, str], Count] = {}
+        self._ending: dict[int, float] = {}
+        self._next = 0
+        self._ended = True
+        self._mark: float | None = None
 
-    def add(self, namespace: str, name: str, effects: int, now: float, *, failed: bool = False) -> None:
-        count = self._counts.setdefault((namespace, name), Count(since=now))
-        count.turns += 1
-        count.failed += failed
-        count.effects += effects
-        count.until = max(count.until, now)
+    def ending(self, at: float) -> Callable[[], None]:
+        """A turn's end is on its way; call what this answers when it was committed or refused."""
+        self._next += 1
+        number = self._next
+        self._ending[number] = at
 
-    def recover(self) -> None:
-        """Count what finished past the mark, before the crash."""
-        row = self._node.reader.one(sql.SUMMARY_MARK)
-        for found in self._node.reader.rows(sql.UNSUMMARISED, float(row[0]) if row else 0.0):
-            namespace, name, turns, failed, effects, since, until = found
-            self._counts[namespace, name] = Count(int(turns), int(failed), int(effects or 0), since, until)
+        def ended() -> None:
+            del self._ending[number]
+            self._ended = True
 
-    def flush(self) -> None:
-        counts, self._counts = self._counts, {}
-        if not counts:
+        return ended
+
+    async def flush(self) -> None:
+        """Tell of what has ended since the mark."""
+        if not self._ended:
             return
+        self._ended = bool(self._ending)
+        if self._mark is None:
+            row = self._node.reader.one(sql.SUMMARY_MARK)
+            self._mark = float(row[0]) if row else 0.0
+        until = min(self._ending.values(), default=self._node.clock()) - 1e-6
+        found = await self._node.reader.rows_aside(sql.UNSUMMARISED, self._mark, until)
+        if found:
+            await self._tell(found, until)
+
+    async def _tell(self, found: list[tuple[Any, ...]], until: float) -> None:
         now = self._node.clock()
-        mark = max(count.until for count in counts.values())
-        rows: list[Any] = [_told(*address, count, now) for address, count in counts.items()]
-        rows.append((sql.SUMMARY_MARK_PUT, (repr(mark),), 1))
+        told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        rows: list[Any] = [_event(row, now) for row in found]
+        rows.append((sql.SUMMARY_MARK_PUT, (repr(until),), 1))
 
-        def flushed(outcome: str, _detail: str) -> None:
-            if outcome != "ok":
-                for (namespace, name), count in counts.items():
-                    kept = self._counts.setdefault((namespace, name), Count(since=count.since))
-                    kept.turns += count.turns
-                    kept.failed += count.failed
-                    kept.effects += count.effects
-                    kept.until = max(kept.until, count.until)
+        def committed(outcome: str, _detail: str) -> None:
+            if not told.done():
+                told.set_result(outcome)
 
-        self._node.commit(rows, flushed, MESSAGES)
+        self._node.commit(rows, committed, MESSAGES)
+        if await told == "ok":
+            self._mark = until
+        else:
+            self._ended = True
 
     async def flushing(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            self.flush()
+            with contextlib.suppress(Away):
+                await self.flush()
 
 
-def _told(namespace: str, name: str, count: Count, now: float) -> Any:
+def _event(row: tuple[Any, ...], now: float) -> Any:
+    namespace, name, turns, failed, effects, since, until = row
     data = {
-        "turns": count.turns,
-        "failed": count.failed,
-        "effects": count.effects,
-        "from": at_time(count.since),
-        "to": at_time(count.until),
+        "turns": int(turns),
+        "failed": int(failed),
+        "effects": int(effects or 0),
+        "from": at_time(since),
+        "to": at_time(until),
     }
     return sql.EVENT, ("turns.summary", now, "Agent", namespace, name, None, None, canonical(data).decode()), 1

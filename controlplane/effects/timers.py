@@ -26,6 +26,7 @@ class Timers:
         self._handle: asyncio.TimerHandle | None = None
         self._at = float("inf")
         self._firing: set[tuple[str, str]] = set()
+        self._breaking: set[str] = set()
 
     def arm(self, at: float) -> None:
         """Look at `at`, if nothing earlier is planned."""
@@ -62,13 +63,13 @@ class Timers:
             if outcome == "ok":
                 if next_at is not None:
                     self.arm(next_at)
-                self._node.turns.ring(agent)
+                self._node.ownership.ring(agent)
             else:
                 self.arm(now + 1)
 
         self._node.commit(rows, fired, MESSAGES)
         if (slot := self._node.slots.load(agent)) is not None:
-            self._node.turns.acquire_ahead(slot)
+            self._node.ownership.acquire_ahead(slot)
 
     def _expire(self, await_id: str, kind: str, target: str, now: float) -> None:
         if ("", await_id) in self._firing:
@@ -100,14 +101,14 @@ class Timers:
         if agent is None:
             self._node.planes.answered(await_id)
         elif kind == "request":
-            self._node.turns.ring(agent)
+            self._node.ownership.ring(agent)
         else:
             self._wake(agent, turn_id, position, outcome, result, at)
 
     def _wake(self, agent: str, turn_id: str, position: int, outcome: str, result: str, at: float) -> None:
         slot = self._node.slots.get(agent)
         if slot is None:
-            self._node.turns.ring(agent)
+            self._node.ownership.ring(agent)
         elif slot.turn is not None and slot.turn.turn_id == turn_id:
             self._node.turns.resume(slot, position, outcome, result or "null", at)
 
@@ -125,7 +126,13 @@ class Timers:
         elif kind == "ask" and target_agent is not None and (path := self._cycle(slot.uid, target_agent)):
             found = problem("ASK_CYCLE", f"{slot.address} would wait for itself, over {path} agents", agents=path)
             rows = journaling.resolution(await_id, "failed", found.model_dump_json(), self._node.clock())
-            self._node.commit(rows, lambda *_: self.resolved(await_id))
+            self._breaking.add(await_id)
+
+            def broken(*_: str) -> None:
+                self._breaking.discard(await_id)
+                self.resolved(await_id)
+
+            self._node.commit(rows, broken)
 
     def _cycle(self, start: str, target: str) -> int:
         """How many agents wait for each other in a ring through `start`; 0 when they do not."""
@@ -136,7 +143,7 @@ class Timers:
                 return 0
             seen.add(at)
             row = self._node.reader.one(sql.WAITS_FOR, at)
-            if row is None or row[0] is None:
+            if row is None or row[0] is None or row[1] in self._breaking:  # one edge of a ring is enough
                 return 0
             at, length = row[0], length + 1
         return length

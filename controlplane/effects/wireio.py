@@ -6,6 +6,7 @@ garbled or too long ends that connection, and nothing else. Writes of one tick g
 
 import asyncio
 import logging
+import socket
 import struct
 from collections.abc import Callable
 from typing import Any, cast
@@ -16,6 +17,7 @@ from schemas.wire import FRAME_BYTES_MAX, Frame
 
 log = logging.getLogger("steward.gate")
 HEAD = struct.Struct("<I")
+_CREDENTIALS = struct.Struct("3i")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -31,15 +33,36 @@ class Wire(asyncio.Protocol):
         self._in = bytearray()
         self._out: list[bytes] = []
         self.peer: Any = None
+        self.pid = 0
+        self.stalled = False
+        self._deaf = False
+        self.on_resume: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.pid = _CREDENTIALS.unpack(peer)[0]
+
+    def pause_writing(self) -> None:
+        """The peer does not keep up: it gets nothing new until it does."""
+        self.stalled = True
+
+    def resume_writing(self) -> None:
+        self.stalled = False
+        if self.on_resume is not None:
+            self.on_resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport, self._deaf = None, True
         self._lost(self)
 
+    def mute(self) -> None:
+        """Hear nothing more; what is sent still goes out."""
+        self._deaf = True
+
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         held = self._in
         held += data
         at = 0
@@ -58,7 +81,7 @@ class Wire(asyncio.Protocol):
                 return
             at = end
             self._received(self, frame)
-            if self._transport is None:
+            if self._deaf:
                 return
         if at:
             del held[:at]
@@ -75,6 +98,7 @@ class Wire(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what waits, then end the connection."""
+        self._deaf = True
         self._flush()
         if self._transport is not None:
             self._transport.close()
@@ -89,6 +113,7 @@ class Wire(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     def _refuse(self, why: str) -> None:
+        self._deaf = True
         log.warning("a peer sent %s; its connection is closed", why)
         if self._transport is not None:
             self._transport.abort()

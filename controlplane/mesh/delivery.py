@@ -5,14 +5,12 @@ whose inbox is full lags, and slows nobody; a sweep looks after those that lag. 
 to a member is delivered by one unit at a time.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from controlplane.store import statements as sql
 
 WINDOW = 256
-SWEEP_S = 2.0
 
 
 class Rows(Protocol):
@@ -53,11 +51,6 @@ class Delivery:
     def sweep(self) -> None:
         for row in self._reader.rows(sql.LAGGING + " LIMIT 500"):
             self._move(*row)
-
-    async def sweeping(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            self.sweep()
 
     def _move(self, channel: str, agent: str, position: int, next_position: int) -> None:
         if (channel, agent) in self._moving:

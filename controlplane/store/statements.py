@@ -55,6 +55,16 @@ PUT = Many(
     " WHERE NOT EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL)"
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
+PUT_TIMER = Many(
+    PUT.replace(
+        " ON CONFLICT",
+        " AND NOT EXISTS (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer' AND body LIKE ? ESCAPE '~')"
+        " ON CONFLICT",
+    )
+)
+DISCARD_FIRINGS = Many(
+    "DELETE FROM inbox WHERE agent = ? AND trigger = 'timer' AND message_id <> ? AND body LIKE ? ESCAPE '~'"
+)
 SEND = Many(
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
     " SELECT uid, ?, 'message', ?, ?, 0 FROM agent WHERE namespace = ? AND name = ?"
@@ -62,7 +72,7 @@ SEND = Many(
 )
 SEND_LOST = Many(
     "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
-    " SELECT NULL, ?, ?, ?, ?, 'TARGET_NOT_FOUND', ?, ?, ?"
+    " SELECT ?, ?, ?, ?, ?, 'TARGET_NOT_FOUND', ?, ?, ?"
     " WHERE NOT EXISTS (SELECT 1 FROM agent WHERE namespace = ? AND name = ?)"
 )
 SEND_LOST_EVENT = Many(
@@ -73,6 +83,10 @@ SEND_LOST_EVENT = Many(
 DEAD_LETTER = Many(
     "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+LATE_EVENT = Many(
+    "INSERT INTO event (type, time, kind, namespace, name, turn_id, data) SELECT 'answer.late', ?, 'Agent', ?, ?, ?, ?"
+    " FROM awaiting WHERE await_id = ? AND resolved_at IS NOT NULL"
 )
 EVENT = Many(
     "INSERT INTO event (type, time, kind, namespace, name, principal, change_id, turn_id, data)"
@@ -113,11 +127,11 @@ RESOLVE = Many(
 )
 JOURNAL_RESOLVED = Many(
     "UPDATE journal SET outcome = ?, result = ?, finished_at = ? WHERE outcome IS NULL AND (turn_id, branch, position)"
-    " IN (SELECT turn_id, branch, position FROM awaiting WHERE await_id = ? AND resolved_at = ? AND outcome = ?)"
+    " IN (SELECT turn_id, branch, position FROM awaiting"
+    " WHERE await_id = ? AND resolved_at = ? AND outcome = ? AND kind IN ('ask', 'sleep'))"
 )
 CANCEL_AWAITS = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE turn_id = ? AND resolved_at IS NULL"
-    " AND kind <> 'request'"
 )
 
 # Timers
@@ -175,6 +189,7 @@ SPAWN = (
 SPAWN_AGENT = (
     "INSERT INTO agent (uid, namespace, name, generation, epoch, version, owner, stopped, state, state_digest,"
     " changed_at) SELECT uid, namespace, name, generation, 0, 0, NULL, 0, NULL, NULL, ? FROM resource WHERE uid = ?"
+    " ON CONFLICT DO NOTHING"
 )
 SPAWN_START = (
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
@@ -192,6 +207,9 @@ REMOVE_DEAD_LETTERS = (
     "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
     " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ? FROM inbox"
     " WHERE agent = ? AND trigger IN ('message', 'reply')"
+)
+REMOVE_TURNS = (
+    "UPDATE turn SET outcome = 'failed', finished_at = ?, problem = ? WHERE agent = ? AND finished_at IS NULL"
 )
 REMOVE = (
     "DELETE FROM inbox WHERE agent = ?",
@@ -222,10 +240,8 @@ AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"
 AGENT_BY_NAME = AGENT_COLUMNS + " WHERE a.namespace = ? AND a.name = ?"
 NEXT_MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? ORDER BY seq LIMIT 1"
 MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? AND message_id = ?"
-OPEN_TURN = (
-    "SELECT turn_id, message_id, outcome, attempts, digest, started_at, entries FROM turn"
-    " WHERE agent = ? AND finished_at IS NULL"
-)
+OPEN_TURN = "SELECT turn_id, message_id, digest, started_at, entries FROM turn WHERE agent = ? AND finished_at IS NULL"
+TURN_FINISHED = "SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
 JOURNAL = (
     "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at FROM journal"
     " WHERE turn_id = ? ORDER BY position"
@@ -239,7 +255,7 @@ AWAIT_AT = (
     " WHERE agent = ? AND turn_id = ? AND position = ?"
 )
 AWAITS_OF_TURN = "SELECT await_id, kind, target_agent FROM awaiting WHERE turn_id = ? AND resolved_at IS NULL"
-WAITS_FOR = "SELECT target_agent FROM awaiting WHERE agent = ? AND kind = 'ask' AND resolved_at IS NULL"
+WAITS_FOR = "SELECT target_agent, await_id FROM awaiting WHERE agent = ? AND kind = 'ask' AND resolved_at IS NULL"
 ASKERS = "SELECT await_id FROM awaiting WHERE target_agent = ? AND resolved_at IS NULL"
 DUE_TIMERS = (
     "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, a.namespace, a.name FROM timer t"
@@ -253,14 +269,18 @@ DUE_AWAITS = (
     " ORDER BY until LIMIT 500"
 )
 NEXT_AWAIT = "SELECT until FROM awaiting WHERE resolved_at IS NULL ORDER BY until LIMIT 1"
+KNOWN_MESSAGE = (
+    "SELECT 1 FROM inbox WHERE agent = ? AND message_id = ?"
+    " UNION ALL SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
+)
 BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted"
 WAITING_AGENTS = (
     "SELECT DISTINCT i.agent FROM inbox i JOIN agent a ON a.uid = i.agent WHERE a.owner IS NULL AND a.stopped = 0"
+    " AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
+    " AND w.kind IN ('ask', 'sleep')) LIMIT 2000"
 )
-OPEN_TURNS = (
-    "SELECT DISTINCT t.agent FROM turn t JOIN agent a ON a.uid = t.agent"
-    " WHERE t.finished_at IS NULL AND a.owner IS NULL AND a.stopped = 0"
-)
+OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
+AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (
     "SELECT s.channel, s.agent, s.position, c.next_position FROM subscription s JOIN channel c ON c.uid = s.channel"
     " WHERE s.position < c.next_position - 1"
@@ -278,7 +298,13 @@ SUMMARY_MARK_PUT = (
 )
 UNSUMMARISED = (
     "SELECT a.namespace, a.name, COUNT(*), SUM(CASE WHEN t.outcome = 'failed' THEN 1 ELSE 0 END), SUM(t.entries),"
-    " MIN(t.finished_at), MAX(t.finished_at) FROM turn t JOIN agent a ON a.uid = t.agent"
-    " WHERE t.finished_at > ? GROUP BY a.namespace, a.name"
+    " MIN(t.finished_at), MAX(t.finished_at) FROM turn t JOIN resource a ON a.uid = t.agent"
+    " WHERE t.finished_at > ? AND t.finished_at <= ? GROUP BY a.namespace, a.name"
 )
-RECORDED_AT = "SELECT 1 FROM journal WHERE turn_id = ? AND branch = '0' AND position = ?"
+TELLING = frozenset(
+    (EVENT, LATE_EVENT, SEND_LOST_EVENT, PUBLISH_LOST_EVENT, SPAWN_EVENT, CHANNEL_PUT, RESOLVE_OPERATOR, STOP, UNSTOP)
+)  # what readers of the feedback log, of channels and of answers wait for
+RECEIPT_AT = (
+    "SELECT outcome, result, finished_at FROM journal"
+    " WHERE turn_id = ? AND branch = '0' AND position = ? AND kind = 'effect'"
+)

@@ -165,6 +165,8 @@ async def running(url: str, hosts: int = 1, **bounds: Any) -> AsyncIterator[Runn
     for _ in range(hosts):
         gate.host()
     try:
+        async with asyncio.timeout(30):
+            await gate.client.up()
         yield gate
     finally:
         await gate.client.close()

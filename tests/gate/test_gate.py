@@ -72,7 +72,7 @@ async def test_failures_go_to_the_dead_letters_and_the_agent_goes_on(database_ur
         rows = await gate.rows("SELECT reason, turn_id FROM dead_letter")
         assert [row[0] for row in rows] == ["HANDLER_ERROR"]
         attempts = await gate.rows("SELECT attempts FROM turn WHERE message_id = 'b1'")
-        assert attempts == [(2,)]
+        assert attempts == [(3,)]
         assert len(await gate.rows("SELECT 1 FROM event WHERE type = 'message.dead_lettered'")) == 1
 
 

@@ -1,0 +1,147 @@
+"""What a segment may not hold: found before it is committed, by what the records say now.
+
+An entry must be what its kind says, at the next position; data for a channel must meet the channel's
+schema; a message must find room in the inbox it goes to. A full inbox is a reason to try again
+later, with the same ids; anything else fails the turn for good. Nothing is dropped.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+
+from controlplane.effects.entries import TurnRef, split
+from controlplane.effects.node import Node
+from controlplane.effects.reading import Reader
+from controlplane.effects.slots import Slot
+from controlplane.mesh.dataschema import require_match
+from controlplane.resources.problems import problem
+from controlplane.store import statements as sql
+from schemas.problem import Refusal
+from schemas.wire import Entry
+
+Raw = msgspec.Raw
+
+
+class Unfit(NamedTuple):
+    """Why a turn can not go on as it is; `problem` is a Problem as a dict."""
+
+    problem: dict[str, Any]
+    retry: bool
+
+
+class _Send(msgspec.Struct):
+    to: str
+    data: Raw
+    key: str | None = None
+
+
+class _Publish(msgspec.Struct):
+    channel: str
+    data: Raw
+    key: str | None = None
+
+
+class _Question(msgspec.Struct):
+    to: str
+    data: Raw
+    deadline_s: float
+
+
+class _Sleep(msgspec.Struct):
+    seconds: float
+
+
+class _Timer(msgspec.Struct):
+    name: str
+    after_s: float | None
+    every_s: float | None
+    data: Raw
+
+
+class _TimerCancel(msgspec.Struct):
+    name: str
+
+
+class _Spawn(msgspec.Struct):
+    name: str
+    entrypoint: str | None
+    config: dict[str, Any] | None
+    purpose: str | None
+    grants: list[dict[str, Any]] | None
+
+
+_BODIES: dict[str, Any] = {
+    kind: msgspec.json.Decoder(body)
+    for kind, body in {
+        "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
+        "sleep": _Sleep, "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn,
+    }.items()
+}  # fmt: skip
+
+
+def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> Unfit | None:
+    """Why a segment can not be committed; None when it can."""
+    for index, entry in enumerate(entries):
+        found = _misshapen(entry, turn.entries + index)
+        if found is None and entry.kind == "publish":
+            found = _against_schema(node.reader, entry)
+        if found is None and entry.kind in ("send", "ask", "request"):
+            found = _no_room(node, turn, orjson.loads(entry.body)["to"])
+        if found is not None:
+            return found
+    return None
+
+
+def generations(reader: Reader, turn: TurnRef, entries: Sequence[Entry]) -> dict[str, int]:
+    """The next generation of each name that a spawn would take over from a deleted agent."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        if entry.kind == "spawn":
+            name = orjson.loads(entry.body)["name"]
+            row = reader.one(sql.RESOURCE, turn.namespace, name)
+            found[name] = 1 if row is None else int(row[1]) + 1
+    return found
+
+
+def _misshapen(entry: Entry, position: int) -> Unfit | None:
+    decoder = _BODIES.get(entry.kind)
+    try:
+        if decoder is None:
+            fault = f"there is no kind {entry.kind[:40]}"
+        else:
+            decoder.decode(entry.body)
+            entry.body.decode()
+            if entry.branch == "0" and entry.position == position:
+                return None
+            fault = f"it stands at {entry.branch[:20]}:{entry.position}, where 0:{position} was to come"
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        fault = str(error)
+    detail = f"the host sent an entry that can not be journaled: {fault}"
+    return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
+
+
+def _against_schema(reader: Reader, entry: Entry) -> Unfit | None:
+    body = orjson.loads(entry.body)
+    namespace, name = split(body["channel"])
+    row = reader.one(sql.CHANNEL_SCHEMA, namespace, name)
+    schema = orjson.loads(row[0]).get("dataschema") if row is not None else None
+    if schema is None:
+        return None
+    try:
+        require_match(schema, body["data"], namespace, name)
+    except Refusal as refusal:
+        return Unfit(refusal.problem.model_dump(mode="json"), retry=False)
+    return None
+
+
+def _no_room(node: Node, turn: TurnRef, to: str) -> Unfit | None:
+    namespace, name = split(to)
+    if to == turn.address or namespace != turn.namespace:
+        return None
+    row = node.reader.one(sql.AGENT_UID, namespace, name)
+    if row is None:
+        return None
+    full = node.planes.full(row[0], to)
+    return None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
