@@ -12,23 +12,13 @@ from pydantic import BaseModel
 from controlplane.resources.operation import Operation
 from mcp_server.hints import WAIT_S
 from schemas.agent import Agent
-from schemas.calls import (
-    Answer,
-    Brief,
-    ChannelRead,
-    Inspection,
-    OperationDescription,
-    OperationResult,
-    OperationsFound,
-    Published,
-    Sent,
-    TurnView,
-)
+from schemas.calls import Answer, ChannelRead, Inspection, Published, Sent
 from schemas.channel import Channel
 from schemas.feedback import Events
 from schemas.fleet import Fleet
 from schemas.plan import Change, CommitResult, Plan, Preview
 from schemas.problem import Next
+from schemas.records import Brief, OperationDescription, OperationResult, OperationsFound, TurnView
 from schemas.secret import Secret
 
 

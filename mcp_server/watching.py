@@ -15,10 +15,10 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_server.calling import Caller
 from mcp_server.intents import NOUNS
 from mcp_server.uris import FEEDBACK, FEEDBACK_RESOURCE, TEMPLATES, listed, parse, uri_of
-from schemas.calls import Brief
 from schemas.feedback import Events
 from schemas.principal import Principal
 from schemas.problem import Refusal
+from schemas.records import Brief
 
 Context = ServerRequestContext[Any, Any]
 EVENTS_SHOWN = 100

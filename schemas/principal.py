@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.calls import Role
+from schemas.records import Role
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from controlplane.feedback.cursors import Cursors
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow
-from schemas.calls import FeedbackInput
 from schemas.feedback import Event, EventFilter, Events, Subject
 from schemas.ports import Doorbell, Handler
 from schemas.principal import Call, Principal
+from schemas.records import FeedbackInput
 
 LOOK_AGAIN_S = 1.0
 

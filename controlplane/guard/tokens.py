@@ -24,11 +24,12 @@ from controlplane.resources.system import TokenList
 from controlplane.store.store import Store
 from controlplane.store.tables import TokenRow
 from controlplane.store.unit import Unit
-from schemas.calls import PageInput, Role, TokenCreated, TokenCreateInput, TokenRevokeInput, TokenView
+from schemas.calls import PageInput
 from schemas.plan import Preview
 from schemas.ports import Handler
 from schemas.principal import PLANE, Call, Principal
 from schemas.problem import Next, Refusal
+from schemas.records import Role, TokenCreated, TokenCreateInput, TokenRevokeInput, TokenView
 
 PREFIX = "stw_"
 ADMIN = "admin"

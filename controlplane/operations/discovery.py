@@ -15,7 +15,11 @@ from pydantic import BaseModel
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from controlplane.resources.problems import refuse
-from schemas.calls import (
+from schemas.plan import Preview
+from schemas.ports import Handler
+from schemas.principal import Call, Principal
+from schemas.problem import Next, Refusal
+from schemas.records import (
     OperationCallInput,
     OperationDescribeInput,
     OperationDescription,
@@ -24,10 +28,6 @@ from schemas.calls import (
     OperationsSearchInput,
     OperationSummary,
 )
-from schemas.plan import Preview
-from schemas.ports import Handler
-from schemas.principal import Call, Principal
-from schemas.problem import Next, Refusal
 
 Dispatch = Callable[[Principal, str, dict[str, Any]], Awaitable[BaseModel]]
 

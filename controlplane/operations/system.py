@@ -14,9 +14,9 @@ from sqlmodel import Session, col, func, select
 
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, ChangeRow, DeadLetterRow, EventRow, HostRow
-from schemas.calls import Brief, ProcessView, SystemStatus
 from schemas.ports import Handler
 from schemas.principal import Call, Principal
+from schemas.records import Brief, ProcessView, SystemStatus
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,8 @@ from schemas.calls import (
     NamedAct,
     SendInput,
     Sent,
-    TurnInput,
-    TurnListInput,
-    TurnSummary,
-    TurnView,
 )
+from schemas.records import TurnInput, TurnListInput, TurnSummary, TurnView
 
 ECHO = """from ray_runtime import Agent, Turn
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from schemas.calls import Role
+from schemas.records import Role
 
 Effect = Literal["read", "change", "destroy"]
 Scope = Literal["namespace", "record", "installation"]

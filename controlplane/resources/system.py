@@ -1,26 +1,24 @@
 """The plane itself: feedback, tokens, the catalogue, status, hosts."""
 
 from controlplane.resources.operation import Operation
-from schemas.calls import (
+from schemas.calls import Empty, ListOutput, PageInput
+from schemas.feedback import Events
+from schemas.records import (
     Brief,
-    Empty,
     FeedbackInput,
     HostsFound,
-    ListOutput,
     OperationCallInput,
     OperationDescribeInput,
     OperationDescription,
     OperationResult,
     OperationsFound,
     OperationsSearchInput,
-    PageInput,
     SystemStatus,
     TokenCreated,
     TokenCreateInput,
     TokenRevokeInput,
     TokenView,
 )
-from schemas.feedback import Events
 
 
 class TokenList(ListOutput[TokenView]):

@@ -20,7 +20,7 @@ from controlplane.supervision.processes import Record, end
 from controlplane.wiring import child_env
 from ray_runtime.cluster import RayHead
 from schemas.base import digest
-from schemas.calls import ProcessView
+from schemas.records import ProcessView
 
 log = logging.getLogger("steward.supervision")
 LOOK_S = 0.2

@@ -10,10 +10,10 @@ from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.feedback.log import FeedbackLog
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
-from schemas.calls import FeedbackInput
 from schemas.feedback import EventFilter, Events
 from schemas.principal import Call, Principal
 from schemas.problem import Refusal
+from schemas.records import FeedbackInput
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,11 @@ from sqlmodel import select
 from controlplane.guard import tokens
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow, TokenRow
-from schemas.calls import PageInput, TokenCreated, TokenCreateInput, TokenRevokeInput
+from schemas.calls import PageInput
 from schemas.plan import Preview
 from schemas.principal import Call, Principal
 from schemas.problem import Refusal
+from schemas.records import TokenCreated, TokenCreateInput, TokenRevokeInput
 
 pytestmark = pytest.mark.anyio
 ADMIN = Principal("admin", "admin", ("*",))

@@ -8,8 +8,9 @@ import pytest
 from sqlmodel import select
 
 from controlplane.store.tables import EventRow, InboxRow, TurnRow
-from schemas.calls import AskInput, Named, NamedAct, SendInput, TurnInput
+from schemas.calls import AskInput, Named, NamedAct, SendInput
 from schemas.problem import Refusal
+from schemas.records import TurnInput
 from tests.living import world
 from tests.living.conftest import INBOX_MAX, Living
 

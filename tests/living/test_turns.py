@@ -4,8 +4,8 @@ import pytest
 
 from controlplane.operations.living import turns
 from controlplane.store.store import Store
-from schemas.calls import TurnInput, TurnListInput
 from schemas.problem import Refusal
+from schemas.records import TurnInput, TurnListInput
 from tests.living import world
 
 pytestmark = pytest.mark.anyio

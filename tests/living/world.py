@@ -16,8 +16,8 @@ from controlplane.store.tables import (
     TurnRow,
 )
 from controlplane.store.unit import Unit
-from schemas.calls import Role
 from schemas.principal import Call, Principal
+from schemas.records import Role
 
 NOW = 1_790_000_000.0
 ADMIN = Principal("admin", "admin", ("*",))

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from schemas.calls import Role
 from schemas.principal import Principal
 from schemas.problem import Problem, Refusal
+from schemas.records import Role
 from tests.operations.plane import SOURCE, Plane, agent, channel, secret
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,10 @@ from sqlmodel import Session, col, func, select
 from controlplane.operations.living.envelopes import moment
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, HostRow
-from schemas.calls import Empty, HostsFound, HostView
+from schemas.calls import Empty
 from schemas.ports import Handler
 from schemas.principal import Call
+from schemas.records import HostsFound, HostView
 
 
 def handlers(store: Store) -> dict[str, Handler]:

@@ -16,10 +16,10 @@ from controlplane.resources.agents import TurnList
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, JournalRow, ResourceRow, TurnRow
-from schemas.calls import JournalEntry, TurnInput, TurnListInput, TurnSummary, TurnView
 from schemas.ports import Handler
 from schemas.principal import Call
 from schemas.problem import Next, Refusal
+from schemas.records import JournalEntry, TurnInput, TurnListInput, TurnSummary, TurnView
 
 Address = tuple[str, str]
 

@@ -1,0 +1,213 @@
+"""Inputs and outputs about the records of the plane: turns, feedback, tokens, operations, processes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Frozen, Identifier, Name, Text, Time
+from schemas.calls import Cursor, Imperative, Limit, Page, WaitS
+from schemas.feedback import EventFilter
+
+# Turns
+
+
+class TurnInput(Frozen):
+    turn_id: Identifier
+
+
+class TurnListInput(Frozen):
+    namespace: Name = "default"
+    name: Name
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class TurnSummary(Frozen):
+    """One turn of an agent."""
+
+    turn_id: str
+    namespace: str
+    name: str
+    message_id: str
+    trigger: str
+    outcome: Literal["running", "parked", "committed", "failed"]
+    attempts: int
+    epoch: int
+    started_at: Time
+    finished_at: Time | None = None
+    cpu_s: float = 0
+    state_digest: str | None = None
+    problem: dict[str, Any] | None = None
+
+
+class JournalEntry(Frozen):
+    """One entry of a turn's journal, in the order of its positions."""
+
+    branch: str
+    position: int
+    kind: str
+    body: Any
+    verdict: dict[str, Any] | None = Field(default=None, description="The guard's, of an external effect.")
+    outcome: str | None = None
+    result: Any = None
+    recorded_at: Time
+    finished_at: Time | None = None
+
+
+class TurnView(TurnSummary):
+    """A turn with its journal."""
+
+    message: dict[str, Any] | None = None
+    journal: list[JournalEntry]
+
+
+# Feedback
+
+
+class FeedbackInput(Frozen):
+    """Read the feedback log; with `wait_s`, wait for at least one event."""
+
+    after: Cursor | None = None
+    wait_s: WaitS = 0
+    limit: Limit = 100
+    filter: EventFilter | None = None
+
+
+# Tokens
+
+Role = Literal["viewer", "operator", "admin", "agent"]
+
+
+class TokenCreateInput(Imperative):
+    """A new token. `namespaces: ["*"]` is every namespace; role `agent` names the agent it speaks for."""
+
+    principal: Name
+    role: Role
+    namespaces: list[Name | Literal["*"]] = Field(default_factory=lambda: ["default"], min_length=1, max_length=50)
+    agent: Name | None = None
+    expires_in_s: int | None = Field(default=None, ge=60, le=315_360_000)
+
+
+class TokenView(Frozen):
+    token_id: str
+    principal: str
+    role: Role
+    namespaces: list[str]
+    agent: str | None = None
+    created_at: Time
+    expires_at: Time | None = None
+    revoked_at: Time | None = None
+
+
+class TokenCreated(TokenView):
+    """The only time the token itself is shown. An answer repeated for a `request_id` does not show it again."""
+
+    token: str | None
+
+
+class TokenRevokeInput(Imperative):
+    token_id: Identifier
+
+
+# Operations, system
+
+
+class OperationsSearchInput(Frozen):
+    """Words of what you want to do; the operations that fit best come first."""
+
+    query: Annotated[Text, Field(max_length=400)] = ""
+    limit: Limit = 20
+
+
+class OperationSummary(Frozen):
+    name: str
+    summary: str
+    effect: Literal["read", "change", "destroy"]
+    repeats_safely: bool
+    role: Role
+    method: str
+    path: str
+
+
+class OperationsFound(Frozen):
+    items: list[OperationSummary]
+
+
+class OperationDescribeInput(Frozen):
+    name: Annotated[Text, Field(max_length=100)]
+
+
+class OperationDescription(OperationSummary):
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    problems: list[str]
+    example: dict[str, Any]
+
+
+class OperationCallInput(Frozen):
+    name: Annotated[Text, Field(max_length=100)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class OperationResult(Frozen):
+    name: str
+    output: Any
+
+
+class ProcessView(Frozen):
+    """A process of this installation."""
+
+    name: str
+    pid: int
+    alive: bool
+    rss_bytes: int | None = None
+    since: Time | None = None
+
+
+class SystemStatus(Frozen):
+    """Whether messages are durably accepted, whether turns run, and what does not work."""
+
+    installation: str
+    version: str
+    ready: bool
+    database: Literal["sqlite", "postgresql"]
+    gate: str
+    ray: str
+    ray_dashboard: str | None
+    hosts: int
+    agents: dict[str, int]
+    open_changes: int
+    dead_letters: int
+    processes: list[ProcessView]
+    problems: list[str]
+    as_of: Time
+
+
+class Brief(Frozen):
+    """The state of things in a few sentences, for a reader with little room."""
+
+    text: str
+    agents: dict[str, int]
+    open_changes: int
+    dead_letters: int
+    cursor: str
+    as_of: Time
+
+
+class HostView(Frozen):
+    """A host: the Ray actor that runs agents' code."""
+
+    host_id: str
+    node: str
+    pid: int | None
+    namespace: str | None
+    digest: str | None
+    state: Literal["warm", "serving", "lost"]
+    agents: int
+    lease_until: Time | None
+    loop_lag_ms: float | None
+
+
+class HostsFound(Frozen):
+    items: list[HostView]
