@@ -16,7 +16,7 @@ from tests.stack import Stack
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "examples" / "machine_watch" / "manifests.yaml"
 INTERVAL_S = 0.5
-LEARNED = 12  # readings, a few more than the sentinel must have
+LEARNED = 32  # readings: what starting took is then the lesser part of them
 BURN_S_MAX = 20
 BURNERS_A_CORE = 8
 SPEAK_S_MAX = 60
