@@ -35,7 +35,6 @@ def main() -> None:
     try:
         parts = [head(), "## Start\n\n", startup.measure(stack)]
         print("".join(parts), flush=True)
-        stack.apply({"kind": "Channel", "metadata": {"name": "bench"}, "spec": {}})
         sections = (
             ("Surfaces", lambda url: asyncio.run(surfaces.measure(stack, url))),
             ("Wake of a suspended agent", lambda _: wakes.measure(stack)),

@@ -1,6 +1,6 @@
 """How long a read takes over MCP and REST, beside a bare server's no-op on the same machine in the same run.
 
-The read is `channels.get`: a token check, an indexed read, the status, and the validation of input.
+The read is `plans.get`: a token check, one indexed read, and the validation of input.
 Rounds alternate between the two, so that noise from elsewhere falls on both.
 """
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import httpx2
@@ -18,9 +19,22 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from benchmarks.timing import Latency, serial, table
+from controlplane.guard import tokens
+from controlplane.operations.proposing import read_plan
+from controlplane.operations.validation import validate
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.settings import Settings
+from controlplane.store.store import Store, open_url
 from tests.stack import Stack
 
 ROUNDS, CALLS = 5, 150
+
+
+class NoWriter:
+    """Nothing is written here."""
+
+    async def write(self, statements: list[Any]) -> bool:
+        raise RuntimeError("this store is only read")
 
 
 def free_port() -> int:
@@ -67,9 +81,32 @@ def _row(name: str, ours: list[Latency], theirs: list[Latency], target: float) -
     return [name, mine, other, f"{mine.p50_ms / other.p50_ms:.2f}", f"≤ {target}"]
 
 
+async def _shares(stack: Stack, plan_id: str) -> str:
+    """What the store and the validation take of it, in this process, on the same database."""
+    settings = Settings(data=stack.data)
+    store = Store(open_url(None, settings.sqlite_path), NoWriter())
+    operation = OPERATIONS["plans.get"]
+
+    async def check() -> None:
+        await tokens.authenticate(store, stack.token, time.time())
+
+    async def read() -> None:
+        await store.read(lambda session: read_plan(session, plan_id))
+
+    async def judge() -> None:
+        validate(operation, {"plan_id": plan_id})
+
+    parts = {"token check": check, "indexed read": read, "validation of the input": judge}
+    rows = [[name, await serial(part, 500)] for name, part in parts.items()]
+    await store.close()
+    return table(["share of a read", "p50 / p99 ms"], rows) + "\n"
+
+
 async def measure(stack: Stack, bare_url: str) -> str:
     """The table of MCP and REST."""
-    named = {"namespace": "default", "name": "bench"}
+    manifest = {"kind": "Channel", "metadata": {"name": "bench"}, "spec": {}}
+    plan_id = stack.call("resources.propose", manifests=[manifest])["plan_id"]
+    named = {"plan_id": plan_id}
     rest_ours: list[Latency] = []
     rest_bare: list[Latency] = []
     mcp_ours: list[Latency] = []
@@ -81,15 +118,16 @@ async def measure(stack: Stack, bare_url: str) -> str:
         mcp_client(stack.url + "/mcp/full", stack.token) as tools,
         mcp_client(bare_url + "/mcp", "") as noop,
     ):
-        first = await tools.call_tool("channels_get", named)
+        first = await tools.call_tool("plans_get", named)
         assert not first.is_error, first
         for _ in range(ROUNDS):
             rest_bare.append(await serial(lambda: plain.get("/noop"), CALLS))
-            rest_ours.append(await serial(lambda: ours.get("/v1/channels/default/bench"), CALLS))
+            rest_ours.append(await serial(lambda: ours.get(f"/v1/plans/{plan_id}"), CALLS))
             mcp_bare.append(await serial(lambda: noop.call_tool("noop", {}), CALLS))
-            mcp_ours.append(await serial(lambda: tools.call_tool("channels_get", named), CALLS))
-    return table(
-        ["read of one channel", "Steward p50 / p99 ms", "bare p50 / p99 ms", "ratio at p50", "target"],
+            mcp_ours.append(await serial(lambda: tools.call_tool("plans_get", named), CALLS))
+    shares = await _shares(stack, plan_id)
+    return shares + table(
+        ["read of one plan", "Steward p50 / p99 ms", "bare p50 / p99 ms", "ratio at p50", "target"],
         [
             _row("MCP `tools/call` (2026-07-28)", mcp_ours, mcp_bare, 2),
             _row("REST GET", rest_ours, rest_bare, 2),

@@ -69,7 +69,7 @@ async def _wakes(stack: Stack) -> tuple[Latency, Latency]:
 
 
 async def _suspended(store: Store) -> None:
-    while await _one(store, "SELECT owner FROM agent WHERE name = 'clock'") is not None:
+    while await _one(store, "SELECT owner FROM agent WHERE name = 'clock'") is not None:  # noqa: ASYNC110
         await asyncio.sleep(0.002)
 
 
