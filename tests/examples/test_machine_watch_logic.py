@@ -120,6 +120,16 @@ def test_the_diagnoser_names_what_is_busy_now(agents: dict[str, ModuleType]) -> 
     assert [(p["pid"], p["cpu_percent"]) for p in named] == [(3, 100.0), (2, 40.0)]
 
 
+def test_many_small_processes_of_one_command_count_as_one(agents: dict[str, ModuleType]) -> None:
+    """A herd is named as such, with its pids, ahead of a single process that used less than all of it."""
+    diagnoser = agents["diagnoser"]
+    herd = [{**process(pid, 0.1), "name": "herd", "cmdline": "herd.py"} for pid in range(10, 20)]
+    named = diagnoser.behind([], [], [*herd, process(1, 0.5)], 1.0)
+    assert [(p["name"], p["count"], p["cpu_percent"]) for p in named] == [("herd", 10, 100.0), ("p1", 1, 50.0)]
+    assert set(named[0]["pids"]) == set(range(10, 20))
+    assert "10 times herd (pids 10, 11, 12, …) with 100 % of a core" in diagnoser.in_words([], named)
+
+
 def test_a_reused_pid_is_another_process(agents: dict[str, ModuleType]) -> None:
     """A process is known by pid and start; a new one under an old pid starts from nothing."""
     named = agents["diagnoser"].behind([], [process(1, 50.0)], [process(1, 0.5, started_at=2.0)], 1.0)

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from ray_runtime import Agent, Envelope, Turn
 
 APART_S = 1.0
-NAMED_MAX = 5  # processes in a report
+NAMED_MAX = 5  # commands in a report
+PIDS_MAX = 50  # of one command
 BUSY_PERCENT = 5.0  # of one core; less is not worth naming
 COMMAND_CHARS = 160
 WORDS = {
@@ -66,29 +67,38 @@ def findings_of(data: Any) -> list[dict[str, Any]]:
 def behind(
     findings: list[dict[str, Any]], first: list[dict[str, Any]], second: list[dict[str, Any]], elapsed_s: float
 ) -> list[dict[str, Any]]:
-    """The processes that used most between two looks: by memory if that is what is unusual, else by CPU."""
+    """What used most between two looks: by memory if that is what is unusual, else by CPU.
+
+    Processes of one command count as one, so that many small ones are found as well as a single large one.
+    """
     before = {(process["pid"], process["started_at"]): process for process in first}
-    used = []
+    used: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for process in second:
         known = before.get((process["pid"], process["started_at"]))
         since = known["cpu_s"] if known else 0.0  # one that began in between used all of it in between
         percent = 100.0 * max(0.0, process["cpu_s"] - since) / max(elapsed_s, 0.001)
         grown = process["rss_bytes"] - (known["rss_bytes"] if known else 0)
-        used.append(_named(process, percent, grown))
+        seen = {**process, "cpu_percent": percent, "rss_grown_bytes": grown}
+        used.setdefault((process["name"], shorten(process["cmdline"])), []).append(seen)
+    commands = [_named(name, cmdline, herd) for (name, cmdline), herd in used.items()]
     if findings and findings[0]["measure"] == "memory_percent":
-        return sorted(used, key=lambda p: (p["rss_grown_bytes"], p["rss_bytes"]), reverse=True)[:NAMED_MAX]
-    busy = [process for process in used if process["cpu_percent"] >= BUSY_PERCENT]
-    return sorted(busy, key=lambda p: p["cpu_percent"], reverse=True)[:NAMED_MAX]
+        return sorted(commands, key=lambda c: (c["rss_grown_bytes"], c["rss_bytes"]), reverse=True)[:NAMED_MAX]
+    busy = [command for command in commands if command["cpu_percent"] >= BUSY_PERCENT]
+    return sorted(busy, key=lambda c: c["cpu_percent"], reverse=True)[:NAMED_MAX]
 
 
-def _named(process: dict[str, Any], percent: float, grown: int) -> dict[str, Any]:
+def _named(name: str, cmdline: str, herd: list[dict[str, Any]]) -> dict[str, Any]:
+    """The processes of one command, the busiest first."""
+    herd.sort(key=lambda process: process["cpu_percent"], reverse=True)
     return {
-        "pid": process["pid"],
-        "name": process["name"],
-        "cmdline": shorten(process["cmdline"]),
-        "cpu_percent": round(percent, 1),
-        "rss_bytes": process["rss_bytes"],
-        "rss_grown_bytes": grown,
+        "pid": herd[0]["pid"],
+        "pids": [process["pid"] for process in herd[:PIDS_MAX]],
+        "count": len(herd),
+        "name": name,
+        "cmdline": cmdline,
+        "cpu_percent": round(sum(process["cpu_percent"] for process in herd), 1),
+        "rss_bytes": sum(process["rss_bytes"] for process in herd),
+        "rss_grown_bytes": sum(process["rss_grown_bytes"] for process in herd),
     }
 
 
@@ -119,4 +129,7 @@ def _finding(finding: dict[str, Any]) -> str:
 
 def _process(process: dict[str, Any]) -> str:
     used = f"{process['cpu_percent']:.0f} % of a core, {process['rss_bytes'] / 1e6:.0f} MB"
-    return f"{process['name']} (pid {process['pid']}) with {used}: {process['cmdline']}"
+    if process["count"] == 1:
+        return f"{process['name']} (pid {process['pid']}) with {used}: {process['cmdline']}"
+    pids = ", ".join(map(str, process["pids"][:3])) + (", …" if process["count"] > 3 else "")
+    return f"{process['count']} times {process['name']} (pids {pids}) with {used}: {process['cmdline']}"
