@@ -9,18 +9,22 @@ out, never shown.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from controlplane.operations.pipeline import require_role
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from schemas.principal import Principal
-from schemas.problem import Next
+from schemas.problem import Next, Refusal
 
 Hint = dict[str, Any]
 Translate = Callable[[Operation, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-_RANK = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3}
 WAIT_S = 30
 ACTING_NOUNS = ("agents", "channels")
-KINDS = {"agents": "Agent", "fleets": "Fleet", "channels": "Channel", "secrets": "Secret"}
+KINDS: dict[str, str] = {
+    operation.noun: operation.example["manifest"]["kind"]
+    for operation in OPERATIONS.values()
+    if operation.verb == "propose" and "manifest" in operation.example
+}
 ACTS = tuple(
     operation.name for operation in OPERATIONS.values() if operation.imperative and operation.noun in ACTING_NOUNS
 )
@@ -28,9 +32,11 @@ ACTS = tuple(
 
 def may(principal: Principal, operation: Operation) -> bool:
     """Whether the principal's role reaches the operation."""
-    if principal.role == "agent":
-        return operation.agent_may
-    return _RANK[principal.role] >= _RANK[operation.role]
+    try:
+        require_role(principal, operation)
+    except Refusal:
+        return False
+    return True
 
 
 def to_full(operation: Operation, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:

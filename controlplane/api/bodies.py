@@ -5,42 +5,58 @@ taken strictly: UTF-8, no NaN, no lone surrogates, no number that would silently
 key twice, no nesting without end. What is refused here reaches nothing behind it.
 """
 
+import asyncio
 import json
 from typing import Any
 
 import anyio.to_thread
 import orjson
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
+from controlplane.feedback.presence import ClientGoneError
 from controlplane.resources.problems import refuse
 from schemas.problem import Refusal
 
 DEPTH_MAX = 64
+BODY_S_MAX = 60.0
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _INLINE_BYTES_MAX = 65_536  # longer ones are parsed in a thread, so that the loop goes on
 
 
-class ClientGoneError(Exception):
-    """The client went away before its body was complete: there is nobody to answer."""
-
-
 async def read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
-    """The whole body; raises TOO_LARGE."""
+    """The whole body; raises TOO_LARGE, or DEADLINE for one that does not come to its end."""
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > bytes_max:
         raise _too_large(bytes_max)
-    pieces, length = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        piece = message.get("body", b"")
-        length += len(piece)
+    first = await receive()
+    if not first.get("more_body", False) and first["type"] == "http.request":
+        return _bounded([first], bytes_max)
+    try:
+        async with asyncio.timeout(BODY_S_MAX):
+            return await _read_on(first, receive, bytes_max)
+    except TimeoutError:
+        detail = f"the body was not complete after {BODY_S_MAX:g} s"
+        raise refuse("DEADLINE", detail, seconds_max=BODY_S_MAX) from None
+
+
+async def _read_on(first: Message, receive: Receive, bytes_max: int) -> bytes:
+    messages = [first]
+    length = len(first.get("body", b""))
+    while messages[-1].get("more_body", False):
+        messages.append(await receive())
+        length += len(messages[-1].get("body", b""))
         if length > bytes_max:
             raise _too_large(bytes_max)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+    if messages[-1]["type"] == "http.disconnect":
+        raise ClientGoneError
+    return _bounded(messages, bytes_max)
+
+
+def _bounded(messages: list[Message], bytes_max: int) -> bytes:
+    body = b"".join(message.get("body", b"") for message in messages)
+    if len(body) > bytes_max:
+        raise _too_large(bytes_max)
+    return body
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.answers import problem_answer
-from controlplane.api.bodies import ClientGoneError, header, parse_json, read_body, require_json_type
+from controlplane.api.bodies import header, parse_json, read_body, require_json_type
+from controlplane.feedback.presence import ClientGoneError
 from controlplane.resources.problems import problem, refuse
 from schemas.principal import Principal
 from schemas.problem import Problem, Refusal
@@ -80,6 +81,7 @@ class Boundary:
         state = scope["state"]
         token = bearer(scope)
         state["principal"] = await self._rules.authenticate(token)
+        state["receive"] = receive
         state["authenticate"] = lambda: self._rules.authenticate(token)
         return await self._body(scope, receive)
 

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from controlplane.api.answers import answer
-from controlplane.api.metrics import Caller
+from controlplane.api.metrics import Metered
 from controlplane.api.routes import Respond, raw_input
+from controlplane.feedback.presence import while_there
 from controlplane.feedback.stream import EventStreams
 from schemas.feedback import Events
 from schemas.principal import Principal
@@ -38,13 +39,13 @@ def _wants_stream(accept: str) -> bool:
     return "text/event-stream" in accept and "application/json" not in accept
 
 
-def feedback_responder(call: Caller, streams: EventStreams) -> Respond:
+def feedback_responder(call: Metered, streams: EventStreams) -> Respond:
     """What answers the route of `feedback.read`."""
 
     async def respond(request: Request) -> Response:
         raw = raw_input(OPERATION, request)
         if not _wants_stream(request.headers.get("accept", "")):
-            return answer(await call(request.state.principal, OPERATION, raw))
+            return answer(await while_there(request.state.receive, call(request.state.principal, OPERATION, raw)))
         if (last := request.headers.get("last-event-id")) is not None:
             raw["after"] = last
         return await _stream(request, raw)

@@ -5,7 +5,7 @@ came by. The outcome of a call is `ok` or the reason of its Problem. Counts are 
 and are shown only to principals who may see all of them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +19,7 @@ from schemas.principal import Principal
 from schemas.problem import Refusal
 
 Caller = Callable[[Principal, str, dict[str, Any]], Awaitable[BaseModel]]
+Metered = Callable[[Principal, str, dict[str, Any]], Coroutine[Any, Any, BaseModel]]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 UNKNOWN = "unknown"
@@ -63,7 +64,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def metered(call: Caller, metrics: Metrics) -> Caller:
+def metered(call: Caller, metrics: Metrics) -> Metered:
     """The same calls, counted."""
 
     async def counted(principal: Principal, name: str, raw: dict[str, Any]) -> BaseModel:

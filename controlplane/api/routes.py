@@ -21,7 +21,8 @@ from starlette.types import Scope
 
 from controlplane.api.answers import PROBLEM_JSON, answer
 from controlplane.api.inputs import as_object, flat_input, json_types
-from controlplane.api.metrics import Caller
+from controlplane.api.metrics import Metered
+from controlplane.feedback.presence import WAITING, while_there
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from controlplane.resources.problems import REASONS
@@ -64,7 +65,7 @@ class OperationRoute(APIRoute):
         return cast(Endpoint, self.endpoint).respond
 
 
-def add_routes(router: APIRouter, call: Caller, special: dict[str, Respond] | None = None) -> None:
+def add_routes(router: APIRouter, call: Metered, special: dict[str, Respond] | None = None) -> None:
     """A route for each operation, and the one that calls any operation by name."""
     for operation in OPERATIONS.values():
         respond = (special or {}).get(operation.name) or _responder(operation, call)
@@ -72,13 +73,16 @@ def add_routes(router: APIRouter, call: Caller, special: dict[str, Respond] | No
     _add_any_call(router, call)
 
 
-def _responder(operation: Operation, call: Caller) -> Respond:
+def _responder(operation: Operation, call: Metered) -> Respond:
     name = operation.name
 
     async def respond(request: Request) -> Response:
         return answer(await call(request.state.principal, name, raw_input(name, request)))
 
-    return respond
+    async def respond_while_there(request: Request) -> Response:
+        return await while_there(request.state.receive, respond(request))
+
+    return respond_while_there if name in WAITING else respond
 
 
 def raw_input(operation: str, request: Request) -> dict[str, Any]:
@@ -105,7 +109,8 @@ def _add(router: APIRouter, operation: Operation, respond: Respond) -> None:
         response_model=output,
         response_description="The output.",
         responses=problem_responses(_reasons(operation)),
-        openapi_extra={
+        openapi_extra=_streamed(operation)
+        | {
             "x-steward": {
                 "effect": operation.effect,
                 "repeats_safely": operation.repeats_safely,
@@ -116,11 +121,19 @@ def _add(router: APIRouter, operation: Operation, respond: Respond) -> None:
     )
 
 
-def _add_any_call(router: APIRouter, call: Caller) -> None:
+def _streamed(operation: Operation) -> dict[str, Any]:
+    if operation.name != "feedback.read":
+        return {}
+    stream = {"schema": {"type": "string", "description": "`id` is the cursor, `event` the type, `data` the event."}}
+    return {"responses": {"200": {"content": {"text/event-stream": stream}}}}
+
+
+def _add_any_call(router: APIRouter, call: Metered) -> None:
     async def respond(request: Request) -> Response:
-        state = request.scope["state"]
+        state, name = request.scope["state"], request.path_params["operation"]
         body = as_object(state["json"]) if "json" in state else {}
-        return answer(await call(request.state.principal, request.path_params["operation"], body))
+        calling = call(state["principal"], name, body)
+        return answer(await (while_there(state["receive"], calling) if name in WAITING else calling))
 
     parameters = [
         Parameter("operation", Parameter.KEYWORD_ONLY, annotation=Annotated[str, Path(description="Its name.")]),

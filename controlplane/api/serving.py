@@ -28,6 +28,7 @@ class PlaneServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=GRACE_S,
                 timeout_keep_alive=IDLE_CONNECTION_S,
                 ws="none",

@@ -15,6 +15,7 @@ import anyio
 import orjson
 from starlette.types import Receive, Send
 
+from controlplane.feedback.presence import until_gone
 from controlplane.resources.problems import refuse
 from schemas.feedback import Event, Events
 from schemas.problem import Problem, Refusal
@@ -58,7 +59,7 @@ class EventStreams:
 
     async def _run(self, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(_until_gone, receive, group.cancel_scope)
+            group.start_soon(_end_when_gone, receive, group.cancel_scope)
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             with suppress(TimeoutError):
                 await self._pages(first, read_on, send)
@@ -75,9 +76,8 @@ class EventStreams:
                 return
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _end_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    await until_gone(receive)
     scope.cancel()
 
 
