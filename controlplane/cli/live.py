@@ -24,6 +24,7 @@ from controlplane.cli.shapes import conditions, event_line, report_line
 from schemas.problem import Refusal
 
 REPORTS = {"namespace": "default", "name": "reports"}
+ROUTINE = "turns.summary"  # many, and seen in the agents' turns
 KEPT = 200
 PAGE = 500
 
@@ -73,8 +74,9 @@ class Watcher:
         while True:
             found = self._plane.call("feedback.read", _after(seen.event_cursor))
             seen.event_cursor = found["cursor"]
-            seen.events.extend(found["events"])
-            seen.fresh += [f"feedback  {event_line(event)}" for event in found["events"]]
+            told = [event for event in found["events"] if event["type"] != ROUTINE]
+            seen.events.extend(told)
+            seen.fresh += [f"feedback  {event_line(event)}" for event in told]
             if len(found["events"]) < PAGE:
                 return
 

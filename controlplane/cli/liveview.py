@@ -29,8 +29,14 @@ def draw(seen: "Seen", target: Target, height: int, age_s: float, ending: str) -
     if seen.status is not None:
         parts.append(_agents(seen))
         parts += [_text(f"open change {one['change_id']}: {_waits(one)}", "warn") for one in seen.changes[:3]]
-        parts.append(_lines("Reports", [report_line(one) for one in seen.reports], max(3, room // 2)))
-        parts.append(_lines("Feedback", [event_line(one) for one in seen.events], max(3, room - room // 2)))
+        parts.append(_lines("Reports", [_at(report_line(one)) for one in seen.reports], max(3, room // 2)))
+        parts.append(
+            _lines(
+                "Feedback, without routine turns",
+                [_at(event_line(one)) for one in seen.events],
+                max(3, room - room // 2),
+            )
+        )
     parts.append(_way_in(target, ending))
     return Group(*parts)
 
@@ -54,11 +60,11 @@ def _head(seen: "Seen", target: Target, age_s: float) -> RenderableType:
 def _starting(seen: "Seen") -> str:
     """What is still awaited, or nothing."""
     status = seen.status or {}
-    awaited = [] if status["ready"] else [f"gate {status['gate']}, Ray {status['ray']}, {status['hosts']} hosts"]
     unready = [agent["metadata"]["name"] for agent in seen.agents if _condition(agent, "Ready") == "unknown"]
-    awaited += [f"agents {', '.join(unready[:6])}"] if unready else []
-    awaited += [] if seen.agents or status["hosts"] else ["hosts"]
-    return "; ".join(awaited)
+    if status["ready"] and not unready and (seen.agents or status["hosts"]):
+        return ""
+    agents = f"; agents {', '.join(unready[:6])}" if unready else ""
+    return f"gate {status['gate']}, Ray {status['ray']}, {status['hosts']} hosts{agents}"
 
 
 def _agents(seen: "Seen") -> RenderableType:
@@ -97,6 +103,12 @@ def _way_in(target: Target, ending: str) -> RenderableType:
     text.append("\nLook from another terminal: ", "dim").append("steward get agents", "bold")
     text.append(", ", "dim").append("steward feedback --follow", "bold").append(f". {ending}", "dim")
     return text
+
+
+def _at(line: str) -> str:
+    """A line with the time of day in place of its whole time."""
+    time, _, rest = line.partition("  ")
+    return f"{time[11:19]}  {rest}"
 
 
 def _waits(change: dict[str, Any]) -> str:
