@@ -67,7 +67,7 @@ def test_the_reader_starts_its_timer(agents: dict[str, Any]) -> None:
 def test_the_reader_sets_its_timer_anew_when_its_config_changed(agents: dict[str, Any]) -> None:
     """Only then: an ordinary reading leaves the timer alone."""
     reader = agents["reader"]
-    state = reader.ReaderState(interval_s=3.0)
+    state = reader.ReaderState(interval_s=reader.INTERVAL_S)
     answers = {"machine.read": machine(1, 2, [0, 1])}
     assert run_turn(reader.Reader, trigger="timer", state=state, answers=answers).of("timer") == []
     changed = run_turn(reader.Reader, trigger="timer", state=state, config={"interval_s": 1}, answers=answers)

@@ -13,7 +13,7 @@ from statistics import median
 from pydantic import BaseModel, Field
 
 WINDOW = 60  # readings that are remembered
-WARM_UP = 8  # readings before anything can be called unusual
+WARM_UP = 6  # readings before anything can be called unusual
 DEVIATIONS = 4.0
 SIGMA = 1.4826  # makes the median absolute deviation comparable to a standard deviation
 

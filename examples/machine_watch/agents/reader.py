@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from ray_runtime import Agent, Envelope, Turn
 
-INTERVAL_S = 3.0
+INTERVAL_S = 2.0
 WHAT = ("cpu", "memory", "disks", "network")
 
 

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from ray_runtime import Agent, Envelope, Turn
 
 SUSTAINED = 2  # readings in a row
-COOLDOWN_S = 45.0
+COOLDOWN_S = 15.0
 MEBIBYTE = 1024.0 * 1024.0
 
 
