@@ -36,7 +36,7 @@ def database_url(settings: Settings) -> str:
 
 def up(settings: Settings, *, demo: bool = False) -> int:
     """Run the plane in the foreground until SIGTERM or Ctrl-C. Answers the exit code; raises Refusal."""
-    from controlplane.wiring.plane import run
+    from controlplane.wiring.start import run
 
     return run(settings, demo=demo)
 

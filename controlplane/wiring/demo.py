@@ -31,30 +31,25 @@ class Terminal:
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
 
     def start(self) -> None:
-        _say(f"steward is starting on {self._url}, data in {self._settings.folder}")
         self._thread.start()
 
     def stop(self) -> None:
+        """The end was asked for; it takes a moment."""
         self._stop.set()
         self._thread.join(timeout=5)
-        _say("stopped; state is kept")
-
-    def stopping(self) -> None:
-        """Ctrl-C was heard: the end takes a moment."""
-        self._stop.set()
 
     def _run(self) -> None:
         token = self._ready()
         if token is None:
             return
-        _say(f"ready: REST and MCP at {self._url} and {self._url}/mcp")
-        _say(f"admin token in {self._settings.folder / 'admin.token'}; `steward mcp-config` connects an LLM")
+        say(f"ready: REST and MCP at {self._url} and {self._url}/mcp")
+        say(f"admin token in {self._settings.folder / 'admin.token'}; `steward mcp-config` connects an LLM")
         if not self._demo:
             return
         try:
             self._apply(token)
         except (httpx.HTTPError, KeyError, OSError, RuntimeError) as error:
-            _say(f"the example fleet was not applied: {error}")
+            say(f"the example fleet was not applied: {error}")
         run_live(self._url, token, self._stop, data=self._settings.folder)
 
     def _ready(self) -> str | None:
@@ -73,7 +68,7 @@ class Terminal:
             plan = _answer(client.post("/v1/resources/propose", content=orjson.dumps({"manifests": load([EXAMPLE])})))
             if plan["steps"]:
                 _answer(client.post(f"/v1/plans/{plan['plan_id']}/commit", content=b"{}"))
-        _say(f"the example fleet is committed: {len(plan['steps'])} steps, {len(plan['claims'])} claims")
+        say(f"the example fleet is committed: {len(plan['steps'])} steps, {len(plan['claims'])} claims")
 
 
 def _answer(response: httpx.Response) -> dict[str, Any]:
@@ -83,6 +78,6 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
     return found
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

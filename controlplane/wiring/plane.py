@@ -1,8 +1,8 @@
 """The plane's process: one port, one dispatcher, the reconcilers, and the end of it all in good order.
 
-The order of a start: folders and lock, the port, the children (gate first, Ray in its own time), the
-composition, then serving. `/readyz` turns 200 when the gate answers and the admin's token is there.
-The order of an end is the reverse. A killed plane leaves the rest running, for the next one to adopt.
+What `start.py` has begun goes on here: the composition, then serving. `/readyz` turns 200 when the gate
+answers and the admin's token is there. The order of an end is the reverse. A killed plane leaves the
+rest running, for the next one to adopt.
 """
 
 import asyncio
@@ -14,15 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import uvloop
-
 from controlplane.api.app import create_app
 from controlplane.api.serving import PlaneServer
 from controlplane.feedback.doorbell import LocalDoorbell
-from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
 from controlplane.supervision import folder
-from controlplane.supervision.logs import log_to
 from controlplane.wiring.children import Children
 from controlplane.wiring.composition import Plane, compose
 from controlplane.wiring.demo import Terminal
@@ -34,45 +30,10 @@ SOONEST_S = 0.01
 SWEEP_S = 60.0
 
 
-def run(settings: Settings, *, demo: bool) -> int:
-    """Run until SIGTERM or Ctrl-C. Raises Refusal when the folder is locked or the port taken."""
-    folder.prepare(settings.folder, settings.runtime_folder)
-    lock = folder.Lock(settings.folder)
-    lock.acquire()
-    try:
-        listening = bind(settings.host, settings.port)
-        log_to(settings.folder / "logs" / "plane.log", settings.log_bytes_max)
-        uvloop.run(_serve(settings, listening, demo=demo))
-        return 0
-    finally:
-        lock.release()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """The listening socket; raises PORT_TAKEN."""
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-        found.listen(1024)
-    except OSError as error:
-        found.close()
-        raise refuse(
-            "PORT_TAKEN",
-            f"can not listen on {host}:{port} ({error.strerror}); choose another with --port",
-            host=host,
-            port=port,
-            error=error.strerror,
-        ) from error
-    found.setblocking(False)  # noqa: FBT003 - the signature of the standard library
-    return found
-
-
-async def _serve(settings: Settings, listening: socket.socket, *, demo: bool) -> None:
+async def serve(settings: Settings, listening: socket.socket, children: Children, *, demo: bool) -> None:
+    """Serve on a listening socket until SIGTERM or Ctrl-C, and end everything in good order."""
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    children = Children(settings)
-    children.start()
     plane = compose(settings, children)
     server = PlaneServer(create_app(plane.surfaces), stopping=plane.stopping, host=host, port=port)
     _on_signals(server)
@@ -84,9 +45,9 @@ async def _serve(settings: Settings, listening: socket.socket, *, demo: bool) ->
     try:
         await server.serve(sockets=[listening])
     finally:
-        terminal.stopping()
-        await _end(plane, children, work)
         terminal.stop()
+        await work.stop()
+        await plane.close()
         (settings.folder / "plane.json").unlink(missing_ok=True)
 
 
@@ -158,9 +119,3 @@ async def _sweeping(plane: Plane) -> None:
             await plane.retention.sweep(time.time())
         except Refusal as refusal:
             log.warning("sweep: %s", refusal)
-
-
-async def _end(plane: Plane, children: Children, work: Work) -> None:
-    await work.stop()
-    await plane.close()
-    await asyncio.to_thread(children.stop)
