@@ -134,7 +134,11 @@ class Stack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> "Stack":
-        return self.up()
+        try:
+            return self.up()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -82,7 +82,13 @@ class Child:
             log.warning("%s (pid %d) is gone; starting it again", self.name, self._known.pid)
         with self._out.open("ab") as out:
             self._popen = subprocess.Popen(
-                self._command, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                self._command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd=self._out.parent,
             )
         self._born = time.monotonic()
         self._not_before = self._born + _delay_s(self._failures)
