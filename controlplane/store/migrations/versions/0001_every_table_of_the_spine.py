@@ -392,30 +392,12 @@ def upgrade() -> None:
     )
 
 
+TABLES = (
+    "turn token timer subscription secret_value resource plan meta label journal inbox "
+    "host event dead_letter code claim channel_message channel change_target change awaiting agent accepted"
+)
+
+
 def downgrade() -> None:
-    for table in (
-        "turn",
-        "token",
-        "timer",
-        "subscription",
-        "secret_value",
-        "resource",
-        "plan",
-        "meta",
-        "label",
-        "journal",
-        "inbox",
-        "host",
-        "event",
-        "dead_letter",
-        "code",
-        "claim",
-        "channel_message",
-        "channel",
-        "change_target",
-        "change",
-        "awaiting",
-        "agent",
-        "accepted",
-    ):
+    for table in TABLES.split():
         op.drop_table(table)
