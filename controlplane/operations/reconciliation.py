@@ -79,6 +79,7 @@ class Reconciler:
         worked = False
         for change in found:
             worked = await self._advance(change) or worked
+            await asyncio.sleep(0)  # reads may never wait; calls of others go between
         return worked or full, any(not all(it.steps) for it in found)
 
     async def _open(self, after: tuple[float, str]) -> list[OpenSteps]:
@@ -104,6 +105,7 @@ class Reconciler:
         worked = False
         for key, uid in await self._store.read(progress.behind):
             worked = await self._do_all(await self._look(key, uid)) or worked
+            await asyncio.sleep(0)
         if not worked:
             self._sweep_at = self._clock() + SWEEP_EVERY_S
             await self._store.write(repeating.sweep(self._clock()))

@@ -7,6 +7,7 @@ and every claim has its verdict. `on_miss: revert` acts at the first miss, once,
 revert; `hold` takes no action of its own: the missed change is told and left for somebody to decide.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,10 @@ class Verifier:
         if not full and len(self._look_at) > CLAIMS_AT_ONCE:
             open_now = {it.key for it in claims}
             self._look_at = {key: at for key, at in self._look_at.items() if key in open_now}
-        waits = [await self._look(claim) for claim in claims]
+        waits: list[float] = []
+        for claim in claims:
+            waits.append(await self._look(claim))
+            await asyncio.sleep(0)  # reads may never wait; calls of others go between
         return 0.0 if full else max(SOONEST_S, min(waits, default=IDLE_S))
 
     async def _look(self, claim: OpenClaim) -> float:
