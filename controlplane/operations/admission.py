@@ -85,7 +85,7 @@ def _admitted(
     else:
         spec = _whole(manifest.spec)
         _code(spec, f"{place}/spec", code)
-    return Wanted("apply", manifest.kind, about.namespace, about.name, dict(about.labels), spec, place)
+    return Wanted("apply", manifest.kind, about.namespace, about.name, dict(about.labels), spec, place=place)
 
 
 def _whole(spec: AgentSpec | FleetSpec) -> Spec:

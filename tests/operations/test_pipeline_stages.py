@@ -1,5 +1,7 @@
 """Propose, commit, reconcile, verify, revert: the story of each kind, on both databases."""
 
+from typing import Any
+
 import pytest
 
 from schemas.principal import Principal
@@ -194,3 +196,24 @@ async def test_a_proposal_is_refused_where_it_can_not_be(plane: Plane) -> None:
     assert await reason(plane, "fleets.propose", manifest=fleet("b" * 62, 2)) == "INVALID_NAME"
     schema = channel("x", dataschema={"type": "no-such"})
     assert await reason(plane, "channels.propose", manifest=schema) == "INVALID_VALUE"
+
+
+async def place(plane: Plane, *manifests: dict[str, Any]) -> str | None:
+    with pytest.raises(Refusal) as refusal:
+        await plane.propose(*manifests)
+    return refusal.value.problem.field
+
+
+async def test_what_the_world_refuses_is_told_with_its_place(plane: Plane) -> None:
+    """A refusal that comes from what is recorded points into the input as well."""
+    await plane.apply(fleet("zoo", 1))
+    absent = agent("x")
+    absent["spec"]["code"] = {"digest": "sha256:" + "0" * 64}
+    template = fleet("f", 1)
+    template["spec"]["template"]["spec"]["entrypoint"] = "echo:No"
+    fine = channel("fine")
+    assert await place(plane, fine, agent("zoo-0")) == "/manifests/1/metadata/name"
+    assert await place(plane, fine, absent) == "/manifests/1/spec/code/digest"
+    assert await place(plane, fine, template) == "/manifests/1/spec/template/spec/entrypoint"
+    assert await place(plane, secret("s", key={"set": True})) == "/manifests/0/spec/values/key"
+    assert await place(plane, fine, fine) == "/manifests/1/metadata/name"
