@@ -105,8 +105,9 @@ async def test_a_foreign_record_answers_as_an_absent_one(plane: Plane, client: h
     )
 
 
-async def test_a_revoked_token_is_refused_from_then_on(plane: Plane, client: httpx.AsyncClient) -> None:
+async def test_a_revoked_token_is_refused_from_then_on(fresh: tuple[Plane, httpx.AsyncClient]) -> None:
     """The very next call is 401."""
+    plane, client = fresh
     headers = plane.headers("viewer")
     assert (await client.get("/v1/system/brief", headers=headers)).status_code == 200
     await client.post(f"/v1/tokens/{plane.token_ids['viewer']}/revoke")
@@ -137,9 +138,10 @@ async def test_pages_of_others_can_not_be_rebound_to_us(
 
 
 async def test_what_breaks_is_internal_and_tells_nothing(
-    plane: Plane, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    fresh: tuple[Plane, httpx.AsyncClient], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client gets a correlation id; the log gets kind and place, and neither token nor input."""
+    plane, client = fresh
 
     async def broken(*_: Any) -> Any:
         raise RuntimeError("the secret is hunter2")

@@ -181,3 +181,35 @@ async def test_waiting_by_json(live: Plane) -> None:
         await live.happen("x.now")
         page = (await asyncio.wait_for(waiting, 5)).json()
     assert [it["type"] for it in page["events"]] == ["x.now"]
+
+
+@pytest.mark.parametrize("path", ["/v1/feedback", "/v1/operations/feedback.read/call", "/mcp/full"])
+async def test_a_long_read_ends_with_its_reader(live: Plane, path: str) -> None:
+    """Who hangs up is no longer waited for."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    async with httpx.AsyncClient(base_url=live.url, headers=live.headers(), timeout=40) as client:
+        cursor = (await client.get("/v1/feedback")).json()["cursor"]
+        given = {"after": cursor, "wait_s": 50}
+        calling = {"name": "feedback_read", "arguments": given, "_meta": meta}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": calling}
+        modern = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "feedback_read"}
+        asked = {
+            "/v1/feedback": lambda: client.get(path, params=given),
+            "/mcp/full": lambda: client.post(path, json=message, headers=modern | {"Accept": "application/json"}),
+        }.get(path, lambda: client.post(path, json=given))
+        reading = asyncio.ensure_future(asked())
+        await _eventually(lambda: len(live.bell._waiting) >= 3)  # the reader, and the two loops of the plane
+        reading.cancel()
+        await _eventually(lambda: len(live.bell._waiting) <= 2)
+
+
+async def _eventually(condition: Any, limit_s: float = 5) -> None:
+    """The loops of the plane wait and look in turn, so what is seen once is enough."""
+    limit = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < limit
+        await asyncio.sleep(0.005)

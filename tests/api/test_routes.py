@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 EACH = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda it: it.name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def document(client: httpx.AsyncClient) -> dict[str, Any]:
     answer = await client.get("/openapi.json")
     assert answer.status_code == 200
@@ -108,8 +108,9 @@ async def test_wrong_methods_are_told_the_right_ones(client: httpx.AsyncClient) 
     assert answer.json()["reason"] == "METHOD_NOT_ALLOWED"
 
 
-async def test_health_needs_no_token_and_readiness_means_it(plane: Plane, client: httpx.AsyncClient) -> None:
+async def test_health_needs_no_token_and_readiness_means_it(fresh: tuple[Plane, httpx.AsyncClient]) -> None:
     """`/readyz` is 200 only while messages are durably accepted."""
+    plane, client = fresh
     bare = {"Authorization": ""}
     assert (await client.get("/healthz", headers=bare)).status_code == 200
     assert (await client.get("/readyz", headers=bare)).status_code == 200
@@ -120,8 +121,9 @@ async def test_health_needs_no_token_and_readiness_means_it(plane: Plane, client
     assert (await client.get("/healthz", headers=bare)).status_code == 200
 
 
-async def test_metrics_count_calls_by_outcome(plane: Plane, client: httpx.AsyncClient) -> None:
+async def test_metrics_count_calls_by_outcome(fresh: tuple[Plane, httpx.AsyncClient]) -> None:
     """Each call is counted once; counts over all namespaces are for who may see all."""
+    plane, client = fresh
     await client.get("/v1/system/brief")
     await client.get("/v1/channels/default/none")
     text = (await client.get("/metrics")).text

@@ -1,7 +1,9 @@
 """Real MCP clients of a real port, in both protocol eras."""
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -17,6 +19,17 @@ MODES = {"modern": "auto", "handshake": "legacy"}
 @pytest.fixture
 async def plane(anyio_backend: str, sqlite_url: str) -> AsyncIterator[Plane]:
     async with listening(sqlite_url) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def swept(
+    anyio_backend: str, _migrated_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Plane]:
+    """One plane for tests that leave it as it was."""
+    path = tmp_path_factory.mktemp("swept") / "steward.db"
+    shutil.copy(_migrated_file, path)
+    async with listening(f"sqlite:///{path}") as found:
         yield found
 
 

@@ -68,11 +68,11 @@ def _require_same_problem(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("given", [{"nonsense": 1}, {"limit": "x"}, {"namespace": "Bad Name"}, {"plan_id": 1}])
-async def test_bad_input_is_the_same_problem(plane: Plane, given: dict[str, Any]) -> None:
+async def test_bad_input_is_the_same_problem(swept: Plane, given: dict[str, Any]) -> None:
     """For every operation the same bad input is the same Problem over REST and MCP."""
     async with (
-        connected(plane, "/mcp/full", "admin", "modern") as client,
-        httpx.AsyncClient(base_url=plane.url, headers=plane.headers()) as rest,
+        connected(swept, "/mcp/full", "admin", "modern") as client,
+        httpx.AsyncClient(base_url=swept.url, headers=swept.headers()) as rest,
     ):
         for operation in OPERATIONS.values():
             wrong = {**operation.example, **given}

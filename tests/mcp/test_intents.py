@@ -6,7 +6,7 @@ import pytest
 
 from tests.api.plane import Plane
 from tests.mcp.calls import ask, done, follow, refused
-from tests.mcp.conftest import Connect
+from tests.mcp.conftest import Connect, connected
 
 pytestmark = pytest.mark.anyio
 
@@ -157,12 +157,10 @@ async def test_finding_operations(connect: Connect) -> None:
     ],
 )
 async def test_a_refusal_points_into_what_was_given(
-    plane: Plane, tool: str, arguments: dict[str, Any], reason: str, field: str
+    swept: Plane, tool: str, arguments: dict[str, Any], reason: str, field: str
 ) -> None:
     """The pointer leads into the tool's own arguments, and every offered step can be taken as it stands."""
-    from tests.mcp.conftest import connected
-
-    async with connected(plane, "/mcp", "admin", "modern") as client:
+    async with connected(swept, "/mcp", "admin", "modern") as client:
         problem = await refused(client, tool, **arguments)
         assert (problem["reason"], problem["field"]) == (reason, field), problem
         for step in problem["next"]:
