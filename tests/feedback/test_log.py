@@ -31,7 +31,9 @@ async def happen(store: Store, *events: tuple[str, str], kind: str = "Agent", na
     assert await store.write(unit)
 
 
-async def read(store: Store, principal: Principal = ADMIN, bell: LocalDoorbell | None = None, **given: object) -> Events:
+async def read(
+    store: Store, principal: Principal = ADMIN, bell: LocalDoorbell | None = None, **given: object
+) -> Events:
     log = FeedbackLog(store, bell or LocalDoorbell(), CURSORS)
     call = Call(principal, "feedback.read", time.time())
     return await log.read(call, FeedbackInput.model_validate(given))
