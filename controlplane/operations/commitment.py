@@ -8,7 +8,8 @@ each other, so that memberships (a fleet's names, a channel's watchers) hold as 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import and_, or_
@@ -30,6 +31,8 @@ from schemas.principal import Call, Principal
 from schemas.problem import Next, Refusal
 from schemas.resource import Ref
 
+PATIENCE_S = 10.0
+
 
 class Commitment:
     """Commits stored plans."""
@@ -42,7 +45,7 @@ class Commitment:
 
     async def commit(self, call: Call, given: CommitInput) -> CommitResult:
         """Make it so, or say what stands in the way."""
-        async with self._one_at_a_time:
+        async with self._turn_of_one():
             for _ in range(ATTEMPTS_MAX):
                 kept = await self._proposer.kept(given.plan_id)
                 if kept is None or not sees(call.principal, kept.plan.namespace):
@@ -55,6 +58,20 @@ class Commitment:
                 if result is not None:
                     return result
         raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=0.2, plan_id=given.plan_id)
+
+    @asynccontextmanager
+    async def _turn_of_one(self) -> AsyncIterator[None]:
+        """One commit at a time; while the writer is away, nobody queues for long."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._one_at_a_time.acquire()
+        except TimeoutError:
+            detail = "commits before this one are still waiting for the writer; try again"
+            raise refuse("NOT_READY", detail, retry_after_s=1.0) from None
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
 
     async def _attempt(self, call: Call, given: CommitInput, kept: Kept) -> CommitResult | None:
         """Commit on the world as it is; None when others wrote in between."""
