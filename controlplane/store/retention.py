@@ -20,6 +20,7 @@ from controlplane.store.unit import Unit
 ROWS_MAX = 500
 START_OVER_S = 3_600.0
 
+EXPIRED_PLAN_KEPT_S = 604_800.0  # so long a commit can still be told that its plan has expired
 PLANS = """DELETE FROM plan WHERE plan_id IN (SELECT plan_id FROM plan
 WHERE change_id IS NULL AND expires_at < ? ORDER BY expires_at LIMIT ?)"""
 SECRETS = """DELETE FROM secret_value WHERE ref IN (SELECT ref FROM secret_value
@@ -61,7 +62,7 @@ class Retention:
         """What needs no reading first, each its own transaction."""
         turns_before = now - self.turn_retention_s
         return [
-            Unit().raw(PLANS, [now, ROWS_MAX]),
+            Unit().raw(PLANS, [now - EXPIRED_PLAN_KEPT_S, ROWS_MAX]),
             Unit().raw(SECRETS, [now, ROWS_MAX]),
             Unit().raw(EVENTS, [ROWS_MAX, now - self.event_retention_s]),
             Unit().raw(ANSWERS, [turns_before, ROWS_MAX]),

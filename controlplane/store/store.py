@@ -11,15 +11,17 @@ from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
+from controlplane.resources.problems import refuse
 from controlplane.store.engine import READERS_MAX, Dialect, dialect_of, open_url, reading_engine
 from controlplane.store.unit import Statement, Unit
 
 __all__ = ["Store", "Writer", "open_url"]
 
 T = TypeVar("T")
+AWAY_RETRY_S = 1.0
 
 
 class Writer(Protocol):
@@ -66,4 +68,8 @@ class Store:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
+        try:
             return self._query(query)
+        except OperationalError as error:
+            detail = "the database is away; it is tried again with the next call"
+            raise refuse("NOT_READY", detail, retry_after_s=AWAY_RETRY_S) from error

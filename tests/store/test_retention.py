@@ -50,12 +50,13 @@ def sweeper(store: Store) -> Retention:
 
 
 async def test_uncommitted_plans_and_unbound_values_die(store: Store) -> None:
-    """An expired plan goes with its values; a committed one stays, and so do bound values."""
+    """A plan goes a week after it expired, its values at once; a committed one stays, and so do bound values."""
     plan = {"principal": "p", "namespace": "d", "body": "{}", "decisions": "{}", "created_at": 1.0}
     await put(
         store,
         PlanRow,
-        plan | {"plan_id": "old", "expires_at": NOW - 1},
+        plan | {"plan_id": "old", "expires_at": NOW - 604_801},
+        plan | {"plan_id": "expired", "expires_at": NOW - 1},
         plan | {"plan_id": "committed", "expires_at": NOW - 1, "change_id": "chg_1"},
         plan | {"plan_id": "open", "expires_at": NOW + 1},
     )
@@ -69,7 +70,7 @@ async def test_uncommitted_plans_and_unbound_values_die(store: Store) -> None:
         value | {"ref": "replaced", "bound_to": "uid", "expires_at": NOW - 1},
     )
     await sweeper(store).sweep(NOW)
-    assert await left(store, PlanRow, "plan_id") == {"committed", "open"}
+    assert await left(store, PlanRow, "plan_id") == {"committed", "expired", "open"}
     assert await left(store, SecretValueRow, "ref") == {"open", "bound"}
 
 
