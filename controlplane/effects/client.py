@@ -1,13 +1,14 @@
 """The plane's side of the gate: calls that are answered once, over a connection that comes back.
 
-A call that was on its way when the gate died is refused as NOT_READY when it surely may be repeated
-(publishes carry their id, controls are level-triggered), and a write says IN_DOUBT by the same
-reason: the caller reads before it writes again. A call made while the gate is away waits a little.
+A call that was on its way when the gate died is made again when that changes nothing (publishes carry
+their id, controls are level-triggered); a write is not, and says IN_DOUBT: the caller reads before it
+writes again. A call made while the gate is away waits a little, and then is refused as NOT_READY.
 """
 
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import orjson
 
 from controlplane.effects.wireio import Wire
-from controlplane.resources.problems import refuse
+from controlplane.resources.problems import problem, refuse
 from controlplane.store.direct import refused
 from schemas import wire as frames
 from schemas.problem import Problem, Refusal
@@ -76,7 +77,7 @@ class GateClient:
         calls, self._calls = self._calls, {}
         for answer in calls.values():
             if not answer.done():
-                answer.set_exception(_away("the gate went away before it answered; it is being started again"))
+                answer.set_exception(ConnectionResetError())
 
     def _received(self, _wire: Wire, frame: Any) -> None:
         if isinstance(frame, frames.Done):
@@ -102,7 +103,11 @@ class GateClient:
     async def write(self, statements: list[tuple[str, list[Any], int]]) -> bool:
         """False is a conflict, and then nothing was changed."""
         rows = [frames.Statement(str(text), list(params), expect) for text, params, expect in statements]
-        done = await self._call(lambda call: frames.Write(call, rows))
+        try:
+            done = await self._call(lambda call: frames.Write(call, rows))
+        except ConnectionResetError:
+            found = problem("IN_DOUBT", "the gate went away before it said whether this was written")
+            raise Refusal(found.model_copy(update={"changed": "unknown", "retry_after_s": 1.0})) from None
         return done.outcome == "ok"
 
     async def publish(
@@ -135,8 +140,16 @@ class GateClient:
                 del self._waiting[await_id]
 
     async def _body(self, frame: Callable[[int], frames.Frame]) -> dict[str, Any]:
-        body: dict[str, Any] = orjson.loads((await self._call(frame)).body)
-        return body
+        """The answer to a call that may be made again."""
+        give_up_at = time.monotonic() + AWAY_S_MAX
+        while True:
+            try:
+                body: dict[str, Any] = orjson.loads((await self._call(frame)).body)
+            except ConnectionResetError:
+                if time.monotonic() > give_up_at:
+                    raise _away("the gate went away before it answered; it is being started again") from None
+            else:
+                return body
 
     async def _call(self, frame: Callable[[int], frames.Frame]) -> frames.Done:
         wire = await self._there()

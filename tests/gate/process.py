@@ -1,25 +1,69 @@
-"""A gate as a process: URL, socket, key, bounds as JSON."""
+"""A gate as a process: URL, socket, key, bounds as JSON. Two of its effectors leave traces in a file."""
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
+import uvloop
+from pydantic import BaseModel
 
 from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.protocols.machine import MachineEffector
+from controlplane.resources.problems import refuse
+
+
+class Note(BaseModel):
+    """Arguments of `notes.*`."""
+
+    path: str
+    text: str
+    wait_s: float = 0.0
+    fault: str = ""
+
+
+class Notes:
+    """Appends a line to a file, then takes its time."""
+
+    arguments: type[BaseModel] = Note
+    timeout_s = 3.0
+
+    def __init__(self, name: str, *, repeats_safely: bool) -> None:
+        self.name = name
+        self.repeats_safely = repeats_safely
+
+    async def execute(self, arguments: BaseModel, idempotency_key: str) -> Any:
+        note = Note.model_validate(arguments, from_attributes=True)
+        descriptor = os.open(note.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(descriptor, f"{note.text} {idempotency_key}\n".encode())
+        os.close(descriptor)
+        await asyncio.sleep(note.wait_s)
+        if note.fault == "refuse":
+            raise refuse("EFFECT_FAILED", "the far side says no", effect=self.name)
+        if note.fault == "break":
+            raise LookupError("a bug of the effector")
+        if note.fault == "no json":
+            return {1, 2}
+        return {"noted": note.text}
+
 
 if __name__ == "__main__":
     url, socket, key, bounds = sys.argv[1:]
     logging.basicConfig(level=logging.INFO)
-    effector = MachineEffector()
+    effectors = (
+        MachineEffector(),
+        Notes("notes.once", repeats_safely=False),
+        Notes("notes.again", repeats_safely=True),
+    )
     gate = Gate(
         url=url,
         socket=Path(socket),
         key=key,
-        effectors={effector.name: effector},
+        effectors={it.name: it for it in effectors},
         bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0} | orjson.loads(bounds))),
     )
-    asyncio.run(gate.serve())
+    uvloop.run(gate.serve())

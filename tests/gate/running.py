@@ -33,10 +33,13 @@ class RunningGate:
         self.socket = self.folder / "gate.sock"
         self.gate: subprocess.Popen[bytes] | None = None
         self.hosts: list[subprocess.Popen[bytes]] = []
+        self.bounds: dict[str, Any] = {}
         self.client = GateClient(self.socket, KEY, lambda: None)
         self.store = Store(url, self.client)
 
     def start(self, **bounds: Any) -> None:
+        self.bounds = self.bounds | bounds
+        bounds = self.bounds
         command = [sys.executable, "-m", "tests.gate.process", self.url, str(self.socket), KEY, orjson.dumps(bounds)]
         self.gate = subprocess.Popen(command)
 
@@ -47,12 +50,13 @@ class RunningGate:
 
     def host(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "ray_runtime.host", "--socket", str(self.socket), "--host-id"]
-        process = subprocess.Popen([*command, f"h{len(self.hosts)}{os.getpid()}"])
+        process = subprocess.Popen([*command, f"h{len(self.hosts)}-{os.getpid()}"])
         self.hosts.append(process)
         return process
 
     def end(self) -> None:
         for process in [*self.hosts, *([self.gate] if self.gate else [])]:
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
         for process in [*self.hosts, *([self.gate] if self.gate else [])]:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -70,7 +74,7 @@ class RunningGate:
         await self.store.write(Unit().run(insert(CodeRow).values(row)))
         return found
 
-    async def agent(self, name: str, code: str, cls: str, **spec: Any) -> str:
+    async def agent(self, name: str, code: str, cls: str, *, namespace: str = "default", **spec: Any) -> str:
         """An agent's rows and its first message, as one unit; then the gate is told."""
         uid, now = f"agent_{name}", time.time()
         whole = {"code": {"digest": code}, "entrypoint": f"zoo:{cls}", "suspend_after_ms": 200, **spec}
@@ -85,13 +89,13 @@ class RunningGate:
         unit = Unit()
         unit.run(
             insert(ResourceRow).values(
-                kind="Agent", namespace="default", name=name, uid=uid, labels="{}", spec=orjson.dumps(whole).decode(),
+                kind="Agent", namespace=namespace, name=name, uid=uid, labels="{}", spec=orjson.dumps(whole).decode(),
                 revision=1, generation=1, created_at=now, updated_at=now,
             )
         )  # fmt: skip
         unit.run(
             insert(AgentRow).values(
-                uid=uid, namespace="default", name=name, generation=1, epoch=0, version=0, stopped=0, changed_at=now
+                uid=uid, namespace=namespace, name=name, generation=1, epoch=0, version=0, stopped=0, changed_at=now
             )
         )
         unit.run(
@@ -120,14 +124,16 @@ class RunningGate:
 
     # What operators do
 
-    async def send(self, name: str, data: Any, message_id: str, ask_until: float = 0.0) -> None:
+    async def send(
+        self, name: str, data: Any, message_id: str, ask_until: float = 0.0, namespace: str = "default"
+    ) -> None:
         body = {
             "specversion": "1.0", "id": message_id, "source": "/operators/test", "type": "steward.message",
-            "subject": f"default/{name}", "time": "2026-01-01T00:00:00Z", "data": data,
+            "subject": f"{namespace}/{name}", "time": "2026-01-01T00:00:00Z", "data": data,
         }  # fmt: skip
         if ask_until:
             body["replyto"] = message_id
-        await self.client.publish("default", name, message_id, orjson.dumps(body), ask_until, "test")
+        await self.client.publish(namespace, name, message_id, orjson.dumps(body), ask_until, "test")
 
     async def ask(self, name: str, data: Any, message_id: str, timeout_s: float = 20) -> Any:
         """The answer, or the Problem as a dict with `reason`."""
@@ -155,6 +161,14 @@ class RunningGate:
                 return rows
             await asyncio.sleep(0.02)
         raise AssertionError(f"{sql}: {rows}")
+
+
+async def true(condition: Callable[[], Any], timeout_s: float = 20) -> None:
+    """Wait until it is true."""
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, "it did not come true"
+        await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

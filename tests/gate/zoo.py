@@ -124,4 +124,82 @@ class Wedged(Agent):
     async def on_message(self, turn, envelope):
         while True:
             pass
+
+
+class Killer(Agent):
+    async def on_message(self, turn, envelope):
+        import os, signal
+        if envelope.data == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "alive"
+
+
+class Account(Agent):
+    state: Counts
+
+    async def on_message(self, turn, envelope):
+        data = envelope.data
+        if data == "count":
+            return self.state.model_dump()
+        if "to" in data:
+            self.state.seen -= data["amount"]
+            turn.send(data["to"], {"amount": data["amount"]})
+            if data.get("note"):
+                await turn.perform("notes.again", path=data["note"], text="t")
+        else:
+            self.state.seen += data["amount"]
+
+
+class Noter(Agent):
+    state: Counts
+
+    async def on_message(self, turn, envelope):
+        from schemas.problem import Refusal
+        if envelope.data == "count":
+            return self.state.model_dump()
+        try:
+            found = await turn.perform(envelope.data.pop("effect"), **envelope.data)
+        except Refusal as refusal:
+            found = refusal.problem.reason
+        self.state.got.append(found)
+        return found
+
+
+class Slow(Agent):
+    async def on_message(self, turn, envelope):
+        time.sleep(envelope.data)
+        return "done"
+
+
+class Sender(Agent):
+    async def on_message(self, turn, envelope):
+        for to in envelope.data["to"]:
+            turn.send(to, envelope.data.get("what", 1))
+        return len(envelope.data["to"])
+
+
+class Alarm(Agent):
+    state: Counts
+
+    async def on_message(self, turn, envelope):
+        if envelope.data == "count":
+            return self.state.model_dump()
+        if envelope.data == "cancel":
+            turn.timer("ring", cancel=True)
+        else:
+            turn.timer("ring", **envelope.data)
+            if envelope.data.get("data") == "slow":
+                time.sleep(0.6)
+
+    async def on_timer(self, turn, timer):
+        self.state.got.append(timer.data)
+
+
+class Circle(Agent):
+    async def on_message(self, turn, envelope):
+        path = list(envelope.data)
+        if not path:
+            return "end"
+        first = path.pop(0)
+        return (await turn.ask(first, path)).data
 """
