@@ -30,7 +30,7 @@ bench: setup
 	@$(BIN)/python -m benchmarks
 
 soak: setup
-	@STEWARD_SOAK=1 $(BIN)/python -m pytest --timeout 3600
+	@STEWARD_SOAK=1 STEWARD_TEST_EXAMPLES=100 $(BIN)/python -m pytest --timeout 3600
 
 docs: setup
 	@$(BIN)/python -m controlplane.cli.reference docs/operations

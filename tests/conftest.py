@@ -1,9 +1,10 @@
 """Fixtures for every room: the event loop, both real databases, the store on them.
 
-`database_url` runs a test on SQLite and on PostgreSQL; `sqlite_url` on SQLite alone. Both are
-migrated. PostgreSQL starts when the first test asks for it.
+`database_url` runs a test on SQLite and on PostgreSQL; `quick_url` on SQLite, and on both in
+`make soak`. Both are migrated. PostgreSQL starts when the first test asks for it.
 """
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from controlplane.store import migrate
 from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
+
+SOAK = bool(os.environ.get("STEWARD_SOAK"))
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +79,18 @@ async def store(anyio_backend: str, database_url: str, writer: DirectWriter) -> 
     await opened.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"] if SOAK else ["sqlite"])
+def quick_url(request: pytest.FixtureRequest) -> str:
+    """SQLite; in a soak both. For what the store's own tests have shown to be alike on both."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
 @pytest.fixture
-async def sqlite_store(anyio_backend: str, sqlite_url: str) -> AsyncIterator[Store]:
-    """The store on SQLite alone, with a writer that needs no gate."""
-    direct = DirectWriter(sqlite_url)
-    opened = Store(sqlite_url, direct)
+async def quick_store(anyio_backend: str, quick_url: str) -> AsyncIterator[Store]:
+    """The store on `quick_url`, with a writer that needs no gate."""
+    direct = DirectWriter(quick_url)
+    opened = Store(quick_url, direct)
     yield opened
     await opened.close()
     direct.close()

@@ -33,14 +33,14 @@ async def client(swept: tuple[Plane, httpx.AsyncClient]) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def fresh(anyio_backend: str, sqlite_url: str) -> AsyncIterator[tuple[Plane, httpx.AsyncClient]]:
+async def fresh(anyio_backend: str, quick_url: str) -> AsyncIterator[tuple[Plane, httpx.AsyncClient]]:
     """A plane of this test alone, with a client of its admin."""
-    async with in_process(sqlite_url) as found:
+    async with in_process(quick_url) as found:
         yield found
 
 
 @pytest.fixture
-async def live(anyio_backend: str, sqlite_url: str) -> AsyncIterator[Plane]:
+async def live(anyio_backend: str, quick_url: str) -> AsyncIterator[Plane]:
     """A plane on a real port."""
-    async with listening(sqlite_url) as found:
+    async with listening(quick_url) as found:
         yield found

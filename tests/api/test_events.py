@@ -122,9 +122,9 @@ async def test_who_accepts_json_gets_json(live: Plane) -> None:
         assert "cursor" in reader.answer.json()
 
 
-async def test_a_revoked_token_ends_its_stream(anyio_backend: str, sqlite_url: str) -> None:
+async def test_a_revoked_token_ends_its_stream(anyio_backend: str, quick_url: str) -> None:
     """The last frame says why."""
-    async with listening(sqlite_url, streams=EventStreams(heartbeat_s=0.2)) as plane, stream(plane, "viewer") as reader:
+    async with listening(quick_url, streams=EventStreams(heartbeat_s=0.2)) as plane, stream(plane, "viewer") as reader:
         async with httpx.AsyncClient(base_url=plane.url, headers=plane.headers()) as admin:
             await admin.post(f"/v1/tokens/{plane.token_ids['viewer']}/revoke")
         async with asyncio.timeout(5):
@@ -133,9 +133,9 @@ async def test_a_revoked_token_ends_its_stream(anyio_backend: str, sqlite_url: s
         assert orjson.loads(last["data"])["reason"] == "UNAUTHENTICATED"
 
 
-async def test_streams_are_bounded(anyio_backend: str, sqlite_url: str) -> None:
+async def test_streams_are_bounded(anyio_backend: str, quick_url: str) -> None:
     """One too many is told to wait; one that ended makes room."""
-    async with listening(sqlite_url, streams=EventStreams(streams_max=1, heartbeat_s=0.2)) as plane:
+    async with listening(quick_url, streams=EventStreams(streams_max=1, heartbeat_s=0.2)) as plane:
         async with stream(plane), stream(plane) as second:
             await second.answer.aread()
             require_problem(second.answer, 429, "QUOTA")
@@ -147,10 +147,10 @@ async def test_streams_are_bounded(anyio_backend: str, sqlite_url: str) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def test_a_stopping_plane_lets_its_readers_go(anyio_backend: str, sqlite_url: str) -> None:
+async def test_a_stopping_plane_lets_its_readers_go(anyio_backend: str, quick_url: str) -> None:
     """Streams and long reads end at once when the plane stops, and are told to come back."""
     began = 0.0
-    async with listening(sqlite_url) as plane:
+    async with listening(quick_url) as plane:
         waiting = asyncio.ensure_future(_long_read(plane))
         opened = stream(plane)
         reader = await opened.__aenter__()

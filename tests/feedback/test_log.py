@@ -159,21 +159,21 @@ async def test_a_missed_ring_costs_a_second(store: Store) -> None:
     assert types(pages[0]) == ["unheard"]
 
 
-async def test_waiting_for_nothing_ends_in_time(sqlite_store: Store) -> None:
+async def test_waiting_for_nothing_ends_in_time(quick_store: Store) -> None:
     """A timeout is no error: the answer is empty, and its cursor goes on from there."""
-    page = await read(sqlite_store, wait_s=0.2)
+    page = await read(quick_store, wait_s=0.2)
     assert page.events == []
     assert CURSORS.open(page.cursor) == 0
 
 
-async def test_who_waits_is_told_when_the_plane_stops(sqlite_store: Store) -> None:
+async def test_who_waits_is_told_when_the_plane_stops(quick_store: Store) -> None:
     """Closing the doorbell ends every wait at once, with a Problem that says to come back."""
     bell = LocalDoorbell()
     reasons: list[str] = []
 
     async def wait() -> None:
         try:
-            await read(sqlite_store, bell=bell, wait_s=20)
+            await read(quick_store, bell=bell, wait_s=20)
         except Refusal as refusal:
             reasons.append(refusal.problem.reason)
 

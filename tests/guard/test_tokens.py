@@ -48,11 +48,11 @@ async def test_a_created_token_tells_who_calls(store: Store) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "stw_", "stw_" + "a" * 43, "STW_" + "a" * 43, "stw_" + "ä" * 43, "x" * 5000])
-async def test_a_wrong_token_is_nobody(sqlite_store: Store, wrong: str) -> None:
+async def test_a_wrong_token_is_nobody(quick_store: Store, wrong: str) -> None:
     """What is no token of this installation is refused, whatever it looks like."""
-    await create(sqlite_store)
+    await create(quick_store)
     with pytest.raises(Refusal, match="UNAUTHENTICATED"):
-        await tokens.authenticate(sqlite_store, wrong, 101.0)
+        await tokens.authenticate(quick_store, wrong, 101.0)
 
 
 async def test_an_expired_or_revoked_token_is_refused_at_once(store: Store) -> None:
@@ -111,11 +111,11 @@ async def test_a_dry_run_creates_nothing(store: Store) -> None:
     ],
 )
 async def test_fields_that_do_not_go_together_are_refused(
-    sqlite_store: Store, given: dict[str, Any], field: str
+    quick_store: Store, given: dict[str, Any], field: str
 ) -> None:
     """An agent's token names one agent in one namespace, and nobody calls as the plane."""
     with pytest.raises(Refusal) as refused:
-        await create(sqlite_store, **given)
+        await create(quick_store, **given)
     assert refused.value.problem.field == field
 
 
@@ -137,11 +137,11 @@ async def test_lists_go_newest_first_in_pages(store: Store) -> None:
         await handler(call("tokens.list"), PageInput(page="nonsense"))
 
 
-async def test_a_list_of_a_namespace_shows_what_reaches_it(sqlite_store: Store) -> None:
+async def test_a_list_of_a_namespace_shows_what_reaches_it(quick_store: Store) -> None:
     """Tokens of other namespaces are left out."""
     for namespaces in (["a"], ["ab"], ["*"], ["b", "a"]):
-        await create(sqlite_store, namespaces=namespaces)
-    answer: Any = await tokens.handlers(sqlite_store)["tokens.list"](call("tokens.list"), PageInput(namespace="a"))
+        await create(quick_store, namespaces=namespaces)
+    answer: Any = await tokens.handlers(quick_store)["tokens.list"](call("tokens.list"), PageInput(namespace="a"))
     assert sorted(item.namespaces for item in answer.items) == [["*"], ["a"], ["b", "a"]]
 
 
@@ -157,9 +157,9 @@ async def test_the_admin_token_is_made_once_and_again_when_it_is_gone(store: Sto
     assert (await tokens.authenticate(store, second, 201.0)).role == "admin"
 
 
-async def test_an_unknown_token_id_says_where_to_look(sqlite_store: Store) -> None:
+async def test_an_unknown_token_id_says_where_to_look(quick_store: Store) -> None:
     """Revoking what is not there names the list."""
     with pytest.raises(Refusal) as refused:
-        await tokens.handlers(sqlite_store)["tokens.revoke"](call("tokens.revoke"), TokenRevokeInput(token_id="tok_0"))
+        await tokens.handlers(quick_store)["tokens.revoke"](call("tokens.revoke"), TokenRevokeInput(token_id="tok_0"))
     assert refused.value.problem.reason == "NOT_FOUND"
     assert [step.operation for step in refused.value.problem.next] == ["tokens.list"]

@@ -49,22 +49,22 @@ async def test_what_retention_dropped_is_told_to_who_reads_on(store: Store, writ
     assert len((await read(handlers)).envelopes) == 2
 
 
-async def test_a_channel_emptied_by_retention_tells_the_gap_alone(sqlite_store: Store) -> None:
+async def test_a_channel_emptied_by_retention_tells_the_gap_alone(quick_store: Store) -> None:
     """The gap moves the cursor to the end."""
-    await world.channel(sqlite_store, "log", messages=5, dropped=5)
-    answer = await read(channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell()), after="2")
+    await world.channel(quick_store, "log", messages=5, dropped=5)
+    answer = await read(channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell()), after="2")
     assert [e["data"] for e in answer.envelopes] == [{"from": "3", "to": "5"}]
     assert answer.cursor == "5"
 
 
-async def test_an_answer_is_bounded_in_bytes(sqlite_store: Store) -> None:
+async def test_an_answer_is_bounded_in_bytes(quick_store: Store) -> None:
     """Large envelopes come in several answers, at least one in each."""
-    uid = await world.channel(sqlite_store, "log", messages=3, dropped=3)
+    uid = await world.channel(quick_store, "log", messages=3, dropped=3)
     for position in (1, 2, 3):
         body = '{"data": "' + "x" * 3_000_000 + '"}'
         values = {"position": position, "message_id": f"m{position}", "body": body, "accepted_at": world.NOW}
-        await world.add(sqlite_store, ChannelMessageRow, channel=uid, **values)
-    handlers = channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell())
+        await world.add(quick_store, ChannelMessageRow, channel=uid, **values)
+    handlers = channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell())
     cursor, sizes = None, []
     for _ in range(3):
         answer = await read(handlers, after=cursor)
@@ -74,11 +74,11 @@ async def test_an_answer_is_bounded_in_bytes(sqlite_store: Store) -> None:
 
 
 @pytest.mark.parametrize("after", ["6", "-1", "x", "1.0", "\uff19", "9" * 30, " 1"])
-async def test_a_cursor_that_was_never_answered_is_refused(sqlite_store: Store, after: str) -> None:
+async def test_a_cursor_that_was_never_answered_is_refused(quick_store: Store, after: str) -> None:
     """INVALID_CURSOR at /after, also beyond the end."""
-    await world.channel(sqlite_store, "log", messages=5)
+    await world.channel(quick_store, "log", messages=5)
     with pytest.raises(Refusal) as refused:
-        await read(channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell()), after=after)
+        await read(channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell()), after=after)
     assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/after")
 
 
@@ -111,11 +111,11 @@ async def test_joining_and_leaving_repeat_safely(store: Store, writer: DirectWri
     assert [tuple(row) for row in told] == [("channel.joined", "log"), ("channel.left", "log")]
 
 
-async def test_a_dry_run_of_joining_changes_nothing(sqlite_store: Store) -> None:
+async def test_a_dry_run_of_joining_changes_nothing(quick_store: Store) -> None:
     """It says what would be done; nothing when there is nothing to do."""
-    await world.channel(sqlite_store, "log")
-    await world.agent(sqlite_store, "echo")
-    handlers = channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell())
+    await world.channel(quick_store, "log")
+    await world.agent(quick_store, "echo")
+    handlers = channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell())
     dry = world.call("channels.join", dry_run=True)
     preview = await handlers["channels.join"](dry, JoinInput(name="log", agent="echo", dry_run=True))
     assert preview.would == ["echo would read log from now"]
@@ -135,12 +135,12 @@ async def test_what_a_spec_watches_is_not_left_by_hand(store: Store, writer: Dir
     assert refused.value.problem.next[0].arguments == {"namespace": "default", "name": "echo"}
 
 
-async def test_names_that_are_not_there_are_told_apart(sqlite_store: Store) -> None:
+async def test_names_that_are_not_there_are_told_apart(quick_store: Store) -> None:
     """The channel at /name, the agent at /agent; what is declared and not set up yet is NOT_READY."""
-    await world.channel(sqlite_store, "log")
-    await world.declared(sqlite_store, "Agent", "newborn")
-    await world.declared(sqlite_store, "Channel", "fresh")
-    join = channels.handlers(sqlite_store, cast(GatePort, None), LocalDoorbell())["channels.join"]
+    await world.channel(quick_store, "log")
+    await world.declared(quick_store, "Agent", "newborn")
+    await world.declared(quick_store, "Channel", "fresh")
+    join = channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell())["channels.join"]
     found = []
     for name, agent in (("nowhere", "echo"), ("log", "nobody"), ("log", "newborn"), ("fresh", "newborn")):
         with pytest.raises(Refusal) as refused:

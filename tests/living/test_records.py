@@ -28,15 +28,15 @@ async def test_code_is_stored_once_under_its_digest(store: Store) -> None:
     assert [(row.digest, row.files) for row in rows] == [(digest(FILES), '{"echo.py":"class Echo:\\n    pass\\n"}')]
 
 
-async def test_a_dry_run_checks_code_and_stores_nothing(sqlite_store: Store) -> None:
+async def test_a_dry_run_checks_code_and_stores_nothing(quick_store: Store) -> None:
     """Good code is previewed, bad code is refused as it would be for real."""
-    put = code.handlers(sqlite_store)["code.put"]
+    put = code.handlers(quick_store)["code.put"]
     dry = world.call("code.put", dry_run=True)
     preview = await put(dry, CodePutInput(files=FILES, dry_run=True))
     assert digest(FILES) in preview.would[0]
     with pytest.raises(Refusal):
         await put(dry, CodePutInput(files={"echo.py": "class"}, dry_run=True))
-    assert await sqlite_store.read(lambda session: session.exec(select(CodeRow)).all()) == []
+    assert await quick_store.read(lambda session: session.exec(select(CodeRow)).all()) == []
 
 
 async def test_a_suspended_agent_is_seen_from_the_inside(store: Store) -> None:

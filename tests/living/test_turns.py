@@ -28,11 +28,11 @@ async def test_pages_hold_every_turn_once_newest_first(store: Store) -> None:
 
 
 @pytest.mark.parametrize("page", ["x", "!", "W10", "WzEsMl0", "é", "a" * 500])
-async def test_a_page_of_another_list_is_refused(sqlite_store: Store, page: str) -> None:
+async def test_a_page_of_another_list_is_refused(quick_store: Store, page: str) -> None:
     """What is not a mark of this list is INVALID_CURSOR at /page."""
-    await world.agent(sqlite_store, "echo")
+    await world.agent(quick_store, "echo")
     with pytest.raises(Refusal) as refused:
-        await turns.handlers(sqlite_store)["turns.list"](
+        await turns.handlers(quick_store)["turns.list"](
             world.call("turns.list"), TurnListInput(name="echo", page=page)
         )
     assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/page")
@@ -54,11 +54,11 @@ async def test_a_turn_comes_with_its_journal_in_order(store: Store) -> None:
     assert view.cpu_s == pytest.approx(0.0015)
 
 
-async def test_a_foreign_turn_is_answered_like_an_absent_one(sqlite_store: Store) -> None:
+async def test_a_foreign_turn_is_answered_like_an_absent_one(quick_store: Store) -> None:
     """Whoever does not reach the namespace can not tell the two apart."""
-    uid = await world.agent(sqlite_store, "echo")
-    turn_id = await world.turn(sqlite_store, uid, 1)
-    get = turns.handlers(sqlite_store)["turns.get"]
+    uid = await world.agent(quick_store, "echo")
+    turn_id = await world.turn(quick_store, uid, 1)
+    get = turns.handlers(quick_store)["turns.get"]
     problems = []
     for wanted in (turn_id, "turn_999"):
         with pytest.raises(Refusal) as refused:
@@ -67,9 +67,9 @@ async def test_a_foreign_turn_is_answered_like_an_absent_one(sqlite_store: Store
     assert problems[0] == problems[1]
 
 
-async def test_turns_of_no_agent_are_not_found(sqlite_store: Store) -> None:
+async def test_turns_of_no_agent_are_not_found(quick_store: Store) -> None:
     """An agent that is not there has no list."""
     with pytest.raises(Refusal) as refused:
-        await turns.handlers(sqlite_store)["turns.list"](world.call("turns.list"), TurnListInput(name="nobody"))
+        await turns.handlers(quick_store)["turns.list"](world.call("turns.list"), TurnListInput(name="nobody"))
     assert refused.value.problem.reason == "NOT_FOUND"
     assert refused.value.problem.next[0].operation == "agents.list"

@@ -17,8 +17,8 @@ MODES = {"modern": "auto", "handshake": "legacy"}
 
 
 @pytest.fixture
-async def plane(anyio_backend: str, sqlite_url: str) -> AsyncIterator[Plane]:
-    async with listening(sqlite_url) as found:
+async def plane(anyio_backend: str, quick_url: str) -> AsyncIterator[Plane]:
+    async with listening(quick_url) as found:
         yield found
 
 
