@@ -20,6 +20,7 @@ from schemas.wire import Bye, HostsWanted, Specialise
 APPEAR_S = 60.0
 PATIENCE_S = 1.0
 SERVED_S_MIN = 2.0
+IDLE_S_MIN = 0.25
 BACKOFF_S, BACKOFF_S_MAX = 0.5, 15.0
 Key = tuple[str, str]
 
@@ -88,7 +89,8 @@ class Placing:
         warm = next((it for it in hosts if not it.digest), None)
         if warm is None:
             return None
-        warm.namespace, warm.digest, warm.since = namespace, digest, self._node.clock()
+        warm.namespace, warm.digest = namespace, digest
+        warm.since = warm.idle_since = self._node.clock()
         warm.wire.send(Specialise(namespace, digest))
         self._node.hosts.record(warm)
         self.ensure()
@@ -161,7 +163,7 @@ class Placing:
     def _make_room(self, now: float) -> None:
         """Let one host go: an idle one at once, else the one that has served for longest, when others were patient."""
         serving = sorted((it for it in self.here.values() if it.digest), key=lambda it: it.idle_since)
-        idle = next((it for it in serving if not it.slots), None)
+        idle = next((it for it in serving if not it.slots and now - it.idle_since > IDLE_S_MIN), None)
         if idle is not None:
             self._node.hosts.retire(idle, "others need its place")
             return

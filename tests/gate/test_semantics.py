@@ -23,7 +23,7 @@ async def _letters(gate: RunningGate) -> list[tuple[Any, ...]]:
 
 async def test_an_agent_reaches_its_own_namespace_only(database_url: str) -> None:
     """A send, an ask, a publish beyond it find nobody: a dead letter, a Problem; nothing arrives there."""
-    async with running(database_url) as gate:
+    async with running(database_url, hosts=2) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("echo", code, "Echo", namespace="other")
         await gate.agent("sender", code, "Sender")
