@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import startup, surfaces, wakes
+from benchmarks import startup, surfaces, wake, wakes
 from tests.stack import Stack
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -38,6 +38,7 @@ def main() -> None:
         sections = (
             ("Surfaces", lambda url: asyncio.run(surfaces.measure(stack, url))),
             ("Wake of a suspended agent", lambda _: wakes.measure(stack)),
+            ("The gate by itself", lambda _: wake.on_both()),
             ("Memory", lambda _: startup.memory(stack)),
         )
         with surfaces.bare() as url:

@@ -1,5 +1,6 @@
 """How long until messages are durably accepted, how long until the first turn, and what each process holds."""
 
+import os
 import time
 from typing import Any
 
@@ -57,16 +58,24 @@ def memory(stack: Stack) -> str:
 
 
 def _of(stack: Stack) -> list[psutil.Process]:
-    return [psutil.Process(int(line.split()[0])) for line in stack.leftovers() if int(line.split()[0]) != stack.pid]
+    """Everything beside the plane: what it supervises, and the whole session of Ray's head."""
+    known = {it["name"]: it["pid"] for it in stack.call("system.status")["processes"] if it["name"] != "plane"}
+    session = [pid for pid in psutil.pids() if _session(pid) == known.get("ray")]
+    return [psutil.Process(pid) for pid in {*known.values(), *session}]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _named(process: psutil.Process, stack: Stack) -> str:
     line = " ".join(process.cmdline())
-    for name in ("wiring gate", "wiring placer"):
-        if name in line:
-            return name.split()[1]
     if process.pid == stack.pid:
         return "plane"
-    if line.startswith("ray::") and "host" in line.lower():
-        return "host"
-    return "Ray: " + process.name()
+    for name in ("gate", "placer"):
+        if f"controlplane.wiring {name}" in line:
+            return name
+    return "host" if line.startswith("ray::host") else "Ray's own"

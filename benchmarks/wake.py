@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.timing import Latency, quantiles, table
 from controlplane.store import migrate
 from tests.gate.running import RunningGate
+from tests.postgres import Postgres
 
 CLOCK = """import time
 from ray_runtime import Agent
@@ -49,7 +50,8 @@ async def _throughput(gate: RunningGate, names: list[str]) -> float:
     return total / (time.perf_counter() - begun)
 
 
-async def main(url: str) -> None:
+async def measured(url: str) -> str:
+    """The table of one database, which must be migrated."""
     gate = RunningGate(url)
     gate.start()
     gate.client.connect()
@@ -69,15 +71,29 @@ async def main(url: str) -> None:
             woken, answered = await _wakes(gate, name, asleep)
             rows.append([f"{name}: publish → handler / → answer read", f"{woken}", f"{answered}"])
         rows.append([f"asks a second, {AGENTS} at once", f"{await _throughput(gate, names):.0f}", ""])
-        print(table(["", "p50 / p99 ms", "p50 / p99 ms"], rows))
+        return table(["one gate, one plain host", "p50 / p99 ms", "p50 / p99 ms"], rows)
     finally:
         await gate.client.close()
         await gate.store.close()
         await asyncio.to_thread(gate.end)
 
 
+def on_both() -> str:
+    """SQLite, then a PostgreSQL of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        sqlite = f"sqlite:///{Path(folder).resolve()}/steward.db"
+        migrate.upgrade(sqlite)
+        found = "SQLite, `synchronous=FULL`:\n\n" + asyncio.run(measured(sqlite))
+    server = Postgres()
+    try:
+        found += "\nPostgreSQL, `fsync=off` as in the tests:\n\n" + asyncio.run(measured(server.lend()))
+    finally:
+        server.close()
+    return found
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         given = sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{Path(folder).resolve()}/steward.db"
         migrate.upgrade(given)
-        asyncio.run(main(given))
+        print(asyncio.run(measured(given)))
