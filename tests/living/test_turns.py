@@ -32,9 +32,7 @@ async def test_a_page_of_another_list_is_refused(quick_store: Store, page: str) 
     """What is not a mark of this list is INVALID_CURSOR at /page."""
     await world.agent(quick_store, "echo")
     with pytest.raises(Refusal) as refused:
-        await turns.handlers(quick_store)["turns.list"](
-            world.call("turns.list"), TurnListInput(name="echo", page=page)
-        )
+        await turns.handlers(quick_store)["turns.list"](world.call("turns.list"), TurnListInput(name="echo", page=page))
     assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/page")
 
 
