@@ -1,0 +1,233 @@
+"""Peers that are hostile, garbled, or not who they say they are; and a database that goes away."""
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from controlplane.effects.client import GateClient
+from schemas import wire as frames
+from schemas.base import short_id
+from schemas.problem import Refusal
+from tests.gate.running import RunningGate, running, true
+from tests.gate.zoo import SOURCE
+from tests.postgres import Postgres
+
+pytestmark = pytest.mark.anyio
+
+
+class Peer:
+    """A connection that says what it likes."""
+
+    def __init__(self, gate: RunningGate) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(str(gate.socket))
+        self.socket.settimeout(5)
+
+    def say(self, *said: frames.Frame) -> "Peer":
+        for frame in said:
+            body = msgspec.msgpack.encode(frame)
+            self.socket.sendall(struct.pack("<I", len(body)) + body)
+        return self
+
+    async def hear(self) -> bytes:
+        """What comes next; nothing when the gate closed the connection."""
+        try:
+            return await asyncio.to_thread(self.socket.recv, 65536)
+        except ConnectionResetError:
+            return b""
+
+
+def _hello(host_id: str) -> frames.Hello:
+    return frames.Hello(host_id, os.getpid(), psutil.Process().create_time(), "here")
+
+
+HOSTILE: dict[str, bytes] = {
+    "noise": b"GET / HTTP/1.1\r\n\r\n" * 50,
+    "endless": struct.pack("<I", 0xFFFFFFFF) + b"x" * 100,
+    "no frame": struct.pack("<I", 3) + b"abc",
+    "a wrong type": (lambda body: struct.pack("<I", len(body)) + body)(msgspec.msgpack.encode(["Hello", 1, 2, 3])),
+}
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_what_is_garbled_ends_its_own_connection_only(sqlite_url: str, said: bytes) -> None:
+    """The gate goes on for everybody else."""
+    async with running(sqlite_url) as gate:
+        peer = Peer(gate)
+        peer.socket.sendall(said)
+        assert await peer.hear() == b""
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Echo")
+        assert await gate.ask("echo", 1, "m1") == 1
+
+
+OUT_OF_PLACE: dict[str, list[frames.Frame]] = {
+    "a plane without the key": [frames.PlaneHello(1, "wrong"), frames.Write(1, [])],
+    "a write from nobody": [frames.Write(1, [])],
+    "a write from a host": [_hello("rogue"), frames.Write(1, [frames.Statement("DELETE FROM agent", [], -1)])],
+    "a control from a host": [_hello("rogue"), frames.Control(1, "stop", "agent_echo", b"{}")],
+    "a shutdown from a host": [_hello("rogue"), frames.Shutdown()],
+    "a lease for another host": [frames.LeaseHello("h0")],
+    "a lease without a hello": [frames.Lease("h0", 0.0, 0)],
+    "a death told by nobody": [frames.HostGone("h0", "because")],
+}
+
+
+@pytest.mark.parametrize("said", OUT_OF_PLACE.values(), ids=OUT_OF_PLACE.keys())
+async def test_a_peer_says_what_its_first_frame_allows(sqlite_url: str, said: list[frames.Frame]) -> None:
+    """Anything else closes its connection and changes nothing."""
+    async with running(sqlite_url) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Echo")
+        assert await gate.ask("echo", 1, "m1") == 1
+        peer = Peer(gate).say(*said)
+        while await peer.hear():  # a host is welcomed first
+            pass
+        assert await gate.ask("echo", 2, "m2") == 2
+        assert await gate.rows("SELECT stopped FROM agent") == [(0,)]
+
+
+async def test_a_process_can_not_be_a_host_that_lives(sqlite_url: str) -> None:
+    """Who says the id of a living host is turned away; the host goes on, and is not the one who is ended."""
+    async with running(sqlite_url) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Echo", suspend_after_ms=60_000)
+        assert await gate.ask("echo", 1, "m1") == 1
+        ((host_id,),) = await gate.rows("SELECT host_id FROM host WHERE ended_at IS NULL")
+        assert await Peer(gate).say(_hello(host_id)).hear() == b""
+        assert await gate.ask("echo", 2, "m2") == 2
+        assert gate.hosts[0].poll() is None
+
+
+async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> None:
+    """A commit of somebody else's turn, or of one that never was, changes nothing."""
+    async with running(sqlite_url) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("slow", code, "Slow", suspend_after_ms=60_000)
+        asked = asyncio.create_task(gate.ask("slow", 0.8, "m1"))
+        await gate.until("SELECT 1 FROM inbox WHERE message_id = 'm1'", bool)
+        ((uid, epoch),) = await gate.rows("SELECT uid, epoch FROM agent")
+        turn_id = short_id("turn", uid, "m1")
+        rogue = Peer(gate).say(_hello("rogue"))
+        await rogue.hear()
+        rogue.say(
+            frames.Commit(turn_id, epoch, 1, b'{"seen":99}', "d", [], b'"forged"', 0),
+            frames.Failed(turn_id, epoch, b'{"reason":"X","detail":"x"}', retry=False, cpu_ns=0),
+            frames.Commit("turn_of_nobody", 1, 0, b"{}", "d", [], b"null", 0),
+        )
+        assert await asked == "done"
+        assert await gate.rows("SELECT 1 FROM dead_letter") == []
+
+
+async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
+    """A host that sends entries of unknown kinds, at wrong positions, or with broken bodies fails its own turn only."""
+    entries = [
+        frames.Entry("0", 0, "steal", b"{}"),
+        frames.Entry("0", 5, "send", b'{"to":"default/a","data":1,"key":null}'),
+        frames.Entry("1", 0, "send", b'{"to":"default/a","data":1,"key":null}'),
+        frames.Entry("0", 0, "send", b'{"to":7}'),
+        frames.Entry("0", 0, "send", b"\xff\xfe"),
+        frames.Entry("0", 2**63, "sleep", b'{"seconds":1}'),
+    ]
+    async with running(sqlite_url, hosts=0) as gate:
+        code = await gate.code(SOURCE)
+        rogue = Peer(gate).say(_hello("rogue"))
+        for n, entry in enumerate(entries):
+            uid = await gate.agent(f"a{n}", code, "Echo")
+            await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
+            turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            rogue.say(frames.Commit(turn_id, 1, 0, b"{}", "d", [entry], b"null", 0))
+            rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)
+            assert rows[0][0] == "failed", entry
+            assert "INTERNAL" in rows[0][1]
+
+
+async def test_the_socket_is_its_owners_alone(sqlite_url: str) -> None:
+    """0600, in a folder that nobody else enters; a stale one is replaced."""
+    async with running(sqlite_url) as gate:
+        assert gate.socket.stat().st_mode & 0o777 == 0o600
+        gate.kill()
+        assert gate.socket.exists()
+        await true(lambda: not gate.client.connected)
+        gate.start()
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Echo")
+        assert await gate.ask("echo", 1, "m1") == 1
+
+
+async def test_calls_wait_for_a_gate_that_comes_back_and_are_refused_when_it_does_not(sqlite_url: str) -> None:
+    """A send during a restart is done once; without a gate it is NOT_READY after a few seconds."""
+    async with running(sqlite_url) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("counter", code, "Counter")
+        await gate.agent("ledger", code, "Ledger")
+        gate.kill()
+        sent = [asyncio.create_task(gate.send("counter", n, f"m{n}")) for n in range(20)]
+        gate.start()
+        await asyncio.gather(*sent)
+        await gate.until(
+            "SELECT 1 FROM turn WHERE message_id LIKE 'm%' AND agent = 'agent_counter'", lambda r: len(r) >= 20
+        )
+        assert sorted((await gate.ask("counter", "count", "c"))["got"]) == list(range(20))
+    begun = time.monotonic()
+    alone = GateClient(gate.socket, "key", lambda: None)
+    alone.connect()
+    with pytest.raises(Refusal) as refused:
+        await alone.control("look", "x", {})
+    await alone.close()
+    assert refused.value.problem.reason == "NOT_READY"
+    assert time.monotonic() - begun < 8
+
+
+async def test_a_database_that_restarts_costs_time_and_nothing_else(postgres: Any, tmp_path: Any) -> None:
+    """A crash of PostgreSQL under messages: each is handled once, and timers go on."""
+    server = Postgres()
+    try:
+        async with running(server.create()) as gate:
+            code = await gate.code(SOURCE)
+            await gate.agent("counter", code, "Counter", suspend_after_ms=20)
+            await gate.agent("ledger", code, "Ledger", suspend_after_ms=20)
+            await gate.agent("alarm", code, "Alarm")
+            await gate.ask("alarm", {"every_s": 0.2, "data": 1}, "t")
+            sent = [asyncio.create_task(gate.send("counter", n, f"m{n}")) for n in range(40)]
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.restart, "immediate")
+            for n, outcome in enumerate(await asyncio.gather(*sent, return_exceptions=True)):
+                if isinstance(outcome, Refusal):
+                    await gate.send("counter", n, f"m{n}")
+            limit = time.monotonic() + 30
+            while len((await gate.ask("ledger", "count", f"c{time.monotonic()}", 30))["got"]) < 40:
+                assert time.monotonic() < limit
+            assert sorted((await gate.ask("ledger", "count", "cl"))["got"]) == list(range(40))
+            before = len((await gate.ask("alarm", "count", "ca"))["got"])
+            await gate.until("SELECT 1 FROM turn WHERE trigger = 'timer'", lambda rows: len(rows) > before + 2)
+    finally:
+        server.close()
+
+
+async def test_a_suspended_agent_is_a_row_and_nothing_else(sqlite_url: str) -> None:
+    """After thousands of agents were awake, the gate holds no more memory than before."""
+    async with running(sqlite_url) as gate:
+        assert gate.gate is not None
+        code = await gate.code(SOURCE)
+        process = psutil.Process(gate.gate.pid)
+
+        async def batch(tag: str, count: int) -> None:
+            for n in range(count):
+                await gate.agent(f"{tag}-{n}", code, "Echo", suspend_after_ms=0)
+            await gate.until(
+                "SELECT COUNT(*) FROM agent WHERE owner IS NOT NULL OR version = 0", lambda r: r[0][0] == 0, 60
+            )
+
+        await batch("warm", 300)
+        before = process.memory_info().rss
+        await batch("more", 900)
+        assert process.memory_info().rss - before < 6_000_000
+        await true(lambda: True)
