@@ -26,6 +26,7 @@ from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
 from controlplane.resources.catalogue import OPERATIONS
+from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
@@ -124,6 +125,8 @@ def _surfaces(
     settings: Settings, dispatcher: Dispatcher, store: Store, gate: GateClient, ready: asyncio.Event
 ) -> Surfaces:
     async def authenticate(token: str) -> Principal:
+        if not ready.is_set():
+            raise refuse("NOT_READY", "the plane is starting; messages are not accepted yet", retry_after_s=1.0)
         return await tokens.authenticate(store, token, time.time())
 
     async def is_ready() -> bool:
