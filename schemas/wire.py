@@ -63,6 +63,7 @@ class Entry(Frame, frozen=True):
 class Ask(Frame, frozen=True):
     """An external effect: asked of the gate at once, and answered by a Receipt.
 
+    `entries` is what was buffered before it; they commit together with its intent, and so a segment ends here.
     Asked again, at the same position, when the journal handed back holds an intent without a receipt.
     """
 

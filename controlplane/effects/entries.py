@@ -23,7 +23,11 @@ NOBODY = ""  # the name that nothing has
 
 @dataclass(frozen=True, slots=True)
 class TurnRef:
-    """One turn, as its commits need it. `entries` is the journal's length, `recorded` whether it has a row."""
+    """One turn, as its commits need it.
+
+    `entries` is the journal's length, `recorded` whether it has a row. `pinned` is what of the spec the
+    turn began on, and replays on, whatever the spec says by now; what it may do is `spec`, as of now.
+    """
 
     agent: str
     namespace: str
@@ -42,6 +46,7 @@ class TurnRef:
     recorded: bool
     generation: int = 0
     spec: dict[str, Any] = field(default_factory=dict)
+    pinned: dict[str, Any] = field(default_factory=dict)
     onbehalfof: str | None = None
     traceparent: str | None = None
     replyto: str | None = None

@@ -56,7 +56,7 @@ class Execution:
             slot.effects.add(frame.position)
             self._again(slot, slot.turn, frame)
         elif frame.position == slot.turn.entries + len(frame.entries):
-            if not self._node.turns.refuse(slot, frame.entries):
+            if not self._node.turns.refused(slot, slot.turn, frame.entries):
                 slot.effects.add(frame.position)
                 self._first(slot, slot.turn, frame)
         else:

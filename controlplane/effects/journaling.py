@@ -225,7 +225,8 @@ def _open_or_grow(turn: TurnRef, outcome: str, grown: int, cpu_ns: int) -> Row:
     if turn.recorded:
         given = (outcome, turn.attempts, turn.epoch, cpu_ns, entries, turn.turn_id, turn.entries)
         return sql.TURN_GROW, given, 1
-    return sql.TURN_OPEN, (*_turn(turn, outcome), None, cpu_ns, entries, None, None), 1
+    pinned = orjson.dumps(turn.pinned).decode()
+    return sql.TURN_OPEN, (*_turn(turn, outcome), None, cpu_ns, entries, None, None, pinned), 1
 
 
 def _end(
@@ -246,7 +247,7 @@ def _end(
             turn.entries,
         )
         return sql.TURN_END, given, 1
-    return sql.TURN_OPEN, (*_turn(turn, outcome), now, cpu_ns, entries, digest, found), 1
+    return sql.TURN_OPEN, (*_turn(turn, outcome), now, cpu_ns, entries, digest, found, None), 1
 
 
 def _turn(turn: TurnRef, outcome: str) -> tuple[Any, ...]:

@@ -4,6 +4,8 @@ An open turn of before (parked, or cut off by a crash) is finished before anythi
 parked on an await which nobody has resolved is no work: the agent stays a row.
 """
 
+from dataclasses import replace
+
 import msgspec
 import orjson
 
@@ -15,6 +17,7 @@ from schemas.base import short_id
 from schemas.wire import Recorded, Run
 
 AWAITED = ("ask", "sleep")
+PINNED = ("entrypoint", "config", "limits")
 
 
 class Head(msgspec.Struct):
@@ -59,11 +62,13 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     row = node.reader.one(sql.OPEN_TURN, slot.uid)
     if row is None:
         return False
-    turn_id, message_id, digest, started_at, entries = row
+    turn_id, message_id, digest, started_at, entries, pinned = row
     message = node.reader.one(sql.MESSAGE, slot.uid, message_id)
     if message is None:
         return False
     slot.turn = _ref(slot, turn_id, message_id, message[1], message[2], message[3], digest, started_at, entries)
+    if pinned is not None:
+        slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
     waiting = bool(last) and last[0][1] in AWAITED and last[0][2] is None
     slot.await_position = int(last[0][0]) if waiting else None
@@ -92,6 +97,7 @@ def _ref(
         entries=entries or 0,
         recorded=entries is not None,
         spec=slot.spec,
+        pinned={name: slot.spec.get(name) for name in PINNED},
         onbehalfof=about.onbehalfof,
         traceparent=about.traceparent,
         replyto=about.replyto,
@@ -107,15 +113,16 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
             slot.state_text = row[8] if row else ""
         state = (slot.state_text or "").encode()
     slot.resident, slot.state_text = slot.version, None
-    limits = slot.limits
+    pinned = turn.pinned
+    limits = pinned.get("limits") or {}
     return Run(
         agent=slot.uid,
         namespace=slot.namespace,
         name=slot.name,
         epoch=slot.epoch,
         version=slot.version,
-        entrypoint=slot.spec["entrypoint"],
-        config=orjson.dumps(slot.spec.get("config") or {}),
+        entrypoint=pinned["entrypoint"],
+        config=orjson.dumps(pinned.get("config") or {}),
         state=state,
         turn_id=turn.turn_id,
         trigger=turn.trigger,

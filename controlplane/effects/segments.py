@@ -19,9 +19,10 @@ from controlplane.mesh.dataschema import require_match
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from schemas.problem import Refusal
-from schemas.wire import Entry
+from schemas.wire import Commit, Entry
 
 Raw = msgspec.Raw
+_json = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Unfit(NamedTuple):
@@ -91,6 +92,23 @@ def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> Un
             found = _no_room(node, turn, orjson.loads(entry.body)["to"])
         if found is not None:
             return found
+    return None
+
+
+def unfit_end(frame: Commit, state_bytes_max: int) -> Unfit | None:
+    """Why a turn can not end as its host says."""
+    try:
+        frame.state.decode()
+        _json.decode(frame.state)
+        frame.reply.decode()
+        _json.decode(frame.reply)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        detail = f"the host sent a state or an answer that is no JSON: {error}"
+        return Unfit(problem("INTERNAL", detail, fault=str(error)).model_dump(mode="json"), retry=False)
+    if len(frame.state) > state_bytes_max:
+        detail = f"the state has {len(frame.state)} bytes, and at most {state_bytes_max} are kept"
+        found = problem("LIMIT_REACHED", detail, limit="state_bytes_max", bytes=len(frame.state), max=state_bytes_max)
+        return Unfit(found.model_dump(mode="json"), retry=False)
     return None
 
 

@@ -20,7 +20,7 @@ from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
-from controlplane.effects.segments import Unfit, generations, unfit
+from controlplane.effects.segments import Unfit, generations, unfit, unfit_end
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from schemas.wire import Commit, Entry, Evict, Failed, Park, Resolved
@@ -81,7 +81,7 @@ class Turns:
         if not frame.entries:
             self._parked(slot, turn, Aftermath())
             return
-        if self._refused(slot, turn, frame.entries, frame.cpu_ns):
+        if self.refused(slot, turn, frame.entries, frame.cpu_ns):
             return
         now = self._node.clock()
         rows, after = journaling.park(
@@ -108,7 +108,9 @@ class Turns:
         if slot is None or slot.turn is None or frame.version != slot.version:
             return
         turn = slot.turn
-        if self._refused(slot, turn, frame.entries, frame.cpu_ns):
+        found = unfit_end(frame, self._node.bounds.state_bytes_max) or unfit(self._node, slot, turn, frame.entries)
+        if found is not None:
+            self._refuse(slot, turn, found, frame.cpu_ns)
             return
         now = self._node.clock()
         rows, after = journaling.commit(turn, frame, now, generations(self._node.reader, turn, frame.entries))
@@ -127,21 +129,20 @@ class Turns:
         if slot is not None and slot.turn is not None:
             self._fail(slot, slot.turn, Unfit(orjson.loads(frame.problem), frame.retry), frame.cpu_ns)
 
-    def _refused(self, slot: Slot, turn: TurnRef, entries: Sequence[Entry], cpu_ns: int) -> bool:
-        """What a segment may not hold ends the turn; its host forgets what it took for done."""
-        if (found := unfit(self._node, slot, turn, entries)) is None:
-            return False
+    # Failures
+
+    def refused(self, slot: Slot, turn: TurnRef, entries: Sequence[Entry], cpu_ns: int = 0) -> bool:
+        """Whether a segment holds what it may not."""
+        if (found := unfit(self._node, slot, turn, entries)) is not None:
+            self._refuse(slot, turn, found, cpu_ns)
+        return found is not None
+
+    def _refuse(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
+        """The turn fails; its host forgets what it took for done."""
         assert slot.host is not None
         slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
         slot.resident = -1
         self._fail(slot, turn, found, cpu_ns)
-        return True
-
-    # Failures
-
-    def refuse(self, slot: Slot, entries: Sequence[Entry]) -> bool:
-        """The same for what was buffered before an effect."""
-        return slot.turn is not None and self._refused(slot, slot.turn, entries, 0)
 
     def _fail(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
         slot.state = "committing"

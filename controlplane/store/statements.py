@@ -29,7 +29,8 @@ CONSUME = Many("DELETE FROM inbox WHERE agent = ? AND message_id = ?")
 ATTEMPT = Many("UPDATE inbox SET attempts = attempts + 1 WHERE agent = ? AND message_id = ?")
 TURN_OPEN = Many(
     "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
-    " finished_at, cpu_ns, entries, state_digest, problem) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " finished_at, cpu_ns, entries, state_digest, problem, pinned)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 TURN_GROW = Many(
     "UPDATE turn SET outcome = ?, attempts = ?, epoch = ?, cpu_ns = cpu_ns + ?, entries = ?"
@@ -37,7 +38,7 @@ TURN_GROW = Many(
 )
 TURN_END = Many(
     "UPDATE turn SET outcome = ?, attempts = ?, epoch = ?, finished_at = ?, cpu_ns = cpu_ns + ?, entries = ?,"
-    " state_digest = ?, problem = ? WHERE turn_id = ? AND entries = ? AND finished_at IS NULL"
+    " state_digest = ?, problem = ?, pinned = NULL WHERE turn_id = ? AND entries = ? AND finished_at IS NULL"
 )
 RECORD = Many(
     "INSERT INTO journal (turn_id, branch, position, kind, body, verdict, outcome, result, recorded_at, send_by,"
@@ -240,7 +241,9 @@ AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"
 AGENT_BY_NAME = AGENT_COLUMNS + " WHERE a.namespace = ? AND a.name = ?"
 NEXT_MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? ORDER BY seq LIMIT 1"
 MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? AND message_id = ?"
-OPEN_TURN = "SELECT turn_id, message_id, digest, started_at, entries FROM turn WHERE agent = ? AND finished_at IS NULL"
+OPEN_TURN = (
+    "SELECT turn_id, message_id, digest, started_at, entries, pinned FROM turn WHERE agent = ? AND finished_at IS NULL"
+)
 TURN_FINISHED = "SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
 JOURNAL = (
     "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at FROM journal"

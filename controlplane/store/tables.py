@@ -261,6 +261,9 @@ class TurnRow(SQLModel, table=True):
     entries: int = Field(sa_column=_big(), description="journal entries, the expected position of the next segment")
     state_digest: str | None = None
     problem: str | None = Field(default=None, sa_column=_text_or_none())
+    pinned: str | None = Field(
+        default=None, sa_column=_text_or_none(), description="while it is open: what of the spec it runs on"
+    )
     __table_args__ = (
         Index("turn_by_agent", "agent", "started_at"),
         Index("turn_finished", "finished_at"),
@@ -305,6 +308,7 @@ class AwaitRow(SQLModel, table=True):
     __table_args__ = (
         _partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
+        _partial("await_of_agent", "agent", where="resolved_at IS NULL"),
         _partial("await_of_target", "target_agent", where="resolved_at IS NULL"),
         _partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
     )

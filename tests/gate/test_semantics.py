@@ -189,3 +189,26 @@ async def test_many_namespaces_share_few_hosts(sqlite_url: str) -> None:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError(rows)
+
+
+async def test_a_parked_turn_ends_on_what_it_began_on(database_url: str) -> None:
+    """A new generation does not reach into an open turn: code, entrypoint and config stay, for that turn."""
+    async with running(database_url, hosts=2) as gate:
+        old = await gate.code(SOURCE + "# old\n")
+        new = await gate.code(
+            SOURCE.replace("class Asker", "class Renamed").replace("return [first", "return ['new', first")
+        )
+        await gate.agent("echo", old, "Echo")
+        uid = await gate.agent("asker", old, "Asker", suspend_after_ms=20)
+        await gate.send("asker", {"whom": "echo", "what": "x", "sleep": 1.0}, "a1", time.time() + 60)
+        await gate.until("SELECT 1 FROM turn WHERE outcome = 'parked' AND entries = 2", bool)
+        await gate.until(f"SELECT owner FROM agent WHERE uid = '{uid}'", lambda rows: rows[0][0] is None)
+        spec = orjson.dumps({"code": {"digest": new}, "entrypoint": "zoo:Renamed", "suspend_after_ms": 20}).decode()
+        unit = Unit().raw("UPDATE resource SET spec = ?, generation = 2 WHERE uid = ?", [spec, uid], 1)
+        assert await gate.store.write(unit.raw("UPDATE agent SET generation = 2 WHERE uid = ?", [uid], 1))
+        await gate.client.control("reload", uid, {})
+        rows = await gate.until(
+            "SELECT result FROM awaiting WHERE await_id = 'a1'", lambda rows: rows[0][0] is not None
+        )
+        assert orjson.loads(rows[0][0]) == ["x", 1]
+        assert await gate.ask("asker", {"whom": "echo", "what": "y"}, "a2") == ["new", "y", 2]

@@ -72,6 +72,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("resolved_at IS NULL"),
     )
     op.create_index(
+        "await_of_agent",
+        "awaiting",
+        ["agent"],
+        sqlite_where=sa.text("resolved_at IS NULL"),
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    )
+    op.create_index(
         "await_of_operator",
         "awaiting",
         ["resolved_at"],
@@ -379,6 +386,7 @@ def upgrade() -> None:
         sa.Column("entries", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("state_digest", sa.String(), nullable=True),
         sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("pinned", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("turn_id"),
     )
     op.create_index("turn_by_agent", "turn", ["agent", "started_at"])
