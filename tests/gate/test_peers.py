@@ -108,11 +108,12 @@ async def test_a_process_can_not_be_a_host_that_lives(sqlite_url: str) -> None:
 
 async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> None:
     """A commit of somebody else's turn, or of one that never was, changes nothing."""
-    async with running(sqlite_url) as gate:
+    async with running(sqlite_url, lease_s=120) as gate:  # the rogue is this very process
         code = await gate.code(SOURCE)
         await gate.agent("slow", code, "Slow", suspend_after_ms=60_000)
         asked = asyncio.create_task(gate.ask("slow", 0.8, "m1"))
         await gate.until("SELECT 1 FROM inbox WHERE message_id = 'm1'", bool)
+        await gate.until("SELECT 1 FROM agent WHERE owner IS NOT NULL", bool)  # by the real host, not the rogue
         ((uid, epoch),) = await gate.rows("SELECT uid, epoch FROM agent")
         turn_id = short_id("turn", uid, "m1")
         rogue = Peer(gate).say(_hello("rogue"))
@@ -136,7 +137,7 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
         frames.Entry("0", 0, "send", b"\xff\xfe"),
         frames.Entry("0", 2**63, "sleep", b'{"seconds":1}'),
     ]
-    async with running(sqlite_url, hosts=0) as gate:
+    async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
         code = await gate.code(SOURCE)
         rogue = Peer(gate).say(_hello("rogue"))
         for n, entry in enumerate(entries):
