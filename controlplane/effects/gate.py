@@ -54,6 +54,7 @@ class Gate:
         self._ended = asyncio.Event()
         self._wires: set[Wire] = set()
         self._sweep_at: asyncio.TimerHandle | None = None
+        self._over = False
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -157,6 +158,7 @@ class Gate:
         await asyncio.to_thread(node.committer.stop)
         await asyncio.sleep(0)  # what the last batch has to tell
         await asyncio.sleep(0)
+        self._over = True
         for wire in list(self._wires):
             wire.close()
         node.reader.close()
@@ -210,6 +212,8 @@ class Gate:
         return True
 
     def _lost(self, wire: Wire) -> None:
+        if self._over:  # every owner is released already
+            return
         self._wires.discard(wire)
         peer, wire.peer = wire.peer, None
         if isinstance(peer, Host):
