@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -163,6 +163,7 @@ def handlers(store: Store) -> dict[str, Handler]:
 
     async def create(call: Call, given: TokenCreateInput) -> BaseModel:
         _check(given)
+        _require_reach(call.principal, given.namespaces)
         namespaces = list(dict.fromkeys(given.namespaces))
         if call.dry_run:
             for_what = f"a token of role {given.role} for {given.principal} in {', '.join(namespaces)}"
@@ -175,6 +176,7 @@ def handlers(store: Store) -> dict[str, Handler]:
         return TokenCreated(**view(row).model_dump(), token=token)
 
     async def listed(call: Call, given: PageInput) -> BaseModel:
+        _require_reach(call.principal, ["*"])
         rows = await store.read(lambda session: _page(session, given))
         shown = rows[: given.limit]
         return TokenList(
@@ -183,13 +185,13 @@ def handlers(store: Store) -> dict[str, Handler]:
         )
 
     async def revoke(call: Call, given: TokenRevokeInput) -> BaseModel:
-        row = await store.read(lambda session: _one(session, given.token_id))
+        row = await store.read(lambda session: _one(session, given.token_id, call.principal))
         if call.dry_run:
             would = [] if row["revoked_at"] is not None else [f"refuse token {given.token_id} from now on"]
             return Preview(operation=call.operation, would=would, undo="none")
         if row["revoked_at"] is None:
             await store.write(_revoked(row, call))  # False: somebody else was first, which is as good
-            row = await store.read(lambda session: _one(session, given.token_id))
+            row = await store.read(lambda session: _one(session, given.token_id, call.principal))
         return view(row)
 
     return {"tokens.create": create, "tokens.list": listed, "tokens.revoke": revoke}
@@ -201,9 +203,23 @@ def _revoked(row: Mapping[str, Any], call: Call) -> Unit:
     return unit.add(_event("token.revoked", row, call.principal.name, call.now))
 
 
-def _one(session: Session, token_id: str) -> Mapping[str, Any]:
+def _require_reach(principal: Principal, namespaces: Sequence[str]) -> None:
+    """Nobody hands out, or looks over, more than they reach themselves."""
+    for index, namespace in enumerate(namespaces):
+        if not principal.reaches(namespace):
+            raise refuse(
+                "FOREIGN_NAMESPACE",
+                f"the token of {principal.name} does not reach {'every namespace' if namespace == '*' else namespace}",
+                field=f"/namespaces/{index}",
+                principal=principal.name,
+                namespace=namespace,
+            )
+
+
+def _one(session: Session, token_id: str, principal: Principal) -> Mapping[str, Any]:
+    """The row of a token within the principal's reach; any other is answered as absent."""
     row = session.connection().execute(select(_TOKENS).where(_TOKENS.c.token_id == token_id)).mappings().first()
-    if row is None:
+    if row is None or not all(principal.reaches(it) for it in orjson.loads(row["namespaces"])):
         step = Next(operation="tokens.list", arguments={}, why="shows the tokens there are")
         raise refuse("NOT_FOUND", f"there is no token {token_id}", field="/token_id", next=[step], token_id=token_id)
     return dict(row)

@@ -163,3 +163,23 @@ async def test_an_unknown_token_id_says_where_to_look(quick_store: Store) -> Non
         await tokens.handlers(quick_store)["tokens.revoke"](call("tokens.revoke"), TokenRevokeInput(token_id="tok_0"))
     assert refused.value.problem.reason == "NOT_FOUND"
     assert [step.operation for step in refused.value.problem.next] == ["tokens.list"]
+
+
+async def test_nobody_hands_out_more_than_they_reach(store: Store) -> None:
+    """An admin of one namespace makes tokens for it alone, lists none, and sees none of others."""
+    small = Principal("small", "admin", ("default",))
+    made = tokens.handlers(store)
+    root = await create(store, namespaces=["*"])
+    for operation, given in (
+        ("tokens.create", TokenCreateInput(principal="esc", role="admin", namespaces=["*"])),
+        ("tokens.create", TokenCreateInput(principal="esc", role="viewer", namespaces=["default", "other"])),
+        ("tokens.list", PageInput()),
+        ("tokens.revoke", TokenRevokeInput(token_id=root.token_id)),
+    ):
+        with pytest.raises(Refusal) as refused:
+            await made[operation](Call(small, operation, 100.0), given)
+        assert refused.value.problem.reason == ("NOT_FOUND" if operation == "tokens.revoke" else "FOREIGN_NAMESPACE")
+    own: Any = await made["tokens.create"](
+        Call(small, "tokens.create", 100.0), TokenCreateInput(principal="ours", role="viewer")
+    )
+    assert own.namespaces == ["default"]
