@@ -1,17 +1,23 @@
 """Whether data meets a channel's JSON Schema: pure, for operators' publishes and agents' alike.
 
 A schema is JSON Schema (draft 2020-12 unless it names another). References are resolved inside the
-schema only: nothing is ever fetched. `schema_fault` judges a schema when it is proposed;
-`require_match` judges data when it is published, and points below `/data` at what does not fit.
+schema only: nothing is ever fetched. Patterns run on an engine whose time is linear in the text, because
+the gate judges on its only loop; `patternProperties`, which would not, are refused. `schema_fault` judges
+a schema when it is proposed; `require_match` judges data when it is published, and points below `/data` at
+what does not fit.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import orjson
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.protocols import Validator
-from jsonschema.validators import Draft202012Validator, validator_for
+from jsonschema.validators import Draft202012Validator, extend, validator_for
+from pydantic_core import SchemaError as PydanticSchemaError
+from pydantic_core import SchemaValidator, core_schema
+from pydantic_core import ValidationError as PydanticValidationError
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
@@ -24,11 +30,17 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
     """What is wrong with a schema, in words; None when it can be used."""
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
+        for keyword, value in _keywords(schema):
+            if keyword == "patternProperties":
+                return "patternProperties are not taken; name the properties, or use propertyNames with a pattern"
+            _regex(value)
         validator = _validator(orjson.dumps(schema))
         for sample in _SAMPLES:
             validator.is_valid(sample)
     except SchemaError as error:
         return f"it is not a JSON Schema: {error.message}"
+    except PydanticSchemaError as error:
+        return f"a pattern can not be used: {str(error).splitlines()[0]}"
     except Unresolvable as error:
         return f"it refers to {error.ref}, which is not in it; nothing is fetched"
     except RecursionError:
@@ -55,8 +67,35 @@ def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str) 
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Validator:
     loaded = orjson.loads(schema)
-    kind = validator_for(loaded, default=Draft202012Validator)
+    kind = extend(validator_for(loaded, default=Draft202012Validator), {"pattern": _pattern})
     return kind(loaded, registry=EMPTY_REGISTRY)
+
+
+def _pattern(_: Validator, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+    """The keyword `pattern`, found anywhere in the text."""
+    if isinstance(instance, str):
+        try:
+            _regex(pattern).validate_python(instance)
+        except PydanticValidationError:
+            yield ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
+
+
+@lru_cache(maxsize=1024)
+def _regex(pattern: str) -> SchemaValidator:
+    """The pattern on Rust's regex engine, by way of pydantic-core; raises SchemaError for what it does not know."""
+    return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+
+
+def _keywords(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Every `pattern` and `patternProperties` of a schema, wherever it stands."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _keywords(item)
+    elif isinstance(schema, dict):
+        for keyword, value in schema.items():
+            if (keyword == "pattern" and isinstance(value, str)) or keyword == "patternProperties":
+                yield keyword, value
+            yield from _keywords(value)
 
 
 def _pointer(error: ValidationError) -> str:

@@ -53,3 +53,15 @@ def test_data_that_does_not_fit_is_refused_where_it_does_not(data: Any, field: s
 def test_data_that_fits_passes() -> None:
     """Fitting data is not refused."""
     require_match(READING, {"cpu": 12.5, "a/b": []}, "default", "readings")
+
+
+def test_a_pattern_takes_time_that_is_linear_in_the_text() -> None:
+    """A pattern that makes a backtracking engine run for ever is judged at once; one that could not be is refused."""
+    schema = {"type": "string", "pattern": "^(a+)+$"}
+    assert schema_fault(schema) is None
+    with pytest.raises(Refusal) as refused:
+        require_match(schema, "a" * 5000 + "!", "default", "log")
+    assert refused.value.problem.reason == "SCHEMA_MISMATCH"
+    require_match({"pattern": "b+"}, "aabbcc", "default", "log")
+    assert "pattern" in (schema_fault({"pattern": "(?=a)b"}) or "")
+    assert "patternProperties" in (schema_fault({"properties": {"x": {"patternProperties": {"^a": {}}}}}) or "")
