@@ -27,6 +27,21 @@ START_S_MAX = 90.0
 POLL_S = 0.05
 DEAD_S_MAX = 5.0
 RECORD = "ray.json"
+HANDED_DOWN = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+    }
+)  # all that hosts get of our environment: who holds a credential there would hand it to agents' code
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's own switch for: the node's address is the loopback
@@ -146,7 +161,7 @@ class RayHead:
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and not _slows(k)}
+        inherited = {k: v for k, v in os.environ.items() if k in HANDED_DOWN or k.startswith("LC_")}
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(p for p in (root, inherited.get("PYTHONPATH", "")) if p)
         own = {"RAY_AUTH_TOKEN_PATH": str(self.token_path), "PYTHONHASHSEED": "0", "PYTHONPATH": path}
@@ -164,10 +179,6 @@ class RayHead:
         tail = out.read_text(errors="replace")[-2000:]
         self.stop()
         raise RuntimeError(f"Ray's head did not start: {tail}")
-
-
-def _slows(name: str) -> bool:
-    return name in ("PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED")
 
 
 def _free_ports(count: int) -> list[int]:
