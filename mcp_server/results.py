@@ -81,8 +81,10 @@ def _truncated(data: Mapping[str, Any]) -> dict[str, Any]:
         items = data.get(name)
         if isinstance(items, list):
             page = data.get("next_page")
-            return {"shown": len(items), "total": None if page else len(items), "page": page}
-    return WHOLE
+            whole = not page and "next_page" in data  # a log or a search has no known end
+            return {"shown": len(items), "total": len(items) if whole else None, "page": page}
+    inner = data.get("output")  # of `operations_call`
+    return _truncated(inner) if set(data) == {"name", "output"} and isinstance(inner, dict) else WHOLE
 
 
 def _wire(envelope: dict[str, Any], *, is_error: bool) -> Result:

@@ -11,7 +11,7 @@ from schemas.plan import Change, OnMiss
 
 LIST_LIMIT_MAX = 500
 MANIFESTS_MAX = 200
-WAIT_S_MAX = 60
+WAIT_S_MAX = 300
 ASK_TIMEOUT_S_MAX = 300
 DATA_BYTES_MAX = 1_048_576
 

@@ -58,7 +58,13 @@ def create_app(given: Surfaces) -> FastAPI:
             yield
 
     app = DocumentedApp(
-        title="Steward", version=given.version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+        title="Steward",
+        version=given.version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # what is not a route is a Problem
     )
     app.add_middleware(Boundary, rules=Rules(given.authenticate, given.body_bytes_max, given.loopback))
     app.add_exception_handler(HTTPException, _unrouted)

@@ -51,13 +51,12 @@ def test_apply_prints_only_the_change_as_json(plane: StandIn, steward: Steward) 
     assert steward("apply", "-f", "m.yaml", "-y", "--url", plane.url, "-o", "json").json == answers.change()
 
 
-def test_apply_without_a_yes_commits_nothing(plane: StandIn, steward: Steward) -> None:
-    """Where nobody can be asked, --yes is needed, and said to be."""
+def test_apply_where_nobody_can_be_asked_commits(plane: StandIn, steward: Steward) -> None:
+    """Without a terminal the command itself is the wish: the plan is shown, committed, waited for."""
     _stage(plane)
     ran = steward("apply", "-f", "m.yaml", "--url", plane.url)
-    assert ran.code == 2
-    assert "--yes" in ran.err
-    assert _called(plane) == ["resources.propose"]
+    assert ran.code == 0
+    assert plane.inputs("plans.commit")
 
 
 def test_apply_of_what_is_already_so_commits_nothing(plane: StandIn, steward: Steward) -> None:
