@@ -147,6 +147,9 @@ class Gate:
     async def _end(self, node: Node, server: asyncio.Server, tasks: list["asyncio.Task[None]"]) -> None:
         """No new frames; tell what has ended, release every owner, commit what was handed over."""
         server.close()
+        node.timers.end()
+        if self._sweep_at is not None:
+            self._sweep_at.cancel()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

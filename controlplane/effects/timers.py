@@ -27,10 +27,17 @@ class Timers:
         self._at = float("inf")
         self._firing: set[tuple[str, str]] = set()
         self._breaking: set[str] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended = True
+        if self._handle is not None:
+            self._handle.cancel()
 
     def arm(self, at: float) -> None:
         """Look at `at`, if nothing earlier is planned."""
-        if at >= self._at:
+        if at >= self._at or self._ended:
             return
         if self._handle is not None:
             self._handle.cancel()
