@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,7 @@ class RunningGate:
                 continue
             process.kill()
             process.wait(timeout=5)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # What the reconciler would write
 
