@@ -43,6 +43,14 @@ class Peer:
         except ConnectionResetError:
             return b""
 
+    async def told(self, mark: str) -> None:
+        """Wait for a frame that holds this."""
+        heard = b""
+        while mark.encode() not in heard:
+            more = await self.hear()
+            assert more, "the gate closed the connection"
+            heard += more
+
 
 def _hello(host_id: str) -> frames.Hello:
     return frames.Hello(host_id, os.getpid(), psutil.Process().create_time(), "here")
@@ -144,6 +152,7 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
             uid = await gate.agent(f"a{n}", code, "Echo")
             await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
             turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            await rogue.told(turn_id)
             rogue.say(frames.Commit(turn_id, 1, 0, b"{}", "d", [entry], b"null", 0))
             rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)
             assert rows[0][0] == "failed", entry
