@@ -165,7 +165,7 @@ class Plane:
             turn = short_id("turn", row["agent"], row["message_id"])
             told = orjson.dumps(problem).decode() if problem else None
             values = [turn, row["agent"], row["message_id"], "start", row["body"], outcome, 1, 1, ""]
-            unit.raw(statements.TURN_OPEN, [*values, self.now, self.now, 0, 0, None, told], 1)
+            unit.raw(statements.TURN_OPEN, [*values, self.now, self.now, 0, 0, None, told, None], 1)
             unit.raw(statements.CONSUME, [row["agent"], row["message_id"]], 1)
             unit.raw("UPDATE agent SET version = version + 1 WHERE uid = ?", [row["agent"]], 1)
         await self.store.write(unit)
