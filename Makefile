@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.ready
+NODE_STAMP := tests/node/node_modules/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup run test check bench soak docs lock clean
@@ -17,10 +18,15 @@ $(STAMP): requirements.lock pyproject.toml
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
+$(NODE_STAMP): $(STAMP) tests/node/package-lock.json
+	@echo "setting up the test tools of npm (once; half a minute at most)"
+	@cd tests/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
+	@touch $@
+
 run: setup
 	@$(BIN)/steward up --demo
 
-test: setup check
+test: setup $(NODE_STAMP) check
 	@$(BIN)/python -m pytest
 
 check: setup
@@ -29,7 +35,7 @@ check: setup
 bench: setup
 	@$(BIN)/python -m benchmarks
 
-soak: setup
+soak: setup $(NODE_STAMP)
 	@STEWARD_SOAK=1 STEWARD_TEST_EXAMPLES=100 $(BIN)/python -m pytest --timeout 3600
 
 docs: setup
@@ -40,4 +46,4 @@ lock:
 		--python-version 3.11 --quiet -o requirements.lock
 
 clean:
-	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv tests/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
