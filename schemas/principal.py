@@ -15,6 +15,13 @@ class Principal:
     agent: str | None = None
     token_id: str = ""
 
+    @property
+    def identity(self) -> str:
+        """Whose calls repeat each other: tokens of one name are one caller only while they reach the same."""
+        if "*" in self.namespaces:
+            return self.name
+        return f"{self.name}@{','.join(sorted(set(self.namespaces)))}" + (f"/{self.agent}" if self.agent else "")
+
     def reaches(self, namespace: str) -> bool:
         return "*" in self.namespaces or namespace in self.namespaces
 

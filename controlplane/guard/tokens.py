@@ -10,13 +10,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
-from sqlalchemy import bindparam, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, tuple_, update
 from sqlmodel import Session, col
 
 from controlplane.resources.problems import refuse
@@ -163,7 +163,8 @@ def handlers(store: Store) -> dict[str, Handler]:
 
     async def create(call: Call, given: TokenCreateInput) -> BaseModel:
         _check(given)
-        _require_reach(call.principal, given.namespaces)
+        for index, namespace in enumerate(given.namespaces):
+            _require_reach(call.principal, namespace, f"/namespaces/{index}")
         namespaces = list(dict.fromkeys(given.namespaces))
         if call.dry_run:
             for_what = f"a token of role {given.role} for {given.principal} in {', '.join(namespaces)}"
@@ -176,8 +177,9 @@ def handlers(store: Store) -> dict[str, Handler]:
         return TokenCreated(**view(row).model_dump(), token=token)
 
     async def listed(call: Call, given: PageInput) -> BaseModel:
-        _require_reach(call.principal, ["*"])
-        rows = await store.read(lambda session: _page(session, given))
+        if given.namespace is not None:
+            _require_reach(call.principal, given.namespace, "/namespace")
+        rows = await store.read(lambda session: _page(session, given, call.principal))
         shown = rows[: given.limit]
         return TokenList(
             items=[view(row) for row in shown],
@@ -203,34 +205,45 @@ def _revoked(row: Mapping[str, Any], call: Call) -> Unit:
     return unit.add(_event("token.revoked", row, call.principal.name, call.now))
 
 
-def _require_reach(principal: Principal, namespaces: Sequence[str]) -> None:
+def _require_reach(principal: Principal, namespace: str, field: str) -> None:
     """Nobody hands out, or looks over, more than they reach themselves."""
-    for index, namespace in enumerate(namespaces):
-        if not principal.reaches(namespace):
-            raise refuse(
-                "FOREIGN_NAMESPACE",
-                f"the token of {principal.name} does not reach {'every namespace' if namespace == '*' else namespace}",
-                field=f"/namespaces/{index}",
-                principal=principal.name,
-                namespace=namespace,
-            )
+    if not principal.reaches(namespace):
+        raise refuse(
+            "FOREIGN_NAMESPACE",
+            f"the token of {principal.name} does not reach {'every namespace' if namespace == '*' else namespace}",
+            field=field,
+            principal=principal.name,
+            namespace=namespace,
+        )
 
 
 def _one(session: Session, token_id: str, principal: Principal) -> Mapping[str, Any]:
     """The row of a token within the principal's reach; any other is answered as absent."""
-    row = session.connection().execute(select(_TOKENS).where(_TOKENS.c.token_id == token_id)).mappings().first()
-    if row is None or not all(principal.reaches(it) for it in orjson.loads(row["namespaces"])):
+    query = select(_TOKENS).where(_TOKENS.c.token_id == token_id, *_within(principal))
+    row = session.connection().execute(query).mappings().first()
+    if row is None:
         step = Next(operation="tokens.list", arguments={}, why="shows the tokens there are")
         raise refuse("NOT_FOUND", f"there is no token {token_id}", field="/token_id", next=[step], token_id=token_id)
     return dict(row)
 
 
-def _page(session: Session, given: PageInput) -> list[Mapping[str, Any]]:
+def _within(principal: Principal) -> list[ColumnElement[bool]]:
+    """The condition that a token reaches nothing that the principal does not reach."""
+    if "*" in principal.namespaces:
+        return []
+    left: ColumnElement[str] = _TOKENS.c.namespaces  # a JSON list of names, which hold no quotes
+    for namespace in principal.namespaces:
+        left = func.replace(left, f'"{namespace}"', "")
+    return [func.replace(left, ",", "") == "[]"]
+
+
+def _page(session: Session, given: PageInput, principal: Principal) -> list[Mapping[str, Any]]:
     """One more than a page, newest first; a page's mark is the id of the last token shown."""
     key = tuple_(_TOKENS.c.created_at, _TOKENS.c.token_id)
-    query = select(_TOKENS).order_by(_TOKENS.c.created_at.desc(), _TOKENS.c.token_id.desc()).limit(given.limit + 1)
+    seen = select(_TOKENS).where(*_within(principal))
+    query = seen.order_by(_TOKENS.c.created_at.desc(), _TOKENS.c.token_id.desc()).limit(given.limit + 1)
     if given.page is not None:
-        last = session.connection().execute(select(_TOKENS).where(_TOKENS.c.token_id == given.page)).mappings().first()
+        last = session.connection().execute(seen.where(_TOKENS.c.token_id == given.page)).mappings().first()
         if last is None:
             raise refuse(
                 "INVALID_CURSOR", "the page is not one that this list answered", field="/page", page=given.page

@@ -27,6 +27,7 @@ from schemas.secret import Kept, SecretManifest
 Mac = Callable[..., str]
 AnyManifest = AgentManifest | FleetManifest | ChannelManifest | SecretManifest
 NAME_CHARS_MAX = 63
+EVERYWHERE = ("*",)
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,18 @@ class Sealing:
 
 @dataclass(frozen=True)
 class Admitted:
-    """Decisions, the source files they bring along, the values to be sealed."""
+    """Decisions, the source files they bring along, the values to be sealed, and whose stored code they may name.
+
+    `reach` is the namespaces of who wants it; decisions that were admitted before are not judged by it again.
+    """
 
     wanted: tuple[Wanted, ...]
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     sealing: tuple[Sealing, ...] = ()
+    reach: tuple[str, ...] = EVERYWHERE
 
 
-def admit(manifests: Sequence[tuple[str, AnyManifest]], mac: Mac) -> Admitted:
+def admit(manifests: Sequence[tuple[str, AnyManifest]], mac: Mac, reach: tuple[str, ...] = EVERYWHERE) -> Admitted:
     """The decisions of manifests, each with its place in the input."""
     wanted: list[Wanted] = []
     code: dict[str, Mapping[str, str]] = {}
@@ -65,7 +70,7 @@ def admit(manifests: Sequence[tuple[str, AnyManifest]], mac: Mac) -> Admitted:
                 name=it.name,
             )
         wanted.append(it)
-    return Admitted(tuple(wanted), code, tuple(sealing))
+    return Admitted(tuple(wanted), code, tuple(sealing), reach)
 
 
 def _admitted(
@@ -220,10 +225,13 @@ def _check_kept(it: Wanted, world: World) -> None:
 
 
 def _check_quota(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:
-    more = sum(_agents_more(it, world) for it in wanted)
-    if more > 0 and world.agents + more > agents_max:
-        detail = f"{world.agents} agents are there, {more} more would pass the limit of {agents_max}"
-        raise refuse("QUOTA", detail, agents=world.agents, more=more, agents_max=agents_max)
+    """Each namespace has the limit for itself, so that it tells nobody how full the others are."""
+    for namespace in sorted({it.namespace for it in wanted}):
+        there = world.agents.get(namespace, 0)
+        more = sum(_agents_more(it, world) for it in wanted if it.namespace == namespace)
+        if more > 0 and there + more > agents_max:
+            detail = f"{there} agents are in {namespace}, {more} more would pass the limit of {agents_max}"
+            raise refuse("QUOTA", detail, namespace=namespace, agents=there, more=more, agents_max=agents_max)
 
 
 def _agents_more(it: Wanted, world: World) -> int:

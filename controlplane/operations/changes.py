@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from controlplane.operations.conditions import moment
 from controlplane.operations.living import paging
-from controlplane.operations.visibility import absent_change, sees
+from controlplane.operations.visibility import absent_change, within
 from controlplane.store.store import Store
 from controlplane.store.tables import ChangeRow, ChangeTargetRow, ClaimRow
 from schemas.calls import ChangeList, PageInput
@@ -31,8 +31,9 @@ async def get_change(store: Store, principal: Principal, change_id: str) -> Chan
     """One change; raises NOT_FOUND, also for what the principal may not see."""
 
     def query(session: Session) -> Change | None:
-        row = session.exec(select(ChangeRow).where(ChangeRow.change_id == change_id)).first()
-        return view_changes(session, [row])[0] if row is not None and sees(principal, row.namespace) else None
+        seen = within(principal, col(ChangeRow.namespace))
+        row = session.exec(select(ChangeRow).where(ChangeRow.change_id == change_id, *seen)).first()
+        return view_changes(session, [row])[0] if row is not None else None
 
     found = await store.read(query)
     if found is None:
@@ -79,11 +80,7 @@ def _visible(principal: Principal) -> list[ColumnElement[bool]]:
     """Changes all of whose namespaces the principal reaches."""
     if "*" in principal.namespaces:
         return []
-    foreign = exists().where(
-        col(ChangeTargetRow.change_id) == col(ChangeRow.change_id),
-        col(ChangeTargetRow.namespace).not_in(principal.namespaces),
-    )
-    several = and_(col(ChangeRow.namespace).contains(","), ~foreign)
+    several = and_(col(ChangeRow.namespace).contains(","), *within(principal, col(ChangeRow.namespace)))
     return [or_(col(ChangeRow.namespace).in_(principal.namespaces), several)]
 
 

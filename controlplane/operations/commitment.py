@@ -21,7 +21,7 @@ from controlplane.operations.proposing import ATTEMPTS_MAX, Kept, Proposer
 from controlplane.operations.recording import Commit, OpenChange, commit_unit
 from controlplane.operations.revert import Reverting
 from controlplane.operations.snapshot import read_known, read_world
-from controlplane.operations.visibility import absent_plan, sees
+from controlplane.operations.visibility import absent_plan
 from controlplane.operations.world import Key, Wanted, World
 from controlplane.resources.problems import refuse
 from controlplane.store.tables import ChangeRow, ChangeTargetRow, ClaimRow
@@ -47,8 +47,8 @@ class Commitment:
         """Make it so, or say what stands in the way."""
         async with self._turn_of_one():
             for _ in range(ATTEMPTS_MAX):
-                kept = await self._proposer.kept(given.plan_id)
-                if kept is None or not sees(call.principal, kept.plan.namespace):
+                kept = await self._proposer.kept(given.plan_id, call.principal)
+                if kept is None:
                     raise absent_plan(given.plan_id)
                 if kept.change_id is not None:
                     return _result(kept, "already_committed", change_id=kept.change_id)

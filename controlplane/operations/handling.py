@@ -15,7 +15,7 @@ from controlplane.operations.admission import Admitted, AnyManifest, admit
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.proposing import Proposer
 from controlplane.operations.revert import Reverting
-from controlplane.operations.visibility import absent_plan, sees
+from controlplane.operations.visibility import absent_plan
 from controlplane.operations.world import Wanted
 from schemas.calls import (
     ChangeInput,
@@ -88,12 +88,12 @@ class Handling:
         return await self._propose(call, [(f"/manifests/{i}", it) for i, it in enumerate(given.manifests)])
 
     async def _propose(self, call: Call, manifests: Sequence[tuple[str, AnyManifest]]) -> Plan:
-        admitted = await asyncio.to_thread(admit, manifests, self._proposer.vault.mac)
+        admitted = await asyncio.to_thread(admit, manifests, self._proposer.vault.mac, call.principal.namespaces)
         return await self._proposer.propose(call.principal.name, admitted, call.now)
 
     async def get_plan(self, call: Call, given: PlanInput) -> Plan:
-        kept = await self._proposer.kept(given.plan_id)
-        if kept is None or not sees(call.principal, kept.plan.namespace):
+        kept = await self._proposer.kept(given.plan_id, call.principal)
+        if kept is None:
             raise absent_plan(given.plan_id)
         return kept.plan
 

@@ -11,18 +11,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from controlplane.guard.vault import Vault
 from controlplane.operations.admission import Admitted, Sealing, check
 from controlplane.operations.planning import Planned, Write, make_plan
 from controlplane.operations.snapshot import read_world
+from controlplane.operations.visibility import within
 from controlplane.operations.world import Wanted, World
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import PlanRow
 from controlplane.store.unit import Scalar, Unit
 from schemas.plan import Plan
+from schemas.principal import PLANE, Principal
 
 ATTEMPTS_MAX = 5
 KEEP = """INSERT INTO plan (plan_id, principal, namespace, body, decisions, created_at, expires_at)
@@ -61,7 +63,7 @@ class Proposer:
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
         for _ in range(ATTEMPTS_MAX):
-            world = await self.store.read(lambda session: read_world(session, admitted.wanted, admitted.code))
+            world = await self.store.read(lambda session: _world(session, admitted))
             planned = self.planned(principal, admitted, world, now, reverts)
             kept = await self.kept(planned.plan.plan_id)
             if kept is not None and (kept.change_id is not None or kept.expires_at > now):
@@ -74,9 +76,9 @@ class Proposer:
                 return planned.plan
         raise refuse("CONFLICT", "others proposed the same at the same time; try again", retry_after_s=0.2)
 
-    async def kept(self, plan_id: str) -> Kept | None:
-        """A stored plan."""
-        return await self.store.read(lambda session: read_plan(session, plan_id))
+    async def kept(self, plan_id: str, principal: Principal = PLANE) -> Kept | None:
+        """A stored plan, if the principal may see it."""
+        return await self.store.read(lambda session: read_plan(session, plan_id, principal))
 
     def planned(
         self, principal: str, admitted: Admitted, world: World, now: float, reverts: str | None = None
@@ -91,6 +93,10 @@ class Proposer:
             nonce, ciphertext = self.vault.seal(it.ref, it.value.get_secret_value())
             unit.raw(SEAL, [it.ref, it.namespace, nonce, ciphertext, now, expires_at])
         return unit
+
+
+def _world(session: Session, admitted: Admitted) -> World:
+    return read_world(session, admitted.wanted, admitted.code, admitted.reach)
 
 
 def _keeping(planned: Planned, now: float, expires_at: float) -> Unit:
@@ -114,9 +120,10 @@ def _keeping(planned: Planned, now: float, expires_at: float) -> Unit:
     return Unit().raw(KEEP, values, expect=1)
 
 
-def read_plan(session: Session, plan_id: str) -> Kept | None:
-    """A stored plan."""
-    row = session.exec(select(PlanRow).where(PlanRow.plan_id == plan_id)).first()
+def read_plan(session: Session, plan_id: str, principal: Principal = PLANE) -> Kept | None:
+    """A stored plan, if the principal may see it."""
+    seen = within(principal, col(PlanRow.namespace))
+    row = session.exec(select(PlanRow).where(PlanRow.plan_id == plan_id, *seen)).first()
     if row is None:
         return None
     decisions = orjson.loads(row.decisions)

@@ -42,6 +42,7 @@ LABEL = "INSERT INTO label (kind, namespace, name, key, value) VALUES (?, ?, ?, 
 UNWATCH = """DELETE FROM subscription WHERE agent = ? AND channel IN
 (SELECT uid FROM channel WHERE namespace = ? AND name = ?)"""
 CODE = "INSERT INTO code (digest, files, bytes, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
+REACH = """INSERT INTO code_reach (digest, namespace) VALUES (?, ?) ON CONFLICT (digest, namespace) DO NOTHING"""
 BIND = "UPDATE secret_value SET bound_to = ?, expires_at = NULL WHERE ref = ?"
 RETIRE = "UPDATE secret_value SET expires_at = ? WHERE ref = ? AND expires_at IS NULL"
 CHANGE = """INSERT INTO change (change_id, plan_id, principal, namespace, on_miss, committed_at, steps, undo, reverts)
@@ -92,6 +93,8 @@ def commit_unit(commit: Commit, ended: Iterable[OpenChange]) -> Unit:
     for digest, files in commit.kept.code.items():
         size = sum(len(text.encode()) for text in files.values())
         unit.raw(CODE, [digest, canonical(files).decode(), size, commit.now])
+    for digest, namespace in sorted({(it.code, it.namespace) for it in commit.kept.wanted if it.code is not None}):
+        unit.raw(REACH, [digest, namespace])
     for write in commit.kept.writes:
         _write(unit, commit, write)
     _record(unit, commit)
@@ -99,7 +102,9 @@ def commit_unit(commit: Commit, ended: Iterable[OpenChange]) -> Unit:
         end_change(unit, change, commit.change_id, plan.reverts, commit.now)
     if plan.reverts is not None:
         unit.raw(REVERTED, [commit.change_id, plan.reverts], expect=1)
-        _told(unit, commit, "change.reverted", plan.reverts, {"reverted_by": commit.change_id})
+        for subject in _subjects(commit):
+            data = {"reverted_by": commit.change_id}
+            tell(unit, "change.reverted", subject, plan.reverts, commit.now, data, commit.principal)
     return unit
 
 
@@ -196,15 +201,18 @@ def _record(unit: Unit, commit: Commit) -> None:
     for claim in plan.claims:
         due_at = commit.now + claim.verify_within_s
         unit.raw(CLAIM, [change_id, claim.claim_id, claim.model_dump_json(), due_at], expect=1)
-    counts = {"plan_id": plan.plan_id, "steps": len(plan.steps), "claims": len(plan.claims)}
-    _told(unit, commit, "change.committed", change_id, counts)
+    for subject in _subjects(commit):
+        counts = {
+            "plan_id": plan.plan_id,
+            "steps": sum(it.target.namespace == subject.namespace for it in plan.steps),
+            "claims": sum(it.subject.namespace == subject.namespace for it in plan.claims),
+        }
+        tell(unit, "change.committed", subject, change_id, commit.now, counts, commit.principal)
 
 
-def _told(unit: Unit, commit: Commit, event: str, change_id: str, data: dict[str, Any]) -> None:
-    """One event in each namespace of the plan, about the first thing it wants there."""
-    subjects = {it.namespace: it.ref for it in reversed(commit.kept.wanted)}
-    for subject in subjects.values():
-        tell(unit, event, subject, change_id, commit.now, data, commit.principal)
+def _subjects(commit: Commit) -> list[Ref]:
+    """Of each namespace of the plan, the first thing it wants there: an event tells of that namespace alone."""
+    return list({it.namespace: it.ref for it in reversed(commit.kept.wanted)}.values())
 
 
 def tell(

@@ -2,7 +2,8 @@
 
 A row is inserted before the handler runs, so that of two calls with one id exactly one executes; the
 other waits a moment for the answer, then is told to come back. The row keeps the digest of the
-input: other input under the id is REQUEST_ID_REUSED. An accepted answer is kept for 7 days, without
+input: other input under the id is REQUEST_ID_REUSED. Ids are a caller's own, which is a principal with its reach, so
+that no token is answered what another one of its name was. An accepted answer is kept for 7 days, without
 a token in it. A refusal frees the id. An unfinished answer (an ask that ran out of patience, a call
 that was cancelled, a plane that died) leaves the reservation to lapse: then the same input may
 execute again, which handlers make safe by deriving their ids from the request id.
@@ -137,7 +138,7 @@ def sweep(now: float) -> Unit:
 
 
 def _key(call: Call) -> tuple[str, str, str]:
-    return call.principal.name, call.operation, call.request_id or ""
+    return call.principal.identity, call.operation, call.request_id or ""
 
 
 def _lapsed(row: AcceptedRow, now: float) -> bool:

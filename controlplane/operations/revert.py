@@ -18,7 +18,7 @@ from controlplane.operations.admission import Admitted
 from controlplane.operations.planning import MISSING, Path, Write, differences
 from controlplane.operations.proposing import Proposer
 from controlplane.operations.snapshot import read_known
-from controlplane.operations.visibility import absent_change, sees
+from controlplane.operations.visibility import absent_change, within
 from controlplane.operations.world import Key, Known, Spec, Wanted
 from controlplane.resources.problems import refuse
 from controlplane.store.tables import ChangeRow, SecretValueRow
@@ -46,11 +46,8 @@ class Reverting:
     async def propose(self, principal: Principal, change_id: str, now: float) -> Plan:
         """The plan that takes the change back; raises STALE_REVERT or NOT_REVERTIBLE."""
 
-        def query(session: Session) -> tuple[str | None, list[Undo]]:
-            return read_undo(session, change_id)
-
-        namespaces, undo = await self.proposer.store.read(query)
-        if namespaces is None or not sees(principal, namespaces):
+        undo = await self.proposer.store.read(lambda session: read_undo(session, change_id, principal))
+        if undo is None:
             raise absent_change(change_id)
         if not undo:
             raise _refused("NOT_REVERTIBLE", f"change {change_id} wrote nothing", change_id)
@@ -69,17 +66,16 @@ class Reverting:
             raise _refused("NOT_REVERTIBLE", f"the values that change {change_id} replaced are gone", change_id)
 
 
-def read_undo(session: Session, change_id: str) -> tuple[str | None, list[Undo]]:
-    """A change's namespaces, and its writes beside what is there now."""
-    row = session.exec(select(ChangeRow).where(ChangeRow.change_id == change_id)).first()
+def read_undo(session: Session, change_id: str, principal: Principal) -> list[Undo] | None:
+    """A change's writes beside what is there now; None when the principal sees no such change."""
+    seen = within(principal, col(ChangeRow.namespace))
+    row = session.exec(select(ChangeRow).where(ChangeRow.change_id == change_id, *seen)).first()
     if row is None:
-        return None, []
+        return None
     writes = [(it.pop("uid"), it) for it in orjson.loads(row.undo)]
     keys: list[Key] = [(it["kind"], it["namespace"], it["name"]) for _, it in writes]
     known = read_known(session, keys)
-    return row.namespace, [
-        Undo(Write(uid=uid, **it), uid, known[key]) for key, (uid, it) in zip(keys, writes, strict=True)
-    ]
+    return [Undo(Write(uid=uid, **it), uid, known[key]) for key, (uid, it) in zip(keys, writes, strict=True)]
 
 
 def _stored(session: Session, refs: set[str]) -> set[str]:

@@ -13,24 +13,25 @@ from sqlmodel import Session, col, func, or_, select
 
 from controlplane.operations.planning import reads
 from controlplane.operations.world import Key, Known, Members, Wanted, World
-from controlplane.store.tables import CodeRow, ResourceRow
+from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
 from schemas.resource import Kind, Ref
 
 Code = Mapping[str, Mapping[str, str]]
 NAMES_AT_ONCE = 400
+EVERYWHERE = ("*",)
 
 
-def read_world(session: Session, wanted: Sequence[Wanted], code: Code) -> World:
-    """All that the decisions may know."""
+def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE) -> World:
+    """All that the decisions may know; stored code only as far as `reach` goes."""
     known = read_known(session, reads(wanted))
     owners = read_owners(session, {it.owner for it in known.values() if it.owner})
     digests = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
     return World(
         known,
-        {**_code(session, digests - code.keys()), **code},
+        {**_code(session, digests - code.keys(), reach), **code},
         owners,
         tuple(_members(session, wanted, known)),
-        _agents(session) if digests else 0,
+        _agents(session, {it.namespace for it in wanted}) if digests else {},
     )
 
 
@@ -82,17 +83,26 @@ def read_owners(session: Session, uids: Iterable[str]) -> dict[str, Ref]:
     return found
 
 
-def _code(session: Session, digests: Iterable[str]) -> dict[str, Mapping[str, str]]:
+def _code(session: Session, digests: Iterable[str], reach: Sequence[str]) -> dict[str, Mapping[str, str]]:
     wanted = list(digests)
     if not wanted:
         return {}
-    rows = session.exec(select(CodeRow.digest, CodeRow.files).where(col(CodeRow.digest).in_(wanted)))
-    return {digest: orjson.loads(files) for digest, files in rows}
+    query = select(CodeRow.digest, CodeRow.files).where(col(CodeRow.digest).in_(wanted))
+    if "*" not in reach:
+        of = select(CodeReachRow.digest).where(
+            col(CodeReachRow.digest) == col(CodeRow.digest), col(CodeReachRow.namespace).in_(reach)
+        )
+        query = query.where(of.exists())
+    return {digest: orjson.loads(files) for digest, files in session.exec(query)}
 
 
-def _agents(session: Session) -> int:
-    query = select(func.count()).select_from(ResourceRow)
-    return session.exec(query.where(ResourceRow.kind == "Agent", col(ResourceRow.deleted_at).is_(None))).one()
+def _agents(session: Session, namespaces: Iterable[str]) -> dict[str, int]:
+    query = select(ResourceRow.namespace, func.count()).where(
+        ResourceRow.kind == "Agent",
+        col(ResourceRow.namespace).in_(sorted(namespaces)),
+        col(ResourceRow.deleted_at).is_(None),
+    )
+    return dict(session.exec(query.group_by(col(ResourceRow.namespace))).all())
 
 
 def _members(session: Session, wanted: Sequence[Wanted], known: Mapping[Key, Known]) -> Iterable[Members]:

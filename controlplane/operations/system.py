@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.visibility import within
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, ChangeRow, DeadLetterRow, EventRow, HostRow
 from schemas.ports import Handler
@@ -62,10 +63,14 @@ def count(session: Session, principal: Principal) -> Counts:
     changes = (
         select(func.count())
         .select_from(ChangeRow)
-        .where(col(ChangeRow.done_at).is_(None), *_seen(principal, ChangeRow.namespace))
+        .where(col(ChangeRow.done_at).is_(None), *within(principal, col(ChangeRow.namespace)))
     )
     letters = select(func.count()).select_from(DeadLetterRow).where(*_seen(principal, DeadLetterRow.namespace))
-    hosts = select(func.count()).select_from(HostRow).where(col(HostRow.ended_at).is_(None))
+    hosts = (
+        select(func.count())
+        .select_from(HostRow)
+        .where(col(HostRow.ended_at).is_(None), *_seen(principal, HostRow.namespace))
+    )
     cursor = select(func.max(EventRow.cursor)).where(*_seen(principal, EventRow.namespace))
     return Counts(
         {"total": total, "awake": awake, "suspended": total - awake - stopped, "stopped": stopped},
@@ -74,6 +79,13 @@ def count(session: Session, principal: Principal) -> Counts:
         session.exec(hosts).one(),
         session.exec(cursor).one() or 0,
     )
+
+
+def _processes(principal: Principal, found: list[ProcessView]) -> list[ProcessView]:
+    """What a process takes of memory grows with all namespaces, so it is told to who reaches all."""
+    if "*" in principal.namespaces:
+        return found
+    return [it.model_copy(update={"rss_bytes": None}) for it in found]
 
 
 def in_words(counts: Counts, facts: Facts) -> str:
@@ -106,7 +118,7 @@ def handlers(store: Store, facts: Callable[[], Facts], seal: Callable[[int], str
             agents=counts.agents,
             open_changes=counts.open_changes,
             dead_letters=counts.dead_letters,
-            processes=known.processes,
+            processes=_processes(call.principal, known.processes),
             problems=known.problems,
             as_of=datetime.fromtimestamp(call.now, UTC),
         )

@@ -8,6 +8,7 @@ revert; `hold` takes no action of its own: the missed change is told and left fo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ MISSED = text(
     " ORDER BY c.committed_at LIMIT :many"
 )
 SUBJECTS = text("SELECT kind, namespace, name FROM change_target WHERE change_id = :change_id")
-OUTCOMES = text("SELECT verdict, COUNT(*) AS many FROM claim WHERE change_id = :change_id GROUP BY verdict")
+VERDICTS = text("SELECT verdict, body FROM claim WHERE change_id = :change_id")
 
 
 @dataclass(frozen=True)
@@ -172,16 +173,17 @@ class Verifier:
         return ended
 
     async def _ending(self, change_id: str) -> Unit:
-        def query(session: Session) -> tuple[list[Any], dict[str, int]]:
-            targets = rows(session, SUBJECTS, change_id=change_id)
-            outcomes = {it["verdict"]: it["many"] for it in rows(session, OUTCOMES, change_id=change_id)}
-            return targets, outcomes
+        def query(session: Session) -> tuple[list[Any], dict[str, Counter[str]]]:
+            verdicts: dict[str, Counter[str]] = {}
+            for it in rows(session, VERDICTS, change_id=change_id):
+                verdicts.setdefault(orjson.loads(it["body"])["subject"]["namespace"], Counter())[it["verdict"]] += 1
+            return rows(session, SUBJECTS, change_id=change_id), verdicts
 
-        targets, outcomes = await self._store.read(query)
+        targets, verdicts = await self._store.read(query)
         now = self._clock()
         unit = Unit().raw(DONE, [now, change_id], expect=1)
-        for subject in {it["namespace"]: Ref(**it) for it in reversed(targets)}.values():
-            tell(unit, "change.done", subject, change_id, now, {"verdicts": outcomes})
+        for namespace, subject in {it["namespace"]: Ref(**it) for it in reversed(targets)}.items():
+            tell(unit, "change.done", subject, change_id, now, {"verdicts": dict(verdicts.get(namespace, ()))})
         return unit
 
     async def _open(self, after: tuple[float, str]) -> list[OpenClaim]:

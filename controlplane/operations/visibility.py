@@ -1,17 +1,27 @@
-"""What a principal sees of plans and changes, which are named by ids.
+"""What a principal sees of plans, changes and turns, which are named by ids.
 
 A plan may span namespaces; who does not reach all of them is answered as if there were no such id,
-in the very same words (law 15).
+in the very same words (law 15), and after the very same reading: whether a record may be seen is a
+condition of the query that looks for it, so that a foreign one costs what an absent one costs.
 """
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, literal
 
 from controlplane.resources.problems import refuse
 from schemas.principal import Principal
 from schemas.problem import Next, Refusal
 
 
-def sees(principal: Principal, namespaces: str) -> bool:
-    """Whether the principal reaches every namespace of a plan or change."""
-    return all(principal.reaches(it) for it in namespaces.split(","))
+def within(principal: Principal, namespaces: Any) -> list[ColumnElement[bool]]:
+    """The condition that a column of namespaces, joined by commas, holds none that the principal does not reach."""
+    if "*" in principal.namespaces:
+        return []
+    left: ColumnElement[str] = literal(",").concat(namespaces).concat(",")
+    for reached in principal.namespaces:
+        left = func.replace(left, f",{reached},", ",")
+    return [left == ","]
 
 
 def absent_plan(plan_id: str) -> Refusal:

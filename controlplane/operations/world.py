@@ -65,7 +65,7 @@ class World:
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     owners: Mapping[str, Ref] = field(default_factory=dict)
     members: tuple[Members, ...] = ()
-    agents: int = 0
+    agents: Mapping[str, int] = field(default_factory=dict)  # how many live in each namespace
 
     def at(self, kind: Kind, namespace: str, name: str) -> Known:
         return self.known.get((kind, namespace, name)) or Known(kind, namespace, name)
@@ -110,6 +110,12 @@ class Wanted:
             return None
         spec: Spec = self.spec if self.kind == "Agent" else self.spec["template"]["spec"]
         return spec
+
+    @property
+    def code(self) -> str | None:
+        """The digest of the code that this makes agents run, if any."""
+        digest: str | None = None if self.agent_spec is None else self.agent_spec["code"]["digest"]
+        return digest
 
 
 def fleet_of(name: str) -> tuple[str, int] | None:

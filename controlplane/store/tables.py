@@ -188,6 +188,17 @@ class CodeRow(SQLModel, table=True):
     created_at: float = Field(sa_column=_time())
 
 
+class CodeReachRow(SQLModel, table=True):
+    """Who may name stored code by its digest: whoever reaches a namespace it was put for or is used in.
+
+    `*` stands for principals who reach every namespace, and for nobody else.
+    """
+
+    __tablename__ = "code_reach"
+    digest: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True)
+
+
 class SecretValueRow(SQLModel, table=True):
     """One encrypted value. Unbound ones die with their plan."""
 

@@ -166,14 +166,13 @@ async def test_an_unknown_token_id_says_where_to_look(quick_store: Store) -> Non
 
 
 async def test_nobody_hands_out_more_than_they_reach(store: Store) -> None:
-    """An admin of one namespace makes tokens for it alone, lists none, and sees none of others."""
+    """An admin of one namespace makes tokens for it alone, and sees none of others."""
     small = Principal("small", "admin", ("default",))
     made = tokens.handlers(store)
     root = await create(store, namespaces=["*"])
     for operation, given in (
         ("tokens.create", TokenCreateInput(principal="esc", role="admin", namespaces=["*"])),
         ("tokens.create", TokenCreateInput(principal="esc", role="viewer", namespaces=["default", "other"])),
-        ("tokens.list", PageInput()),
         ("tokens.revoke", TokenRevokeInput(token_id=root.token_id)),
     ):
         with pytest.raises(Refusal) as refused:
@@ -183,3 +182,8 @@ async def test_nobody_hands_out_more_than_they_reach(store: Store) -> None:
         Call(small, "tokens.create", 100.0), TokenCreateInput(principal="ours", role="viewer")
     )
     assert own.namespaces == ["default"]
+    await create(store, namespaces=["default", "other"])
+    listed: Any = await made["tokens.list"](Call(small, "tokens.list", 100.0), PageInput())
+    assert [item.token_id for item in listed.items] == [own.token_id]
+    with pytest.raises(Refusal, match="INVALID_CURSOR"):
+        await made["tokens.list"](Call(small, "tokens.list", 100.0), PageInput(page=root.token_id))

@@ -1,7 +1,8 @@
 """`code.put`: source files, stored once under their digest.
 
 Files are checked before they are stored, by the rules that proposals use too. Storing the same
-files again changes nothing. Nothing here runs the code.
+files again changes nothing, and answers the same whoever stored them first: a digest can be named only
+by who reaches a namespace of one who put it, or one where it is used. Nothing here runs the code.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from schemas.plan import Preview
 from schemas.ports import Handler
 from schemas.principal import Call
 
+REACH = "INSERT INTO code_reach (digest, namespace) VALUES (?, ?) ON CONFLICT (digest, namespace) DO NOTHING"
 INSERT = "INSERT INTO code (digest, files, bytes, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
 
 
@@ -30,6 +32,8 @@ def handlers(store: Store) -> dict[str, Handler]:
             would = f"{len(files)} files would be stored as {stored.digest}"
             return Preview(operation=call.operation, would=[would], undo="none")
         unit = Unit().raw(INSERT, [stored.digest, canonical(files).decode(), stored.bytes, call.now])
+        for namespace in call.principal.namespaces:
+            unit.raw(REACH, [stored.digest, namespace])
         if not await store.write(unit):
             raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=0.1)
         return stored

@@ -37,7 +37,7 @@ def message_id(call: Call, namespace: str, name: str) -> str:
     """The same for the same request id, else new."""
     if call.request_id is None:
         return f"msg_{uuid.uuid4().hex[:26]}"
-    return short_id("msg", call.principal.name, call.operation, namespace, name, call.request_id)
+    return short_id("msg", call.principal.identity, call.operation, namespace, name, call.request_id)
 
 
 def source(principal: Principal) -> str:

@@ -7,17 +7,18 @@ Pages follow (start, id), newest first, so that turns which begin meanwhile shif
 from typing import Any
 
 import orjson
-from sqlmodel import Session, col, or_, select
+from sqlmodel import Session, col, func, or_, select
 
 from controlplane.operations.living import paging
 from controlplane.operations.living.envelopes import moment
 from controlplane.operations.living.lookup import find_agent
+from controlplane.operations.visibility import within
 from controlplane.resources.agents import TurnList
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, JournalRow, ResourceRow, TurnRow
 from schemas.ports import Handler
-from schemas.principal import Call
+from schemas.principal import Call, Principal
 from schemas.problem import Next, Refusal
 from schemas.records import JournalEntry, TurnInput, TurnListInput, TurnSummary, TurnView
 
@@ -39,8 +40,8 @@ def handlers(store: Store) -> dict[str, Handler]:
         )
 
     async def get_turn(call: Call, given: TurnInput) -> TurnView:
-        read = await store.read(lambda session: _turn(session, given.turn_id))
-        if read is None or not call.principal.reaches(read[1][0]):
+        read = await store.read(lambda session: _turn(session, given.turn_id, call.principal))
+        if read is None:
             raise _absent(given.turn_id)
         row, address, journal = read
         return TurnView(
@@ -60,25 +61,25 @@ def _page(session: Session, agent: str, after: list[Any] | None, limit: int) -> 
     return list(session.exec(query.order_by(*order).limit(limit)))
 
 
-def _turn(session: Session, turn_id: str) -> tuple[TurnRow, Address, list[JournalRow]] | None:
-    row = session.exec(select(TurnRow).where(TurnRow.turn_id == turn_id)).first()
-    address = None if row is None else _address(session, row.agent)
-    if row is None or address is None:
+def _turn(session: Session, turn_id: str, principal: Principal) -> tuple[TurnRow, Address, list[JournalRow]] | None:
+    """A turn with its agent's address, also of an agent that was deleted, and its journal."""
+    namespace = func.coalesce(AgentRow.namespace, ResourceRow.namespace)
+    query = (
+        select(TurnRow, namespace, func.coalesce(AgentRow.name, ResourceRow.name))
+        .join(AgentRow, col(AgentRow.uid) == col(TurnRow.agent), isouter=True)
+        .join(ResourceRow, col(ResourceRow.uid) == col(TurnRow.agent), isouter=True)
+        .where(TurnRow.turn_id == turn_id, namespace.is_not(None), *within(principal, namespace))
+    )
+    found = session.exec(query).first()
+    if found is None:
         return None
+    row, address = found[0], (found[1], found[2])
     journal = session.exec(
         select(JournalRow)
         .where(JournalRow.turn_id == turn_id)
         .order_by(col(JournalRow.branch), col(JournalRow.position))
     )
     return row, address, list(journal)
-
-
-def _address(session: Session, agent: str) -> Address | None:
-    """The namespace and name of an agent, also of one that was deleted."""
-    living = session.exec(select(AgentRow.namespace, AgentRow.name).where(AgentRow.uid == agent)).first()
-    return (
-        living or session.exec(select(ResourceRow.namespace, ResourceRow.name).where(ResourceRow.uid == agent)).first()
-    )
 
 
 def _summary(row: TurnRow, address: Address) -> dict[str, Any]:
