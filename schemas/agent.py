@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from schemas.base import Frozen, Name, Text
+from schemas.base import ClosedKeys, Frozen, Name, Text
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 CODE_FILES_MAX = 200
@@ -13,14 +13,23 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 FilePath = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=200)
 ]
-Entrypoint = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
+Entrypoint = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_*]+)+$", max_length=100)]
+
+
+_ONE_OF: dict[str, Any] = {  # what `_one_of` checks, as a schema
+    "if": {"required": ["digest"], "properties": {"digest": {"type": "string"}}},
+    "then": {"properties": {"files": {"type": "null"}}},
+    "else": {"required": ["files"], "properties": {"files": {"type": "object", "minProperties": 1}}},
+}
 
 
 class Code(Frozen):
     """Exactly one of: `files` (inline, path → text), or `digest` (from `code.put`)."""
 
-    files: dict[FilePath, Text] | None = Field(default=None, max_length=CODE_FILES_MAX)
+    model_config = ConfigDict(json_schema_extra=_ONE_OF)
+
+    files: Annotated[dict[FilePath, Text], Field(max_length=CODE_FILES_MAX), ClosedKeys()] | None = None
     digest: Digest | None = None
 
     @model_validator(mode="after")

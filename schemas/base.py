@@ -7,16 +7,29 @@ clock, and imports nothing of ours from elsewhere.
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    StringConstraints,
+)
+from pydantic_core import CoreSchema
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 LABEL_KEY_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 LABELS_MAX = 64
+PLANE_NAME = "steward"  # the principal that the plane itself is
 INT64_MAX = 2**63 - 1
+JSON_INT_MAX = 2**53 - 1  # the largest whole number that every reader of JSON reads alike
+TEXT_PATTERN = r"^[^\x00]*$"
 
 
 class Frozen(BaseModel):
@@ -31,6 +44,23 @@ def _printable(text: str) -> str:
     return text
 
 
+def _boolean(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+class ClosedKeys:
+    """Says in the schema of a dict that no key is of another form: pydantic's `patternProperties` leave others open."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        for pattern, value in schema.pop("patternProperties", {}).items():
+            schema["propertyNames"] = {**schema.get("propertyNames", {}), "pattern": pattern}
+            schema["additionalProperties"] = value
+        return schema
+
+
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs its zone, as in 2026-01-31T10:00:00Z")
@@ -43,12 +73,14 @@ def rfc3339(value: datetime) -> str:
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": TEXT_PATTERN})]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$", max_length=200)]
 Time = Annotated[datetime, AfterValidator(_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN, max_length=63)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX), ClosedKeys()]
+Yes = Annotated[Literal[True], BeforeValidator(_boolean)]  # 1 is not true
+No = Annotated[Literal[False], BeforeValidator(_boolean)]
 Namespace = Annotated[Name, Field(description="The namespace; exists by its first permitted use.")]
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from schemas.agent import Digest, FilePath
-from schemas.base import Frozen, Identifier, LabelKey, LabelValue, Name, Text, Time
+from schemas.agent import CODE_FILES_MAX, Digest, FilePath
+from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Text, Time
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
 
@@ -16,9 +16,9 @@ ASK_TIMEOUT_S_MAX = 300
 DATA_BYTES_MAX = 1_048_576
 
 T = TypeVar("T")
-Page = Annotated[str, Field(max_length=500, description="Opaque: `next_page` of the page before.")]
+Page = Annotated[Text, Field(max_length=500, description="Opaque: `next_page` of the page before.")]
 Limit = Annotated[int, Field(ge=1, le=LIST_LIMIT_MAX)]
-Cursor = Annotated[str, Field(max_length=100, description="Opaque; exclusive.")]
+Cursor = Annotated[Text, Field(max_length=100, description="Opaque; exclusive.")]
 WaitS = Annotated[float, Field(ge=0, le=WAIT_S_MAX)]
 RequestId = Annotated[
     Identifier,
@@ -41,7 +41,7 @@ class ListInput(Frozen):
     """A page of resources, in the order of their names."""
 
     namespace: Name | None = None
-    labels: dict[LabelKey, LabelValue] | None = Field(default=None, max_length=64)
+    labels: Labels | None = None
     limit: Limit = 100
     page: Page | None = None
 
@@ -196,7 +196,7 @@ class Inspection(Frozen):
 class CodePutInput(Imperative):
     """Source files of one package, path → text."""
 
-    files: dict[FilePath, Text] = Field(min_length=1, max_length=200)
+    files: Annotated[dict[FilePath, Text], ClosedKeys()] = Field(min_length=1, max_length=CODE_FILES_MAX)
 
 
 class CodePut(Frozen):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import Frozen
+from schemas.base import Frozen, No
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 
@@ -16,7 +16,7 @@ class ChannelSpec(Frozen):
     retention_s: int = Field(default=604_800, ge=1, le=31_536_000)
     backlog_messages_max: int = Field(default=10_000, ge=1, le=1_000_000)
     attempts_max: int = Field(default=5, ge=1, le=100)
-    ephemeral: Literal[False] = False
+    ephemeral: No = False
     dataschema: dict[str, Any] | None = Field(default=None, description="A JSON Schema that published data must meet.")
 
 

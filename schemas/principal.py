@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from schemas.base import PLANE_NAME
 from schemas.records import Role
 
 
@@ -37,4 +38,4 @@ class Call:
     dry_run: bool = False
 
 
-PLANE = Principal("steward", "admin", ("*",))
+PLANE = Principal(PLANE_NAME, "admin", ("*",))

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from schemas.base import Frozen, Identifier, Name, Text, Time
+from schemas.base import PLANE_NAME, Frozen, Identifier, Name, Text, Time
 from schemas.calls import Cursor, Imperative, Limit, Page, WaitS
 from schemas.feedback import EventFilter
 
@@ -78,10 +78,22 @@ class FeedbackInput(Frozen):
 Role = Literal["viewer", "operator", "admin", "agent"]
 
 
+_OF_AN_AGENT: dict[str, Any] = {  # the role agent speaks for one agent in one namespace, the others for none
+    "if": {"required": ["role"], "properties": {"role": {"const": "agent"}}},
+    "then": {
+        "required": ["agent"],
+        "properties": {"agent": {"type": "string"}, "namespaces": {"maxItems": 1, "items": {"not": {"const": "*"}}}},
+    },
+    "else": {"properties": {"agent": {"type": "null"}}},
+}
+
+
 class TokenCreateInput(Imperative):
     """A new token. `namespaces: ["*"]` is every namespace; role `agent` names the agent it speaks for."""
 
-    principal: Name
+    model_config = ConfigDict(json_schema_extra=_OF_AN_AGENT)
+
+    principal: Annotated[Name, Field(json_schema_extra={"not": {"const": PLANE_NAME}})]
     role: Role
     namespaces: list[Name | Literal["*"]] = Field(default_factory=lambda: ["default"], min_length=1, max_length=50)
     agent: Name | None = None

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import INT64_MAX, Frozen, Labels, Name, Text, Time
+from schemas.base import JSON_INT_MAX, Frozen, Labels, Name, Text, Time
 
 Kind = Literal["Agent", "Fleet", "Channel", "Secret"]
 API_VERSION: Literal["steward/v1"] = "steward/v1"
@@ -24,8 +24,8 @@ class ManifestMetadata(Frozen):
     namespace: Name = "default"
     name: Name
     labels: Labels = Field(default_factory=dict)
-    revision: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Ignored in input.")
-    generation: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Ignored in input.")
+    revision: int | None = Field(default=None, ge=0, le=JSON_INT_MAX, description="Ignored in input.")
+    generation: int | None = Field(default=None, ge=0, le=JSON_INT_MAX, description="Ignored in input.")
     uid: Text | None = Field(default=None, description="Ignored in input.")
     created_at: Time | None = Field(default=None, description="Ignored in input.")
     owner: Ref | None = Field(default=None, description="Ignored in input.")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, StringConstraints
 
-from schemas.base import Frozen
+from schemas.base import ClosedKeys, Frozen, Yes
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 SecretKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", max_length=63)]
@@ -14,13 +14,13 @@ SecretValue = Annotated[SecretStr, Field(max_length=65_536)]
 class Kept(Frozen):
     """Stands for a value that is set. Given in input, it keeps the value that is there."""
 
-    set: Literal[True] = True
+    set: Yes = True
 
 
 class SecretSpecInput(Frozen):
     """Values by key; `{"set": true}` keeps the value that is stored under the key."""
 
-    values: dict[SecretKey, SecretValue | Kept] = Field(min_length=1, max_length=64)
+    values: Annotated[dict[SecretKey, SecretValue | Kept], ClosedKeys()] = Field(min_length=1, max_length=64)
 
 
 class SecretManifest(Frozen):
@@ -36,7 +36,7 @@ class SecretManifest(Frozen):
 class SecretSpec(Frozen):
     """A secret's spec as it is answered."""
 
-    values: dict[SecretKey, Kept]
+    values: Annotated[dict[SecretKey, Kept], ClosedKeys()]
 
 
 class SecretStatus(Frozen):

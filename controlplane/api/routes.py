@@ -21,11 +21,13 @@ from starlette.types import Scope
 
 from controlplane.api.answers import PROBLEM_JSON, answer
 from controlplane.api.inputs import as_object, flat_input, json_types
+from controlplane.api.links import links
 from controlplane.api.metrics import Metered
 from controlplane.feedback.presence import WAITING, while_there
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from controlplane.resources.problems import REASONS
+from schemas.base import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, Frozen
 from schemas.plan import Preview
 
 COMMON = ("UNAUTHENTICATED", "FORBIDDEN", "FOREIGN_NAMESPACE", "CONFLICT", "NOT_READY", "INTERNAL")
@@ -33,6 +35,9 @@ INPUT = ("UNKNOWN_FIELD", "MISSING_FIELD", "INVALID_VALUE", "INVALID_NAME", "OUT
 BODY = ("MALFORMED_JSON", "TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "NOT_AN_OBJECT")
 ANY_CALL = "/v1/operations/{operation}/call"
 
+_PAIR = f"{LABEL_KEY_PATTERN[1:-1]}={LABEL_VALUE_PATTERN[1:-1]}"
+LABELS_PATTERN = rf"^(\{{.*\}}|{_PAIR}(,{_PAIR})*)$"
+_LITERAL = {operation.path for operation in OPERATIONS.values() if "{" not in operation.path}  # no parameter's value
 Respond = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -57,7 +62,8 @@ class OperationRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Most routes are ruled out by how their path begins, at a tenth of the cost of looking closely."""
-        if not scope["path"].startswith(self._stem):
+        path = scope["path"]
+        if not path.startswith(self._stem) or (path != self.path and path in _LITERAL):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -109,23 +115,25 @@ def _add(router: APIRouter, operation: Operation, respond: Respond) -> None:
         response_model=output,
         response_description="The output.",
         responses=problem_responses(_reasons(operation)),
-        openapi_extra=_streamed(operation)
-        | {
+        openapi_extra={
+            "responses": {"200": _more(operation)},
             "x-steward": {
                 "effect": operation.effect,
                 "repeats_safely": operation.repeats_safely,
                 "role": operation.role,
                 "untrusted": list(operation.untrusted),
-            }
+            },
         },
     )
 
 
-def _streamed(operation: Operation) -> dict[str, Any]:
-    if operation.name != "feedback.read":
-        return {}
-    stream = {"schema": {"type": "string", "description": "`id` is the cursor, `event` the type, `data` the event."}}
-    return {"responses": {"200": {"content": {"text/event-stream": stream}}}}
+def _more(operation: Operation) -> dict[str, Any]:
+    """What FastAPI does not say of an answer: where it leads, and that it may be a stream."""
+    more: dict[str, Any] = {"links": found} if (found := links(operation)) else {}
+    if operation.name == "feedback.read":
+        said = "`id` is the cursor, `event` the type, `data` the event."
+        more["content"] = {"text/event-stream": {"schema": {"type": "string", "description": said}}}
+    return more
 
 
 def _add_any_call(router: APIRouter, call: Metered) -> None:
@@ -140,7 +148,7 @@ def _add_any_call(router: APIRouter, call: Metered) -> None:
         Parameter(
             "body",
             Parameter.KEYWORD_ONLY,
-            annotation=Annotated[dict[str, Any] | None, Body(description="The operation's input.")],
+            annotation=Annotated[dict[str, Any], Body(description="The operation's input.")],
             default=None,
         ),
     ]
@@ -167,7 +175,7 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
     fields = operation.input.model_fields
     parameters = [
         Parameter(
-            name, Parameter.KEYWORD_ONLY, annotation=Annotated[fields[name].annotation, Path(), *fields[name].metadata]
+            name, Parameter.KEYWORD_ONLY, annotation=Annotated[fields[name].annotation, _path(fields[name]), *fields[name].metadata]
         )
         for name in in_path
     ]
@@ -177,9 +185,14 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
     return [*parameters, *(_query(operation, name, field) for name, field in rest.items())]
 
 
+def _path(field: FieldInfo) -> Any:
+    return Path(description=field.description, json_schema_extra=field.json_schema_extra)
+
+
 def _query(operation: Operation, name: str, field: FieldInfo) -> Parameter:
     default = Parameter.empty if field.is_required() else field.default
-    annotation: Any = Annotated[field.annotation, Query(description=field.description), *field.metadata]
+    told = Query(description=field.description, json_schema_extra=field.json_schema_extra)
+    annotation: Any = Annotated[field.annotation, told, *field.metadata]
     if json_types(operation.name)[name] & {"object", "array"}:
         annotation = Annotated[str | None, _textual(name, operation.input)]
     return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -188,7 +201,8 @@ def _query(operation: Operation, name: str, field: FieldInfo) -> Parameter:
 def _textual(name: str, model: type[BaseModel]) -> Any:
     """An object in a query string: labels by their short form too, others as JSON text of a known schema."""
     if name == "labels":
-        return Query(description="`k=v,k2=v2`, or a JSON object.", examples=["app=echo"])
+        extra = {"pattern": LABELS_PATTERN}
+        return Query(description="`k=v,k2=v2`, or a JSON object.", examples=["app=echo"], json_schema_extra=extra)
     schema = model.model_json_schema()
     definition = next(schema["$defs"][part["$ref"].rpartition("/")[2]] for part in schema["properties"][name]["anyOf"])
     extra = {"contentMediaType": "application/json", "contentSchema": definition}
@@ -203,12 +217,11 @@ def _body(operation: Operation, rest: dict[str, FieldInfo]) -> list[Parameter]:
     example = {name: value for name, value in operation.example.items() if name in rest}
     needed = any(field.is_required() for field in rest.values())
     examples = [example] if example or needed else None
-    kind = model if needed else model | None
     return [
         Parameter(
             "body",
             Parameter.KEYWORD_ONLY,
-            annotation=Annotated[kind, Body(examples=examples)],
+            annotation=Annotated[model, Body(examples=examples)],
             default=Parameter.empty if needed else None,
         )
     ]
@@ -218,7 +231,7 @@ def _without_path(operation: Operation, rest: dict[str, FieldInfo]) -> type[Base
     """The input less what stands in the path; the body may repeat that, equal."""
     title = "".join(part.capitalize() for part in operation.name.split("."))
     definitions: dict[str, Any] = {name: (field.annotation, field) for name, field in rest.items()}
-    return create_model(f"{title}Body", __doc__=operation.input.__doc__, **definitions)
+    return create_model(f"{title}Body", __base__=Frozen, __doc__=operation.input.__doc__, **definitions)
 
 
 def _reasons(operation: Operation) -> tuple[str, ...]:

@@ -42,8 +42,30 @@ def validate(operation: Operation, raw: Any) -> BaseModel:
     try:
         return operation.input.model_validate_json(encoded, strict=True)
     except ValidationError as error:
-        chosen = _chosen(error.errors(include_url=False, include_input=False))
-    raise _refusal(operation, raw, chosen)
+        errors = error.errors(include_url=False, include_input=False)
+    if (again := _with_whole_numbers(raw, errors)) is not None:
+        return validate(operation, again)
+    raise _refusal(operation, raw, _chosen(errors))
+
+
+def _with_whole_numbers(raw: Any, errors: list[ErrorDetails]) -> Any:
+    """The input with whole numbers where it has the like of 3.0, which JSON Schema takes for one; None if nowhere."""
+    found = False
+    for error in errors:
+        path = _path(raw, error)
+        value = _at(raw, path) if path else None
+        if error["type"] == "int_type" and isinstance(value, float) and value.is_integer():
+            raw, found = _replaced(raw, path, int(value)), True
+    return raw if found else None
+
+
+def _replaced(here: Any, path: Sequence[str | int], value: Any) -> Any:
+    """A copy, along the path, with another value at its end."""
+    if not path:
+        return value
+    copy = dict(here) if isinstance(here, Mapping) else list(here)
+    copy[path[0]] = _replaced(here[path[0]], path[1:], value)  # type: ignore[index]
+    return copy
 
 
 def pointer(path: Sequence[str | int]) -> str:

@@ -31,6 +31,7 @@ OPERATIONS = (
             "DUPLICATE_MANIFEST",
             "OWNED",
             "INVALID_CODE",
+            "INVALID_SCHEMA",
             "CODE_NOT_FOUND",
             "SECRET_VALUE_MISSING",
             "QUOTA",

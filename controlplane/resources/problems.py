@@ -43,6 +43,7 @@ REASONS: dict[str, Reason] = {
     "OWNED": Reason("The resource belongs to another", 409, "fix_input"),
     "IN_USE": Reason("Others still rest on it", 409, "fix_input"),
     "INVALID_CODE": Reason("The code can not be used", 422, "fix_input"),
+    "INVALID_SCHEMA": Reason("The schema can not be used", 422, "fix_input"),
     "CODE_NOT_FOUND": Reason("There is no code of this digest", 422, "fix_input"),
     "SECRET_VALUE_MISSING": Reason("There is no stored value to keep", 422, "fix_input"),
     "SCHEMA_MISMATCH": Reason("The data does not meet the channel's schema", 422, "fix_input"),

@@ -1,0 +1,1 @@
+"""Schema fuzzing: the document is the promise, and random input and random walks look for where it is broken."""

@@ -1,0 +1,39 @@
+"""What is left out, and why: the only list. Whatever is not named here is checked."""
+
+EXCLUDED = {
+    "use_after_free": "DELETE answers a plan and deletes nothing yet; `deleted_is_gone` checks what a commit deleted",
+    "max_response_time": "the machine is shared; time is measured in benchmarks/",
+    "object_level_authorization": "one identity drives a run; tests/api/test_authorization.py has every role",
+}
+
+# Reasons of a refusal that no schema can foresee, because it rests on what is stored or on other input.
+BEYOND_SCHEMA = {
+    "INVALID_CURSOR": "cursors and pages are opaque; only the plane knows which it gave out",
+    "INVALID_CODE": "whether text is Python is not a matter of JSON Schema",
+    "INVALID_SCHEMA": "whether an object is a JSON Schema that we take is judged by the plane",
+    "CODE_NOT_FOUND": "only the plane knows which digests are stored",
+    "SECRET_VALUE_MISSING": "only the plane knows which values are stored",
+    "SCHEMA_MISMATCH": "the schema is the channel's, not the document's",
+    "DUPLICATE_MANIFEST": "JSON Schema can not say that names differ within a list",
+    "PLAN_EXPIRED": "a matter of time",
+}
+
+# The same, where the reason alone does not tell: reason and field.
+BEYOND_SCHEMA_AT = {
+    ("INVALID_VALUE", "/filter"): "a parameter that is JSON text; `contentSchema` says what it holds, and refuses nothing",
+    ("INVALID_VALUE", "/labels"): "a parameter that is text; a pattern can not say that no key comes twice",
+    ("INVALID_NAME", "/manifest/metadata/name"): "how long a fleet's name may be rests on its replicas",
+    ("INVALID_NAME", "/manifests/#/metadata/name"): "the same",
+    ("OUT_OF_RANGE", None): "whole numbers of free JSON must fit into 64 bits; said in the document's description",
+}
+
+# Operations whose input is the input of another one, which the document can not tie to its name.
+INDIRECT = frozenset({"call_any", "operations.call"})
+
+# Operations whose waits are cut short, so that a run is not spent on waiting; the field, and the seconds.
+WAIT_S_MAX = 300
+WAITS = {"wait_s": 0.2, "timeout_s": 0.3}
+WAITS_UNASKED = frozenset({"agents.ask", "changes.wait"})  # wait long unless told otherwise
+
+# What keeps a run small: any plan within these may be committed.
+SETTINGS = {"agents_max": 30, "hosts_max": 3, "plan_ttl_s": 3600.0}
