@@ -1,5 +1,7 @@
 """What is left out, and why: the only list. Whatever is not named here is checked."""
 
+from controlplane.resources.agents import ECHO
+
 EXCLUDED = {
     "use_after_free": "DELETE answers a plan and deletes nothing yet; `deleted_is_gone` checks what a commit deleted",
     "max_response_time": "the machine is shared; time is measured in benchmarks/",
@@ -10,7 +12,6 @@ EXCLUDED = {
 BEYOND_SCHEMA = {
     "INVALID_CURSOR": "cursors and pages are opaque; only the plane knows which it gave out",
     "INVALID_CODE": "whether text is Python is not a matter of JSON Schema",
-    "INVALID_SCHEMA": "whether an object is a JSON Schema that we take is judged by the plane",
     "CODE_NOT_FOUND": "only the plane knows which digests are stored",
     "SECRET_VALUE_MISSING": "only the plane knows which values are stored",
     "SCHEMA_MISMATCH": "the schema is the channel's, not the document's",
@@ -20,7 +21,12 @@ BEYOND_SCHEMA = {
 
 # The same, where the reason alone does not tell: reason and field.
 BEYOND_SCHEMA_AT = {
-    ("INVALID_VALUE", "/filter"): "a parameter that is JSON text; `contentSchema` says what it holds, and refuses nothing",
+    ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
+    ("INVALID_VALUE", "/manifests/#/spec/dataschema"): "the same",
+    (
+        "INVALID_VALUE",
+        "/filter",
+    ): "a parameter that is JSON text; `contentSchema` says what it holds, and refuses nothing",
     ("INVALID_VALUE", "/labels"): "a parameter that is text; a pattern can not say that no key comes twice",
     ("INVALID_NAME", "/manifest/metadata/name"): "how long a fleet's name may be rests on its replicas",
     ("INVALID_NAME", "/manifests/#/metadata/name"): "the same",
@@ -35,5 +41,22 @@ WAIT_S_MAX = 300
 WAITS = {"wait_s": 0.2, "timeout_s": 0.3}
 WAITS_UNASKED = frozenset({"agents.ask", "changes.wait"})  # wait long unless told otherwise
 
+# Walks through the life of one kind alone: over all operations at once, few lead as far as a deletion.
+_CHANGES = ("plans.get", "plans.commit", "changes.get", "changes.wait", "changes.revert")
+LIFECYCLES = {
+    "channels": ("channels.propose", "channels.get", "channels.delete", "channels.publish", "channels.read", *_CHANGES),
+    "secrets": ("secrets.propose", "secrets.get", "secrets.delete", "secrets.list", *_CHANGES),
+    "fleets": ("fleets.propose", "fleets.get", "fleets.delete", "fleets.list", *_CHANGES),
+    "agents": ("agents.propose", "agents.get", "agents.delete", "agents.ask", "agents.stop", "agents.wake", *_CHANGES),
+    "looking": ("agents.list", "agents.inspect", "turns.list", "turns.get", "feedback.read", "operations.search"),
+    "tokens": ("tokens.create", "tokens.list", "tokens.revoke"),
+}
+
+# In walks, agents get code that runs, and fleets few replicas: the schema can not say the one, the machine not take the
+# other. What the other phases send stays as it is.
+CODE = {"files": {"echo.py": ECHO}}
+ENTRYPOINT = "echo:Echo"
+REPLICAS_MAX = 2
+
 # What keeps a run small: any plan within these may be committed.
-SETTINGS = {"agents_max": 30, "hosts_max": 3, "plan_ttl_s": 3600.0}
+SETTINGS = {"agents_max": 200, "hosts_max": 3, "plan_ttl_s": 3600.0}

@@ -1,7 +1,8 @@
-"""One run of schemathesis against one target: its configuration, what it found, what it reached."""
+"""Runs of schemathesis against one target: their configuration, what they found, what they reached."""
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,24 +14,39 @@ from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from fuzz import checks, steering  # noqa: F401 - the hooks of steering are registered by importing it
-from fuzz.rules import EXCLUDED
+from fuzz.rules import EXCLUDED, LIFECYCLES
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """How long a run looks: examples for each operation and phase, or seconds."""
+    """How far a run looks: examples for an operation, walks and their steps; or seconds, for the whole of it."""
 
     examples: int = 10
     walks: int = 10
+    steps: int = 12
     seconds: int | None = None
     phases: tuple[str, ...] = PHASES
+
+    def part(self, of_seconds: float, *phases: str) -> "Bound":
+        seconds = None if self.seconds is None else max(1, int(self.seconds * of_seconds))
+        return Bound(self.examples, self.walks, self.steps, seconds, tuple(it for it in phases if it in self.phases))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a plane is reached: in process, or at a url."""
+
+    url: str
+    token: str
+    document: dict[str, Any]
+    app: Any = None
 
 
 @dataclass
 class Report:
-    """What a run found and reached."""
+    """What was found and reached."""
 
     seed: int
     findings: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -41,26 +57,52 @@ class Report:
 
     def text(self) -> str:
         """For a person."""
-        lines = [f"{sum(self.cases.values())} cases in {self.seconds:.0f} s, seed {self.seed}: {dict(self.cases)}"]
-        lines += [f"\n{check} at {operation}: {title}\n{how}" for (operation, check, title), how in self.findings.items()]
+        counts = ", ".join(f"{phase} {count}" for phase, count in self.cases.items())
+        lines = [f"{self.cases.total()} requests ({counts}) in {self.seconds:.0f} s, seed {self.seed}"]
+        for (operation, check, title), how in self.findings.items():
+            lines.append(f"\n{check} at {operation}: {title}\n{how}")
         return "\n".join(lines)
 
+    def never_accepted(self) -> set[str]:
+        """Operations that were called, and never with success: the run is blind behind them."""
+        return set(self.refused) - set(self.accepted)
 
-def configuration(url: str, token: str, seed: int, bound: Bound) -> SchemathesisConfig:
+
+def fuzz(target: Target, seed: int, bound: Bound) -> Report:
+    """All phases over all operations; then walks through the life of each kind alone, which lead deeper."""
+    report, began = Report(seed), time.monotonic()
+    _run(_schema(target, seed, bound.part(0.6, *PHASES)), report)
+    if "stateful" in bound.phases:
+        for offset, names in enumerate(LIFECYCLES.values(), 1):
+            schema = _schema(target, seed + offset, bound.part(0.4 / len(LIFECYCLES), "stateful"))
+            _run(schema.include(operation_id=list(names)), report)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _schema(target: Target, seed: int, bound: Bound) -> Any:
+    """The document under a configuration, with its app."""
+    schema = schemathesis.openapi.from_dict(target.document, config=_configuration(target, seed, bound))
+    schema.app = target.app
+    schema.hook(filter_failure)
+    return schema
+
+
+def _configuration(target: Target, seed: int, bound: Bound) -> SchemathesisConfig:
     """Everything on, but what `rules` leaves out."""
     phases: dict[str, Any] = {name: {"enabled": name in bound.phases} for name in PHASES}
     phases["fuzzing"]["generation"] = {"max-examples": bound.examples}
-    phases["stateful"] |= {"generation": {"max-examples": bound.walks}, "max-steps": 12}
+    phases["stateful"] |= {"generation": {"max-examples": bound.walks}, "max-steps": bound.steps}
     given: dict[str, Any] = {
         "seed": seed,
-        "base-url": url,
-        "headers": {"Authorization": f"Bearer {token}"},
+        "base-url": target.url,
+        "headers": {"Authorization": f"Bearer {target.token}"},
         "continue-on-failure": True,
         "request-timeout": 60,
         "cache": {"enabled": False},
         "generation": {"database": "none", "no-shrink": bound.seconds is None},
         "checks": {name: {"enabled": False} for name in EXCLUDED if name != "max_response_time"}
-        | {"positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "410", "413", "429"]}},
+        | {"positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "410", "413", "429", "5xx"]}},
         "phases": phases,
     }
     if bound.seconds is not None:
@@ -68,52 +110,37 @@ def configuration(url: str, token: str, seed: int, bound: Bound) -> Schemathesis
     return SchemathesisConfig.from_dict(given)
 
 
-def load(document: dict[str, Any], config: SchemathesisConfig, app: Any = None) -> Any:
-    """The schema to run."""
-    schema = schemathesis.openapi.from_dict(document, config=config)
-    schema.app = app
-    schema.hook(filter_failure)
-    return schema
-
-
 def filter_failure(_: HookContext, failure: Failure, case: Case, response: Response) -> bool:
     """A refusal of valid data that the document could not have foretold is no failure."""
     return not (isinstance(failure, RejectedPositiveData) and checks.beyond_schema(case, response))
 
 
-def run(schema: Any, seed: int) -> Report:
-    """Run all phases, and gather."""
-    report, began = Report(seed), time.monotonic()
+def _run(schema: Any, report: Report) -> None:
     for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
-            _gather(report, event)
+            _count(report, event)
+            report.findings = dict(_failures(event)) | report.findings
         elif isinstance(event, events.NonFatalError):
             report.findings[event.label, "error", event.info.title] = event.info.format()
         elif isinstance(event, events.FatalError):
             raise event.exception
-        elif isinstance(event, events.EngineFinished):
-            for failure in event.failures:
-                report.findings["run", type(failure).__name__, failure.title] = failure.message
-    report.seconds = time.monotonic() - began
-    return report
 
 
-def _gather(report: Report, event: Any) -> None:
-    recorder = event.recorder
-    for case_id, node in recorder.cases.items():
-        response = recorder.find_response(case_id=case_id)
-        if response is None:
-            continue
-        report.cases[event.phase.value] += 1
-        counts = report.accepted if response.status_code < 300 else report.refused
-        counts[checks.name_of(node.value)] += 1
-    for case_id, nodes in recorder.checks.items():
+def _count(report: Report, event: events.ScenarioFinished) -> None:
+    for case_id, node in event.recorder.cases.items():
+        response = event.recorder.find_response(case_id=case_id)
+        if response is not None:
+            report.cases[event.phase.value] += 1
+            counts = report.accepted if response.status_code < 300 else report.refused
+            counts[checks.name_of(node.value)] += 1
+
+
+def _failures(event: events.ScenarioFinished) -> Iterator[tuple[tuple[str, str, str], str]]:
+    """What failed, with how to make it fail again."""
+    for case_id, nodes in event.recorder.checks.items():
+        response = event.recorder.find_response(case_id=case_id)
+        told = f"{response.status_code} {response.content[:600]!r}" if response is not None else "no answer"
         for node in nodes:
-            if node.failure_info is None:
-                continue
-            failure, response = node.failure_info.failure, recorder.find_response(case_id=case_id)
-            told = f"{response.status_code} {response.content[:600]!r}" if response is not None else "no answer"
-            key = failure.operation or "run", node.name, failure.title
-            report.findings.setdefault(
-                key, f"{event.phase.value}: {failure.message}\n{node.failure_info.code_sample}\n{told}"
-            )
+            if (info := node.failure_info) is not None:
+                key = info.failure.operation or "run", node.name, info.failure.title
+                yield key, f"{event.phase.value}: {info.failure.message}\n{info.code_sample}\n{told}"

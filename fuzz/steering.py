@@ -5,9 +5,10 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, HookContext
 from schemathesis.core import NOT_SET
+from schemathesis.generation.meta import StatefulPhaseData
 
 from fuzz.checks import name_of
-from fuzz.rules import WAIT_S_MAX, WAITS, WAITS_UNASKED
+from fuzz.rules import CODE, ENTRYPOINT, REPLICAS_MAX, WAIT_S_MAX, WAITS, WAITS_UNASKED
 
 PROTECTED: set[str] = set()  # ids of tokens that runs live on
 ELSE = "tok_0000000000000000"
@@ -17,6 +18,8 @@ ELSE = "tok_0000000000000000"
 def before_call(_: HookContext, case: Case, __: dict[str, Any]) -> None:
     """Applied to every request of every phase."""
     _ask_for_little(case)
+    if _valid_in_a_walk(case):
+        _make_it_run(case.body)
     for values in _objects(case):
         _shorten(values)
         if values.get("token_id") in PROTECTED:
@@ -37,6 +40,27 @@ def _ask_for_little(case: Case) -> None:
         body.setdefault("timeout_s", WAITS["timeout_s"])
         if case.body is NOT_SET and case.method == "POST":
             case.body, case.media_type = body, "application/json"
+
+
+def _valid_in_a_walk(case: Case) -> bool:
+    meta = case.meta
+    return meta is not None and meta.generation.mode.is_positive and isinstance(meta.phase.data, StatefulPhaseData)
+
+
+def _make_it_run(body: Any) -> None:
+    """Code that runs and few replicas, in manifests that have theirs; whatever else they say stays."""
+    found = [body.get("manifest"), *_list(body.get("manifests"))] if isinstance(body, dict) else []
+    for spec in [it["spec"] for it in found if isinstance(it, dict) and isinstance(it.get("spec"), dict)]:
+        if isinstance(replicas := spec.get("replicas"), int) and replicas > REPLICAS_MAX:
+            spec["replicas"] = REPLICAS_MAX
+        template = spec.get("template")
+        for inner in (spec, template.get("spec") if isinstance(template, dict) else None):
+            if isinstance(inner, dict) and "code" in inner:
+                inner |= {"code": CODE, "entrypoint": ENTRYPOINT}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _objects(case: Case) -> list[dict[str, Any]]:

@@ -175,7 +175,9 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
     fields = operation.input.model_fields
     parameters = [
         Parameter(
-            name, Parameter.KEYWORD_ONLY, annotation=Annotated[fields[name].annotation, _path(fields[name]), *fields[name].metadata]
+            name,
+            Parameter.KEYWORD_ONLY,
+            annotation=Annotated[fields[name].annotation, _path(fields[name]), *fields[name].metadata],
         )
         for name in in_path
     ]

@@ -82,7 +82,7 @@ def _admitted(
     elif isinstance(manifest, ChannelManifest):
         spec = manifest.spec.model_dump(mode="json")
         if manifest.spec.dataschema is not None and (fault := schema_fault(manifest.spec.dataschema)):
-            raise refuse("INVALID_SCHEMA", f"dataschema: {fault}", field=f"{place}/spec/dataschema", fault=fault)
+            raise refuse("INVALID_VALUE", f"dataschema: {fault}", field=f"{place}/spec/dataschema", fault=fault)
     elif isinstance(manifest, FleetManifest):
         spec = _whole(manifest.spec)
         _code(spec["template"]["spec"], f"{place}/spec/template/spec", code)

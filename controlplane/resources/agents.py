@@ -49,7 +49,7 @@ def _act(verb: str, summary: str, description: str, **rest: object) -> Operation
         "operator",
         "namespace",
         imperative=True,
-        problems=("NOT_FOUND", "NOT_READY"),
+        problems=("NOT_FOUND", "NOT_READY", "NOT_SET_UP"),
         example=_NAMED,
         **rest,  # type: ignore[arg-type]
     )
@@ -71,7 +71,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "BACKLOG_FULL", "TOO_LARGE", "NOT_READY"),
+        problems=("NOT_FOUND", "BACKLOG_FULL", "TOO_LARGE", "NOT_READY", "NOT_SET_UP"),
         example={**_NAMED, "data": {"text": "hello"}},
     ),
     Operation(
@@ -89,7 +89,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "BACKLOG_FULL", "TOO_LARGE", "NOT_READY", "TURN_FAILED", "DEADLINE"),
+        problems=("NOT_FOUND", "BACKLOG_FULL", "TOO_LARGE", "NOT_READY", "NOT_SET_UP", "TURN_FAILED", "DEADLINE"),
         untrusted=("/reply",),
         example={**_NAMED, "data": {"text": "hello"}, "timeout_s": 20},
     ),
@@ -117,7 +117,7 @@ OPERATIONS = (
         "viewer",
         "namespace",
         agent_may=True,
-        problems=("NOT_FOUND",),
+        problems=("NOT_FOUND", "NOT_SET_UP"),
         untrusted=("/state", "/dead_letters/*/detail"),
         example=_NAMED,
     ),
@@ -148,7 +148,7 @@ OPERATIONS = (
         "viewer",
         "namespace",
         agent_may=True,
-        problems=("NOT_FOUND", "INVALID_CURSOR"),
+        problems=("NOT_FOUND", "INVALID_CURSOR", "NOT_SET_UP"),
         example=_NAMED,
     ),
     Operation(

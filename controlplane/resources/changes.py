@@ -31,7 +31,6 @@ OPERATIONS = (
             "DUPLICATE_MANIFEST",
             "OWNED",
             "INVALID_CODE",
-            "INVALID_SCHEMA",
             "CODE_NOT_FOUND",
             "SECRET_VALUE_MISSING",
             "QUOTA",

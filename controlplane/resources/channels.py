@@ -32,7 +32,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY"),
+        problems=("NOT_FOUND", "SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY", "NOT_SET_UP"),
         example={**_NAMED, "data": {"text": "hello"}},
     ),
     Operation(
@@ -47,7 +47,7 @@ OPERATIONS = (
         "viewer",
         "namespace",
         agent_may=True,
-        problems=("NOT_FOUND", "INVALID_CURSOR"),
+        problems=("NOT_FOUND", "INVALID_CURSOR", "NOT_SET_UP"),
         untrusted=("/envelopes/*/data",),
         example=_NAMED,
     ),
@@ -63,7 +63,7 @@ OPERATIONS = (
         "operator",
         "namespace",
         imperative=True,
-        problems=("NOT_FOUND",),
+        problems=("NOT_FOUND", "NOT_SET_UP"),
         example={**_NAMED, "agent": "echo"},
     ),
     Operation(
@@ -78,7 +78,7 @@ OPERATIONS = (
         "operator",
         "namespace",
         imperative=True,
-        problems=("NOT_FOUND", "OWNED"),
+        problems=("NOT_FOUND", "NOT_SET_UP", "OWNED"),
         example={**_NAMED, "agent": "echo"},
     ),
 )

@@ -85,7 +85,7 @@ def _propose(it: _Kind) -> Operation:
         "read",
         "operator",
         "namespace",
-        problems=("OWNED", "INVALID_CODE", "INVALID_SCHEMA", "CODE_NOT_FOUND", "SECRET_VALUE_MISSING", "QUOTA"),
+        problems=("OWNED", "INVALID_CODE", "CODE_NOT_FOUND", "SECRET_VALUE_MISSING", "QUOTA"),
         example={"manifest": it.example},
     )
 

@@ -136,7 +136,7 @@ async def test_what_a_spec_watches_is_not_left_by_hand(store: Store, writer: Dir
 
 
 async def test_names_that_are_not_there_are_told_apart(quick_store: Store) -> None:
-    """The channel at /name, the agent at /agent; what is declared and not set up yet is NOT_READY."""
+    """The channel at /name, the agent at /agent; what is declared and not set up in time is NOT_SET_UP."""
     await world.channel(quick_store, "log")
     await world.declared(quick_store, "Agent", "newborn")
     await world.declared(quick_store, "Channel", "fresh")
@@ -146,4 +146,4 @@ async def test_names_that_are_not_there_are_told_apart(quick_store: Store) -> No
         with pytest.raises(Refusal) as refused:
             await join(world.call("channels.join"), JoinInput(name=name, agent=agent))
         found.append((refused.value.problem.reason, refused.value.problem.field))
-    assert found == [("NOT_FOUND", "/name"), ("NOT_FOUND", "/agent"), ("NOT_READY", None), ("NOT_READY", None)]
+    assert found == [("NOT_FOUND", "/name"), ("NOT_FOUND", "/agent"), ("NOT_SET_UP", None), ("NOT_SET_UP", None)]

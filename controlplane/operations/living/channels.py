@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from controlplane.mesh.dataschema import require_match
 from controlplane.operations.living import envelopes, paging
-from controlplane.operations.living.lookup import FoundAgent, FoundChannel, find_agent, find_channel
+from controlplane.operations.living.lookup import FoundAgent, FoundChannel, absent, find_agent, find_channel
 from controlplane.operations.living.waiting import until
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
@@ -87,11 +87,13 @@ class Channels:
         found = await find_channel(self._store, given.namespace, given.name)
         after = None if given.after is None else paging.position(given.after, found.next_position - 1)
         batch = await until(
-            lambda batch: bool(batch.rows or batch.gap),
+            lambda batch: batch is None or bool(batch.rows or batch.gap),
             lambda: self._store.read(lambda session: _after(session, found.uid, after, given.limit)),
             self._rung,
             given.wait_s,
         )
+        if batch is None:  # it was deleted meanwhile
+            raise absent("Channel", given.namespace, given.name, "/name")
         return _answer(batch, call, given)
 
     async def _rung(self, wait_s: float) -> None:
@@ -190,7 +192,9 @@ def _told(unit: Unit, event: str, call: Call, given: JoinInput | LeaveInput, **d
 
 
 def _spec(session: Session, uid: str) -> dict[str, Any]:
-    spec: dict[str, Any] = orjson.loads(session.exec(select(ResourceRow.spec).where(ResourceRow.uid == uid)).one())
+    spec: dict[str, Any] = orjson.loads(
+        session.exec(select(ResourceRow.spec).where(ResourceRow.uid == uid)).first() or b"{}"
+    )
     return spec
 
 
@@ -212,9 +216,12 @@ def _require_unwatched(spec: dict[str, Any], given: LeaveInput) -> None:
         )
 
 
-def _after(session: Session, channel: str, after: int | None, limit: int) -> Batch:
-    """What stands after a position, bounded; and what was dropped before it, if anything."""
-    newest = session.exec(select(ChannelRow.next_position).where(ChannelRow.uid == channel)).one() - 1
+def _after(session: Session, channel: str, after: int | None, limit: int) -> Batch | None:
+    """What stands after a position, bounded; and what was dropped before it, if anything. None without the channel."""
+    following = session.exec(select(ChannelRow.next_position).where(ChannelRow.uid == channel)).first()
+    if following is None:
+        return None
+    newest = following - 1
     rows = _rows(session, channel, after or 0, limit)
     first = rows[0][0] if rows else newest + 1
     gap = (after + 1, first - 1) if after is not None and first > after + 1 else None

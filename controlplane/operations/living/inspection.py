@@ -10,7 +10,7 @@ import orjson
 from sqlmodel import Session, col, func, select
 
 from controlplane.operations.living.envelopes import moment
-from controlplane.operations.living.lookup import find_agent
+from controlplane.operations.living.lookup import absent, find_agent
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, DeadLetterRow, InboxRow, TimerRow, TurnRow
 from schemas.calls import DeadLetter, Inspection, Named, TimerView, WaitingOn
@@ -29,6 +29,8 @@ def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
         found = await find_agent(store, given.namespace, given.name)
         why = await _why_awake(gate, found.uid) if found.owner else None
         seen = await store.read(lambda session: _inside(session, found.uid))
+        if seen is None:  # it was removed in between
+            raise absent("Agent", given.namespace, given.name, "/name")
         return Inspection(namespace=given.namespace, name=given.name, why_awake=why, **seen)
 
     return {"agents.inspect": inspect}
@@ -45,8 +47,10 @@ async def _why_awake(gate: GatePort, agent: str) -> str | None:
     return why
 
 
-def _inside(session: Session, uid: str) -> dict[str, Any]:
-    row = session.exec(select(AgentRow).where(AgentRow.uid == uid)).one()
+def _inside(session: Session, uid: str) -> dict[str, Any] | None:
+    row = session.exec(select(AgentRow).where(AgentRow.uid == uid)).first()
+    if row is None:
+        return None
     open_turn = session.exec(
         select(TurnRow.turn_id).where(TurnRow.agent == uid, col(TurnRow.finished_at).is_(None))
     ).first()

@@ -1,10 +1,12 @@
 """Finding what a call names, by one indexed read; or the refusal that says where to look.
 
-A resource that is declared and whose running side is not there yet is NOT_READY, never NOT_FOUND:
-it was acknowledged, and will be there in a moment.
+A resource that is declared and whose running side is not there yet is never NOT_FOUND: it was
+acknowledged, and will be there in a moment. That moment is waited for; after it, NOT_SET_UP.
 """
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, and_, col, select
@@ -16,6 +18,10 @@ from schemas.problem import Next, Refusal
 from schemas.resource import Kind
 
 RETRY_AFTER_S = 1.0
+SET_UP_S_MAX = 2.0
+LOOK_S, LOOK_S_MAX = 0.01, 0.2
+
+Row = TypeVar("Row", bound=tuple[object, ...])
 
 
 class FoundAgent(NamedTuple):
@@ -36,7 +42,7 @@ class FoundChannel(NamedTuple):
 
 async def find_agent(store: Store, namespace: str, name: str, field: str = "/name") -> FoundAgent:
     """The agent of this name, or the refusal."""
-    row = await store.read(lambda session: _agent(session, namespace, name))
+    row = await _set_up(store, lambda session: _agent(session, namespace, name))
     if row is None:
         raise absent("Agent", namespace, name, field)
     uid, stopped, owner = row
@@ -47,13 +53,23 @@ async def find_agent(store: Store, namespace: str, name: str, field: str = "/nam
 
 async def find_channel(store: Store, namespace: str, name: str) -> FoundChannel:
     """The channel of this name, or the refusal."""
-    row = await store.read(lambda session: _channel(session, namespace, name))
+    row = await _set_up(store, lambda session: _channel(session, namespace, name))
     if row is None:
         raise absent("Channel", namespace, name, "/name")
     uid, next_position, spec = row
     if next_position is None:
         raise _not_yet("Channel", namespace, name)
     return FoundChannel(uid, next_position, spec)
+
+
+async def _set_up(store: Store, query: Callable[[Session], Row | None]) -> Row | None:
+    """The row, once it has its running side, or as it is when the time for that is over."""
+    loop, pause = asyncio.get_running_loop(), LOOK_S
+    deadline = loop.time() + SET_UP_S_MAX
+    while (row := await store.read(query)) is not None and row[1] is None and loop.time() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LOOK_S_MAX)
+    return row
 
 
 def _agent(session: Session, namespace: str, name: str) -> tuple[str, int | None, str | None] | None:
@@ -95,5 +111,5 @@ def _not_yet(kind: Kind, namespace: str, name: str) -> Refusal:
     detail = f"{kind.lower()} {namespace}/{name} is declared, and not set up yet"
     why = Next(operation=f"{kind.lower()}s.get", arguments={"namespace": namespace, "name": name}, why="shows how far")
     return refuse(
-        "NOT_READY", detail, next=[why], retry_after_s=RETRY_AFTER_S, kind=kind, namespace=namespace, name=name
+        "NOT_SET_UP", detail, next=[why], retry_after_s=RETRY_AFTER_S, kind=kind, namespace=namespace, name=name
     )

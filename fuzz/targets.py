@@ -1,0 +1,56 @@
+"""What is fuzzed: a plane in this process, or `steward up` on a real port, on either database.
+
+Each is prepared alike: the resources that the document's examples speak of are there, and the token that
+a run lives on is out of its reach.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import requests
+from schemathesis.python import asgi
+
+from controlplane.resources import agents, channels, fleets, secrets
+from fuzz import inprocess, steering
+from fuzz.rules import SETTINGS
+from fuzz.runner import Target
+from tests.stack import Stack
+
+EXAMPLES = [room.EXAMPLE for room in (agents, channels, secrets, fleets)]
+DONE_S_MAX = 90
+Wrap = Callable[[Any], Any]
+
+
+@contextlib.contextmanager
+def in_process(database_url: str | None, wrap: Wrap = lambda app: app) -> Iterator[Target]:
+    """The whole composition as one app; `wrap` may put something around it."""
+    with inprocess.plane_app(database_url, **SETTINGS) as app:
+        outer = wrap(app)
+        with asgi.get_client(outer) as session:
+            yield _prepared(session, inprocess.URL, app.token, outer)
+
+
+@contextlib.contextmanager
+def live(database_url: str | None) -> Iterator[Target]:
+    """An installation as a user would start it, with Ray."""
+    with Stack(database_url, **SETTINGS) as stack, requests.Session() as session:
+        yield _prepared(session, stack.url, stack.token)
+
+
+def _prepared(session: requests.Session, url: str, token: str, app: Any = None) -> Target:
+    session.headers["Authorization"] = f"Bearer {token}"
+
+    def call(operation: str, **given: Any) -> Any:
+        answer = session.post(f"{url}/v1/operations/{operation}/call", json=given, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    plan = call("resources.propose", manifests=EXAMPLES)
+    change = call("plans.commit", plan_id=plan["plan_id"])["change_id"]
+    limit = time.monotonic() + DONE_S_MAX
+    while not call("changes.wait", change_id=change, timeout_s=10)["done"]:
+        assert time.monotonic() < limit, call("changes.get", change_id=change)
+    steering.PROTECTED |= {it["token_id"] for it in call("tokens.list")["items"]}
+    return Target(url, token, session.get(f"{url}/openapi.json", timeout=60).json(), app)
