@@ -56,7 +56,8 @@ SUBSCRIBERS = many(
 FLEET = text(
     "SELECT COUNT(*) AS replicas, COALESCE(SUM(CASE WHEN a.generation = r.generation AND a.version > 0"
     " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = a.uid AND i.\"trigger\" = 'start')"
-    " THEN 1 ELSE 0 END), 0) AS ready"
+    " THEN 1 ELSE 0 END), 0) AS ready,"
+    " COALESCE(SUM(CASE WHEN EXISTS (SELECT 1 FROM dead_letter d WHERE d.agent = r.uid) THEN 1 ELSE 0 END), 0) AS dead"
     " FROM resource r LEFT JOIN agent a ON a.uid = r.uid WHERE r.owner = :uid AND r.deleted_at IS NULL"
 )
 SUSPECTS = text(
@@ -129,7 +130,8 @@ def _unstarted(session: Session, reached: Mapping[str, int]) -> tuple[set[str], 
 def replicas(session: Session, uid: str) -> tuple[int, int]:
     """How many agents a fleet has, and how many of them are ready at their declared generation."""
     row = rows(session, FLEET, uid=uid)[0]
-    suspects = {it["uid"]: it["generation"] for it in rows(session, SUSPECTS, uid=uid)}
+    found = rows(session, SUSPECTS, uid=uid) if row["dead"] else []
+    suspects = {it["uid"]: it["generation"] for it in found}
     failed = 0
     for chunk in chunks(list(suspects)):
         turns = [start_turn(it, suspects[it]) for it in chunk]

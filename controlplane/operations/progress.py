@@ -7,7 +7,7 @@ speaks of (the sweep). Reads only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -16,12 +16,14 @@ from sqlmodel import Session
 
 from controlplane.operations.observing import many, rows
 from controlplane.operations.scaling import Piece, piece_of
-from controlplane.operations.snapshot import known_of, read_known
+from controlplane.operations.snapshot import known_of, of_fleet, read_known, read_owners
 from controlplane.operations.world import Key, Known
 from controlplane.store.tables import ResourceRow
 from schemas.resource import Kind
 
-AT_ONCE = 200
+WINDOW = 1_000  # names that one look of a sweep goes through
+FLEETS_AT_ONCE = 50
+BEFORE_FLEETS = "fleet"  # sorts before every uid of a fleet
 OPEN = text(
     "SELECT change_id, committed_at, steps, undo FROM change WHERE done_at IS NULL"
     " AND (committed_at > :after OR (committed_at = :after AND change_id > :last))"
@@ -30,27 +32,37 @@ OPEN = text(
 AGENT_AT = text("SELECT uid, generation FROM agent WHERE namespace = :namespace AND name = :name")
 CHANNEL_AT = text("SELECT uid, retention_s FROM channel WHERE namespace = :namespace AND name = :name")
 CHANNELS_NAMED = many("SELECT uid FROM channel WHERE namespace = :namespace AND name IN :names", "names")
-AGENTS_BEHIND = text(
-    "SELECT r.name, r.namespace FROM resource r LEFT JOIN agent a ON a.uid = r.uid"
-    " WHERE r.kind = 'Agent' AND r.deleted_at IS NULL AND (a.uid IS NULL OR a.generation < r.generation) LIMIT :many"
+STILL_THERE = many("SELECT uid FROM agent WHERE uid IN :uids", "uids")
+# A sweep's windows: so many names in their order, with what is not as declared among them.
+DECLARED = text(
+    "SELECT r.namespace, r.name, CASE WHEN a.uid IS NULL OR a.generation < r.generation THEN 1 ELSE 0 END AS behind"
+    " FROM (SELECT namespace, name, uid, generation FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL"
+    " AND (namespace, name) > (:namespace, :name) ORDER BY namespace, name LIMIT :many) r"
+    " LEFT JOIN agent a ON a.uid = r.uid ORDER BY r.namespace, r.name"
 )
-AGENTS_LEFT = text(
-    "SELECT a.namespace, a.name FROM agent a LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL"
-    " WHERE r.uid IS NULL LIMIT :many"
+RUNNING = text(
+    "SELECT a.namespace, a.name, CASE WHEN r.uid IS NULL THEN 1 ELSE 0 END AS behind"
+    " FROM (SELECT namespace, name, uid FROM agent WHERE (namespace, name) > (:namespace, :name)"
+    " ORDER BY namespace, name LIMIT :many) a"
+    " LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL ORDER BY a.namespace, a.name"
 )
-CHANNELS_BEHIND = text(
-    "SELECT r.name, r.namespace FROM resource r LEFT JOIN channel c ON c.uid = r.uid"
-    " WHERE r.kind = 'Channel' AND r.deleted_at IS NULL AND c.uid IS NULL LIMIT :many"
+CHANNELS_DECLARED = text(
+    "SELECT r.namespace, r.name, CASE WHEN c.uid IS NULL THEN 1 ELSE 0 END AS behind"
+    " FROM (SELECT namespace, name, uid FROM resource WHERE kind = 'Channel' AND deleted_at IS NULL"
+    " AND (namespace, name) > (:namespace, :name) ORDER BY namespace, name LIMIT :many) r"
+    " LEFT JOIN channel c ON c.uid = r.uid ORDER BY r.namespace, r.name"
 )
-CHANNELS_LEFT = text(
-    "SELECT c.namespace, c.name FROM channel c LEFT JOIN resource r ON r.uid = c.uid AND r.deleted_at IS NULL"
-    " WHERE r.uid IS NULL LIMIT :many"
+CHANNELS_RUNNING = text(
+    "SELECT c.namespace, c.name, CASE WHEN r.uid IS NULL THEN 1 ELSE 0 END AS behind"
+    " FROM (SELECT namespace, name, uid FROM channel WHERE (namespace, name) > (:namespace, :name)"
+    " ORDER BY namespace, name LIMIT :many) c"
+    " LEFT JOIN resource r ON r.uid = c.uid AND r.deleted_at IS NULL ORDER BY c.namespace, c.name"
 )
-FLEETS = text("SELECT namespace, name FROM resource WHERE kind = 'Fleet' AND deleted_at IS NULL")
-ORPHANS = text(
-    "SELECT DISTINCT c.owner FROM resource c LEFT JOIN resource f ON f.uid = c.owner AND f.deleted_at IS NULL"
-    " WHERE c.owner LIKE 'fleet\\_%' ESCAPE '\\' AND c.deleted_at IS NULL AND f.uid IS NULL LIMIT :many"
+FLEETS = text(
+    "SELECT namespace, name, 1 AS behind FROM resource WHERE kind = 'Fleet' AND deleted_at IS NULL"
+    " AND (namespace, name) > (:namespace, :name) ORDER BY namespace, name LIMIT :many"
 )
+OWNER = text("SELECT MIN(owner) AS owner FROM resource WHERE deleted_at IS NULL AND owner > :after")
 Verb = Literal["start", "reach", "remove", "set_up", "retain", "take_down", "scale"]
 
 
@@ -130,6 +142,11 @@ def _fleet(session: Session, known: Known, uid: str | None) -> list[Work]:
     return [it for it in work if it.piece is not None and not it.piece.settled]
 
 
+def still_there(session: Session, uids: Sequence[str]) -> set[str]:
+    """Which of these agents have a running side."""
+    return {row["uid"] for row in rows(session, STILL_THERE, uids=list(uids))} if uids else set()
+
+
 def watching(session: Session, channel: Known) -> list[tuple[str, dict[str, Any]]]:
     """Agents whose spec watches the channel, by uid."""
     query = text(
@@ -147,25 +164,61 @@ def watched(session: Session, agent: Known) -> list[str]:
     return [it["uid"] for it in rows(session, CHANNELS_NAMED, namespace=agent.namespace, names=names)]
 
 
-def behind(session: Session) -> list[tuple[Key, str | None]]:
-    """Names, whatever change they belong to, where what is there is not what is declared; at most some of each."""
-    kinds: tuple[tuple[Kind, Any], ...] = (
-        ("Channel", CHANNELS_LEFT),
-        ("Channel", CHANNELS_BEHIND),
-        ("Agent", AGENTS_LEFT),
-        ("Agent", AGENTS_BEHIND),
+@dataclass(frozen=True)
+class Window:
+    """Where a sweep is with one kind of thing: after this name."""
+
+    kind: Kind
+    query: Any
+    many: int
+    after: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How far a sweep is; `done` when it has been everywhere."""
+
+    windows: tuple[Window, ...] = (
+        Window("Channel", CHANNELS_RUNNING, WINDOW),
+        Window("Channel", CHANNELS_DECLARED, WINDOW),
+        Window("Agent", RUNNING, WINDOW),
+        Window("Agent", DECLARED, WINDOW),
+        Window("Fleet", FLEETS, FLEETS_AT_ONCE),
     )
+    owner: str | None = BEFORE_FLEETS
+
+    @property
+    def done(self) -> bool:
+        return not self.windows and self.owner is None
+
+
+def behind(session: Session, sweep: Sweep) -> tuple[list[tuple[Key, str | None]], Sweep]:
+    """Names in the next windows where what is there is not what is declared, and where the sweep is then."""
     found: list[tuple[Key, str | None]] = []
-    for kind, query in kinds:
-        found += [((kind, it["namespace"], it["name"]), None) for it in rows(session, query, many=AT_ONCE)]
-    found += [(("Fleet", it["namespace"], it["name"]), None) for it in rows(session, FLEETS)]
-    for it in rows(session, ORPHANS, many=AT_ONCE):
-        found.append((_fleet_key(session, it["owner"]), it["owner"]))
-    return found
+    left = []
+    for it in sweep.windows:
+        listed = rows(session, it.query, namespace=it.after[0], name=it.after[1], many=it.many)
+        found += [((it.kind, row["namespace"], row["name"]), None) for row in listed if row["behind"]]
+        if len(listed) == it.many:
+            left.append(replace(it, after=(listed[-1]["namespace"], listed[-1]["name"])))
+    orphans, owner = _orphans(session, sweep.owner)
+    return found + orphans, Sweep(tuple(left), owner)
+
+
+def _orphans(session: Session, after: str | None) -> tuple[list[tuple[Key, str | None]], str | None]:
+    """Fleets that are gone and have agents, from owner to owner over the index."""
+    found: list[tuple[Key, str | None]] = []
+    for _ in range(FLEETS_AT_ONCE):
+        after = rows(session, OWNER, after=after)[0]["owner"] if after is not None else None
+        if after is None or not of_fleet(after):
+            return found, None
+        if not read_owners(session, [after]):
+            found.append((_fleet_key(session, after), after))
+    return found, after
 
 
 def _fleet_key(session: Session, uid: str) -> Key:
     """The name of a fleet that is gone: its agents still say where it was."""
-    query = text("SELECT namespace, name FROM resource WHERE owner = :uid LIMIT 1")
+    query = text("SELECT namespace, name FROM resource WHERE owner = :uid AND deleted_at IS NULL LIMIT 1")
     child = rows(session, query, uid=uid)[0]
     return "Fleet", child["namespace"], child["name"].rpartition("-")[0]

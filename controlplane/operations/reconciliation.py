@@ -1,10 +1,10 @@
 """Reconciliation: what is there follows what is declared, whatever happened in between.
 
 A tick carries no data. It looks at open changes, does what is left of their steps, and notes which
-steps are so; now and then it looks at everything, because a crash, a restored backup or a lost bell
-leaves no note. Each piece is one unit (all or nothing) and a hint to the gate, in this order; a tick
-that ends anywhere between is finished by the next. The work of a tick is bounded, and its answer is
-when to look again.
+steps are so; beside that it sweeps over everything, a window at a time, because a crash, a restored
+backup or a lost bell leaves no note. Each piece is one unit (all or nothing) and a hint to the gate,
+in this order; a tick that ends anywhere between is finished by the next. The work of a tick is
+bounded, and its answer is when to look again.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from controlplane.operations import progress, repeating
-from controlplane.operations.progress import OpenSteps, Work
+from controlplane.operations.progress import OpenSteps, Sweep, Work
 from controlplane.operations.scaling import unit_of
 from controlplane.operations.starting import (
     RETAIN,
@@ -51,6 +51,7 @@ class Reconciler:
         self._clock = clock
         self._after = (0.0, "")
         self._sweep_at = 0.0
+        self._sweep_is_at, self._swept = Sweep(), False
         self._hints = asyncio.Semaphore(HINTS_AT_ONCE)
 
     async def tick(self) -> float:
@@ -101,15 +102,23 @@ class Reconciler:
         return worked or steps != change.steps
 
     async def _sweep(self) -> bool:
-        """Everything that is not as declared, whether a change speaks of it or not."""
-        worked = False
-        for key, uid in await self._store.read(progress.behind):
+        """What is not as declared, whether a change speaks of it or not; a window at a time, all of them at the start.
+
+        Where something was done, the same window is looked at again.
+        """
+        sweep, worked = self._sweep_is_at, False
+        found, following = await self._store.read(lambda session: progress.behind(session, sweep))
+        for key, uid in found:
             worked = await self._do_all(await self._look(key, uid)) or worked
             await asyncio.sleep(0)
-        if not worked:
+        if worked:
+            return True
+        self._sweep_is_at = Sweep() if following.done else following
+        self._swept = self._swept or following.done
+        if self._swept:
             self._sweep_at = self._clock() + SWEEP_EVERY_S
             await self._store.write(repeating.sweep(self._clock()))
-        return worked
+        return not self._swept
 
     async def _look(self, key: Key, uid: str | None) -> list[Work]:
         def query(session: Session) -> list[Work]:
@@ -164,8 +173,11 @@ class Reconciler:
     async def _remove(self, namespace: str, agents: Sequence[tuple[str, str]]) -> bool:
         """The gate ends what runs and whoever waits for it; then nothing of the running side is left."""
         await self._hint("remove", [uid for uid, _ in agents])
+        left = await self._store.read(lambda session: progress.still_there(session, [uid for uid, _ in agents]))
         unit = Unit()
         for uid, name in agents:
+            if uid not in left:
+                continue
             unit.raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, self._clock(), uid])
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])

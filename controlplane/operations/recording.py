@@ -7,7 +7,7 @@ with the event that speaks of it. Pure: what is written depends on the arguments
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -28,16 +28,16 @@ WHERE kind = ? AND namespace = ? AND name = ? AND uid = ? AND generation = ? AND
 ABSENT = """UPDATE plan SET plan_id = plan_id WHERE plan_id = ? AND NOT EXISTS (SELECT 1 FROM resource
 WHERE kind = ? AND namespace = ? AND name = ? AND (deleted_at IS NULL OR generation <> ?))"""
 CREATE = """INSERT INTO resource
-(kind, namespace, name, uid, labels, spec, revision, generation, created_at, updated_at, owner)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, namespace, name) DO NOTHING"""
+(kind, namespace, name, uid, labels, spec, revision, generation, created_at, updated_at, owner, ordinal, template)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, namespace, name) DO NOTHING"""
 REVIVE = """UPDATE resource SET uid = ?, labels = ?, spec = ?, revision = ?, generation = ?, created_at = ?,
-updated_at = ?, owner = ?, deleted_at = NULL
+updated_at = ?, owner = ?, ordinal = ?, template = ?, deleted_at = NULL
 WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NOT NULL AND generation = ? AND revision = ?"""
-UPDATE = """UPDATE resource SET labels = ?, spec = ?, revision = ?, generation = ?, updated_at = ?
+UPDATE = """UPDATE resource SET labels = ?, spec = ?, revision = ?, generation = ?, updated_at = ?, template = ?
 WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NULL AND uid = ? AND generation = ? AND revision = ?"""
 DELETE = """UPDATE resource SET deleted_at = ?, revision = ?, updated_at = ?
 WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NULL AND uid = ? AND generation = ? AND revision = ?"""
-UNLABEL = "DELETE FROM label WHERE kind = ? AND namespace = ? AND name = ?"
+UNLABEL = "DELETE FROM label WHERE kind = ? AND namespace = ? AND name = ? AND key = ? AND value = ?"
 LABEL = "INSERT INTO label (kind, namespace, name, key, value) VALUES (?, ?, ?, ?, ?)"
 UNWATCH = """DELETE FROM subscription WHERE agent = ? AND channel IN
 (SELECT uid FROM channel WHERE namespace = ? AND name = ?)"""
@@ -54,6 +54,17 @@ WHERE change_id = ? AND claim_id = ? AND verdict IS NULL"""
 SUPERSEDE = "UPDATE change SET superseded_by = ?, done_at = ? WHERE change_id = ? AND done_at IS NULL"
 DONE = "UPDATE change SET done_at = ? WHERE change_id = ? AND done_at IS NULL"
 REVERTED = "UPDATE change SET reverted_by = ? WHERE change_id = ?"
+
+
+class Member(NamedTuple):
+    """What a fleet's agent belongs to: the fleet's uid, its place in it, the mark of the template it is made from."""
+
+    owner: str | None
+    ordinal: int | None
+    template: str | None
+
+
+SINGLE = Member(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ def _require_read_set(unit: Unit, plan_id: str, read_set: Sequence[ReadEntry], w
 
 def _write(unit: Unit, commit: Commit, write: Write) -> None:
     uid = commit.uid(write)
-    put_resource(unit, write, uid, None, commit.now)
+    put_resource(unit, write, uid, commit.now)
     if write.kind == "Secret":
         _bind(unit, write, uid, commit.now)
     unit.event(
@@ -137,7 +148,7 @@ def _write(unit: Unit, commit: Commit, write: Write) -> None:
     )
 
 
-def put_resource(unit: Unit, write: Write, uid: str, owner: str | None, now: float) -> None:
+def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member = SINGLE) -> None:
     """The statements that bring one resource and its labels from what was read to what is wanted."""
     key = [write.kind, write.namespace, write.name]
     labels, spec = canonical(dict(write.labels)).decode(), canonical(write.spec).decode()
@@ -145,17 +156,19 @@ def put_resource(unit: Unit, write: Write, uid: str, owner: str | None, now: flo
     if write.action == "delete":
         unit.raw(DELETE, [now, revision, now, *key, write.uid, *base], expect=1)
     elif write.action == "update":
-        unit.raw(UPDATE, [labels, spec, revision, write.generation, now, *key, write.uid, *base], expect=1)
+        after = (labels, spec, revision, write.generation, now, member.template)
+        unit.raw(UPDATE, [*after, *key, write.uid, *base], expect=1)
     elif write.base_revision:  # a tombstone keeps the generation of the name
-        unit.raw(REVIVE, [uid, labels, spec, revision, write.generation, now, now, owner, *key, *base], expect=1)
+        unit.raw(REVIVE, [uid, labels, spec, revision, write.generation, now, now, *member, *key, *base], expect=1)
     else:
-        unit.raw(CREATE, [*key, uid, labels, spec, revision, write.generation, now, now, owner], expect=1)
+        unit.raw(CREATE, [*key, uid, labels, spec, revision, write.generation, now, now, *member], expect=1)
     if write.kind == "Agent" and write.action == "update" and write.before_spec is not None:
         for channel in _channels(write.before_spec) - _channels(write.spec):
             unit.raw(UNWATCH, [uid, write.namespace, channel])
-    if write.action != "create" and dict(write.before_labels) != dict(write.labels):
-        unit.raw(UNLABEL, key)
-    if write.action == "create" or dict(write.before_labels) != dict(write.labels):
+    before = {} if write.action == "create" else dict(write.before_labels)
+    if before != dict(write.labels):
+        for label, value in before.items():
+            unit.raw(UNLABEL, [*key, label, value])
         for label, value in write.labels.items():
             unit.raw(LABEL, [*key, label, value], expect=1)
 

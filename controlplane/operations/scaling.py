@@ -1,20 +1,22 @@
 """A fleet's agents: which are too many, which are missing, which differ from the template.
 
-The fleet's spec and the names of its agents decide; how many are done at once is bounded, and each
-call says whether more is left. A piece is one unit: declared agents, their rows and start messages
-together. An agent of another that has a name of the fleet's is left alone: the fleet is not ready
-then, and its condition tells. Nothing here keeps any state.
+The fleet's spec and the places of its agents decide, by an index of place and template: what is as it
+shall be is counted, never read. How many are done at once is bounded, and each call says whether more
+is left. A piece is one unit: declared agents, their rows and start messages together. An agent of
+another that has a name of the fleet's is left alone: the fleet is not ready then, and its condition
+tells. Nothing here keeps any state.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from sqlalchemy import text
 from sqlmodel import Session
 
 from controlplane.operations.observing import many, rows
 from controlplane.operations.planning import Action, Write
-from controlplane.operations.recording import put_resource
+from controlplane.operations.recording import Member, put_resource
 from controlplane.operations.snapshot import of_fleet, read_known, read_owners
 from controlplane.operations.starting import reach_generation, start_agents
 from controlplane.operations.world import Key, Known, Spec
@@ -22,19 +24,30 @@ from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
 
 AT_ONCE = 200
-NAMES = text("SELECT name FROM resource WHERE owner = :uid AND deleted_at IS NULL")
-DIFFERENT = text(
-    "SELECT name FROM resource WHERE owner = :uid AND deleted_at IS NULL AND (spec <> :spec OR labels <> :labels)"
-    " LIMIT :many"
+EXTRA = text(
+    "SELECT name, ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND template = :template"
+    " AND ordinal >= :replicas LIMIT :many"
 )
+ANY = text("SELECT name, ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL LIMIT :many")
+BEFORE = text(
+    "SELECT name, ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND template < :template LIMIT :many"
+)
+AFTER = text(
+    "SELECT name, ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND template > :template LIMIT :many"
+)
+TAKEN = text(
+    "SELECT COUNT(*) AS many, MAX(ordinal) AS last FROM resource"
+    " WHERE owner = :uid AND deleted_at IS NULL AND ordinal < :replicas"
+)
+ORDINALS = text("SELECT ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND ordinal < :replicas")
 LEFT_UNDER = many(
     "SELECT a.uid, a.name FROM agent a LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL"
     " WHERE a.namespace = :namespace AND a.name IN :names AND r.uid IS NULL",
     "names",
 )
 LEFT_BEHIND = text(
-    "SELECT a.uid, a.name FROM agent a JOIN resource r ON r.uid = a.uid"
-    " WHERE r.owner = :uid AND r.deleted_at IS NOT NULL LIMIT :many"
+    "SELECT a.uid, a.name FROM resource r CROSS JOIN agent a WHERE a.uid = r.uid"
+    " AND r.owner = :uid AND r.deleted_at IS NOT NULL LIMIT :many"
 )
 
 
@@ -46,6 +59,7 @@ class Piece:
     namespace: str
     name: str
     spec: Spec
+    template: str = ""
     create: tuple[Write, ...] = ()
     update: tuple[Write, ...] = ()
     delete: tuple[Write, ...] = ()
@@ -64,14 +78,12 @@ class Piece:
 
 def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
     """The next piece for a fleet of this uid; a deleted fleet has no replicas."""
-    owned = {row["name"] for row in rows(session, NAMES, uid=uid)}
-    wanted = [f"{fleet.name}-{index}" for index in range(replicas)]
-    extra = sorted(owned - set(wanted))
-    missing = [name for name in wanted if name not in owned]
-    different = _different(session, uid, fleet) if replicas else []
+    template = _mark(fleet) if replicas else ""
+    extra, different = _unwanted(session, uid, template, replicas)
     deletes, rest = extra[:AT_ONCE], AT_ONCE - len(extra[:AT_ONCE])
-    updates = [name for name in different if name not in set(extra)][:rest]
-    creates = missing[: rest - len(updates)]
+    updates = different[:rest]
+    absent, missing = _missing(session, uid, replicas, rest - len(updates))
+    creates = [f"{fleet.name}-{ordinal}" for ordinal in missing]
     gone = tuple((row["uid"], row["name"]) for row in rows(session, LEFT_BEHIND, uid=uid, many=AT_ONCE))
     names: list[Key] = [("Agent", fleet.namespace, name) for name in (*deletes, *updates, *creates)]
     known = read_known(session, names)
@@ -84,20 +96,40 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
         fleet.namespace,
         fleet.name,
         fleet.spec["template"]["spec"] if replicas else {"watches": []},
+        template=template,
         create=tuple(_create(at[name], fleet) for name in creates if name not in taken),
         update=tuple(_update(at[name], fleet) for name in updates),
         delete=tuple(_delete(at[name]) for name in (*deletes, *orphans)),
         gone=gone,
         blocked=blocked,
-        more=len(extra) + len(different) + len(missing) > AT_ONCE or len(gone) == AT_ONCE,
+        more=len(extra) + len(different) + absent > AT_ONCE or len(gone) == AT_ONCE,
     )
 
 
-def _different(session: Session, uid: str, fleet: Known) -> list[str]:
-    """Agents whose spec or labels are not the template's; stored text is canonical, so equal ones are equal text."""
-    template = fleet.spec["template"]
-    spec, labels = canonical(template["spec"]).decode(), canonical(template["labels"]).decode()
-    return [row["name"] for row in rows(session, DIFFERENT, uid=uid, spec=spec, labels=labels, many=AT_ONCE + 1)]
+def _mark(fleet: Known) -> str:
+    """The mark of a fleet's template: agents that carry another are made from another."""
+    return short_id("template", fleet.spec["template"])
+
+
+def _unwanted(session: Session, uid: str, template: str, replicas: int) -> tuple[list[str], list[str]]:
+    """Some agents beyond the last place, and some that are not made from the template; by the index alone."""
+    most = AT_ONCE + 1
+    if not replicas:
+        return [row["name"] for row in rows(session, ANY, uid=uid, many=most)], []
+    beyond = rows(session, EXTRA, uid=uid, template=template, replicas=replicas, many=most)
+    others = [it for query in (BEFORE, AFTER) for it in rows(session, query, uid=uid, template=template, many=most)]
+    extra = [row["name"] for row in beyond] + [row["name"] for row in others if row["ordinal"] >= replicas]
+    return extra, [row["name"] for row in others if row["ordinal"] < replicas]
+
+
+def _missing(session: Session, uid: str, replicas: int, most: int) -> tuple[int, list[int]]:
+    """How many places are empty, and some of them; a fleet without gaps is not read through."""
+    taken = rows(session, TAKEN, uid=uid, replicas=replicas)[0]
+    absent, following = replicas - taken["many"], (-1 if taken["last"] is None else taken["last"]) + 1
+    if following == taken["many"]:
+        return absent, list(range(following, min(replicas, following + most)))
+    there = {row["ordinal"] for row in rows(session, ORDINALS, uid=uid, replicas=replicas)} if absent else set()
+    return absent, list(islice((it for it in range(replicas) if absent and it not in there), most))
 
 
 def _in_the_way(session: Session, names: Sequence[Known]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -153,7 +185,7 @@ def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str]]:
     moved: list[tuple[str, Known]] = []
     for write in piece.writes:
         uid = write.uid or short_id("agent", piece.fleet, write.name, write.generation)
-        put_resource(unit, write, uid, piece.fleet, now)
+        put_resource(unit, write, uid, now, Member(piece.fleet, int(write.name.rpartition("-")[2]), piece.template))
         after = Known("Agent", write.namespace, write.name, uid, write.generation, spec=write.spec)
         if write.action == "create":
             born.append((uid, after))

@@ -9,16 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlmodel import Session, col, func, or_, select
+from sqlalchemy import text
+from sqlmodel import Session, col, func, select
 
 from controlplane.operations.planning import reads
-from controlplane.operations.world import Key, Known, Members, Wanted, World
+from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
 from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
 from schemas.resource import Kind, Ref
 
 Code = Mapping[str, Mapping[str, str]]
 NAMES_AT_ONCE = 400
 EVERYWHERE = ("*",)
+# Names are ordered by bytes, where "." follows "-".
+SINGLE = """SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
+AND namespace = :namespace AND name{collate} > :first AND name{collate} < :last"""
 
 
 def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE) -> World:
@@ -30,7 +34,7 @@ def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Se
         known,
         {**_code(session, digests - code.keys(), reach), **code},
         owners,
-        tuple(_members(session, wanted, known)),
+        tuple(_members(session, wanted)),
         _agents(session, {it.namespace for it in wanted}) if digests else {},
     )
 
@@ -105,28 +109,21 @@ def _agents(session: Session, namespaces: Iterable[str]) -> dict[str, int]:
     return dict(session.exec(query.group_by(col(ResourceRow.namespace))).all())
 
 
-def _members(session: Session, wanted: Sequence[Wanted], known: Mapping[Key, Known]) -> Iterable[Members]:
+def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
     for it in wanted:
         if it.kind == "Fleet" and it.action == "apply":
-            fleet = known.get(it.key)
-            names = siblings(session, it.namespace, it.name, fleet.uid if fleet else None)
+            names = siblings(session, it.namespace, it.name)
             yield Members("siblings", it.namespace, it.name, names)
         if it.kind == "Channel" and it.action == "delete":
             yield Members("watchers", it.namespace, it.name, watchers(session, it.namespace, it.name))
 
 
-def siblings(session: Session, namespace: str, fleet: str, uid: str | None) -> tuple[str, ...]:
-    """Live agents whose name starts like those of the fleet, and that are not its own."""
-    query = select(ResourceRow.name, ResourceRow.owner).where(
-        ResourceRow.kind == "Agent",
-        ResourceRow.namespace == namespace,
-        col(ResourceRow.name).startswith(f"{fleet}-"),
-        col(ResourceRow.deleted_at).is_(None),
-        or_(col(ResourceRow.owner).is_(None), col(ResourceRow.owner) != (uid or "")),
-    )
-    rows = session.exec(query).all()
-    living = read_owners(session, {owner or "" for _, owner in rows if of_fleet(owner)})
-    return tuple(sorted(name for name, owner in rows if not of_fleet(owner) or owner in living))
+def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:
+    """Live agents that are named as the fleet's would be, and belong to no fleet."""
+    query = text(SINGLE.format(collate=' COLLATE "C"' if session.get_bind().dialect.name == "postgresql" else ""))
+    rows = session.connection().execute(query, {"namespace": namespace, "first": f"{fleet}-", "last": f"{fleet}."})
+    named = ((name, fleet_of(name)) for (name,) in rows)
+    return tuple(sorted(name for name, place in named if place is not None and place[0] == fleet))
 
 
 def of_fleet(owner: str | None) -> bool:

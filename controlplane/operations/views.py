@@ -1,7 +1,8 @@
 """Resources as they are answered: what is declared, with what is observed beside it.
 
 Get and list give the same view of the same resource. Lists come in the order of namespace and name,
-by key, not by offset, so that pages stay right while others write; labels select in the database.
+by key, not by offset, so that pages stay right while others write; labels select in the database,
+and where they do, it is their index that is walked.
 A principal of some namespaces lists those. A secret answers which keys are set, and nothing else.
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, and_, tuple_
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from controlplane.operations import observing
@@ -79,28 +81,29 @@ def _page(
     def ordered(column: Any) -> Any:  # by bytes on both databases
         return col(column).collate("C") if dialect == "postgresql" else col(column)
 
-    namespace, name = ordered(ResourceRow.namespace), ordered(ResourceRow.name)
     query = select(ResourceRow).where(ResourceRow.kind == kind, col(ResourceRow.deleted_at).is_(None))
+    labels = [(aliased(LabelRow), *it) for it in (given.labels or {}).items()]
+    for label, key, value in labels:
+        query = query.where(_labelled(label, kind, key, value))
+    first: Any = labels[0][0] if labels else ResourceRow
+    namespace, name = ordered(first.namespace), ordered(first.name)
     if given.namespace is not None:
-        query = query.where(ResourceRow.namespace == given.namespace)
+        query = query.where(first.namespace == given.namespace)
     elif "*" not in principal.namespaces:
-        query = query.where(col(ResourceRow.namespace).in_(principal.namespaces))
+        query = query.where(first.namespace.in_(principal.namespaces))
     if after is not None:
         query = query.where(tuple_(namespace, name) > tuple_(*after))
-    for key, value in (given.labels or {}).items():
-        query = query.where(_labelled(key, value))
     return [known_of(row) for row in session.exec(query.order_by(namespace, name).limit(given.limit + 1))]
 
 
-def _labelled(key: str, value: str) -> ColumnElement[bool]:
-    same = and_(
-        col(LabelRow.kind) == col(ResourceRow.kind),
-        col(LabelRow.namespace) == col(ResourceRow.namespace),
-        col(LabelRow.name) == col(ResourceRow.name),
-        col(LabelRow.key) == key,
-        col(LabelRow.value) == value,
+def _labelled(label: Any, kind: Kind, key: str, value: str) -> ColumnElement[bool]:
+    return and_(
+        label.kind == kind,
+        label.key == key,
+        label.value == value,
+        label.namespace == col(ResourceRow.namespace),
+        label.name == col(ResourceRow.name),
     )
-    return select(LabelRow.name).where(same).exists()
 
 
 def view(session: Session, kind: Kind, found: Sequence[Known]) -> list[BaseModel]:

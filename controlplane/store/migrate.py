@@ -23,7 +23,7 @@ from controlplane.store.engine import BUSY_TIMEOUT_MS, dialect_of, sqlite_path, 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 FOLDER = Path(__file__).resolve().parent / "migrations"
 _LOCK = 7_078_801_131  # any number of ours, the same in every release
 

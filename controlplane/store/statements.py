@@ -184,7 +184,8 @@ SPAWN = (
     " deleted_at, owner) VALUES ('Agent', ?, ?, ?, '{}', ?, ?, ?, ?, ?, NULL, ?)"
     " ON CONFLICT (kind, namespace, name) DO UPDATE SET uid = excluded.uid, labels = excluded.labels,"
     " spec = excluded.spec, revision = resource.revision + 1, generation = excluded.generation,"
-    " created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = NULL, owner = excluded.owner"
+    " created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = NULL, owner = excluded.owner,"
+    " ordinal = NULL, template = NULL"
     " WHERE resource.deleted_at IS NOT NULL AND resource.generation = excluded.generation - 1"
 )
 SPAWN_AGENT = (
@@ -218,6 +219,7 @@ REMOVE = (
     "DELETE FROM subscription WHERE agent = ?",
     "DELETE FROM awaiting WHERE agent = ?",
     "DELETE FROM agent WHERE uid = ?",
+    "UPDATE resource SET owner = NULL WHERE uid = ? AND deleted_at IS NOT NULL",
 )
 
 # Hosts
@@ -277,16 +279,19 @@ KNOWN_MESSAGE = (
     " UNION ALL SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
 )
 BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted"
-WAITING_AGENTS = (
-    "SELECT DISTINCT i.agent FROM inbox i JOIN agent a ON a.uid = i.agent WHERE a.owner IS NULL AND a.stopped = 0"
+WAITING_AGENTS = (  # from agent to agent over the index: one step for each that has messages, however many
+    "WITH RECURSIVE waiting(agent) AS (SELECT MIN(agent) FROM inbox UNION ALL"
+    " SELECT (SELECT MIN(i.agent) FROM inbox i WHERE i.agent > waiting.agent) FROM waiting"
+    " WHERE waiting.agent IS NOT NULL)"
+    " SELECT a.uid FROM waiting JOIN agent a ON a.uid = waiting.agent WHERE a.owner IS NULL AND a.stopped = 0"
     " AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
     " AND w.kind IN ('ask', 'sleep')) LIMIT 2000"
 )
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
-LAGGING = (
-    "SELECT s.channel, s.agent, s.position, c.next_position FROM subscription s JOIN channel c ON c.uid = s.channel"
-    " WHERE s.position < c.next_position - 1"
+LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
+    "SELECT s.channel, s.agent, s.position, c.next_position FROM channel c CROSS JOIN subscription s"
+    " WHERE s.channel = c.uid AND s.position < c.next_position - 1"
 )
 CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name = ?"
 CHANNEL_SCHEMA = "SELECT r.spec FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"

@@ -5,46 +5,17 @@ writer as text and scalars. Counters never go back (`sqlite_autoincrement`): a c
 holds stays true after the rows behind it were swept. Models of the surfaces live in `schemas`, never here.
 """
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, Text, text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-_BIG = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
-
-
-def _auto() -> Column[int]:
-    return Column(_BIG, primary_key=True, autoincrement=True)
-
-
-def _big(default: int = 0) -> Column[int]:
-    return Column(BigInteger, nullable=False, server_default=str(default))
-
-
-def _time() -> Column[float]:
-    return Column(Double, nullable=False)
-
-
-def _time_or_none() -> Column[float | None]:
-    return Column(Double, nullable=True)
-
-
-def _text() -> Column[str]:
-    return Column(Text, nullable=False)
-
-
-def _text_or_none() -> Column[str | None]:
-    return Column(Text, nullable=True)
-
-
-def _partial(name: str, *columns: str, where: str) -> Index:
-    """An index over the rows that a sweep or a query looks for, and no others."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+from controlplane.store.columns import auto, big, partial, seconds, seconds_or_none, text_column, text_or_none
 
 
 class Meta(SQLModel, table=True):
     """Facts of the installation: its id, and marks of sweeps."""
 
     key: str = Field(primary_key=True)
-    value: str = Field(sa_column=_text())
+    value: str = Field(sa_column=text_column())
 
 
 class TokenRow(SQLModel, table=True):
@@ -53,11 +24,11 @@ class TokenRow(SQLModel, table=True):
     hash: str = Field(unique=True)
     principal: str
     role: str
-    namespaces: str = Field(sa_column=_text())
+    namespaces: str = Field(sa_column=text_column())
     agent: str | None = None
-    created_at: float = Field(sa_column=_time())
-    expires_at: float | None = Field(default=None, sa_column=_time_or_none())
-    revoked_at: float | None = Field(default=None, sa_column=_time_or_none())
+    created_at: float = Field(sa_column=seconds())
+    expires_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    revoked_at: float | None = Field(default=None, sa_column=seconds_or_none())
 
 
 class ResourceRow(SQLModel, table=True):
@@ -68,22 +39,41 @@ class ResourceRow(SQLModel, table=True):
     namespace: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
     uid: str = Field(unique=True)
-    labels: str = Field(sa_column=_text())
-    spec: str = Field(sa_column=_text())
-    revision: int = Field(sa_column=_big())
-    generation: int = Field(sa_column=_big())
-    created_at: float = Field(sa_column=_time())
-    updated_at: float = Field(sa_column=_time())
-    deleted_at: float | None = Field(default=None, sa_column=_time_or_none())
-    owner: str | None = Field(default=None, index=True, description="uid of the fleet or agent it belongs to")
+    labels: str = Field(sa_column=text_column())
+    spec: str = Field(sa_column=text_column())
+    revision: int = Field(sa_column=big())
+    generation: int = Field(sa_column=big())
+    created_at: float = Field(sa_column=seconds())
+    updated_at: float = Field(sa_column=seconds())
+    deleted_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    owner: str | None = Field(
+        default=None, description="uid of the fleet or agent it belongs to; a tombstone has it until nothing is left"
+    )
+    ordinal: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="its place in its fleet"
+    )
+    template: str | None = Field(default=None, description="mark of the fleet's template that it was made from")
+    __table_args__ = (
+        partial("resource_live", "kind", "namespace", "name", where="deleted_at IS NULL"),
+        partial(
+            "resource_single",
+            "namespace",
+            "name",
+            where="kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL",
+        ),
+        partial("resource_member", "owner", "template", "ordinal", where="deleted_at IS NULL AND owner IS NOT NULL"),
+        partial("resource_left", "owner", where="deleted_at IS NOT NULL AND owner IS NOT NULL"),
+    )
 
 
 class LabelRow(SQLModel, table=True):
+    """Labels of what is live. The key is in the order in which lists by label come."""
+
     __tablename__ = "label"
     kind: str = Field(primary_key=True)
-    namespace: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
     value: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
 
 
@@ -94,12 +84,12 @@ class PlanRow(SQLModel, table=True):
     plan_id: str = Field(primary_key=True)
     principal: str
     namespace: str
-    body: str = Field(sa_column=_text())
-    decisions: str = Field(sa_column=_text())
-    created_at: float = Field(sa_column=_time())
-    expires_at: float = Field(sa_column=_time())
+    body: str = Field(sa_column=text_column())
+    decisions: str = Field(sa_column=text_column())
+    created_at: float = Field(sa_column=seconds())
+    expires_at: float = Field(sa_column=seconds())
     change_id: str | None = None
-    __table_args__ = (_partial("plan_expires", "expires_at", where="change_id IS NULL"),)
+    __table_args__ = (partial("plan_expires", "expires_at", where="change_id IS NULL"),)
 
 
 class ChangeRow(SQLModel, table=True):
@@ -111,15 +101,15 @@ class ChangeRow(SQLModel, table=True):
     principal: str
     namespace: str
     on_miss: str
-    committed_at: float = Field(sa_column=_time())
-    done_at: float | None = Field(default=None, sa_column=_time_or_none())
+    committed_at: float = Field(sa_column=seconds())
+    done_at: float | None = Field(default=None, sa_column=seconds_or_none())
     superseded_by: str | None = None
-    steps: str = Field(sa_column=_text(), description="JSON list: done or not, by step")
-    undo: str = Field(sa_column=_text())
+    steps: str = Field(sa_column=text_column(), description="JSON list: done or not, by step")
+    undo: str = Field(sa_column=text_column())
     reverts: str | None = None
     reverted_by: str | None = None
     __table_args__ = (
-        _partial("change_open", "committed_at", where="done_at IS NULL"),
+        partial("change_open", "committed_at", where="done_at IS NULL"),
         Index("change_by_namespace", "namespace", "committed_at"),
     )
 
@@ -132,7 +122,7 @@ class ChangeTargetRow(SQLModel, table=True):
     kind: str = Field(primary_key=True)
     namespace: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
-    generation: int = Field(sa_column=_big())
+    generation: int = Field(sa_column=big())
     __table_args__ = (Index("change_target_by_name", "kind", "namespace", "name"),)
 
 
@@ -140,28 +130,28 @@ class ClaimRow(SQLModel, table=True):
     __tablename__ = "claim"
     change_id: str = Field(primary_key=True)
     claim_id: str = Field(primary_key=True)
-    body: str = Field(sa_column=_text())
-    due_at: float = Field(sa_column=_time())
+    body: str = Field(sa_column=text_column())
+    due_at: float = Field(sa_column=seconds())
     verdict: str | None = None
-    observed: str | None = Field(default=None, sa_column=_text_or_none())
-    verified_at: float | None = Field(default=None, sa_column=_time_or_none())
-    __table_args__ = (_partial("claim_open", "due_at", where="verdict IS NULL"),)
+    observed: str | None = Field(default=None, sa_column=text_or_none())
+    verified_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    __table_args__ = (partial("claim_open", "due_at", where="verdict IS NULL"),)
 
 
 class EventRow(SQLModel, table=True):
     """The feedback log. `cursor` grows in commit order, because there is one writer."""
 
     __tablename__ = "event"
-    cursor: int | None = Field(default=None, sa_column=_auto())
+    cursor: int | None = Field(default=None, sa_column=auto())
     type: str
-    time: float = Field(sa_column=_time())
+    time: float = Field(sa_column=seconds())
     kind: str
     namespace: str
     name: str
     principal: str | None = None
     change_id: str | None = None
     turn_id: str | None = None
-    data: str = Field(sa_column=_text())
+    data: str = Field(sa_column=text_column())
     __table_args__ = (Index("event_by_namespace", "namespace", "cursor"), {"sqlite_autoincrement": True})
 
 
@@ -173,8 +163,8 @@ class AcceptedRow(SQLModel, table=True):
     operation: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
     input_digest: str
-    output: str | None = Field(default=None, sa_column=_text_or_none())
-    expires_at: float = Field(sa_column=_time())
+    output: str | None = Field(default=None, sa_column=text_or_none())
+    expires_at: float = Field(sa_column=seconds())
     __table_args__ = (Index("accepted_expires", "expires_at"),)
 
 
@@ -183,9 +173,9 @@ class CodeRow(SQLModel, table=True):
 
     __tablename__ = "code"
     digest: str = Field(primary_key=True)
-    files: str = Field(sa_column=_text())
-    bytes: int = Field(sa_column=_big())
-    created_at: float = Field(sa_column=_time())
+    files: str = Field(sa_column=text_column())
+    bytes: int = Field(sa_column=big())
+    created_at: float = Field(sa_column=seconds())
 
 
 class CodeReachRow(SQLModel, table=True):
@@ -207,10 +197,10 @@ class SecretValueRow(SQLModel, table=True):
     namespace: str
     nonce: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     ciphertext: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    created_at: float = Field(sa_column=_time())
+    created_at: float = Field(sa_column=seconds())
     bound_to: str | None = Field(default=None, index=True, description="uid of the secret")
-    expires_at: float | None = Field(default=None, sa_column=_time_or_none())
-    __table_args__ = (_partial("secret_value_expires", "expires_at", where="expires_at IS NOT NULL"),)
+    expires_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    __table_args__ = (partial("secret_value_expires", "expires_at", where="expires_at IS NOT NULL"),)
 
 
 # The hot tables: written by turns, by the statements of `statements.py` only.
@@ -223,32 +213,34 @@ class AgentRow(SQLModel, table=True):
     uid: str = Field(primary_key=True)
     namespace: str
     name: str
-    generation: int = Field(sa_column=_big(), description="the spec generation that turns run on")
-    epoch: int = Field(sa_column=_big())
-    version: int = Field(sa_column=_big(), description="turns committed")
+    generation: int = Field(sa_column=big(), description="the spec generation that turns run on")
+    epoch: int = Field(sa_column=big())
+    version: int = Field(sa_column=big(), description="turns committed")
     owner: str | None = None
-    stopped: int = Field(sa_column=_big())
-    state: str | None = Field(default=None, sa_column=_text_or_none())
+    stopped: int = Field(sa_column=big())
+    state: str | None = Field(default=None, sa_column=text_or_none())
     state_digest: str | None = None
-    changed_at: float = Field(sa_column=_time())
+    changed_at: float = Field(sa_column=seconds())
     __table_args__ = (
         Index("agent_by_name", "namespace", "name", unique=True),
-        _partial("agent_owned", "owner", where="owner IS NOT NULL"),
+        partial("agent_owned", "owner", where="owner IS NOT NULL"),
+        partial("agent_stopped", "namespace", where="stopped = 1"),
     )
 
 
 class InboxRow(SQLModel, table=True):
     __tablename__ = "inbox"
-    seq: int | None = Field(default=None, sa_column=_auto())
+    seq: int | None = Field(default=None, sa_column=auto())
     agent: str
     message_id: str
     trigger: str = Field(description="message | start | reply | timer")
-    body: str = Field(sa_column=_text())
-    accepted_at: float = Field(sa_column=_time())
-    attempts: int = Field(sa_column=_big())
+    body: str = Field(sa_column=text_column())
+    accepted_at: float = Field(sa_column=seconds())
+    attempts: int = Field(sa_column=big())
     __table_args__ = (
         Index("inbox_order", "agent", "seq"),
         Index("inbox_once", "agent", "message_id", unique=True),
+        partial("inbox_start", "agent", where="trigger = 'start'"),
         {"sqlite_autoincrement": True},
     )
 
@@ -261,24 +253,24 @@ class TurnRow(SQLModel, table=True):
     agent: str
     message_id: str
     trigger: str
-    message: str = Field(sa_column=_text())
+    message: str = Field(sa_column=text_column())
     outcome: str = Field(description="running | parked | committed | failed")
-    attempts: int = Field(sa_column=_big())
-    epoch: int = Field(sa_column=_big())
+    attempts: int = Field(sa_column=big())
+    epoch: int = Field(sa_column=big())
     digest: str = Field(description="the code digest it runs on")
-    started_at: float = Field(sa_column=_time())
-    finished_at: float | None = Field(default=None, sa_column=_time_or_none())
-    cpu_ns: int = Field(sa_column=_big())
-    entries: int = Field(sa_column=_big(), description="journal entries, the expected position of the next segment")
+    started_at: float = Field(sa_column=seconds())
+    finished_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    cpu_ns: int = Field(sa_column=big())
+    entries: int = Field(sa_column=big(), description="journal entries, the expected position of the next segment")
     state_digest: str | None = None
-    problem: str | None = Field(default=None, sa_column=_text_or_none())
+    problem: str | None = Field(default=None, sa_column=text_or_none())
     pinned: str | None = Field(
-        default=None, sa_column=_text_or_none(), description="while it is open: what of the spec it runs on"
+        default=None, sa_column=text_or_none(), description="while it is open: what of the spec it runs on"
     )
     __table_args__ = (
         Index("turn_by_agent", "agent", "started_at"),
         Index("turn_finished", "finished_at"),
-        _partial("turn_open", "agent", where="finished_at IS NULL"),
+        partial("turn_open", "agent", where="finished_at IS NULL"),
     )
 
 
@@ -290,13 +282,13 @@ class JournalRow(SQLModel, table=True):
     branch: str = Field(primary_key=True)
     position: int = Field(sa_column=Column(BigInteger, primary_key=True))
     kind: str = Field(description="an internal effect's kind, or `effect`")
-    body: str = Field(sa_column=_text())
-    verdict: str | None = Field(default=None, sa_column=_text_or_none())
+    body: str = Field(sa_column=text_column())
+    verdict: str | None = Field(default=None, sa_column=text_or_none())
     outcome: str | None = None
-    result: str | None = Field(default=None, sa_column=_text_or_none())
-    recorded_at: float = Field(sa_column=_time())
-    send_by: float | None = Field(default=None, sa_column=_time_or_none())
-    finished_at: float | None = Field(default=None, sa_column=_time_or_none())
+    result: str | None = Field(default=None, sa_column=text_or_none())
+    recorded_at: float = Field(sa_column=seconds())
+    send_by: float | None = Field(default=None, sa_column=seconds_or_none())
+    finished_at: float | None = Field(default=None, sa_column=seconds_or_none())
 
 
 class AwaitRow(SQLModel, table=True):
@@ -311,17 +303,17 @@ class AwaitRow(SQLModel, table=True):
     kind: str = Field(description="ask | sleep | request | operator")
     target: str = Field(description="what is waited on, for people")
     target_agent: str | None = Field(default=None, description="uid of who must answer")
-    since: float = Field(sa_column=_time())
-    until: float = Field(sa_column=_time())
+    since: float = Field(sa_column=seconds())
+    until: float = Field(sa_column=seconds())
     outcome: str | None = None
-    result: str | None = Field(default=None, sa_column=_text_or_none())
-    resolved_at: float | None = Field(default=None, sa_column=_time_or_none())
+    result: str | None = Field(default=None, sa_column=text_or_none())
+    resolved_at: float | None = Field(default=None, sa_column=seconds_or_none())
     __table_args__ = (
-        _partial("await_due", "until", where="resolved_at IS NULL"),
+        partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
-        _partial("await_of_agent", "agent", where="resolved_at IS NULL"),
-        _partial("await_of_target", "target_agent", where="resolved_at IS NULL"),
-        _partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
+        partial("await_of_agent", "agent", where="resolved_at IS NULL"),
+        partial("await_of_target", "target_agent", where="resolved_at IS NULL"),
+        partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
     )
 
 
@@ -329,11 +321,11 @@ class TimerRow(SQLModel, table=True):
     __tablename__ = "timer"
     agent: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
-    version: int = Field(sa_column=_big())
-    fired: int = Field(sa_column=_big())
-    due_at: float = Field(sa_column=_time())
-    every_s: float | None = Field(default=None, sa_column=_time_or_none())
-    data: str = Field(sa_column=_text())
+    version: int = Field(sa_column=big())
+    fired: int = Field(sa_column=big())
+    due_at: float = Field(sa_column=seconds())
+    every_s: float | None = Field(default=None, sa_column=seconds_or_none())
+    data: str = Field(sa_column=text_column())
     __table_args__ = (Index("timer_due", "due_at"),)
 
 
@@ -344,13 +336,13 @@ class HostRow(SQLModel, table=True):
     host_id: str = Field(primary_key=True)
     node: str
     pid: int | None = None
-    pid_started: float | None = Field(default=None, sa_column=_time_or_none())
+    pid_started: float | None = Field(default=None, sa_column=seconds_or_none())
     namespace: str | None = None
     digest: str | None = None
-    lease_until: float | None = Field(default=None, sa_column=_time_or_none())
-    loop_lag_ms: float | None = Field(default=None, sa_column=_time_or_none())
-    created_at: float = Field(sa_column=_time())
-    ended_at: float | None = Field(default=None, sa_column=_time_or_none())
+    lease_until: float | None = Field(default=None, sa_column=seconds_or_none())
+    loop_lag_ms: float | None = Field(default=None, sa_column=seconds_or_none())
+    created_at: float = Field(sa_column=seconds())
+    ended_at: float | None = Field(default=None, sa_column=seconds_or_none())
 
 
 class ChannelRow(SQLModel, table=True):
@@ -360,8 +352,8 @@ class ChannelRow(SQLModel, table=True):
     uid: str = Field(primary_key=True)
     namespace: str
     name: str
-    next_position: int = Field(sa_column=_big(1))
-    retention_s: float = Field(sa_column=_time())
+    next_position: int = Field(sa_column=big(1))
+    retention_s: float = Field(sa_column=seconds())
     __table_args__ = (Index("channel_by_name", "namespace", "name", unique=True),)
 
 
@@ -371,8 +363,8 @@ class ChannelMessageRow(SQLModel, table=True):
     position: int = Field(sa_column=Column(BigInteger, primary_key=True))
     message_id: str
     key: str | None = None
-    body: str = Field(sa_column=_text())
-    accepted_at: float = Field(sa_column=_time())
+    body: str = Field(sa_column=text_column())
+    accepted_at: float = Field(sa_column=seconds())
     __table_args__ = (Index("channel_message_once", "channel", "message_id", unique=True),)
 
 
@@ -382,19 +374,20 @@ class SubscriptionRow(SQLModel, table=True):
     __tablename__ = "subscription"
     channel: str = Field(primary_key=True)
     agent: str = Field(primary_key=True, index=True)
-    position: int = Field(sa_column=_big())
-    since: float = Field(sa_column=_time())
+    position: int = Field(sa_column=big())
+    since: float = Field(sa_column=seconds())
+    __table_args__ = (Index("subscription_by_position", "channel", "position"),)
 
 
 class DeadLetterRow(SQLModel, table=True):
     __tablename__ = "dead_letter"
-    id: int | None = Field(default=None, sa_column=_auto())
+    id: int | None = Field(default=None, sa_column=auto())
     agent: str | None = Field(default=None, index=True)
     namespace: str
     name: str
     message_id: str
-    body: str = Field(sa_column=_text())
+    body: str = Field(sa_column=text_column())
     reason: str
-    detail: str = Field(sa_column=_text())
+    detail: str = Field(sa_column=text_column())
     turn_id: str | None = None
-    at: float = Field(sa_column=_time())
+    at: float = Field(sa_column=seconds())
