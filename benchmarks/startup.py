@@ -42,10 +42,9 @@ def measure(stack: Stack) -> str:
 def memory(stack: Stack) -> str:
     """Resident, proportional and unique memory of the installation's processes, in MB, summed by name."""
     rows: dict[str, list[float]] = {}
-    for process in [psutil.Process(stack.pid), *_of(stack)]:
+    for name, process in processes(stack):
         try:
             held = process.memory_full_info()
-            name = _named(process, stack)
         except psutil.Error:
             continue
         row = rows.setdefault(name, [0, 0, 0, 0])
@@ -55,6 +54,17 @@ def memory(stack: Stack) -> str:
         ["process", "count", "RSS MB", "PSS MB", "USS MB"],
         [[name, int(row[0]), *(f"{value:.0f}" for value in row[1:])] for name, row in sorted(rows.items())],
     )
+
+
+def processes(stack: Stack) -> list[tuple[str, psutil.Process]]:
+    """Every process of the installation, and what it is."""
+    found = []
+    for process in [psutil.Process(stack.pid), *_of(stack)]:
+        try:
+            found.append((_named(process, stack), process))
+        except psutil.Error:
+            continue
+    return found
 
 
 def _of(stack: Stack) -> list[psutil.Process]:

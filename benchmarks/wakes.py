@@ -6,10 +6,12 @@ same cluster, which is what a wake would cost if every agent were an actor.
 """
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -20,7 +22,7 @@ from controlplane.settings import Settings
 from controlplane.store.store import Store, open_url
 from tests.stack import Stack
 
-WAKES = 300
+WAKES, WARM = 300, 20
 CLOCK = """import time
 from ray_runtime import Agent
 
@@ -29,12 +31,16 @@ class Clock(Agent):
     async def on_message(self, turn, envelope):
         return time.time()
 """
+CLOCK_AGENT = {
+    "kind": "Agent",
+    "metadata": {"name": "clock"},
+    "spec": {"code": {"files": {"clock.py": CLOCK}}, "entrypoint": "clock:Clock", "suspend_after_ms": 0},
+}
 
 
 def measure(stack: Stack) -> str:
-    spec = {"code": {"files": {"clock.py": CLOCK}}, "entrypoint": "clock:Clock", "suspend_after_ms": 0}
-    stack.apply({"kind": "Agent", "metadata": {"name": "clock"}, "spec": spec})
-    woken, answered = asyncio.run(_wakes(stack))
+    stack.apply(CLOCK_AGENT)
+    woken, answered = asyncio.run(wakes(stack))
     created = _actors(stack)
     ratio = created.p50_ms / woken.p50_ms
     return table(
@@ -47,24 +53,32 @@ def measure(stack: Stack) -> str:
     )
 
 
-async def _wakes(stack: Stack) -> tuple[Latency, Latency]:
+@contextlib.asynccontextmanager
+async def gate_of(stack: Stack) -> AsyncIterator[tuple[GateClient, Store]]:
+    """The gate of a running stack, as a plane speaks to it, and its store."""
     settings = Settings(data=stack.data)
     client = GateClient(settings.gate_socket, (stack.data / "gate.key").read_text().strip(), lambda: None)
-    store = Store(open_url(None, settings.sqlite_path), client)
+    store = Store(open_url(stack.database_url, settings.sqlite_path), client)
     client.connect()
     await client.up()
-    started, answered = [], []
     try:
-        for n in range(WAKES + 20):
-            await _suspended(store)
-            begun, wall = time.perf_counter(), time.time()
-            at = await _ask(client, store, f"wake-{n}")
-            if n >= 20:
-                answered.append(time.perf_counter() - begun)
-                started.append(at - wall)
+        yield client, store
     finally:
         await client.close()
         await store.close()
+
+
+async def wakes(stack: Stack, count: int = WAKES, mark: str = "wake") -> tuple[Latency, Latency]:
+    """From published to the handler's first line, and to the answer read, of an agent that is suspended each time."""
+    started, answered = [], []
+    async with gate_of(stack) as (client, store):
+        for n in range(count + WARM):
+            await _suspended(store)
+            begun, wall = time.perf_counter(), time.time()
+            at = await _ask(client, store, f"{mark}-{n}")
+            if n >= WARM:
+                answered.append(time.perf_counter() - begun)
+                started.append(at - wall)
     return quantiles(started), quantiles(answered)
 
 
@@ -73,7 +87,8 @@ async def _suspended(store: Store) -> None:
         await asyncio.sleep(0.002)
 
 
-async def _ask(client: GateClient, store: Store, message_id: str) -> float:
+async def ask(client: GateClient, name: str, message_id: str, timeout_s: float = 60) -> None:
+    """Ask an agent, and wait for its answer."""
     body = {
         "specversion": "1.0",
         "id": message_id,
@@ -83,9 +98,13 @@ async def _ask(client: GateClient, store: Store, message_id: str) -> float:
         "data": None,
         "replyto": message_id,
     }
-    waiting = asyncio.ensure_future(client.answered(message_id, 10))
-    await client.publish("default", "clock", message_id, orjson.dumps(body), time.time() + 60, "bench")
+    waiting = asyncio.ensure_future(client.answered(message_id, timeout_s))
+    await client.publish("default", name, message_id, orjson.dumps(body), time.time() + timeout_s, "bench")
     await waiting
+
+
+async def _ask(client: GateClient, store: Store, message_id: str) -> float:
+    await ask(client, "clock", message_id)
     found = await _one(store, f"SELECT result FROM awaiting WHERE await_id = '{message_id}'")
     return float(found)
 

@@ -25,7 +25,7 @@ class Stack:
     def __init__(self, database_url: str | None = None, *, demo: bool = False, **settings: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stw-"))
         self.data = self.folder / "data"
-        self._database_url = database_url
+        self.database_url = database_url
         self._demo = demo
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -39,8 +39,8 @@ class Stack:
     def up(self) -> "Stack":
         """Start, and wait until messages are durably accepted."""
         command = [str(STEWARD), "up", "--data", str(self.data), "--port", "0"]
-        if self._database_url:
-            command += ["--database-url", self._database_url]
+        if self.database_url:
+            command += ["--database-url", self.database_url]
         if self._demo:
             command += ["--demo"]
         out = (self.folder / "up.out").open("ab")

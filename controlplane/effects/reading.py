@@ -41,7 +41,7 @@ class Reader:
                 cached_statements=256,
             )
             opened.execute("PRAGMA query_only = ON").close()
-            opened.execute("PRAGMA cache_size = -32768").close()
+            opened.execute("PRAGMA cache_size = -8192").close()
             return opened
         return psycopg.connect(
             self._url,

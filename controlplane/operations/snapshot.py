@@ -21,8 +21,8 @@ Code = Mapping[str, Mapping[str, str]]
 NAMES_AT_ONCE = 400
 EVERYWHERE = ("*",)
 # Names are ordered by bytes, where "." follows "-".
-SINGLE = """SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
-AND namespace = :namespace AND name{collate} > :first AND name{collate} < :last"""
+SINGLE = text("""SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
+AND namespace = :namespace AND name > :first AND name < :last""")
 
 
 def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE) -> World:
@@ -120,8 +120,7 @@ def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
 
 def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:
     """Live agents that are named as the fleet's would be, and belong to no fleet."""
-    query = text(SINGLE.format(collate=' COLLATE "C"' if session.get_bind().dialect.name == "postgresql" else ""))
-    rows = session.connection().execute(query, {"namespace": namespace, "first": f"{fleet}-", "last": f"{fleet}."})
+    rows = session.connection().execute(SINGLE, {"namespace": namespace, "first": f"{fleet}-", "last": f"{fleet}."})
     named = ((name, fleet_of(name)) for (name,) in rows)
     return tuple(sorted(name for name, place in named if place is not None and place[0] == fleet))
 

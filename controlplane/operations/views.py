@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, and_, tuple_
+from sqlalchemy import ColumnElement, and_, exists, tuple_
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -19,7 +19,7 @@ from controlplane.operations.conditions import Seen, moment, of_agent, ready_onc
 from controlplane.operations.living import paging
 from controlplane.operations.living.lookup import absent
 from controlplane.operations.snapshot import known_of, read_known, read_owners
-from controlplane.operations.world import Known
+from controlplane.operations.world import Key, Known
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
 from controlplane.store.tables import LabelRow, ResourceRow
@@ -65,7 +65,7 @@ async def list_page(store: Store, kind: Kind, given: ListInput, principal: Princ
     output: Any = OPERATIONS[f"{kind.lower()}s.list"].output
 
     def query(session: Session) -> ListOutput[Any]:
-        found = _page(session, store.dialect, kind, given, principal, after)
+        found = _page(session, kind, given, principal, after)
         shown = found[: given.limit]
         more = len(found) > given.limit
         mark = paging.encode([shown[-1].namespace, shown[-1].name]) if more else None
@@ -75,35 +75,42 @@ async def list_page(store: Store, kind: Kind, given: ListInput, principal: Princ
     return await store.read(query)
 
 
-def _page(
-    session: Session, dialect: str, kind: Kind, given: ListInput, principal: Principal, after: list[Any] | None
-) -> list[Known]:
-    def ordered(column: Any) -> Any:  # by bytes on both databases
-        return col(column).collate("C") if dialect == "postgresql" else col(column)
-
+def _page(session: Session, kind: Kind, given: ListInput, principal: Principal, after: list[Any] | None) -> list[Known]:
+    """What comes after a place, one more than is shown; with labels, their names first."""
+    if given.labels:
+        keys = _labelled(session, kind, given, principal, after)
+        known = read_known(session, keys)
+        return [it for key in keys if (it := known.get(key)) is not None and it.live]
     query = select(ResourceRow).where(ResourceRow.kind == kind, col(ResourceRow.deleted_at).is_(None))
-    labels = [(aliased(LabelRow), *it) for it in (given.labels or {}).items()]
-    for label, key, value in labels:
-        query = query.where(_labelled(label, kind, key, value))
-    first: Any = labels[0][0] if labels else ResourceRow
-    namespace, name = ordered(first.namespace), ordered(first.name)
+    return [known_of(row) for row in session.exec(_placed(query, ResourceRow, given, principal, after))]
+
+
+def _labelled(
+    session: Session, kind: Kind, given: ListInput, principal: Principal, after: list[Any] | None
+) -> list[Key]:
+    """The names that have all of the labels."""
+    (first, condition), *others = [_carrying(kind, *it) for it in (given.labels or {}).items()]
+    query = select(first.namespace, first.name).where(condition)
+    for label, same in others:
+        query = query.where(exists().where(same, label.namespace == first.namespace, label.name == first.name))
+    placed = _placed(query, first, given, principal, after)
+    return [(kind, namespace, name) for namespace, name in session.exec(placed)]
+
+
+def _carrying(kind: Kind, key: str, value: str) -> tuple[Any, ColumnElement[bool]]:
+    label: Any = aliased(LabelRow)
+    return label, and_(label.kind == kind, label.key == key, label.value == value)
+
+
+def _placed(query: Any, named: Any, given: ListInput, principal: Principal, after: list[Any] | None) -> Any:
+    """A query with the part of the names that was asked for, in their order, which is that of bytes."""
     if given.namespace is not None:
-        query = query.where(first.namespace == given.namespace)
+        query = query.where(named.namespace == given.namespace)
     elif "*" not in principal.namespaces:
-        query = query.where(first.namespace.in_(principal.namespaces))
+        query = query.where(named.namespace.in_(principal.namespaces))
     if after is not None:
-        query = query.where(tuple_(namespace, name) > tuple_(*after))
-    return [known_of(row) for row in session.exec(query.order_by(namespace, name).limit(given.limit + 1))]
-
-
-def _labelled(label: Any, kind: Kind, key: str, value: str) -> ColumnElement[bool]:
-    return and_(
-        label.kind == kind,
-        label.key == key,
-        label.value == value,
-        label.namespace == col(ResourceRow.namespace),
-        label.name == col(ResourceRow.name),
-    )
+        query = query.where(tuple_(named.namespace, named.name) > tuple_(*after))
+    return query.order_by(named.namespace, named.name).limit(given.limit + 1)
 
 
 def view(session: Session, kind: Kind, found: Sequence[Known]) -> list[BaseModel]:

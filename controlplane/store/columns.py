@@ -1,6 +1,6 @@
 """The kinds of columns and indexes that the tables are made of, the same on both databases."""
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, Text, text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, String, Text, text
 
 _BIG = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
 
@@ -11,6 +11,11 @@ def auto() -> Column[int]:
 
 def big(default: int = 0) -> Column[int]:
     return Column(BigInteger, nullable=False, server_default=str(default))
+
+
+def by_bytes() -> Column[str]:
+    """A part of a key whose order is that of its bytes on both databases, so that an index gives it."""
+    return Column(String().with_variant(String(collation="C"), "postgresql"), primary_key=True)
 
 
 def seconds() -> Column[float]:

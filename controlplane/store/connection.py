@@ -24,6 +24,7 @@ from controlplane.store.engine import BUSY_TIMEOUT_MS, dialect_of, sqlite_uri
 LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 10_000
 RECONNECT_S = 0.1
+CACHE_KIB = 16_384  # what the gate may keep of the pages of SQLite, and no more, however large the file
 FAULTS = (sqlite3.Error, psycopg.Error, ValueError, TypeError, OverflowError, MemoryError)
 _MARK = "INSERT INTO meta (key, value) VALUES ('writer', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?|%")
@@ -96,7 +97,7 @@ class SqliteConnection:
             "synchronous = FULL",
             "wal_autocheckpoint = 4000",
             "journal_size_limit = 67108864",
-            "cache_size = -65536",
+            f"cache_size = -{CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
         return connection

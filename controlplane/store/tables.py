@@ -8,7 +8,7 @@ holds stays true after the rows behind it were swept. Models of the surfaces liv
 from sqlalchemy import BigInteger, Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from controlplane.store.columns import auto, big, partial, seconds, seconds_or_none, text_column, text_or_none
+from controlplane.store.columns import auto, big, by_bytes, partial, seconds, seconds_or_none, text_column, text_or_none
 
 
 class Meta(SQLModel, table=True):
@@ -36,8 +36,8 @@ class ResourceRow(SQLModel, table=True):
 
     __tablename__ = "resource"
     kind: str = Field(primary_key=True)
-    namespace: str = Field(primary_key=True)
-    name: str = Field(primary_key=True)
+    namespace: str = Field(sa_column=by_bytes())
+    name: str = Field(sa_column=by_bytes())
     uid: str = Field(unique=True)
     labels: str = Field(sa_column=text_column())
     spec: str = Field(sa_column=text_column())
@@ -73,8 +73,8 @@ class LabelRow(SQLModel, table=True):
     kind: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
     value: str = Field(primary_key=True)
-    namespace: str = Field(primary_key=True)
-    name: str = Field(primary_key=True)
+    namespace: str = Field(sa_column=by_bytes())
+    name: str = Field(sa_column=by_bytes())
 
 
 class PlanRow(SQLModel, table=True):

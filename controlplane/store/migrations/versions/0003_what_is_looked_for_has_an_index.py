@@ -8,6 +8,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+NAMES = ("namespace", "name")
 LIVE, SINGLE = "deleted_at IS NULL", "kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL"
 PARTIAL = (
     ("resource_live", "resource", ["kind", "namespace", "name"], LIVE),
@@ -25,9 +26,10 @@ WHERE kind = 'Agent' AND deleted_at IS NULL AND owner IN (SELECT uid FROM resour
 FREE = "UPDATE resource SET owner = NULL WHERE deleted_at IS NOT NULL AND uid NOT IN (SELECT uid FROM agent)"
 
 
-def _label(name: str, *order: str) -> None:
+def _label(name: str, *order: str, by_bytes: bool) -> None:
     """The labels again, with the key in another order."""
-    columns = (sa.Column(it, sa.String(), nullable=False) for it in order)
+    text = sa.String().with_variant(sa.String(collation="C"), "postgresql") if by_bytes else sa.String()
+    columns = (sa.Column(it, text if it in NAMES else sa.String(), nullable=False) for it in order)
     op.create_table(name, *columns, sa.PrimaryKeyConstraint(*order, name=f"{name}_key"))
     named = ", ".join(order)
     op.execute(f"INSERT INTO {name} ({named}) SELECT {named} FROM label")  # noqa: S608 - names of ours
@@ -35,8 +37,16 @@ def _label(name: str, *order: str) -> None:
     op.rename_table(name, "label")
 
 
+def _collate(collation: str) -> None:
+    """Names of resources in the order of bytes, as SQLite has them already."""
+    if op.get_bind().dialect.name == "postgresql":
+        for it in NAMES:
+            op.execute(f'ALTER TABLE resource ALTER COLUMN {it} TYPE VARCHAR COLLATE "{collation}"')
+
+
 def upgrade() -> None:
-    _label("label_of_value", "kind", "key", "value", "namespace", "name")
+    _label("label_of_value", "kind", "key", "value", "namespace", "name", by_bytes=True)
+    _collate("C")
     op.drop_index("ix_resource_owner", "resource")
     op.add_column("resource", sa.Column("ordinal", sa.BigInteger(), nullable=True))
     op.add_column("resource", sa.Column("template", sa.String(), nullable=True))
@@ -54,4 +64,5 @@ def downgrade() -> None:
     op.drop_column("resource", "template")
     op.drop_column("resource", "ordinal")
     op.create_index("ix_resource_owner", "resource", ["owner"])
-    _label("label_of_namespace", "kind", "namespace", "key", "value", "name")
+    _collate("default")
+    _label("label_of_namespace", "kind", "namespace", "key", "value", "name", by_bytes=False)

@@ -1,0 +1,157 @@
+"""`python -m benchmarks.scale [--largest N]`: how each figure grows from 10 agents to 10,000, and a picture of it.
+
+One installation on SQLite goes through all sizes, one on PostgreSQL through smaller ones. Then the
+same thousand agents come and go five times, which shows what is kept of agents that are gone.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import growth, wakes
+from benchmarks.growth import Figures, fleet
+from benchmarks.picture import draw
+from benchmarks.timing import table
+from tests.postgres import Postgres
+from tests.stack import Stack
+
+SIZES = (10, 100, 1_000, 10_000)
+LARGEST, POSTGRES_LARGEST = 10_000, 1_000
+ROUNDS, EACH = 5, 1_000
+BYTES_MAX = 4096
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "scale.svg"
+INTRO = f"""A fleet of ever more agents, which are suspended but where it says that they are woken. Medians of
+{growth.REPEATS} calls over REST, in milliseconds, with everything that the call does; pages hold {growth.PAGE}.
+The line of slope 1 in the picture is what grows as its count does. Bytes are those in use by the store, with
+indexes, and with the turn and the events of the start.
+
+![Growth](scale.svg)
+
+"""
+OPERATING = (
+    ("propose the fleet", "create: propose"),
+    ("commit it", "create: commit"),
+    ("committed → every agent has started, change verified", "create: verified"),
+    ("one agent more: committed → verified", "one more: verified"),
+    ("to none: committed → verified", "to none: verified"),
+    ("all woken at once: asked → all answered", "all at once"),
+    ("the installation restarted: `up` → ready", "restart"),
+)
+READING = (
+    "first page",
+    "page in the middle",
+    "last page",
+    "page by label",
+    "label that nobody has",
+    "agents.get",
+    "turns.list",
+    "fleets.get",
+    "system.status",
+    "feedback.read",
+)
+WAKING = (
+    ("published → handler started, p50", "wake p50"),
+    ("published → handler started, p99", "wake p99"),
+    ("published → answer read, p50", "answer p50"),
+)
+Series = dict[int, Figures]
+
+
+def say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def measure(largest: int = LARGEST) -> str:
+    """The whole section; draws the picture, too."""
+    sizes = [it for it in SIZES if it <= largest] or [largest]
+    with Stack() as stack:
+        stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
+        growth.until_suspended(stack)
+        before = growth.memory(stack)
+        series = {n: growth.measure(stack, n, say) for n in sizes}
+        rows = _by_table(stack, sizes[-1])
+        kept = _rounds(stack, min(EACH, largest))
+    draw(series, PICTURE)
+    text = INTRO + _figures(series) + "\n" + _held(series, before) + "\n" + rows + "\n" + kept
+    return (
+        text
+        + "\nThe same on PostgreSQL, `fsync=off` as in the tests:\n\n"
+        + _on_postgres(min(largest, POSTGRES_LARGEST))
+    )
+
+
+def _figures(series: Series) -> str:
+    rows: list[list[object]] = []
+    rows += [[label, *_cells(series, key)] for label, key in OPERATING]
+    rows += [[f"`{it}`" if "." in it else it, *_cells(series, it)] for it in READING]
+    rows += [[label, *_cells(series, key)] for label, key in WAKING]
+    rows += [["bytes of the plan", *(f"{it['create: bytes of the plan']:.0f}" for it in series.values())]]
+    sizes = ["bytes in the store, an agent", *(f"{it['bytes']:.0f}" for it in series.values())]
+    rows += [[f"{sizes[0]} (target ≤ {BYTES_MAX})", *sizes[1:]]]
+    return table(["milliseconds at … agents", *(f"{n:,}" for n in series)], rows)
+
+
+def _cells(series: Series, key: str) -> list[str]:
+    return [f"{it[key]:.2f}" if it[key] < 100 else f"{it[key]:.0f}" for it in series.values()]
+
+
+def _held(series: Series, before: dict[str, float]) -> str:
+    """Memory of the processes with all agents suspended again, and what quiet costs."""
+    names = sorted(before)
+    rows: list[list[object]] = [["before", *(f"{before[it]:.0f}" for it in names), ""]]
+    for n, figures in series.items():
+        held = [f"{figures.get(f'memory {it}', 0):.0f}" for it in names]
+        rows.append([f"{n:,}", *held, f"{figures['quiet plane']:.1f} / {figures['quiet gate']:.1f}"])
+    return table(
+        ["agents suspended, all woken once", *(f"{it} USS MB" for it in names), "quiet: plane / gate CPU %"], rows
+    )
+
+
+def _by_table(stack: Stack, n: int) -> str:
+    """What an agent costs in each table, with its indexes."""
+    say(f"{n} agents: bytes by table")
+    before = growth.tables(stack)
+    stack.apply(fleet(n, "counted"), timeout_s=120)
+    growth.until_suspended(stack)
+    each = {it: (held - before.get(it, 0)) / n for it, held in growth.tables(stack).items()}
+    stack.apply(fleet(0, "counted"), timeout_s=120)
+    rows = [[f"`{it}`", f"{held:.0f}"] for it, held in sorted(each.items(), key=lambda row: -row[1]) if held >= 1]
+    return table([f"bytes an agent, {n:,} at once, by table", "with indexes"], rows) if rows else ""
+
+
+def _rounds(stack: Stack, each: int) -> str:
+    """The same agents come and go; what the processes hold after each round."""
+    rows: list[list[object]] = []
+    for number in range(ROUNDS + 1):
+        if number:
+            say(f"round {number} of {ROUNDS}: {each} agents come and go")
+            stack.apply(fleet(each, "round"), timeout_s=120)
+            growth.until_suspended(stack)
+            stack.apply(fleet(0, "round"), timeout_s=120)
+        held = growth.memory(stack)
+        rows.append([number or "before", f"{held['plane']:.1f}", f"{held['gate']:.1f}"])
+    return table([f"{each:,} agents come and go, round", "plane USS MB", "gate USS MB"], rows)
+
+
+def _on_postgres(largest: int) -> str:
+    server = Postgres()
+    try:
+        with Stack(server.lend()) as stack:
+            stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
+            sizes = [it for it in SIZES if it <= largest] or [largest]
+            return _figures({n: growth.measure(stack, n, lambda line: say(f"PostgreSQL, {line}")) for n in sizes})
+    finally:
+        server.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    given = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
+    given.add_argument("--largest", type=int, default=LARGEST, help="the most agents")
+    found: Any = given.parse_args(argv)
+    print(measure(found.largest))
+    print(f"drawn to {PICTURE}")
+
+
+if __name__ == "__main__":
+    main()
