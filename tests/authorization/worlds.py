@@ -1,0 +1,242 @@
+"""Worlds that are the same to who reaches `default`, and differ in everything that is foreign.
+
+The full one holds a namespace `elsewhere` with agents, fleets, channels, secrets, code, plans, changes,
+turns, tokens, hosts, dead letters and kept answers, most of them under the names that `default` uses
+too; the bare one holds none of it. A change over two namespaces is in both, with another far half.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy import text
+
+from controlplane.effects import controls
+from controlplane.guard import tokens
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.store import statements
+from controlplane.store.unit import Unit
+from schemas.base import short_id
+from schemas.principal import PLANE, Call, Principal
+from schemas.records import TokenCreateInput
+from tests.api.plane import Plane, in_process
+from tests.living import world as records
+
+SETTLE_S_MAX = 60
+ROOT = Principal("root", "admin", ("*",))
+ABROAD = Principal("op", "operator", ("elsewhere",))  # of the name that an operator of `default` has
+HIDDEN = {"hidden.py": "from ray_runtime import Agent\n\n\nclass Hidden(Agent):\n    pass\n"}
+OURS = {"ours.py": "from ray_runtime import Agent\n\n\nclass Ours(Agent):\n    pass\n"}
+ISSUED: dict[str, dict[str, Any]] = {
+    "viewer": {"principal": "eye", "role": "viewer", "namespaces": ["default"]},
+    "operator": {"principal": "op", "role": "operator", "namespaces": ["default"]},
+    "admin": {"principal": "chief", "role": "admin", "namespaces": ["default"]},
+    "agent": {"principal": "self", "role": "agent", "namespaces": ["default"], "agent": "echo"},
+    "viewer of two": {"principal": "eye", "role": "viewer", "namespaces": ["default", "second"]},
+    "operator of two": {"principal": "op", "role": "operator", "namespaces": ["default", "second"]},
+    "admin of two": {"principal": "chief", "role": "admin", "namespaces": ["second", "default"]},
+    "viewer of all": {"principal": "eye", "role": "viewer", "namespaces": ["*"]},
+    "operator of all": {"principal": "op", "role": "operator", "namespaces": ["*"]},
+    "admin of all": {"principal": "chief", "role": "admin", "namespaces": ["*"]},
+    "victim": {"principal": "victim", "role": "viewer", "namespaces": ["default"]},
+}
+
+
+def manifest(kind: str, name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    """A manifest of a kind, from the example in the catalogue."""
+    example: dict[str, Any] = OPERATIONS[f"{kind.lower()}s.propose"].example["manifest"]
+    labels = example["metadata"].get("labels", {})
+    return {
+        "kind": kind,
+        "metadata": {"namespace": namespace, "name": name, "labels": labels},
+        "spec": {**example["spec"], **spec},
+    }
+
+
+class World:
+    """A plane, its tokens, and what in it can be named: `own` ids, and `foreign` ones."""
+
+    def __init__(self, plane: Plane, client: httpx.AsyncClient) -> None:
+        self.plane, self.client = plane, client
+        self.parts, self.store = plane.parts, plane.store
+        self.own: dict[str, Any] = {}
+        self.foreign: dict[str, Any] = {}
+
+    async def call(self, operation: str, principal: Principal = ROOT, **raw: Any) -> dict[str, Any]:
+        output = await self.parts.dispatcher.call(principal, operation, raw)
+        return output.model_dump(mode="json")
+
+    async def propose(self, *manifests: dict[str, Any], principal: Principal = ROOT) -> str:
+        plan_id: str = (await self.call("resources.propose", principal, manifests=list(manifests)))["plan_id"]
+        return plan_id
+
+    async def apply(self, *manifests: dict[str, Any], principal: Principal = ROOT, settle: bool = True) -> str:
+        """Propose, commit, and wait until the change is done; its id."""
+        plan_id = await self.propose(*manifests, principal=principal)
+        change_id: str = (await self.call("plans.commit", principal, plan_id=plan_id))["change_id"]
+        if settle:
+            await self.settle(change_id)
+        return change_id
+
+    async def settle(self, change_id: str) -> None:
+        """Wait until the change is done; agents start as a host would have started them."""
+        limit = time.monotonic() + SETTLE_S_MAX
+        while not (await self.call("changes.get", change_id=change_id))["done"]:
+            assert time.monotonic() < limit
+            await self.start_agents()
+            await asyncio.sleep(0.01)
+
+    async def start_agents(self) -> None:
+        """End each start message with its turn, long ago, so that no summary ever tells of it."""
+        unit = Unit()
+        query = "SELECT agent, message_id, body FROM inbox WHERE \"trigger\" = 'start'"
+        for agent, message, body in await self.rows(query):
+            turn = short_id("turn", agent, message)
+            ended = [turn, agent, message, "start", body, "committed", 1, 1, "", 0.0, 0.0, 0, 0, None, None, None]
+            unit.raw(statements.TURN_OPEN, ended, 1)
+            unit.raw(statements.CONSUME, [agent, message], 1)
+            unit.raw("UPDATE agent SET version = version + 1 WHERE uid = ?", [agent], 1)
+        await self.store.write(unit)
+
+    async def rows(self, sql: str) -> list[Any]:
+        return await self.store.read(lambda session: list(session.connection().execute(text(sql)).all()))
+
+    async def issue(self, label: str, given: dict[str, Any], ago_s: float = 0) -> None:
+        create = tokens.handlers(self.store)["tokens.create"]
+        made: Any = await create(
+            Call(PLANE, "tokens.create", time.time() - ago_s), TokenCreateInput.model_validate(given)
+        )
+        self.plane.tokens[label], self.plane.token_ids[label] = made.token, made.token_id
+
+    def principal(self, label: str) -> Principal:
+        given = ISSUED[label]
+        return Principal(given["principal"], given["role"], tuple(given["namespaces"]), given.get("agent"))
+
+
+@asynccontextmanager
+async def standing(url: str, *, full: bool) -> AsyncIterator[World]:
+    """A world that has come to rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controls, "PATIENCE_S", 0.05)  # no host ever comes here, so nobody waits for one
+        async with in_process(url) as (plane, client):
+            yield await _built(World(plane, client), full=full)
+
+
+async def _built(world: World, *, full: bool) -> World:
+    world.client.headers.pop("Authorization")
+    for label, given in ISSUED.items():
+        await world.issue(label, given)
+    await world.issue("expired", {**ISSUED["admin of all"], "expires_in_s": 60}, ago_s=3_600)
+    await world.issue("revoked", ISSUED["admin of all"])
+    await world.call("tokens.revoke", token_id=world.plane.token_ids["revoked"])
+    await _ours(world)
+    await (_theirs(world) if full else _nothing(world))
+    await _rest_of_ours(world)
+    await _marks(world)
+    return world
+
+
+async def _ours(world: World) -> None:
+    """What is in `default` and `second`, one thing after the other."""
+    op = world.principal("operator")
+    await world.apply(manifest("Agent", "echo"), principal=op)
+    change_id = await world.apply(manifest("Channel", "reports"), principal=op)
+    await world.apply(manifest("Fleet", "echoes", replicas=1), principal=op)
+    await world.apply(manifest("Secret", "inventory"), principal=op)
+    await world.apply(manifest("Channel", "reports", "second"))
+    await world.call("agents.send", op, name="echo", data="hello")
+    for number in range(3):
+        await world.call("channels.publish", op, name="reports", data=number)
+    ours = await world.call("code.put", op, files=OURS)
+    await _host(world, "h-ours", "default")
+    await _dead_letter(world, "default", "echo")
+    turns = await world.call("turns.list", op, name="echo")
+    world.own = {
+        "change_id": change_id,
+        "plan_id": (await world.call("changes.get", change_id=change_id))["plan_id"],
+        "turn_id": turns["items"][0]["turn_id"],
+        "token_id": world.plane.token_ids["victim"],
+        "digest": ours["digest"],
+    }
+
+
+async def _theirs(world: World) -> None:
+    """What is in `elsewhere`, made by an operator who is called as ours, and by an admin of all."""
+    put = await world.call("code.put", ABROAD, files=HIDDEN, request_id="shared")
+    code = {"code": {"digest": put["digest"]}, "entrypoint": "hidden:Hidden"}
+    await world.apply(manifest("Channel", "hidden", "elsewhere"), principal=ABROAD)
+    await world.apply(manifest("Channel", "reports", "elsewhere"), principal=ABROAD)
+    watching = [{"channel": "hidden"}]
+    agent = manifest("Agent", "hidden", "elsewhere", **code, watches=watching)
+    agent["metadata"]["labels"] = {"hidden": "yes"}
+    change_id = await world.apply(agent, principal=ABROAD)
+    await world.apply(manifest("Agent", "echo", "elsewhere"))
+    await world.apply(manifest("Fleet", "hiddens", "elsewhere", replicas=2), principal=ABROAD)
+    await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
+    await world.apply(manifest("Agent", "unborn", "elsewhere"), settle=False)  # stays open
+    names = {"namespace": "elsewhere", "request_id": "shared"}
+    for number in range(5):
+        await world.call("agents.send", ABROAD, namespace="elsewhere", name="hidden", data=number)
+        await world.call("channels.publish", ABROAD, namespace="elsewhere", name="reports", data=number)
+    for operation in ("agents.send", "channels.publish", "agents.suspend", "agents.stop", "agents.wake"):
+        await world.call(operation, ABROAD, **names, name="echo" if operation.startswith("agents") else "reports")
+    await world.call("channels.join", ABROAD, **names, name="reports", agent="echo")
+    await _host(world, "h-theirs", "elsewhere")
+    await _host(world, "h-warm", None)
+    await _dead_letter(world, "elsewhere", "hidden")
+    await world.issue("theirs", {"principal": "op", "role": "operator", "namespaces": ["elsewhere"]})
+    await world.issue("half theirs", {"principal": "op", "role": "viewer", "namespaces": ["default", "elsewhere"]})
+    turns = await world.call("turns.list", ABROAD, namespace="elsewhere", name="hidden")
+    page = await world.call("agents.list", ABROAD, namespace="elsewhere", limit=1)
+    world.foreign = {
+        "change_id": change_id,
+        "committed_plan_id": (await world.call("changes.get", change_id=change_id))["plan_id"],
+        "plan_id": await world.propose(manifest("Channel", "hidden-too", "elsewhere"), principal=ABROAD),
+        "turn_id": turns["items"][0]["turn_id"],
+        "token_id": world.plane.token_ids["theirs"],
+        "half_token_id": world.plane.token_ids["half theirs"],
+        "digest": put["digest"],
+        "page": page["next_page"],
+    }
+    far = [manifest("Channel", f"far-{number}", "elsewhere") for number in range(3)]
+    world.own["spanning"] = await world.apply(manifest("Channel", "span"), *far)
+    world.own["spanning_plan"] = await world.propose(manifest("Channel", "span-too"), *far)
+
+
+async def _nothing(world: World) -> None:
+    far = manifest("Channel", "far", "void")
+    world.own["spanning"] = await world.apply(manifest("Channel", "span"), far)
+    world.own["spanning_plan"] = await world.propose(manifest("Channel", "span-too"), far)
+
+
+async def _rest_of_ours(world: World) -> None:
+    """More of ours after what is theirs, so that positions and pages have theirs in between."""
+    op = world.principal("operator")
+    world.own["middle"] = (await world.call("feedback.read", limit=500))["cursor"]
+    await world.apply(manifest("Channel", "later"), principal=op)
+    world.own["open_plan_id"] = await world.propose(manifest("Channel", "planned"), principal=op)
+
+
+async def _marks(world: World) -> None:
+    """Cursors and pages that an admin of all was given at this moment."""
+    world.own["cursor"] = (await world.call("feedback.read", limit=500))["cursor"]
+    world.own["changes_page"] = (await world.call("changes.list", limit=1))["next_page"]
+
+
+async def _host(world: World, host_id: str, namespace: str | None) -> None:
+    digest = None if namespace is None else "sha256:" + "1" * 64
+    await records.host(world.store, host_id, namespace=namespace, digest=digest, pid=1, lease_until=time.time() + 3_600)
+
+
+async def _dead_letter(world: World, namespace: str, name: str) -> None:
+    from controlplane.store.tables import DeadLetterRow
+
+    uid = (await world.call("agents.get", namespace=namespace, name=name))["metadata"]["uid"]
+    body = orjson.dumps({"id": "msg_dead"}).decode()
+    letter = {"message_id": "msg_dead", "body": body, "reason": "HANDLER_ERROR", "detail": "it raised", "at": 1.0}
+    await records.add(world.store, DeadLetterRow, agent=uid, namespace=namespace, name=name, **letter)
