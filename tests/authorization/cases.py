@@ -25,7 +25,8 @@ INERT = {
     "arguments",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
-AGENTS_MAX = 200_000
+FLEET_MAX = 100_000  # half of what a namespace may hold
+OURS = 2  # agents that are there in `default`
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
             yield [one] if several else one
         if several:
             yield [manifest("Channel", "mixed"), manifest("Channel", "mixed", "elsewhere")]
+            half = manifest("Fleet", "hiddens", replicas=FLEET_MAX)
+            for replicas in (FLEET_MAX - OURS, FLEET_MAX - OURS + 1):  # all that `default` has room for, and one more
+                yield [half, manifest("Fleet", "hidden", replicas=replicas)]
         return
     yield from {
         "plan_id": [foreign["plan_id"], foreign["committed_plan_id"], world.own["spanning_plan"]],
@@ -119,8 +123,7 @@ def manifests(kind: str, foreign: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield manifest(kind, "thief", **code, entrypoint="hidden:Missing")
     if kind == "Fleet":
         spec = {**manifest("Agent", "x")["spec"], **code, "entrypoint": "hidden:Hidden"}
-        yield manifest(kind, "hiddens", replicas=AGENTS_MAX - 2)  # as many as `default` has room for
-        yield manifest(kind, "hiddens", replicas=AGENTS_MAX - 1)
+        yield manifest(kind, "hiddens")
         yield manifest(kind, "thieves", template={"labels": {}, "spec": spec})
     if kind == "Secret":
         yield manifest(kind, "hidden", values={"password": {"set": True}})

@@ -14,7 +14,7 @@ from mcp_server.hints import to_intent
 from mcp_server.intents import INTENTS
 from schemas.principal import Principal
 from tests.authorization import cases
-from tests.authorization.surfaces import WAYS, Answer
+from tests.authorization.surfaces import WAYS, Answer, Way
 from tests.authorization.worlds import ISSUED, World
 
 pytestmark = pytest.mark.anyio
@@ -122,7 +122,7 @@ async def test_what_is_foreign_is_refused(full: World, operation: Operation) -> 
                 require(answer, way, expected, f"{operation.name} by {way} as {label}: {case.given} {answer.body}")
 
 
-def _ways_for(label: str) -> Iterator[tuple[str, cases.Any]]:
+def _ways_for(label: str) -> Iterator[tuple[str, Way]]:
     """All ways for an operator; roles differ before the way matters, so two are enough for the others."""
     yield from ((way, call) for way, call in WAYS.items() if label == "operator" or way in ("route", "tool"))
 

@@ -24,7 +24,7 @@ from controlplane.store.unit import Unit
 from schemas.base import short_id
 from schemas.principal import PLANE, Call, Principal
 from schemas.records import TokenCreateInput
-from tests.api.plane import Plane, in_process
+from tests.api.plane import Plane, in_process, listening
 from tests.living import world as records
 
 SETTLE_S_MAX = 60
@@ -67,7 +67,7 @@ class World:
         self.own: dict[str, Any] = {}
         self.foreign: dict[str, Any] = {}
 
-    async def call(self, operation: str, principal: Principal = ROOT, **raw: Any) -> dict[str, Any]:
+    async def call(self, operation: str, principal: Principal = ROOT, /, **raw: Any) -> dict[str, Any]:
         output = await self.parts.dispatcher.call(principal, operation, raw)
         return output.model_dump(mode="json")
 
@@ -119,16 +119,20 @@ class World:
 
 
 @asynccontextmanager
-async def standing(url: str, *, full: bool) -> AsyncIterator[World]:
-    """A world that has come to rest."""
+async def standing(url: str, *, full: bool, served: bool = False) -> AsyncIterator[World]:
+    """A world that has come to rest; in process, or `served` on a real port."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(controls, "PATIENCE_S", 0.05)  # no host ever comes here, so nobody waits for one
+        if served:
+            async with listening(url) as plane, httpx.AsyncClient(base_url=plane.url, timeout=60) as client:
+                yield await _built(World(plane, client), full=full)
+            return
         async with in_process(url) as (plane, client):
+            client.headers.pop("Authorization")
             yield await _built(World(plane, client), full=full)
 
 
 async def _built(world: World, *, full: bool) -> World:
-    world.client.headers.pop("Authorization")
     for label, given in ISSUED.items():
         await world.issue(label, given)
     await world.issue("expired", {**ISSUED["admin of all"], "expires_in_s": 60}, ago_s=3_600)
