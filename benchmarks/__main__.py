@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import startup, surfaces, wake, wakes
+from benchmarks import scale, startup, surfaces, wake, wakes
 from tests.stack import Stack
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -47,6 +47,8 @@ def main() -> None:
                 print(parts[-1], flush=True)
     finally:
         stack.close()
+    parts.append("\n## Ten thousand\n\n" + scale.measure())
+    print(parts[-1], flush=True)
     OUT.write_text("".join(parts))
     print(f"written to {OUT}")
 

@@ -24,7 +24,8 @@ PICTURE = Path(__file__).resolve().parent.parent / "docs" / "scale.svg"
 INTRO = f"""A fleet of ever more agents, which are suspended but where it says that they are woken. Medians of
 {growth.REPEATS} calls over REST, in milliseconds, with everything that the call does; pages hold {growth.PAGE}.
 The line of slope 1 in the picture is what grows as its count does. Bytes are those in use by the store, with
-indexes, and with the turn and the events of the start.
+indexes, and with the turn and the events of the start. USS counts the pages of SQLite's file that a process
+keeps: 24 MB at most in the gate, and in the plane the file as it is mapped.
 
 ![Growth](scale.svg)
 

@@ -6,7 +6,7 @@ from what was done before; so it is the same after any crash, and for a resource
 speaks of (the sweep). Reads only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -96,8 +96,11 @@ def open_changes(session: Session, after: tuple[float, str], most: int) -> list[
     ]
 
 
-def look(session: Session, key: Key, uid: str | None = None) -> list[Work]:
-    """What is to be done for a name, nothing when all is as declared; `uid` is a fleet that may be gone."""
+def look(session: Session, key: Key, uid: str | None = None, full: Mapping[str, int] | None = None) -> list[Work]:
+    """What is to be done for a name, nothing when all is as declared; `uid` is a fleet that may be gone.
+
+    `full` is up to where fleets were seen to be full a moment ago, by their uid.
+    """
     kind, namespace, name = key
     known = read_known(session, [key]).get(key) or Known(kind, namespace, name)
     if kind == "Agent":
@@ -105,7 +108,7 @@ def look(session: Session, key: Key, uid: str | None = None) -> list[Work]:
     if kind == "Channel":
         return _channel(session, known)
     if kind == "Fleet":
-        return _fleet(session, known, uid)
+        return _fleet(session, known, uid, full or {})
     return []
 
 
@@ -133,10 +136,11 @@ def _channel(session: Session, known: Known) -> list[Work]:
     return [Work("retain", known.uid, known)] if there["retention_s"] != known.spec["retention_s"] else []
 
 
-def _fleet(session: Session, known: Known, uid: str | None) -> list[Work]:
+def _fleet(session: Session, known: Known, uid: str | None, full: Mapping[str, int]) -> list[Work]:
     work = []
     if known.uid is not None:
-        work.append(Work("scale", known.uid, known, piece_of(session, known.uid, known, known.spec["replicas"])))
+        piece = piece_of(session, known.uid, known, known.spec["replicas"], full.get(known.uid, 0))
+        work.append(Work("scale", known.uid, known, piece))
     if uid is not None and uid != known.uid:
         work.append(Work("scale", uid, known, piece_of(session, uid, known, 0)))
     return [it for it in work if it.piece is not None and not it.piece.settled]

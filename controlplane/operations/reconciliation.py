@@ -52,6 +52,7 @@ class Reconciler:
         self._after = (0.0, "")
         self._sweep_at = 0.0
         self._sweep_is_at, self._swept = Sweep(), False
+        self._full: dict[str, int] = {}
         self._hints = asyncio.Semaphore(HINTS_AT_ONCE)
 
     async def tick(self) -> float:
@@ -75,6 +76,8 @@ class Reconciler:
         found = await self._open(self._after)
         if not found and self._after[1]:
             found = await self._open((0.0, ""))
+        if not found:
+            self._full.clear()
         full = len(found) == CHANGES_AT_ONCE
         self._after = (found[-1].committed_at, found[-1].change_id) if full else (0.0, "")
         worked = False
@@ -122,9 +125,11 @@ class Reconciler:
 
     async def _look(self, key: Key, uid: str | None) -> list[Work]:
         def query(session: Session) -> list[Work]:
-            return progress.look(session, key, uid)
+            return progress.look(session, key, uid, self._full)
 
-        return await self._store.read(query)
+        work = await self._store.read(query)
+        self._full |= {it.piece.fleet: it.piece.full for it in work if it.piece is not None}
+        return work
 
     async def _do_all(self, work: Iterable[Work]) -> bool:
         worked = False

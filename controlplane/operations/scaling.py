@@ -10,6 +10,7 @@ tells. Nothing here keeps any state.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlmodel import Session
@@ -36,10 +37,13 @@ AFTER = text(
     "SELECT name, ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND template > :template LIMIT :many"
 )
 TAKEN = text(
-    "SELECT COUNT(*) AS many, MAX(ordinal) AS last FROM resource"
-    " WHERE owner = :uid AND deleted_at IS NULL AND ordinal < :replicas"
+    "SELECT COUNT(*) AS many, MAX(ordinal) AS last FROM resource WHERE owner = :uid AND deleted_at IS NULL"
+    " AND template = :template AND ordinal >= :first AND ordinal < :replicas"
 )
-ORDINALS = text("SELECT ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND ordinal < :replicas")
+ORDINALS = text(
+    "SELECT ordinal FROM resource WHERE owner = :uid AND deleted_at IS NULL AND template = :template"
+    " AND ordinal < :replicas"
+)
 LEFT_UNDER = many(
     "SELECT a.uid, a.name FROM agent a LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL"
     " WHERE a.namespace = :namespace AND a.name IN :names AND r.uid IS NULL",
@@ -53,7 +57,10 @@ LEFT_BEHIND = text(
 
 @dataclass(frozen=True)
 class Piece:
-    """A bounded piece of work on one fleet; `gone` are running sides (uid, name) whose resource is gone."""
+    """A bounded piece of work on one fleet; `gone` are running sides (uid, name) whose resource is gone.
+
+    `full` says up to where the fleet's places were seen to be taken, for who looks again soon.
+    """
 
     fleet: str
     namespace: str
@@ -66,6 +73,7 @@ class Piece:
     gone: tuple[tuple[str, str], ...] = ()
     blocked: tuple[str, ...] = ()
     more: bool = False
+    full: int = 0
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -76,13 +84,17 @@ class Piece:
         return not (self.writes or self.gone or self.blocked or self.more)
 
 
-def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
-    """The next piece for a fleet of this uid; a deleted fleet has no replicas."""
+def piece_of(session: Session, uid: str, fleet: Known, replicas: int, full: int = 0) -> Piece:
+    """The next piece for a fleet of this uid; a deleted fleet has no replicas.
+
+    Places below `full` were taken a moment ago: they are counted again only when all above are taken too.
+    """
     template = _mark(fleet) if replicas else ""
     extra, different = _unwanted(session, uid, template, replicas)
     deletes, rest = extra[:AT_ONCE], AT_ONCE - len(extra[:AT_ONCE])
     updates = different[:rest]
-    absent, missing = _missing(session, uid, replicas, rest - len(updates))
+    whole = Places(uid, template, replicas)
+    absent, missing, full = (0, [], 0) if different else _missing(session, whole, full, rest)
     creates = [f"{fleet.name}-{ordinal}" for ordinal in missing]
     gone = tuple((row["uid"], row["name"]) for row in rows(session, LEFT_BEHIND, uid=uid, many=AT_ONCE))
     names: list[Key] = [("Agent", fleet.namespace, name) for name in (*deletes, *updates, *creates)]
@@ -103,6 +115,7 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int) -> Piece:
         gone=gone,
         blocked=blocked,
         more=len(extra) + len(different) + absent > AT_ONCE or len(gone) == AT_ONCE,
+        full=full,
     )
 
 
@@ -122,14 +135,25 @@ def _unwanted(session: Session, uid: str, template: str, replicas: int) -> tuple
     return extra, [row["name"] for row in others if row["ordinal"] < replicas]
 
 
-def _missing(session: Session, uid: str, replicas: int, most: int) -> tuple[int, list[int]]:
-    """How many places are empty, and some of them; a fleet without gaps is not read through."""
-    taken = rows(session, TAKEN, uid=uid, replicas=replicas)[0]
-    absent, following = replicas - taken["many"], (-1 if taken["last"] is None else taken["last"]) + 1
-    if following == taken["many"]:
-        return absent, list(range(following, min(replicas, following + most)))
-    there = {row["ordinal"] for row in rows(session, ORDINALS, uid=uid, replicas=replicas)} if absent else set()
-    return absent, list(islice((it for it in range(replicas) if absent and it not in there), most))
+class Places(NamedTuple):
+    """The places of a fleet's agents that are made from its template."""
+
+    uid: str
+    template: str
+    replicas: int
+
+
+def _missing(session: Session, places: Places, first: int, most: int) -> tuple[int, list[int], int]:
+    """How many places are empty, some of them, and below which all are taken; without gaps nothing is read through."""
+    taken = rows(session, TAKEN, **places._asdict(), first=first)[0]
+    absent = places.replicas - first - taken["many"]
+    if first and absent <= 0:
+        return _missing(session, places, 0, most)
+    following = first if taken["last"] is None else taken["last"] + 1
+    if following == first + taken["many"]:
+        return absent, list(range(following, min(places.replicas, following + most))), following
+    there = {row["ordinal"] for row in rows(session, ORDINALS, **places._asdict())}
+    return absent, list(islice((it for it in range(places.replicas) if it not in there), most)), 0
 
 
 def _in_the_way(session: Session, names: Sequence[Known]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,0 +1,90 @@
+"""Every statement that is asked again and again goes by an index, on both databases.
+
+Statements are found where they stand, as constants of the modules; one that walks a whole table, or a
+whole index, is named here with the reason why that is little.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import TextClause
+
+from controlplane.operations import observing, progress, recording, repeating, scaling, snapshot, starting, verification
+from controlplane.store import retention, statements
+from controlplane.store.connection import as_psycopg
+
+MODULES = (statements, starting, recording, repeating, retention, observing, progress, scaling, snapshot, verification)
+WALKS = {
+    "statements.NEXT_TIMER": "stops at the first row of the order",
+    "statements.NEXT_AWAIT": "stops at the first row of the order",
+    "statements.LIVE_HOSTS": "hosts, of which there are few; asked once at the start",
+    "statements.LAGGING": "channels; their members by position",
+    "statements.WAITING_AGENTS": "its own list of agents that have messages",
+    "retention.EVENTS": "stops after the oldest rows",
+    "retention.HOSTS": "hosts, of which there are few",
+    "retention.MESSAGES": "channels; their messages by position",
+    "progress.OPEN": "open changes alone, by their partial index",
+    "verification.OPEN": "open claims alone, by their partial index",
+    "verification.READY_TO_END": "open changes alone, by their partial index",
+    "verification.MISSED": "open changes alone, by their partial index",
+    "progress.DECLARED": "a window, in the order of an index",
+    "progress.CHANNELS_DECLARED": "a window, in the order of an index",
+    "progress.RUNNING": "a window, in the order of an index",
+    "progress.CHANNELS_RUNNING": "a window, in the order of an index",
+}
+
+
+def found_in(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """Every SQL constant, with a place `?` for each value."""
+    for name, value in vars(module).items():
+        for index, it in enumerate(value if isinstance(value, tuple) else (value,)):
+            sql = it.text if isinstance(it, TextClause) else it
+            if isinstance(sql, str) and re.match(r"(SELECT|INSERT|UPDATE|DELETE|WITH)\b", sql):
+                place = name if not isinstance(value, tuple) else f"{name}[{index}]"
+                yield f"{module.__name__.rpartition('.')[2]}.{place}", plain(sql)
+
+
+def plain(sql: str) -> str:
+    return re.sub(r"(?<![:\w]):(\w+)", "?", re.sub(r" IN :\w+", " IN (?, ?)", sql))
+
+
+STATEMENTS = [it for module in MODULES for it in found_in(module) if it[0] != "statements.AGENT_COLUMNS"]
+
+
+def walked_by_sqlite(connection: sqlite3.Connection, sql: str) -> list[str]:
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + sql, [None] * sql.count("?"))]
+    return [it for it in plan if (it.startswith("SCAN") and "CONSTANT ROW" not in it) or "AUTOMATIC" in it]
+
+
+def test_on_sqlite(sqlite_url: str) -> None:
+    """No statement walks a table, but those that are named; and each that is named does."""
+    connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+    walking = {name: walked for name, sql in STATEMENTS if (walked := walked_by_sqlite(connection, sql))}
+    connection.close()
+    few = {"SCAN counted", "SCAN oldest"}  # what a bounded subquery gave
+    assert {it: walked for it, walked in walking.items() if it not in WALKS and not set(walked) <= few} == {}
+
+
+def test_on_postgresql(postgresql_url: str) -> None:
+    """With walking made dear, the planner finds an index for each statement."""
+    walking: dict[str, list[str]] = {}
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute("SET enable_seqscan = off")
+        for name, sql in STATEMENTS:
+            numbers = iter(range(1, 100))
+            numbered = re.sub(r"%s", lambda _: f"${next(numbers)}", as_psycopg(sql)).replace("%%", "%")  # noqa: B023
+            rows: Any = connection.execute("EXPLAIN (GENERIC_PLAN) " + numbered)  # type: ignore[operator]
+            if walked := [row[0].strip() for row in rows if "Seq Scan" in row[0]]:
+                walking[name] = walked
+    assert {it: walked for it, walked in walking.items() if it not in WALKS} == {}
+
+
+@pytest.mark.parametrize("name", sorted(WALKS))
+def test_what_is_named_is_there(name: str) -> None:
+    """A reason is given only for a statement that there is."""
+    assert name in dict(STATEMENTS)
