@@ -6,7 +6,7 @@ STAMP := .venv/.ready
 NODE_STAMP := tests/node/node_modules/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test check bench soak docs lock clean
+.PHONY: setup run test check bench fuzz soak docs lock clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,9 @@ check: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+
+fuzz: setup
+	@$(BIN)/python -m fuzz
 
 soak: setup $(NODE_STAMP)
 	@STEWARD_SOAK=1 STEWARD_TEST_EXAMPLES=100 $(BIN)/python -m pytest --timeout 3600

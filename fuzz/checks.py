@@ -7,9 +7,7 @@ from schemathesis import Case, Response
 from schemathesis.checks import CheckContext
 from schemathesis.core.failures import Failure
 
-from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT
-
-WORDS = {"agents": "Agent", "fleets": "Fleet", "channels": "Channel", "secrets": "Secret"}
+from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT, KINDS, TEXTS
 
 
 class DeletedIsThere(Failure):
@@ -35,10 +33,10 @@ def body_of(response: Response | None) -> Any:
 def deleted_is_gone(ctx: CheckContext, response: Response, case: Case) -> bool | None:
     """Once a plan that deletes is committed, what it deleted is not found, until it is made anew."""
     noun, _, verb = name_of(case).partition(".")
-    if verb != "get" or noun not in WORDS or response.status_code != 200:
+    if verb != "get" or noun not in KINDS or response.status_code != 200:
         return None
     metadata = body_of(response)["metadata"]
-    wanted = WORDS[noun], metadata["namespace"], metadata["name"]
+    wanted = KINDS[noun], metadata["namespace"], metadata["name"]
     if _fate(ctx, wanted) == "delete":
         raise DeletedIsThere(
             operation=case.operation.label,
@@ -78,4 +76,6 @@ def beyond_schema(case: Case, response: Response) -> bool:
     if not isinstance(found, dict):
         return False
     reason = found.get("reason"), _numberless(found.get("field"))
+    if case.method == "GET" and (reason[1] or "").split("/")[1:2] and reason[1].split("/")[1] in TEXTS:
+        return True
     return reason[0] in BEYOND_SCHEMA or reason in BEYOND_SCHEMA_AT or name_of(case) in INDIRECT

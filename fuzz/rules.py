@@ -2,6 +2,8 @@
 
 from controlplane.resources.agents import ECHO
 
+KINDS = {"agents": "Agent", "fleets": "Fleet", "channels": "Channel", "secrets": "Secret"}
+
 EXCLUDED = {
     "use_after_free": "DELETE answers a plan and deletes nothing yet; `deleted_is_gone` checks what a commit deleted",
     "max_response_time": "the machine is shared; time is measured in benchmarks/",
@@ -33,6 +35,12 @@ BEYOND_SCHEMA_AT = {
     ("OUT_OF_RANGE", None): "whole numbers of free JSON must fit into 64 bits; said in the document's description",
 }
 
+# Parameters of a query that are text of a known form, whose whole form a pattern can not say.
+TEXTS = {
+    "filter": "JSON text; `contentSchema` says what it holds, and refuses nothing",
+    "labels": "`k=v,k2=v2` or JSON text; a pattern can not say that no key comes twice",
+}
+
 # Operations whose input is the input of another one, which the document can not tie to its name.
 INDIRECT = frozenset({"call_any", "operations.call"})
 
@@ -41,14 +49,17 @@ WAIT_S_MAX = 300
 WAITS = {"wait_s": 0.2, "timeout_s": 0.3}
 WAITS_UNASKED = frozenset({"agents.ask", "changes.wait"})  # wait long unless told otherwise
 
-# Walks through the life of one kind alone: over all operations at once, few lead as far as a deletion.
-_CHANGES = ("plans.get", "plans.commit", "changes.get", "changes.wait", "changes.revert")
-LIFECYCLES = {
-    "channels": ("channels.propose", "channels.get", "channels.delete", "channels.publish", "channels.read", *_CHANGES),
-    "secrets": ("secrets.propose", "secrets.get", "secrets.delete", "secrets.list", *_CHANGES),
-    "fleets": ("fleets.propose", "fleets.get", "fleets.delete", "fleets.list", *_CHANGES),
-    "agents": ("agents.propose", "agents.get", "agents.delete", "agents.ask", "agents.stop", "agents.wake", *_CHANGES),
-    "looking": ("agents.list", "agents.inspect", "turns.list", "turns.get", "feedback.read", "operations.search"),
+# Operations that a bounded run may fail to have accepted.
+UNREACHED = {"call_any"}
+
+# Walks through one life alone: over all operations at once, few lead as far as a deletion.
+_CHANGES = ("plans.get", "plans.commit", "changes.get", "changes.wait", "changes.revert", "changes.list")
+LIVES = {
+    **{noun: (f"{noun}.propose", f"{noun}.get", f"{noun}.delete", "plans.commit") for noun in KINDS},
+    "changes": ("channels.propose", "channels.get", *_CHANGES),
+    "agents living": ("agents.list", "agents.get", "agents.ask", "agents.stop", "agents.wake", "agents.inspect"),
+    "channels living": ("channels.list", "channels.publish", "channels.join", "channels.leave", "channels.read"),
+    "looking": ("agents.list", "turns.list", "turns.get", "feedback.read", "operations.search", "operations.describe"),
     "tokens": ("tokens.create", "tokens.list", "tokens.revoke"),
 }
 

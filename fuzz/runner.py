@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from fuzz import checks, steering  # noqa: F401 - the hooks of steering are registered by importing it
-from fuzz.rules import EXCLUDED, LIFECYCLES
+from fuzz.rules import EXCLUDED, LIVES
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
@@ -68,13 +68,18 @@ class Report:
         return set(self.refused) - set(self.accepted)
 
 
-def fuzz(target: Target, seed: int, bound: Bound) -> Report:
-    """All phases over all operations; then walks through the life of each kind alone, which lead deeper."""
+def fuzz(target: Target, seed: int, bound: Bound, *, only: Collection[str] = ()) -> Report:
+    """All phases over all operations; then walks through the life of each kind alone, which lead deeper.
+
+    `only` narrows it to some operations, and to the lives that lie within them.
+    """
     report, began = Report(seed), time.monotonic()
-    _run(_schema(target, seed, bound.part(0.6, *PHASES)), report)
+    whole = _schema(target, seed, bound.part(0.6, *PHASES))
+    _run(whole.include(operation_id=list(only)) if only else whole, report)
     if "stateful" in bound.phases:
-        for offset, names in enumerate(LIFECYCLES.values(), 1):
-            schema = _schema(target, seed + offset, bound.part(0.4 / len(LIFECYCLES), "stateful"))
+        lives = [names for names in LIVES.values() if not only or set(names) <= set(only)]
+        for offset, names in enumerate(lives, 1):
+            schema = _schema(target, seed + offset, bound.part(0.4 / len(lives), "stateful"))
             _run(schema.include(operation_id=list(names)), report)
     report.seconds = time.monotonic() - began
     return report

@@ -13,7 +13,8 @@ DESCRIPTION = """Every operation of the plane. `operationId` is the operation's 
 
 Changes are proposed, committed and verified: `resources.propose` answers a plan, `plans.commit` commits it,
 `changes.wait` waits for the verdicts. Errors are Problems (RFC 9457) whose `next` holds executable steps.
-Send `Authorization: Bearer TOKEN`."""
+Each answer's `links` say where it leads. JSON is read strictly: no key twice, no whole number beyond 64 bits, no more
+than 64 levels. Send `Authorization: Bearer TOKEN`."""
 
 
 class DocumentedApp(FastAPI):

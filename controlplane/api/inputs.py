@@ -25,7 +25,8 @@ def flat_input(operation: str, path: Mapping[str, str], query: bytes, body: Any,
     """The input of an operation, merged."""
     merged: dict[str, Any] = dict(as_object(body)) if has_body else {}
     for name, text in _pairs(query):
-        _merge(merged, name, read_text(text, json_types(operation).get(name, frozenset())), "query")
+        value = read_text(text, json_types(operation).get(name, frozenset()))
+        _merge(merged, name, _labels(text) if name == "labels" and value == text else value, "query")
     for name, text in path.items():
         _merge(merged, name, text, "path")
     return merged
@@ -81,8 +82,6 @@ def read_text(text: str, types: frozenset[str]) -> Any:
         return text == "true"
     if types & {"object", "array"} and text[:1] in ("{", "["):
         return _parsed(text)
-    if "object" in types and "=" in text:
-        return _labels(text)
     return text
 
 

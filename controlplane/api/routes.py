@@ -177,7 +177,7 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
         Parameter(
             name,
             Parameter.KEYWORD_ONLY,
-            annotation=Annotated[fields[name].annotation, _path(fields[name]), *fields[name].metadata],
+            annotation=Annotated[fields[name].annotation, _path(operation, name), *fields[name].metadata],
         )
         for name in in_path
     ]
@@ -187,13 +187,20 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
     return [*parameters, *(_query(operation, name, field) for name, field in rest.items())]
 
 
-def _path(field: FieldInfo) -> Any:
-    return Path(description=field.description, json_schema_extra=field.json_schema_extra)
+def _path(operation: Operation, name: str) -> Any:
+    return Path(**_said(operation, name))
+
+
+def _said(operation: Operation, name: str) -> dict[str, Any]:
+    """What is said of a parameter beside its type."""
+    field = operation.input.model_fields[name]
+    examples = [operation.example[name]] if name in operation.example else None
+    return {"description": field.description, "json_schema_extra": field.json_schema_extra, "examples": examples}
 
 
 def _query(operation: Operation, name: str, field: FieldInfo) -> Parameter:
     default = Parameter.empty if field.is_required() else field.default
-    told = Query(description=field.description, json_schema_extra=field.json_schema_extra)
+    told = Query(**_said(operation, name))
     annotation: Any = Annotated[field.annotation, told, *field.metadata]
     if json_types(operation.name)[name] & {"object", "array"}:
         annotation = Annotated[str | None, _textual(name, operation.input)]

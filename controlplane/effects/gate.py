@@ -137,7 +137,8 @@ class Gate:
 
     def _swept_soon(self) -> None:
         self._sweep_at = None
-        self._sweep(self._node)
+        if not self._over:  # the last batch may have asked for it
+            self._sweep(self._node)
 
     async def _sweeping(self, node: Node) -> None:
         while True:

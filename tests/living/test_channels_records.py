@@ -4,13 +4,15 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import insert
 from sqlmodel import select
 
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.operations.living import channels
 from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
-from controlplane.store.tables import ChannelMessageRow, EventRow
+from controlplane.store.tables import ChannelMessageRow, ChannelRow, EventRow
+from controlplane.store.unit import Unit
 from schemas.calls import ChannelReadInput, JoinInput, LeaveInput
 from schemas.ports import GatePort
 from schemas.problem import Refusal
@@ -147,3 +149,29 @@ async def test_names_that_are_not_there_are_told_apart(quick_store: Store) -> No
             await join(world.call("channels.join"), JoinInput(name=name, agent=agent))
         found.append((refused.value.problem.reason, refused.value.problem.field))
     assert found == [("NOT_FOUND", "/name"), ("NOT_FOUND", "/agent"), ("NOT_SET_UP", None), ("NOT_SET_UP", None)]
+
+
+async def test_who_waits_at_a_channel_that_is_deleted_is_told(quick_store: Store) -> None:
+    """The reader gets NOT_FOUND at the next look, not a failure of the plane."""
+    uid = await world.channel(quick_store, "log")
+    doorbell = LocalDoorbell()
+    reading = asyncio.ensure_future(
+        read(channels.handlers(quick_store, cast(GatePort, None), doorbell), after="0", wait_s=60)
+    )
+    await asyncio.sleep(0)
+    removal = Unit().raw("DELETE FROM channel WHERE uid = ?", [uid]).raw("DELETE FROM resource WHERE uid = ?", [uid])
+    assert await quick_store.write(removal)
+    doorbell.ring()
+    with pytest.raises(Refusal) as refused:
+        await asyncio.wait_for(reading, 30)
+    assert (refused.value.problem.reason, refused.value.problem.field) == ("NOT_FOUND", "/name")
+
+
+async def test_what_is_about_to_be_set_up_is_waited_for(quick_store: Store) -> None:
+    """A call that comes between the commit and the setting up goes through once that is done."""
+    await world.declared(quick_store, "Channel", "log")
+    reading = asyncio.ensure_future(read(channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell())))
+    await asyncio.sleep(0)
+    row = {"uid": "new_log", "namespace": "default", "name": "log", "next_position": 1, "retention_s": 60.0}
+    assert await quick_store.write(Unit().run(insert(ChannelRow).values(**row)))
+    assert (await asyncio.wait_for(reading, 30)).envelopes == []

@@ -1,0 +1,52 @@
+"""`make fuzz`: every target for as long as is allowed, from a random seed that is printed. Exits 1 for a finding."""
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from fuzz.runner import Bound, Target, fuzz
+from fuzz.targets import in_process, live
+from tests.postgres import Postgres
+
+TARGETS: dict[str, tuple[Callable[[str | None], AbstractContextManager[Target]], bool]] = {
+    "in-process-sqlite": (in_process, False),
+    "in-process-postgresql": (in_process, True),
+    "live-sqlite": (live, False),
+    "live-postgresql": (live, True),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=int(os.environ.get("STEWARD_FUZZ_S", "600")), help="a target")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("STEWARD_FUZZ_SEED", secrets.randbelow(2**32))))
+    parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(TARGETS)}; all of them by default")
+    given = parser.parse_args()
+    if unknown := set(given.targets) - set(TARGETS):
+        parser.error(f"there is no target {', '.join(sorted(unknown))}")
+    print(f"seed {given.seed}, {given.seconds} s a target", flush=True)
+    found = [_run(name, given.seed, given.seconds) for name in given.targets or TARGETS]
+    return 1 if any(found) else 0
+
+
+def _run(name: str, seed: int, seconds: int) -> bool:
+    """Whether anything was found."""
+    make, wants_postgres = TARGETS[name]
+    server = Postgres() if wants_postgres else None
+    try:
+        with make(server.create() if server is not None else None) as target:
+            report = fuzz(target, seed, Bound(examples=1000, walks=200, steps=25, seconds=seconds))
+    finally:
+        if server is not None:
+            server.close()
+    print(
+        f"{name}: {report.text()}\nnever accepted: {', '.join(sorted(report.never_accepted())) or 'none'}", flush=True
+    )
+    return bool(report.findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
