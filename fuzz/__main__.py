@@ -38,7 +38,7 @@ def _run(name: str, seed: int, seconds: int) -> bool:
     server = Postgres() if wants_postgres else None
     try:
         with make(server.create() if server is not None else None) as target:
-            report = fuzz(target, seed, Bound(examples=1000, walks=200, steps=25, seconds=seconds))
+            report = fuzz(target, seed, Bound(examples=1000, walks=200, lives=200, steps=25, seconds=seconds))
     finally:
         if server is not None:
             server.close()

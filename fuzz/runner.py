@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import schemathesis
@@ -21,17 +21,21 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 @dataclass(frozen=True)
 class Bound:
-    """How far a run looks: examples for an operation, walks and their steps; or seconds, for the whole of it."""
+    """How far a run looks: examples for an operation, walks over all operations and through each life, their steps.
+
+    With `seconds`, which are for the whole of it, it goes round until they are over.
+    """
 
     examples: int = 10
     walks: int = 10
-    steps: int = 12
+    lives: int = 10
+    steps: int = 16
     seconds: int | None = None
     phases: tuple[str, ...] = PHASES
 
     def part(self, of_seconds: float, *phases: str) -> "Bound":
         seconds = None if self.seconds is None else max(1, int(self.seconds * of_seconds))
-        return Bound(self.examples, self.walks, self.steps, seconds, tuple(it for it in phases if it in self.phases))
+        return replace(self, seconds=seconds, phases=tuple(it for it in phases if it in self.phases))
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def fuzz(target: Target, seed: int, bound: Bound, *, only: Collection[str] = ())
     if "stateful" in bound.phases:
         lives = [names for names in LIVES.values() if not only or set(names) <= set(only)]
         for offset, names in enumerate(lives, 1):
-            schema = _schema(target, seed + offset, bound.part(0.4 / len(lives), "stateful"))
+            part = replace(bound.part(0.4 / len(lives), "stateful"), walks=bound.lives)
+            schema = _schema(target, seed + offset, part)
             _run(schema.include(operation_id=list(names)), report)
     report.seconds = time.monotonic() - began
     return report

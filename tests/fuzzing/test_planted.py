@@ -1,6 +1,7 @@
 """The fuzzer sees: defects that are planted into a good plane are found within the bound of `make test`."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -9,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fuzz.rules import LIVES
 from fuzz.runner import fuzz
 from fuzz.targets import in_process
+from schemas.channel import Channel, ChannelSpec, ChannelStatus
+from schemas.resource import Metadata
 from tests.fuzzing.test_rest import OVER_ALL, SEED
 
 Spoil = Callable[[Scope, bytes, int, bytes], tuple[int, bytes]]  # (scope, asked, status, answered) → status, answer
@@ -102,18 +105,15 @@ def forgets_who_asks(scope: Scope, asked: bytes, status: int, answered: bytes) -
     return (200, b'{"items":[]}') if status == 401 and _at(scope, "/v1/hosts") else (status, answered)
 
 
-class KeepsTheDead:
-    """Goes on answering a channel after its deletion."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, bytes] = {}
-
-    def __call__(self, scope: Scope, asked: bytes, status: int, answered: bytes) -> tuple[int, bytes]:
-        if scope["method"] != "GET" or not scope["path"].startswith("/v1/channels/"):
-            return status, answered
-        if status == 200:
-            self._seen[scope["path"]] = answered
-        return (200, self._seen[scope["path"]]) if scope["path"] in self._seen else (status, answered)
+def keeps_the_dead(scope: Scope, asked: bytes, status: int, answered: bytes) -> tuple[int, bytes]:
+    """Answers a channel that is not there, whether it is not yet, or no more."""
+    namespace, *rest = scope["path"].removeprefix("/v1/channels/").split("/")
+    if (scope["method"], len(rest), status) != ("GET", 1, 404) or not scope["path"].startswith("/v1/channels/"):
+        return status, answered
+    now = datetime.now(UTC)
+    metadata = Metadata(namespace=namespace, name=rest[0], revision=1, generation=1, uid="channel_x", created_at=now)
+    seen = ChannelStatus(conditions=[], next_position=1, messages=0, subscribers=[])
+    return 200, Channel(metadata=metadata, spec=ChannelSpec(), status=seen).model_dump_json().encode()
 
 
 def _at(scope: Scope, path: str) -> bool:
@@ -127,7 +127,7 @@ PLANTED: dict[str, Spoil] = {
     "response_schema_conformance": answers_less,
     "status_code_conformance": answers_oddly,
     "ignored_auth": forgets_who_asks,
-    "deleted_is_gone": KeepsTheDead(),
+    "deleted_is_gone": keeps_the_dead,
 }
 TOUCHED = ("tokens.create", "channels.list", "secrets.propose", "system.status", "turns.get", "hosts.list")
 
