@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     host_window: int = Field(default=64, ge=1, le=1024, description="Turns in flight on one host.")
     lease_s: float = Field(default=10, gt=0, description="How long a host's lease runs.")
     body_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest body a surface takes.")
+    body_bytes_in_flight_max: int = Field(
+        default=128 * 1024 * 1024, ge=1024, description="Bodies that are held at once, with what they unfold to."
+    )
+    calls_in_flight_max: int = Field(default=1024, ge=1, description="Calls that run or wait at once.")
+    readers_max: int = Field(default=2560, ge=1, description="Open streams of feedback and MCP subscriptions.")
+    connections_max: int = Field(default=4096, ge=1, description="Open connections to the plane.")
     state_bytes_max: int = Field(default=1024 * 1024, ge=1024, description="The largest state of an agent.")
     inbox_messages_max: int = Field(default=10_000, ge=1, description="Messages that wait in one inbox.")
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")

@@ -14,6 +14,7 @@ from mcp.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Receive, Scope, Send
 
+from controlplane.feedback.places import Places
 from controlplane.feedback.presence import WAITING, while_there
 from mcp_server.calling import Caller, Tools
 from mcp_server.intents import INTENT_TOOLS
@@ -38,8 +39,8 @@ WAITING_TOOLS = frozenset({"wait", *(BY_OPERATION[name].operation.tool for name 
 class McpSurface:
     """Both endpoints as ASGI apps; `running` is part of the app's lifespan, once."""
 
-    def __init__(self, call: Caller, *, version: str, body_bytes_max: int) -> None:
-        watching = Watching(call)
+    def __init__(self, call: Caller, read: Caller, *, readers: Places, version: str, body_bytes_max: int) -> None:
+        watching = Watching(call, read, readers)
         self.intents = _Endpoint(
             _server("steward", version, INTENT_TOOLS, Tools(call, intents=True), watching), body_bytes_max
         )

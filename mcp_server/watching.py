@@ -12,6 +12,7 @@ from mcp import MCPError
 from mcp.server import ServerRequestContext
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
+from controlplane.feedback.places import Places
 from mcp_server.calling import Caller
 from mcp_server.intents import NOUNS
 from mcp_server.uris import FEEDBACK, FEEDBACK_RESOURCE, TEMPLATES, listed, parse, uri_of
@@ -23,7 +24,6 @@ from schemas.records import Brief
 Context = ServerRequestContext[Any, Any]
 EVENTS_SHOWN = 100
 POLL_S = 20.0
-SUBSCRIPTIONS_MAX = 256
 
 
 def principal_of(context: Context) -> Principal:
@@ -35,9 +35,11 @@ def principal_of(context: Context) -> Principal:
 class Watching:
     """Handlers of `resources/*` and `subscriptions/listen`."""
 
-    def __init__(self, call: Caller) -> None:
+    def __init__(self, call: Caller, read: Caller, readers: Places) -> None:
+        """`read` waits for a subscriber, who is counted as a reader and not as a call."""
         self._call = call
-        self._open = 0
+        self._read = read
+        self._readers = readers
 
     async def list_resources(
         self, context: Context, params: types.PaginatedRequestParams | None
@@ -80,15 +82,13 @@ class Watching:
         """Tell of resources that changed, until the client goes or may no longer ask."""
         if context.request_id is None:
             raise MCPError(types.INVALID_REQUEST, "subscriptions/listen requires a request id")
-        if self._open >= SUBSCRIPTIONS_MAX:
-            raise MCPError(types.INTERNAL_ERROR, f"{SUBSCRIPTIONS_MAX} subscriptions are open, and no more are allowed")
         wanted = frozenset(str(uri) for uri in params.notifications.resource_subscriptions or ())
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: context.request_id}
-        self._open += 1
         try:
-            await self._tell(context, wanted, meta)
-        finally:
-            self._open -= 1
+            with self._readers.held(principal_of(context).name):
+                await self._tell(context, wanted, meta)
+        except Refusal as refusal:
+            raise _told(refusal) from None
         return types.SubscriptionsListenResult(_meta=meta)
 
     async def _tell(self, context: Context, wanted: frozenset[str], meta: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Watching:
 
     async def _page(self, principal: Principal, cursor: str) -> Events | None:
         try:
-            output = await self._call(principal, "feedback.read", {"after": cursor, "wait_s": POLL_S})
+            output = await self._read(principal, "feedback.read", {"after": cursor, "wait_s": POLL_S})
         except Refusal:
             return None
         return cast(Events, output)
@@ -123,8 +123,12 @@ class Watching:
         try:
             return await self._call(principal, operation, given)
         except Refusal as refusal:
-            found = refusal.problem
-            raise MCPError(types.INVALID_PARAMS, found.detail, found.model_dump(mode="json")) from None
+            raise _told(refusal) from None
+
+
+def _told(refusal: Refusal) -> MCPError:
+    found = refusal.problem
+    return MCPError(types.INVALID_PARAMS, found.detail, found.model_dump(mode="json"))
 
 
 async def _still(context: Context) -> Principal:

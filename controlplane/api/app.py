@@ -23,8 +23,9 @@ from controlplane.api.answers import JSON, plain, problem_answer
 from controlplane.api.boundary import MCP_PATHS, Authenticate, Boundary, Rules, base_url
 from controlplane.api.document import DocumentedApp
 from controlplane.api.events import feedback_responder
-from controlplane.api.metrics import Caller, Metrics, metered
+from controlplane.api.metrics import Caller, Metrics, bounded, metered
 from controlplane.api.routes import add_routes
+from controlplane.feedback.places import Places
 from controlplane.feedback.stream import EventStreams
 from controlplane.resources.problems import problem, refuse
 from mcp_server.server import McpSurface
@@ -42,6 +43,8 @@ class Surfaces:
     ready: Ready
     version: str
     body_bytes_max: int = 4 * 1024 * 1024
+    body_bytes_in_flight_max: int = 128 * 1024 * 1024
+    calls_in_flight_max: int = 1024
     loopback: bool = True
     streams: EventStreams = field(default_factory=EventStreams)
 
@@ -49,8 +52,11 @@ class Surfaces:
 def create_app(given: Surfaces) -> FastAPI:
     """The ASGI app of one plane; its lifespan may run once."""
     metrics = Metrics()
-    call = metered(given.call, metrics)
-    mcp = McpSurface(call, version=given.version, body_bytes_max=given.body_bytes_max)
+    read = metered(given.call, metrics)
+    call = bounded(read, Places("calls", "calls_in_flight_max", given.calls_in_flight_max))
+    mcp = McpSurface(
+        call, read, readers=given.streams.places, version=given.version, body_bytes_max=given.body_bytes_max
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,14 +72,20 @@ def create_app(given: Surfaces) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,  # what is not a route is a Problem
     )
-    app.add_middleware(Boundary, rules=Rules(given.authenticate, given.body_bytes_max, given.loopback))
+    app.add_middleware(Boundary, rules=_rules(given))
     app.add_exception_handler(HTTPException, _unrouted)
     for path, endpoint in zip(MCP_PATHS, (mcp.intents, mcp.full), strict=True):
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
-    add_routes(app.router, call, {"feedback.read": feedback_responder(call, given.streams)})
+    add_routes(app.router, call, {"feedback.read": feedback_responder(call, read, given.streams)})
     _add_rest(app, given.ready, metrics)
     app.state.mcp = mcp
     return app
+
+
+def _rules(given: Surfaces) -> Rules:
+    most = max(given.body_bytes_in_flight_max, 4 * given.body_bytes_max)  # room for one whole body in every share
+    bodies = Places("bytes of bodies", "body_bytes_in_flight_max", most)
+    return Rules(given.authenticate, given.body_bytes_max, bodies, given.loopback)
 
 
 def _add_rest(app: DocumentedApp, ready: Ready, metrics: Metrics) -> None:

@@ -1,59 +1,91 @@
 """Bodies: read with a limit, and parsed so that everybody reads the same.
 
-A body is read in pieces and refused as soon as it is too long, whatever its headers claim. JSON is
-taken strictly: UTF-8, no NaN, no lone surrogates, no number that would silently become another, no
-key twice, no nesting without end. What is refused here reaches nothing behind it.
+A body is read in pieces and refused as soon as it is too long, whatever its headers claim. What is held
+of all bodies together is bounded, from the first piece until the answer is given, and counted with what it
+unfolds to; long ones are parsed two at a time. Nothing is decompressed. JSON is taken strictly: UTF-8, no
+NaN, no lone surrogates, no number that would silently become another, no key twice, no nesting without
+end. What is refused here reaches nothing behind it.
 """
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import anyio.to_thread
 import orjson
 from starlette.types import Message, Receive, Scope
 
+from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
 from controlplane.resources.problems import refuse
 from schemas.problem import Refusal
 
 DEPTH_MAX = 64
 BODY_S_MAX = 60.0
+VALUES_MAX = 200_000
+VALUE_BYTES = 128  # what one value takes in memory, about
+PARSED_AT_ONCE_MAX = 2
+_VALUES_ROUGH_MAX = 10_000  # up to here texts are not told apart
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _INLINE_BYTES_MAX = 65_536  # longer ones are parsed in a thread, so that the loop goes on
+_UNFOLDING = (b",", b"[", b"{")  # every value but the outermost comes after one of these
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
-async def read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
-    """The whole body; raises TOO_LARGE, or DEADLINE for one that does not come to its end."""
+class Held:
+    """What one request holds of the bytes of all bodies, until it is let go."""
+
+    def __init__(self, places: Places, principal: str) -> None:
+        self._places = places
+        self._principal = principal
+        self._bytes = 0
+
+    def grow(self, more: int) -> None:
+        """Hold more; raises QUOTA when all together would hold too much."""
+        if more:
+            self._places.take(self._principal, more)
+            self._bytes += more
+
+    def let_go(self) -> None:
+        if self._bytes:
+            self._places.give_back(self._principal, self._bytes)
+            self._bytes = 0
+
+
+async def read_body(scope: Scope, receive: Receive, bytes_max: int, held: Held) -> bytes:
+    """The whole body; raises TOO_LARGE, QUOTA, or DEADLINE for one that does not come to its end."""
     declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > bytes_max:
+    if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > bytes_max):
         raise _too_large(bytes_max)
     first = await receive()
+    held.grow(len(first.get("body", b"")))
     if not first.get("more_body", False) and first["type"] == "http.request":
-        return _bounded([first], bytes_max)
+        return _bounded(first, bytes_max)
     try:
         async with asyncio.timeout(BODY_S_MAX):
-            return await _read_on(first, receive, bytes_max)
+            return await _read_on(first, receive, bytes_max, held)
     except TimeoutError:
         detail = f"the body was not complete after {BODY_S_MAX:g} s"
         raise refuse("DEADLINE", detail, seconds_max=BODY_S_MAX) from None
 
 
-async def _read_on(first: Message, receive: Receive, bytes_max: int) -> bytes:
-    messages = [first]
-    length = len(first.get("body", b""))
-    while messages[-1].get("more_body", False):
-        messages.append(await receive())
-        length += len(messages[-1].get("body", b""))
-        if length > bytes_max:
+async def _read_on(message: Message, receive: Receive, bytes_max: int, held: Held) -> bytes:
+    body = bytearray(message.get("body", b""))  # one piece: a byte a message would cost an object each
+    while message.get("more_body", False):
+        message = await receive()
+        piece = message.get("body", b"")
+        held.grow(len(piece))
+        body += piece
+        if len(body) > bytes_max:
             raise _too_large(bytes_max)
-    if messages[-1]["type"] == "http.disconnect":
+    if message["type"] == "http.disconnect":
         raise ClientGoneError
-    return _bounded(messages, bytes_max)
+    return bytes(body)
 
 
-def _bounded(messages: list[Message], bytes_max: int) -> bytes:
-    body = b"".join(message.get("body", b"") for message in messages)
+def _bounded(message: Message, bytes_max: int) -> bytes:
+    body: bytes = message.get("body", b"")
     if len(body) > bytes_max:
         raise _too_large(bytes_max)
     return body
@@ -68,23 +100,44 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def require_json_type(scope: Scope) -> None:
-    """Raises UNSUPPORTED_MEDIA_TYPE unless the body is declared as JSON in UTF-8."""
+    """Raises UNSUPPORTED_MEDIA_TYPE unless the body is declared as JSON in UTF-8, as it is."""
+    coding = (header(scope, b"content-encoding") or b"identity").decode("latin-1").strip().lower()
+    if coding != "identity":
+        detail = f"send the body as it is: Content-Encoding {coding[:100]} is not taken"
+        raise refuse("UNSUPPORTED_MEDIA_TYPE", detail, content_encoding=coding[:100])
     given = (header(scope, b"content-type") or b"").decode("latin-1")
     media, _, rest = given.partition(";")
     charset = rest.strip().lower().replace('"', "")
     if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8", "charset=utf8"):
         raise refuse(
             "UNSUPPORTED_MEDIA_TYPE",
-            f"send the body with Content-Type: application/json, not {given or 'none'}",
-            content_type=given or None,
+            f"send the body with Content-Type: application/json, not {given[:200] or 'none'}",
+            content_type=given[:200] or None,
         )
 
 
-async def parse_json(body: bytes) -> Any:
-    """The JSON value of a body; raises MALFORMED_JSON or OUT_OF_RANGE."""
+async def parse_json(body: bytes, held: Held, parsing: anyio.CapacityLimiter) -> Any:
+    """The JSON value of a body; raises MALFORMED_JSON, OUT_OF_RANGE, TOO_LARGE or QUOTA."""
     if len(body) <= _INLINE_BYTES_MAX:
+        held.grow(VALUE_BYTES * values_in(body))
         return parse_json_now(body)
-    return await anyio.to_thread.run_sync(parse_json_now, body)
+    held.grow(VALUE_BYTES * await anyio.to_thread.run_sync(_require_values, body, limiter=parsing))
+    return await anyio.to_thread.run_sync(parse_json_now, body, limiter=parsing)
+
+
+def values_in(body: bytes) -> int:
+    """How many values a body holds, or more: what stands in texts is counted too."""
+    return sum(body.count(mark) for mark in _UNFOLDING)
+
+
+def _require_values(body: bytes) -> int:
+    """How many values a long body holds; raises TOO_LARGE for more than are taken."""
+    found = values_in(body)
+    if found > _VALUES_ROUGH_MAX:
+        found = values_in(_TEXT.sub(b"", body))
+    if found > VALUES_MAX:
+        raise refuse("TOO_LARGE", f"the body holds more than {VALUES_MAX} values", values_max=VALUES_MAX)
+    return found
 
 
 def parse_json_now(body: bytes) -> Any:

@@ -15,10 +15,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.answers import problem_answer
-from controlplane.api.bodies import header, parse_json, read_body, require_json_type
+from controlplane.api.bodies import PARSED_AT_ONCE_MAX, Held, header, parse_json, read_body, require_json_type
+from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
 from controlplane.resources.problems import problem, refuse
 from schemas.principal import Principal
@@ -40,6 +42,7 @@ class Rules:
 
     authenticate: Authenticate
     body_bytes_max: int
+    bodies: Places  # the bytes of all bodies
     loopback: bool = True
 
 
@@ -49,6 +52,7 @@ class Boundary:
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
+        self._parsing = anyio.CapacityLimiter(PARSED_AT_ONCE_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,6 +71,9 @@ class Boundary:
             found = unexpected(error, call_id)
         else:
             return
+        finally:
+            if (held := state.get("held")) is not None:
+                held.let_go()
         if answer.started:
             raise Refusal(found)  # too late to answer: the server ends the connection
         await problem_answer(found, call_id, _challenge(scope, found))(scope, receive, answer)
@@ -88,10 +95,12 @@ class Boundary:
     async def _body(self, scope: Scope, receive: Receive) -> Receive:
         if scope["method"] in ("GET", "HEAD") and header(scope, b"content-length") in (None, b"0"):
             return receive
-        body = await read_body(scope, receive, self._rules.body_bytes_max)
+        state = scope["state"]
+        held = state["held"] = Held(self._rules.bodies, state["principal"].name)
+        body = await read_body(scope, receive, self._rules.body_bytes_max, held)
         if body:
             require_json_type(scope)
-            scope["state"]["json"] = await parse_json(body)
+            state["json"] = await parse_json(body, held, self._parsing)
         return _Replay(body, receive)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:

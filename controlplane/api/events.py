@@ -39,8 +39,8 @@ def _wants_stream(accept: str) -> bool:
     return "text/event-stream" in accept and "application/json" not in accept
 
 
-def feedback_responder(call: Metered, streams: EventStreams) -> Respond:
-    """What answers the route of `feedback.read`."""
+def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> Respond:
+    """What answers the route of `feedback.read`; streams `read`, and are counted as readers, not as calls."""
 
     async def respond(request: Request) -> Response:
         raw = raw_input(OPERATION, request)
@@ -55,9 +55,10 @@ def feedback_responder(call: Metered, streams: EventStreams) -> Respond:
 
         async def read_on(cursor: str, wait_s: float) -> Events:
             principal = await authenticate()
-            return cast(Events, await call(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
+            return cast(Events, await read(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
 
         first = cast(Events, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))
-        return _Stream(lambda receive, send: streams.serve(first, read_on, receive, send))
+        reader = request.state.principal.name
+        return _Stream(lambda receive, send: streams.serve(reader, first, read_on, receive, send))
 
     return respond

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCol
 from prometheus_client.exposition import generate_latest
 from pydantic import BaseModel
 
+from controlplane.feedback.places import Places
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
 from schemas.principal import Principal
@@ -81,3 +82,13 @@ def metered(call: Caller, metrics: Metrics) -> Metered:
             metrics.count(name, outcome, perf_counter() - began)
 
     return counted
+
+
+def bounded(call: Metered, calls: Places) -> Metered:
+    """The same calls, as many at once as there are places."""
+
+    async def placed(principal: Principal, name: str, raw: dict[str, Any]) -> BaseModel:
+        with calls.held(principal.name):
+            return await call(principal, name, raw)
+
+    return placed

@@ -12,25 +12,31 @@ from typing import Any
 
 import uvicorn
 
+from controlplane.api.listening import CONNECTIONS_MAX, REST_S_MAX, Guard, guarded
+
 GRACE_S = 3
-IDLE_CONNECTION_S = 75
+SEND_BUFFER_BYTES = 262_144  # of a connection, in the kernel: what a client that never reads can fill there
 
 
 class PlaneServer(uvicorn.Server):
     """A uvicorn server that lets go of waiting clients when it stops."""
 
-    def __init__(self, app: Any, *, stopping: Callable[[], None], host: str, port: int) -> None:
+    def __init__(
+        self, app: Any, *, stopping: Callable[[], None], host: str, port: int, connections_max: int = CONNECTIONS_MAX
+    ) -> None:
+        self.guard = Guard(connections_max)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=host,
                 port=port,
+                http=guarded(self.guard),  # type: ignore[arg-type] # called like the class
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=GRACE_S,
-                timeout_keep_alive=IDLE_CONNECTION_S,
+                timeout_keep_alive=int(REST_S_MAX),
                 ws="none",
             )
         )
@@ -44,10 +50,13 @@ class PlaneServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         gc.collect()
         gc.freeze()  # what was made to serve stays: collecting garbage need not look at it with every pass
-        for listener in sockets or ():  # what it accepts inherits this; without it an answer may wait 40 ms
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for listener in sockets or ():  # what it accepts inherits this
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it an answer may wait 40 ms
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.guard.start()
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping()
         await super().shutdown(sockets)
+        self.guard.stop()

@@ -12,6 +12,7 @@ from controlplane.resources.problems import refuse
 from schemas.problem import Refusal
 
 RETRY_AFTER_S = 2.0
+AT_ONCE_MAX = 64
 
 
 class LocalDoorbell:
@@ -56,10 +57,17 @@ class LocalDoorbell:
         self._refuse_when_closed()
 
     def _wake(self) -> None:
-        for ring in self._waiting:
+        rings = list(self._waiting)
+        self._waiting.clear()
+        self._wake_some(rings)
+
+    def _wake_some(self, rings: list[asyncio.Future[None]]) -> None:
+        """So many in one pass of the loop that others come in between."""
+        for ring in rings[:AT_ONCE_MAX]:
             if not ring.done():
                 ring.set_result(None)
-        self._waiting.clear()
+        if len(rings) > AT_ONCE_MAX:
+            asyncio.get_running_loop().call_soon(self._wake_some, rings[AT_ONCE_MAX:])
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -8,16 +8,18 @@ through or not, so that a rare filter does not scan the same stretch again. Read
 delivery is at least once, by cursor.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, Row, bindparam, func, literal, or_, select
 from sqlmodel import Session
 
 from controlplane.feedback.cursors import Cursors
+from controlplane.feedback.tail import Tail
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow
@@ -26,7 +28,7 @@ from schemas.ports import Doorbell, Handler
 from schemas.principal import Call, Principal
 from schemas.records import FeedbackInput
 
-LOOK_AGAIN_S = 1.0
+PAGES_SHARED_MAX = 8
 
 
 def read_positions(
@@ -107,28 +109,62 @@ class FeedbackLog:
 
     def __init__(self, store: Store, doorbell: Doorbell, cursors: Cursors) -> None:
         self._store = store
-        self._doorbell = doorbell
         self._cursors = cursors
+        self._tail = Tail(store, doorbell, _end)
+        self._shared: dict[tuple[Any, ...], asyncio.Future[Page]] = {}
 
     async def read(self, call: Call, given: FeedbackInput) -> Events:
         """Events after the cursor; with `wait_s`, waits for the first one that matches."""
         _require_reach(call.principal, given.filter)
         position = self._cursors.open(given.after) if given.after else 0
+        if not given.wait_s:
+            return (await self._page(position, given, call.principal)).told
         until = monotonic() + given.wait_s
         while True:
-            events, position = await self._after(position, given, call.principal)
+            mark = self._tail.mark
+            page = await self._page_under(mark, position, given, call.principal)
             left = until - monotonic()
-            if events or left <= 0:
-                return Events(events=events, cursor=self._cursors.seal(position))
-            await self._doorbell.wait(min(left, LOOK_AGAIN_S))
+            if page.told.events or left <= 0:
+                return page.told
+            position = page.position
+            await self._tail.wait(mark, left)
 
-    async def _after(self, position: int, given: FeedbackInput, principal: Principal) -> tuple[list[Event], int]:
-        def query(session: Session) -> tuple[list[Event], int]:
+    async def _page_under(self, mark: int, position: int, given: FeedbackInput, principal: Principal) -> "Page":
+        """A page that was read under the mark: one for all who stand at this place and may see the same."""
+        wanted = given.filter and given.filter.model_dump_json()
+        key = (mark, position, given.limit, wanted, principal.namespaces)
+        page = self._shared.get(key)
+        if page is None:
+            page = self._shared[key] = asyncio.ensure_future(self._page(position, given, principal))
+            page.add_done_callback(lambda read: self._keep_or_not(key, read))
+            if len(self._shared) > PAGES_SHARED_MAX:
+                del self._shared[next(iter(self._shared))]
+        return await asyncio.shield(page)
+
+    def _keep_or_not(self, key: tuple[Any, ...], read: "asyncio.Future[Page]") -> None:
+        """A read that failed is shared by those who waited for it, and by nobody after them."""
+        if read.cancelled() or read.exception() is not None:
+            self._shared.pop(key, None)
+
+    async def _page(self, position: int, given: FeedbackInput, principal: Principal) -> "Page":
+        def query(session: Session) -> Page:
             rows, end = read_positions(session, position, given.limit, given.filter, principal)
-            sealed = self._cursors.seal_all([row.cursor for row in rows])
-            return [_event(row, cursor) for row, cursor in zip(rows, sealed, strict=True)], end
+            *sealed, cursor = self._cursors.seal_all([*(row.cursor for row in rows), end])
+            events = [_event(row, its) for row, its in zip(rows, sealed, strict=True)]
+            return Page(Events(events=events, cursor=cursor), end)
 
         return await self._store.read(query)
+
+
+class Page(NamedTuple):
+    """What was read, and the position to go on from."""
+
+    told: Events
+    position: int
+
+
+def _end(session: Session) -> int:
+    return int(session.connection().execute(_END).scalar_one() or 0)
 
 
 def _require_reach(principal: Principal, wanted: EventFilter | None) -> None:

@@ -15,14 +15,14 @@ import anyio
 import orjson
 from starlette.types import Receive, Send
 
+from controlplane.feedback.places import Places
 from controlplane.feedback.presence import until_gone
-from controlplane.resources.problems import refuse
 from schemas.feedback import Event, Events
 from schemas.problem import Problem, Refusal
 
 HEARTBEAT_S = 15.0
 SEND_S_MAX = 30.0
-STREAMS_MAX = 512
+READERS_MAX = 2560
 RETRY_MS = 2000
 
 ReadOn = Callable[[str, float], Awaitable[Events]]  # cursor, seconds to wait at most
@@ -37,25 +37,15 @@ _HEADERS = [
 class EventStreams:
     """All open streams of a process, as many as are allowed."""
 
-    def __init__(self, streams_max: int = STREAMS_MAX, heartbeat_s: float = HEARTBEAT_S) -> None:
-        self._open = 0
-        self._streams_max = streams_max
+    def __init__(self, readers_max: int = READERS_MAX, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self.places = Places("readers of feedback", "readers_max", readers_max)
         self._heartbeat_s = heartbeat_s
+        self._shown: tuple[Events, bytes] | None = None
 
-    async def serve(self, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
+    async def serve(self, principal: str, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
         """Send the first page, then every page after it, until one of the ends."""
-        if self._open >= self._streams_max:
-            raise refuse(
-                "QUOTA",
-                f"{self._streams_max} feedback streams are open, and no more are allowed; read with wait_s instead",
-                retry_after_s=5.0,
-                streams_max=self._streams_max,
-            )
-        self._open += 1
-        try:
+        with self.places.held(principal):
             await self._run(first, read_on, receive, send)
-        finally:
-            self._open -= 1
 
     async def _run(self, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
@@ -68,12 +58,18 @@ class EventStreams:
     async def _pages(self, page: Events, read_on: ReadOn, send: Send) -> None:
         await _send(send, f"retry: {RETRY_MS}\n\n".encode())
         while True:
-            await _send(send, frames(page))
+            await _send(send, self._frames(page))
             try:
                 page = await read_on(page.cursor, self._heartbeat_s)
             except Refusal as refusal:
                 await _send(send, _last_frame(refusal.problem), more=False)
                 return
+
+    def _frames(self, page: Events) -> bytes:
+        """Readers who stand at one place are given one page, and it is put into frames once."""
+        if self._shown is None or self._shown[0] is not page:
+            self._shown = page, frames(page)
+        return self._shown[1]
 
 
 async def _end_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:

@@ -19,6 +19,8 @@ REASONS: dict[str, Reason] = {
     "FOREIGN_HOST": Reason("The request was meant for another host", 421, "fix_input"),
     "FOREIGN_ORIGIN": Reason("Pages of other origins may not call this plane", 403, "fix_input"),
     # what you sent
+    "MALFORMED_HTTP": Reason("What came is not HTTP", 400, "fix_input"),
+    "HEAD_TOO_LARGE": Reason("The headers are too large", 431, "fix_input"),
     "MALFORMED_JSON": Reason("The body is not JSON", 400, "fix_input"),
     "MALFORMED_YAML": Reason("The file is not YAML", 400, "fix_input"),
     "NOT_AN_OBJECT": Reason("The input must be one JSON object", 422, "fix_input"),

@@ -15,6 +15,7 @@ from controlplane.effects.client import GateClient
 from controlplane.feedback import log as feedback_log
 from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
+from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.operations import discovery, handling, system, views
@@ -138,6 +139,9 @@ def _surfaces(
         ready=is_ready,
         version=VERSION,
         body_bytes_max=settings.body_bytes_max,
+        body_bytes_in_flight_max=settings.body_bytes_in_flight_max,
+        calls_in_flight_max=settings.calls_in_flight_max,
+        streams=EventStreams(settings.readers_max),
         loopback=settings.host.startswith(LOOPBACK),
     )
 

@@ -19,6 +19,7 @@ from controlplane.api.serving import PlaneServer
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.settings import Settings
 from controlplane.supervision import folder
+from controlplane.supervision.openfiles import connections_possible
 from controlplane.wiring.children import Children
 from controlplane.wiring.composition import Plane, compose
 from controlplane.wiring.demo import Terminal
@@ -35,7 +36,13 @@ async def serve(settings: Settings, listening: socket.socket, children: Children
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     plane = compose(settings, children)
-    server = PlaneServer(create_app(plane.surfaces), stopping=plane.stopping, host=host, port=port)
+    server = PlaneServer(
+        create_app(plane.surfaces),
+        stopping=plane.stopping,
+        host=host,
+        port=port,
+        connections_max=connections_possible(settings.connections_max),
+    )
     _on_signals(server)
     folder.write_json(settings.folder / "plane.json", {"url": url, "pid": os.getpid()})
     work = Work(plane)

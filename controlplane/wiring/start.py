@@ -14,11 +14,13 @@ from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
 from controlplane.supervision import folder
 from controlplane.supervision.logs import log_to
+from controlplane.supervision.openfiles import allow_open_files
 from controlplane.wiring.children import Children
 
 
 def run(settings: Settings, *, demo: bool) -> int:
     """Run until SIGTERM or Ctrl-C. Raises Refusal when the folder is locked or the port taken."""
+    allow_open_files()
     folder.prepare(settings.folder, settings.runtime_folder)
     lock = folder.Lock(settings.folder)
     lock.acquire()

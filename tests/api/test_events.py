@@ -135,7 +135,7 @@ async def test_a_revoked_token_ends_its_stream(anyio_backend: str, quick_url: st
 
 async def test_streams_are_bounded(anyio_backend: str, quick_url: str) -> None:
     """One too many is told to wait; one that ended makes room."""
-    async with listening(quick_url, streams=EventStreams(streams_max=1, heartbeat_s=0.2)) as plane:
+    async with listening(quick_url, streams=EventStreams(readers_max=1, heartbeat_s=0.2)) as plane:
         async with stream(plane), stream(plane) as second:
             await second.answer.aread()
             require_problem(second.answer, 429, "QUOTA")

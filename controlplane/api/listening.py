@@ -1,0 +1,254 @@
+"""The listener's guard: what one connection, and all of them together, may cost before and beside a request.
+
+uvicorn reads HTTP and knows no bounds of its own. Here a head has a size and a time, pipelined requests
+a number, connections a number, an answer a time in which it must be taken, and all answers that nobody
+takes a size together. What is refused gets a Problem where an answer can still be given; a connection is
+ended otherwise. When all places are taken the one that waited longest for its first request goes, then the
+one that rested longest, so that idle connections never keep others out. Nothing of this costs an ordinary
+request more than a few dictionary entries: one sweep a second looks at those that are over time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from controlplane.api.answers import PROBLEM_JSON, to_json
+from controlplane.resources.problems import problem
+from schemas.problem import Problem
+
+CONNECTIONS_MAX = 4096
+HEAD_BYTES_MAX = 65_536
+HEAD_S_MAX = 15.0
+REST_S_MAX = 75.0
+PIPELINED_MAX = 16
+ANSWER_S_MAX = 30.0  # in which an answer, or what is left of it, must be taken
+UNSENT_BYTES_MAX = 256 * 1024 * 1024  # of all answers that wait for their clients
+LINGER_S_MAX = 5.0  # for which a body that nobody wants is let run out, so that its client reads the answer
+LINGER_BYTES_MAX = 128 * 1024 * 1024
+SWEEP_S = 1.0
+RETRY_AFTER_S = 1.0
+
+
+class Guard:
+    """All connections of a listener, by what they wait for. Each table is in order of time."""
+
+    def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
+        self.connections_max = connections_max
+        self.open: set[GuardedProtocol] = set()
+        self.heads: dict[GuardedProtocol, float] = {}  # no whole head yet
+        self.resting: dict[GuardedProtocol, float] = {}  # answered, and silent since
+        self.stalled: dict[GuardedProtocol, float] = {}  # does not take its answer
+        self.lingering: dict[GuardedProtocol, float] = {}  # answered, and still sending its body
+        self.unsent_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def admit(self) -> bool:
+        """Whether one more has a place; an idle one goes for it."""
+        if len(self.open) < self.connections_max:
+            return True
+        for idle in (self.heads, self.resting):
+            if idle:
+                next(iter(idle)).end()
+                return True
+        return False
+
+    def unsent(self, connection: "GuardedProtocol", size: int, now: float) -> None:
+        """The connection does not keep up; the longest stalled go when all of them hold too much."""
+        self.stalled[connection] = now
+        self.unsent_bytes += size
+        while self.unsent_bytes > UNSENT_BYTES_MAX and self.stalled:
+            next(iter(self.stalled)).end()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        limits = (
+            (self.heads, HEAD_S_MAX),
+            (self.stalled, ANSWER_S_MAX),
+            (self.lingering, LINGER_S_MAX),
+            (self.resting, REST_S_MAX),
+        )
+        for waiting, seconds_max in limits:
+            for connection in [it for it, since in waiting.items() if now - since > seconds_max]:
+                connection.end()
+        self._timer = loop.call_later(SWEEP_S, self._sweep)
+
+
+class _RefusedError(Exception):
+    """Ends the parser: what it parses was refused."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection under the guard."""
+
+    def __init__(self, guard: Guard, **given: Any) -> None:
+        super().__init__(**given)
+        self._guard = guard
+        self._active: RequestResponseCycle | None = None  # whose answer is due; uvicorn knows only the newest
+        self._found: Problem | None = None
+        self._in_head = True
+        self._head_bytes = 0  # of its parts that are whole
+        self._fed_bytes = 0  # while it is not whole
+        self._drained_bytes = 0
+        self._unsent_bytes = 0
+        self._deaf = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        admitted = self._guard.admit()
+        super().connection_made(transport)
+        self._guard.open.add(self)
+        if admitted:
+            self._guard.heads[self] = self.loop.time()
+        else:
+            most = self._guard.connections_max
+            detail = f"{most} connections are open, and no more are taken (connections_max)"
+            self._refuse(problem("QUOTA", detail, retry_after_s=RETRY_AFTER_S, limit="connections_max", most=most))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        self.pipeline.clear()
+        active = self._active
+        super().connection_lost(exc)
+        if active is not None and not active.response_complete:
+            active.disconnected = True
+            active.message_event.set()
+
+    def end(self) -> None:
+        """End the connection now, whatever it does."""
+        self._forget()
+        self._deaf = True
+        self.transport.abort()
+
+    def _forget(self) -> None:
+        guard = self._guard
+        guard.open.discard(self)
+        for waiting in (guard.heads, guard.resting, guard.lingering):
+            waiting.pop(self, None)
+        self._taken()
+
+    # What comes
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        guard = self._guard
+        if self in guard.resting:
+            del guard.resting[self]
+            guard.heads[self] = self.loop.time()
+        elif self in guard.lingering:
+            self._drained_bytes += len(data)
+            if self._drained_bytes > LINGER_BYTES_MAX:
+                self.end()
+                return
+        super().data_received(data)
+        if self._in_head and not self._deaf:
+            self._fed_bytes += len(data)
+            if self._too_large():
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._fed_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+        if self._too_large():
+            raise _RefusedError
+
+    def _too_large(self) -> bool:
+        if max(self._head_bytes, self._fed_bytes) <= HEAD_BYTES_MAX:
+            return False
+        detail = f"the request line and headers are larger than {HEAD_BYTES_MAX} bytes"
+        self._found = problem("HEAD_TOO_LARGE", detail, bytes_max=HEAD_BYTES_MAX)
+        return True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._guard.heads.pop(self, None)
+        super().on_headers_complete()
+        if len(self.pipeline) > PIPELINED_MAX:
+            raise _RefusedError
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._guard.lingering.pop(self, None) is not None:
+            self._guard.resting[self] = self.loop.time()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP, or more of it than is taken; between other answers there is no place for it."""
+        if self._active is not None and not self._active.response_complete:
+            self.end()
+            return
+        self._refuse(self._found or problem("MALFORMED_HTTP", "what came is not a request of HTTP/1.1"))
+
+    def _refuse(self, found: Problem) -> None:
+        self._deaf = True
+        self._guard.heads.pop(self, None)
+        self._guard.lingering[self] = self.loop.time()
+        self.transport.write(raw_answer(found))
+        self.transport.close()
+
+    # What goes
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or (self._active is not None and not self._active.response_complete):
+            return
+        now = self.loop.time()
+        if self._active is not None and self._active.more_body:
+            self._drained_bytes = 0
+            self._guard.lingering[self] = now
+        elif self._in_head:  # the next one has begun
+            self._guard.heads[self] = now
+        else:
+            self._guard.resting[self] = now
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._guard.unsent(self, self._unsent_bytes, self.loop.time())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._taken()
+
+    def _taken(self) -> None:
+        if self._guard.stalled.pop(self, None) is not None:
+            self._guard.unsent_bytes -= self._unsent_bytes
+            self._unsent_bytes = 0
+
+
+def guarded(guard: Guard) -> Callable[..., GuardedProtocol]:
+    """What uvicorn makes a connection's protocol by."""
+
+    def make(**given: Any) -> GuardedProtocol:
+        return GuardedProtocol(guard, **given)
+
+    return make
+
+
+def raw_answer(found: Problem) -> bytes:
+    """A Problem as the last bytes of a connection, where there is no request to answer."""
+    body = to_json(found)
+    again = f"retry-after: {max(1, round(found.retry_after_s))}\r\n" if found.retry_after_s is not None else ""
+    head = f"HTTP/1.1 {found.status} {found.title}\r\ncontent-type: {PROBLEM_JSON}\r\n{again}"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
