@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     calls_in_flight_max: int = Field(default=1024, ge=1, description="Calls that run or wait at once.")
     readers_max: int = Field(default=2560, ge=1, description="Open streams of feedback and MCP subscriptions.")
     connections_max: int = Field(default=4096, ge=1, description="Open connections to the plane.")
+    head_s_max: float = Field(default=15, gt=0, description="Seconds in which a request's headers must be there.")
+    answer_s_max: float = Field(default=30, gt=0, description="Seconds in which a client must take an answer.")
     state_bytes_max: int = Field(default=1024 * 1024, ge=1024, description="The largest state of an agent.")
     inbox_messages_max: int = Field(default=10_000, ge=1, description="Messages that wait in one inbox.")
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")

@@ -34,7 +34,12 @@ RETRY_AFTER_S = 1.0
 class Guard:
     """All connections of a listener, by what they wait for. Each table is in order of time."""
 
-    def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        connections_max: int = CONNECTIONS_MAX,
+        head_s_max: float = HEAD_S_MAX,
+        answer_s_max: float = ANSWER_S_MAX,
+    ) -> None:
         self.connections_max = connections_max
         self.open: set[GuardedProtocol] = set()
         self.heads: dict[GuardedProtocol, float] = {}  # no whole head yet
@@ -42,6 +47,12 @@ class Guard:
         self.stalled: dict[GuardedProtocol, float] = {}  # does not take its answer
         self.lingering: dict[GuardedProtocol, float] = {}  # answered, and still sending its body
         self.unsent_bytes = 0
+        self._seconds_max = (
+            (self.heads, head_s_max),
+            (self.stalled, answer_s_max),
+            (self.lingering, LINGER_S_MAX),
+            (self.resting, REST_S_MAX),
+        )
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -71,13 +82,7 @@ class Guard:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        limits = (
-            (self.heads, HEAD_S_MAX),
-            (self.stalled, ANSWER_S_MAX),
-            (self.lingering, LINGER_S_MAX),
-            (self.resting, REST_S_MAX),
-        )
-        for waiting, seconds_max in limits:
+        for waiting, seconds_max in self._seconds_max:
             for connection in [it for it, since in waiting.items() if now - since > seconds_max]:
                 connection.end()
         self._timer = loop.call_later(SWEEP_S, self._sweep)
@@ -191,9 +196,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP, or more of it than is taken; between other answers there is no place for it."""
-        if self._active is not None and not self._active.response_complete:
-            self.end()
-            return
+        active = self._active
+        if active is not None and not active.response_complete:
+            if active.response_started or self.pipeline or active is not self.cycle:
+                self.end()
+                return
+            active.disconnected = True  # its own body is what is no HTTP: this is its answer
+            active.message_event.set()
         self._refuse(self._found or problem("MALFORMED_HTTP", "what came is not a request of HTTP/1.1"))
 
     def _refuse(self, found: Problem) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from controlplane.api.listening import CONNECTIONS_MAX, REST_S_MAX, Guard, guarded
+from controlplane.api.listening import REST_S_MAX, Guard, guarded
 
 GRACE_S = 3
 SEND_BUFFER_BYTES = 262_144  # of a connection, in the kernel: what a client that never reads can fill there
@@ -22,9 +22,9 @@ class PlaneServer(uvicorn.Server):
     """A uvicorn server that lets go of waiting clients when it stops."""
 
     def __init__(
-        self, app: Any, *, stopping: Callable[[], None], host: str, port: int, connections_max: int = CONNECTIONS_MAX
+        self, app: Any, *, stopping: Callable[[], None], host: str, port: int, guard: Guard | None = None
     ) -> None:
-        self.guard = Guard(connections_max)
+        self.guard = guard or Guard()
         super().__init__(
             uvicorn.Config(
                 app,

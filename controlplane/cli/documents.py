@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from controlplane.resources.problems import refuse
 
 DEPTH_MAX = 200
+VALUES_MAX = 200_000
 
 
 def read_json(text: str | bytes, source: str) -> Any:
@@ -48,8 +49,9 @@ def read_yaml(text: str | bytes, source: str) -> list[Any]:
         raise _not_yaml(source, " ".join(str(error).split()), None) from None
     except RecursionError:
         raise _not_yaml(source, "nested too deeply", None) from None
+    values = _Values(source)
     for document in found:
-        _must_be_json(document, source, "", 0)
+        values.must_be_json(document, "", 0)
     return found
 
 
@@ -80,17 +82,27 @@ def _not_yaml(source: str, what: str, line: int | None) -> Exception:
     return refuse("MALFORMED_YAML", f"{source}{where}: {what}", source=source, line=line, error=what)
 
 
-def _must_be_json(value: Any, source: str, at: str, depth: int) -> None:
-    """Refuse what JSON can not say: other types, NaN, infinity, a value inside itself."""
-    if depth > DEPTH_MAX:
-        raise _not_yaml(source, f"nested more than {DEPTH_MAX} deep", None)
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _must_be_json(inner, source, f"{at}/{key}", depth + 1)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _must_be_json(inner, source, f"{at}/{index}", depth + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise _not_yaml(source, f"{at or '/'} is no number that JSON knows", None)
-    elif not isinstance(value, str | int | float | bool | None):
-        raise _not_yaml(source, f"{at or '/'} is a {type(value).__name__}, which JSON does not know", None)
+class _Values:
+    """Refuses what JSON can not say, other types, NaN, infinity, a value inside itself; and more than is ever taken."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._left = VALUES_MAX
+
+    def must_be_json(self, value: Any, at: str, depth: int) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise _not_yaml(self._source, f"unfolds to more than {VALUES_MAX} values", None)
+        if depth > DEPTH_MAX:
+            raise _not_yaml(self._source, f"nested more than {DEPTH_MAX} deep", None)
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                self.must_be_json(inner, f"{at}/{key}", depth + 1)
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                self.must_be_json(inner, f"{at}/{index}", depth + 1)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise _not_yaml(self._source, f"{at or '/'} is no number that JSON knows", None)
+        elif not isinstance(value, str | int | float | bool | None):
+            kind = type(value).__name__
+            raise _not_yaml(self._source, f"{at or '/'} is a {kind}, which JSON does not know", None)

@@ -24,7 +24,10 @@ from schemas.problem import Problem
 
 STYLES = {"plain": "", "good": "green", "bad": "red", "warn": "yellow", "dim": "dim", "strong": "bold"}
 WIDTH = 160
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(  # what moves the cursor, turns the direction, or can not be seen
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 def show(value: Any, output: Output | None) -> None:
@@ -98,7 +101,14 @@ def write_json(value: Any) -> None:
 
 def clean(text: str) -> str:
     """The text with control characters made visible; what JSON escapes stays as it is."""
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _CONTROL.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    """As JSON escapes it: in halves, where one escape can not hold it."""
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
 def table(grid: Grid) -> Table:

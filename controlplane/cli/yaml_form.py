@@ -1,7 +1,8 @@
 """YAML in and out: the core schema of YAML 1.2, which is JSON's types and nothing else.
 
 `no` and `2026-01-31` are text, `12:30` is no number. What JSON could not say unambiguously, a key
-given twice or a key that is not text, is refused where it stands.
+given twice or a key that is not text, is refused where it stands. So is a merge of more than a few
+mappings, or into a large one: what refers to itself must not unfold without end.
 """
 
 import re
@@ -11,6 +12,8 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 WIDTH = 160
+MERGED_MAX = 16  # mappings that one key merges
+MERGED_KEYS_MAX = 10_000
 _CORE = (
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -43,6 +46,16 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" and len(value.value) > MERGED_MAX and value.id == "sequence":
+                detail = f"more than {MERGED_MAX} mappings are merged"
+                raise yaml.constructor.ConstructorError(None, None, detail, key.start_mark)
+        super().flatten_mapping(node)
+        if len(node.value) > MERGED_KEYS_MAX:
+            detail = f"a mapping holds more than {MERGED_KEYS_MAX} keys"
+            raise yaml.constructor.ConstructorError(None, None, detail, node.start_mark)
 
     def _text_of(self, key: Node) -> str:
         if not isinstance(key, ScalarNode) or key.tag != "tag:yaml.org,2002:str":

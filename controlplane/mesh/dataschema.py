@@ -2,11 +2,13 @@
 
 A schema is JSON Schema (draft 2020-12 unless it names another). References are resolved inside the
 schema only: nothing is ever fetched. Patterns run on an engine whose time is linear in the text, because
-the gate judges on its only loop; `patternProperties`, which would not, are refused. `schema_fault` judges
-a schema when it is proposed; `require_match` judges data when it is published, and points below `/data` at
-what does not fit.
+the gate judges on its only loop; `patternProperties`, which would not, are refused. For the same reason a
+schema has a size, and one judgement a number of steps, so that references that multiply end in a refusal
+and not in a stall. `schema_fault` judges a schema when it is proposed; `require_match` judges data when it
+is published, and points below `/data` at what does not fit.
 """
 
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -23,19 +25,25 @@ from referencing.jsonschema import EMPTY_REGISTRY
 
 from controlplane.resources.problems import refuse
 
+SCHEMA_BYTES_MAX = 65_536
+STEPS_MAX = 100_000  # keywords applied, values compared
 _SAMPLES: tuple[Any, ...] = (None, True, 0, "", [], {})  # one of each type: enough to meet an endless reference
 
 
 def schema_fault(schema: dict[str, Any]) -> str | None:
     """What is wrong with a schema, in words; None when it can be used."""
+    encoded = orjson.dumps(schema)
+    if len(encoded) > SCHEMA_BYTES_MAX:
+        return f"it is larger than {SCHEMA_BYTES_MAX} bytes"
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
         for keyword, value in _keywords(schema):
             if keyword == "patternProperties":
                 return "patternProperties are not taken; name the properties, or use propertyNames with a pattern"
             _regex(value)
-        validator = _validator(orjson.dumps(schema))
+        validator = _validator(encoded)
         for sample in _SAMPLES:
+            _steps.left = STEPS_MAX
             validator.is_valid(sample)
     except SchemaError as error:
         return f"it is not a JSON Schema: {error.message}"
@@ -43,6 +51,8 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
         return f"a pattern can not be used: {str(error).splitlines()[0]}"
     except Unresolvable as error:
         return f"it refers to {error.ref}, which is not in it; nothing is fetched"
+    except _TooCostlyError:
+        return f"it takes more than {STEPS_MAX} steps to judge by it"
     except RecursionError:
         return "it refers to itself without end"
     return None
@@ -50,8 +60,14 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
 
 def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str) -> None:
     """Refuse data that does not meet the schema of channel `namespace/name`."""
+    _steps.left = STEPS_MAX
     try:
         worst = best_match(_validator(orjson.dumps(schema)).iter_errors(data))
+    except _TooCostlyError:
+        detail = f"the data takes more than {STEPS_MAX} steps to judge by the schema of {namespace}/{name}"
+        raise refuse(
+            "SCHEMA_MISMATCH", detail, field="/data", namespace=namespace, name=name, steps_max=STEPS_MAX
+        ) from None
     except (Unresolvable, RecursionError) as error:
         detail = f"the data can not be judged by the schema of {namespace}/{name}: {type(error).__name__}"
         raise refuse(
@@ -64,11 +80,63 @@ def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str) 
         )
 
 
+class _Steps(threading.local):
+    """What is left of the judgement that this thread makes."""
+
+    left = STEPS_MAX
+
+
+_steps = _Steps()
+
+
+class _TooCostlyError(Exception):
+    """A judgement that takes too many steps."""
+
+
+def _spend(steps: int) -> None:
+    _steps.left -= steps
+    if _steps.left < 0:
+        raise _TooCostlyError
+
+
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Validator:
     loaded = orjson.loads(schema)
-    kind = extend(validator_for(loaded, default=Draft202012Validator), {"pattern": _pattern})
-    return kind(loaded, registry=EMPTY_REGISTRY)
+    return _counting(validator_for(loaded, default=Draft202012Validator))(loaded, registry=EMPTY_REGISTRY)
+
+
+@lru_cache(maxsize=16)
+def _counting(kind: Any) -> Any:
+    """The draft's validator, with our patterns, and every keyword counted."""
+    keywords: dict[str, Any] = {**kind.VALIDATORS, "pattern": _pattern}
+    if "uniqueItems" in keywords:
+        keywords["uniqueItems"] = _unique
+    return extend(kind, {name: _counted(keyword) for name, keyword in keywords.items()})
+
+
+def _counted(keyword: Any) -> Any:
+    def counted(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        _spend(1 + (len(value) if isinstance(value, list | dict) else 0))
+        yield from keyword(validator, value, instance, schema) or ()
+
+    return counted
+
+
+def _unique(_: Validator, wanted: Any, instance: Any, __: Any) -> Iterator[ValidationError]:
+    """The keyword `uniqueItems`, in one pass."""
+    if wanted and isinstance(instance, list):
+        _spend(len(instance))
+        if len({_frozen(item) for item in instance}) < len(instance):
+            yield ValidationError("the items are not all different")
+
+
+def _frozen(value: Any) -> Any:
+    """A value as one that can be compared by hash; true is not 1."""
+    if isinstance(value, dict):
+        return frozenset((key, _frozen(inner)) for key, inner in value.items())
+    if isinstance(value, list):
+        return tuple(_frozen(inner) for inner in value)
+    return (bool, value) if isinstance(value, bool) else value
 
 
 def _pattern(_: Validator, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from controlplane.api.app import create_app
+from controlplane.api.listening import Guard
 from controlplane.api.serving import PlaneServer
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.settings import Settings
@@ -41,7 +42,7 @@ async def serve(settings: Settings, listening: socket.socket, children: Children
         stopping=plane.stopping,
         host=host,
         port=port,
-        connections_max=connections_possible(settings.connections_max),
+        guard=Guard(connections_possible(settings.connections_max), settings.head_s_max, settings.answer_s_max),
     )
     _on_signals(server)
     folder.write_json(settings.folder / "plane.json", {"url": url, "pid": os.getpid()})

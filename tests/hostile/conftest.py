@@ -1,0 +1,65 @@
+"""One installation that is attacked by everybody, with an agent that lives in it and somebody who uses it."""
+
+import gc
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.end_to_end.agents import agent
+from tests.hostile.bystander import Bystander
+from tests.stack import Stack
+
+FILES_MIN = 8192  # sockets of the attackers
+QUIET_S = 2.0
+HEAD_S_MAX = 4.0
+ANSWER_S_MAX = 6.0
+TOKENS = {"bystander": "operator", "attacker": "operator", "accomplice": "operator"}
+
+
+class Attacked:
+    """The installation, its tokens, and what its processes hold."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.url = stack.url
+        self.tokens = {"admin": stack.token}
+        for name, role in TOKENS.items():
+            made = stack.call("tokens.create", principal=name, role=role, namespaces=["default"])
+            self.tokens[name] = made["token"]
+        stack.apply(agent("echo", "Echo"))
+        views = stack.call("system.status")["processes"]
+        self._processes = {it["name"]: psutil.Process(it["pid"]) for it in views if it["name"] in ("plane", "gate")}
+        with Bystander(self.url, self.tokens["bystander"]) as self.quiet:
+            time.sleep(QUIET_S)
+
+    def bystander(self) -> Bystander:
+        return Bystander(self.url, self.tokens["bystander"], self.quiet)
+
+    def uss(self, name: str = "plane") -> int:
+        """Memory that is the process's own."""
+        return int(self._processes[name].memory_full_info().uss)
+
+    def files(self, name: str = "plane") -> int:
+        return self._processes[name].num_fds()
+
+    def settled(self, read: Any, limit: float, seconds_max: float = 60) -> Any:
+        """What is read, once it is at the limit or below, or when the time is over."""
+        until = time.monotonic() + seconds_max
+        while (found := read()) > limit and time.monotonic() < until:
+            time.sleep(0.2)
+        return found
+
+
+@pytest.fixture(scope="package")
+def attacked() -> Iterator[Attacked]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MIN if hard == resource.RLIM_INFINITY else min(FILES_MIN, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    with Stack(head_s_max=HEAD_S_MAX, answer_s_max=ANSWER_S_MAX) as stack:
+        yield Attacked(stack)
+    gc.collect()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
