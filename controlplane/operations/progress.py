@@ -18,7 +18,6 @@ from controlplane.operations.observing import many, rows
 from controlplane.operations.scaling import Piece, piece_of
 from controlplane.operations.snapshot import known_of, of_fleet, read_known, read_owners
 from controlplane.operations.world import Key, Known
-from controlplane.store.tables import ResourceRow
 from schemas.resource import Kind
 
 WINDOW = 1_000  # names that one look of a sweep goes through
@@ -158,7 +157,7 @@ def watching(session: Session, channel: Known) -> list[tuple[str, dict[str, Any]
         " WHERE r.kind = 'Agent' AND r.namespace = :namespace AND r.deleted_at IS NULL AND r.spec LIKE :text"
     )
     found = rows(session, query, namespace=channel.namespace, text=f'%"channel":"{channel.name}"%')
-    known = [known_of(ResourceRow(**row)) for row in found]
+    known = [known_of(row) for row in found]
     return [(it.uid or "", it.spec) for it in known]
 
 

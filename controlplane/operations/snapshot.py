@@ -12,13 +12,15 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
 from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
 from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
 from schemas.resource import Kind, Ref
 
 Code = Mapping[str, Mapping[str, str]]
-NAMES_AT_ONCE = 400
+KNOWN = many("SELECT * FROM resource WHERE kind = :kind AND namespace = :namespace AND name IN :names", "names")
+OWNERS = many("SELECT uid, kind, namespace, name FROM resource WHERE uid IN :uids AND deleted_at IS NULL", "uids")
 EVERYWHERE = ("*",)
 # Names are ordered by bytes, where "." follows "-".
 SINGLE = text("""SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
@@ -45,45 +47,36 @@ def read_known(session: Session, keys: Iterable[Key]) -> dict[Key, Known]:
     for key in keys:
         names[key[0], key[1]].append(key[2])
     found: dict[Key, Known] = {}
-    for place, wanted in names.items():
-        for start in range(0, len(wanted), NAMES_AT_ONCE):
-            query = select(ResourceRow).where(
-                ResourceRow.kind == place[0],
-                ResourceRow.namespace == place[1],
-                col(ResourceRow.name).in_(wanted[start : start + NAMES_AT_ONCE]),
-            )
-            found |= {it.key: it for it in map(known_of, session.exec(query))}
+    for (kind, namespace), wanted in names.items():
+        for chunk in chunks(wanted):
+            listed = rows(session, KNOWN, kind=kind, namespace=namespace, names=chunk)
+            found |= {it.key: it for it in map(known_of, listed)}
     return found
 
 
-def known_of(row: Any) -> Known:
+def known_of(row: Mapping[str, Any]) -> Known:
     """A row of the resource table as the pure stages see it."""
-    live = row.deleted_at is None
+    live = row["deleted_at"] is None
     return Known(
-        kind=row.kind,
-        namespace=row.namespace,
-        name=row.name,
-        uid=row.uid if live else None,
-        generation=row.generation,
-        revision=row.revision,
-        labels=orjson.loads(row.labels),
-        spec=orjson.loads(row.spec) if live else {},
-        owner=row.owner if live else None,
-        created_at=row.created_at,
+        kind=row["kind"],
+        namespace=row["namespace"],
+        name=row["name"],
+        uid=row["uid"] if live else None,
+        generation=row["generation"],
+        revision=row["revision"],
+        labels=orjson.loads(row["labels"]),
+        spec=orjson.loads(row["spec"]) if live else {},
+        owner=row["owner"] if live else None,
+        created_at=row["created_at"],
     )
 
 
 def read_owners(session: Session, uids: Iterable[str]) -> dict[str, Ref]:
     """Which resource each uid is."""
-    wanted = list(uids)
     found: dict[str, Ref] = {}
-    for start in range(0, len(wanted), NAMES_AT_ONCE):
-        query = select(ResourceRow.uid, ResourceRow.kind, ResourceRow.namespace, ResourceRow.name).where(
-            col(ResourceRow.uid).in_(wanted[start : start + NAMES_AT_ONCE]), col(ResourceRow.deleted_at).is_(None)
-        )
-        for uid, kind, namespace, name in session.exec(query):
-            known: Kind = kind  # type: ignore[assignment]
-            found[uid] = Ref(kind=known, namespace=namespace, name=name)
+    for chunk in chunks(list(uids)):
+        for row in rows(session, OWNERS, uids=chunk):
+            found[row["uid"]] = Ref(kind=row["kind"], namespace=row["namespace"], name=row["name"])
     return found
 
 
@@ -120,8 +113,8 @@ def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
 
 def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:
     """Live agents that are named as the fleet's would be, and belong to no fleet."""
-    rows = session.connection().execute(SINGLE, {"namespace": namespace, "first": f"{fleet}-", "last": f"{fleet}."})
-    named = ((name, fleet_of(name)) for (name,) in rows)
+    found = rows(session, SINGLE, namespace=namespace, first=f"{fleet}-", last=f"{fleet}.")
+    named = ((row["name"], fleet_of(row["name"])) for row in found)
     return tuple(sorted(name for name, place in named if place is not None and place[0] == fleet))
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, and_, exists, tuple_
+from sqlalchemy import select as core_select
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, select
 
 from controlplane.operations import observing
 from controlplane.operations.conditions import Seen, moment, of_agent, ready_once
@@ -22,7 +23,7 @@ from controlplane.operations.snapshot import known_of, read_known, read_owners
 from controlplane.operations.world import Key, Known
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
-from controlplane.store.tables import LabelRow, ResourceRow
+from controlplane.store.tables import LabelRow
 from schemas.agent import Agent, AgentSpec, AgentStatus
 from schemas.calls import ListInput, ListOutput, Named
 from schemas.channel import Channel, ChannelSpec, ChannelStatus
@@ -32,6 +33,7 @@ from schemas.resource import Condition, Kind, Metadata, Ref
 from schemas.secret import Kept, Secret, SecretSpec, SecretStatus
 
 Owners = Mapping[str, Ref]
+RESOURCE = SQLModel.metadata.tables["resource"]
 
 
 async def get(store: Store, kind: Kind, given: Named) -> BaseModel:
@@ -81,8 +83,9 @@ def _page(session: Session, kind: Kind, given: ListInput, principal: Principal, 
         keys = _labelled(session, kind, given, principal, after)
         known = read_known(session, keys)
         return [it for key in keys if (it := known.get(key)) is not None and it.live]
-    query = select(ResourceRow).where(ResourceRow.kind == kind, col(ResourceRow.deleted_at).is_(None))
-    return [known_of(row) for row in session.exec(_placed(query, ResourceRow, given, principal, after))]
+    query = core_select(RESOURCE).where(RESOURCE.c.kind == kind, RESOURCE.c.deleted_at.is_(None))
+    placed = _placed(query, RESOURCE.c, given, principal, after)
+    return [known_of(row) for row in observing.rows(session, placed)]
 
 
 def _labelled(

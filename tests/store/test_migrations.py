@@ -49,6 +49,41 @@ def test_up_down_up(empty_url: str) -> None:
     assert tables(empty_url) == set(SQLModel.metadata.tables)
 
 
+def test_what_is_there_gets_its_place(empty_url: str) -> None:
+    """Agents of fleets get their place, tombstones of which nothing is left belong to nobody, labels stay."""
+    migrate.upgrade(empty_url, "0002")
+    engine = create_engine(empty_url.replace("postgresql:", "postgresql+psycopg:"))
+    made = [
+        ("Fleet", "a-b", "fleet_1", None, None),
+        ("Agent", "a-b-0", "agent_0", "fleet_1", None),
+        ("Agent", "a-b-12", "agent_12", "fleet_1", None),
+        ("Agent", "a-b-13", "agent_13", "fleet_1", 1.0),
+        ("Agent", "child", "agent_child", "agent_0", None),
+    ]
+    columns = "kind, name, uid, owner, deleted_at, namespace, labels, spec, created_at, updated_at"
+    with engine.begin() as connection:
+        for kind, name, uid, owner, deleted_at in made:
+            values = {"kind": kind, "name": name, "uid": uid, "owner": owner, "deleted_at": deleted_at}
+            fixed = "'default', '{}', '{}', 0, 0"
+            query = f"INSERT INTO resource ({columns}) VALUES (:kind, :name, :uid, :owner, :deleted_at, {fixed})"
+            connection.execute(text(query), values)
+        connection.execute(text("INSERT INTO label VALUES ('Agent', 'default', 'k', 'v', 'child')"))
+    migrate.upgrade(empty_url)
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT name, owner, ordinal, template FROM resource ORDER BY name")).all()
+        labels = connection.execute(text("SELECT kind, namespace, key, value, name FROM label")).all()
+    engine.dispose()
+    assert [tuple(row) for row in found] == [
+        ("a-b", None, None, None),
+        ("a-b-0", "fleet_1", 0, ""),
+        ("a-b-12", "fleet_1", 12, ""),
+        ("a-b-13", None, None, None),
+        ("child", "agent_0", None, None),
+    ]
+    assert [tuple(row) for row in labels] == [("Agent", "default", "k", "v", "child")]
+    migrate.check(empty_url)
+
+
 def test_the_head_is_the_newest_revision() -> None:
     """The constant that saves a start the import of Alembic is the head of the scripts."""
     config = Config()
