@@ -139,3 +139,14 @@ async def test_operations_call_adds_no_rights(full: World) -> None:
     for label in ("viewer", "agent", "admin of all"):
         answer = await call(full.client, full.plane.headers(label), OPERATIONS["operations.call"], itself)
         assert answer.outcome == "INVALID_VALUE"
+
+
+async def test_a_star_is_no_namespace_to_call(full: World) -> None:
+    """It stands in tokens only: whoever does not reach all is refused like anywhere else, and nobody acts on it."""
+    for operation in OPERATIONS.values():
+        if "namespace" not in operation.input.model_fields or operation.role == "admin":
+            continue
+        given = {**cases.own_input(operation, full), "namespace": "*"}
+        for label, reason in (("operator of two", "FOREIGN_NAMESPACE"), ("admin of all", "INVALID_NAME")):
+            answer = await WAYS["call"](full.client, full.plane.headers(label), operation, given)
+            assert answer.outcome == reason, (operation.name, label, answer.body)

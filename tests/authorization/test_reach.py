@@ -138,6 +138,8 @@ async def test_events_of_a_change_tell_each_namespace_of_itself(full: World) -> 
 
 async def test_open_changes_are_counted_as_they_are_listed(full: World) -> None:
     """A change over several namespaces counts for who reaches all of them, and for nobody else."""
+    for item in (await full.call("changes.list", limit=500))["items"]:
+        await full.settle(item["change_id"])
     far, near = manifest("Agent", "waits", "elsewhere"), manifest("Channel", "waits")
     before = {it: await _open(full, it) for it in (BOTH, ABROAD, full.principal("operator"))}
     await full.apply(near, far, settle=False)
