@@ -2,7 +2,8 @@
 
 Both protocol eras are served on each endpoint, without sessions, so that a restart of the plane or
 another replica makes no difference to a client. Requests come authenticated, bounded and parsed
-once by the HTTP boundary; the principal stands in their state. Lists are made once.
+once by the HTTP boundary; the principal stands in their state. Lists are made once, so that the list
+of tools never changes while a server runs, and no client is promised to be told of it.
 """
 
 from collections.abc import AsyncIterator
@@ -11,13 +12,16 @@ from typing import Any, cast
 
 import mcp_types as types
 from mcp.server import Server
+from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import WAITING, while_there
 from mcp_server.calling import Caller, Tools
 from mcp_server.intents import INTENT_TOOLS
+from mcp_server.telling import asks_to_be_told, telling
 from mcp_server.tools import BY_OPERATION, FULL_TOOLS
 from mcp_server.watching import Context, Watching, principal_of
 
@@ -52,8 +56,21 @@ class McpSurface:
     async def running(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for endpoint in (self.intents, self.full):
-                await stack.enter_async_context(endpoint.manager.run())
+                await stack.enter_async_context(endpoint.running())
             yield
+
+
+class McpServer(Server[Any]):
+    """A server that promises only what it does."""
+
+    def get_capabilities(self, *given: Any, **more: Any) -> types.ServerCapabilities:
+        """What the handlers can do; lists that never change are not promised to be told of."""
+        found = super().get_capabilities(*given, **more)
+        if found.tools is not None:
+            found.tools.list_changed = False
+        if found.prompts is not None:
+            found.prompts.list_changed = False
+        return found
 
 
 class _Endpoint:
@@ -61,14 +78,24 @@ class _Endpoint:
 
     def __init__(self, server: Server[Any], body_bytes_max: int) -> None:
         self.server = server
-        self.manager = StreamableHTTPSessionManager(
-            app=server, json_response=True, stateless=True, max_request_body_size=body_bytes_max
+        self._answering, self._telling = (
+            StreamableHTTPSessionManager(
+                app=server, json_response=json, stateless=True, max_request_body_size=body_bytes_max
+            )
+            for json in (True, False)
         )
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._answering.run(), self._telling.run():
+            yield
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        serving = self.manager.handle_request(scope, receive, send)
         state = scope["state"]
-        await (while_there(state["receive"], serving) if _may_wait(state.get("json")) else serving)
+        message = state.get("json")
+        told = asks_to_be_told(message) and check_accept_headers(Request(scope))[1]
+        serving = (self._telling if told else self._answering).handle_request(scope, receive, send)
+        await (while_there(state["receive"], serving) if _may_wait(message) else serving)
 
 
 def _may_wait(message: Any) -> bool:
@@ -76,7 +103,8 @@ def _may_wait(message: Any) -> bool:
     if not isinstance(message, dict) or message.get("method") != "tools/call":
         return False
     params = message.get("params")
-    return isinstance(params, dict) and params.get("name") in WAITING_TOOLS
+    name = params.get("name") if isinstance(params, dict) else None
+    return isinstance(name, str) and name in WAITING_TOOLS
 
 
 def _server(name: str, version: str, tools: list[types.Tool], calling: Tools, watching: Watching) -> Server[Any]:
@@ -88,10 +116,11 @@ def _server(name: str, version: str, tools: list[types.Tool], calling: Tools, wa
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         assert context.request is not None
         call_id = context.request.scope["state"]["call_id"]
-        result = await calling.call(principal_of(context), call_id, params.name, params.arguments or {})
+        called = calling.call(principal_of(context), call_id, params.name, params.arguments or {})
+        result = await telling(context, called)
         return cast(types.CallToolResult, result)  # its wire form, which the server takes as it is
 
-    return Server(
+    return McpServer(
         name,
         version=version,
         title="Steward",

@@ -24,6 +24,7 @@ from schemas.records import Brief
 Context = ServerRequestContext[Any, Any]
 EVENTS_SHOWN = 100
 POLL_S = 20.0
+LIST_CHANGES = frozenset({"resource.created", "resource.deleted"})
 
 
 def principal_of(context: Context) -> Principal:
@@ -68,11 +69,11 @@ class Watching:
         address = parse(uri)
         if address is not None:
             given = {"namespace": address.namespace, "name": address.name}
-            output: Any = await self._called(principal, f"{NOUNS[address.kind]}.get", given)
+            output: Any = await self._called(principal, f"{NOUNS[address.kind]}.get", given, uri=uri)
         elif uri == FEEDBACK:
-            output = await self._called(principal, "feedback.read", {"limit": EVENTS_SHOWN})
+            output = await self._called(principal, "feedback.read", {"limit": EVENTS_SHOWN}, uri=uri)
         else:
-            raise MCPError(types.INVALID_PARAMS, "there is no such resource")
+            raise MCPError(types.INVALID_PARAMS, "there is no such resource", {"uri": uri})
         text = types.TextResourceContents(uri=uri, mime_type="application/json", text=output.model_dump_json())
         return types.ReadResourceResult(contents=[text])
 
@@ -82,7 +83,11 @@ class Watching:
         """Tell of resources that changed, until the client goes or may no longer ask."""
         if context.request_id is None:
             raise MCPError(types.INVALID_REQUEST, "subscriptions/listen requires a request id")
-        wanted = frozenset(str(uri) for uri in params.notifications.resource_subscriptions or ())
+        asked = params.notifications
+        wanted = types.SubscriptionFilter(
+            resource_subscriptions=sorted({str(uri) for uri in asked.resource_subscriptions or ()}) or None,
+            resources_list_changed=asked.resources_list_changed or None,
+        )
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: context.request_id}
         try:
             with self._readers.held(principal_of(context).name):
@@ -91,12 +96,11 @@ class Watching:
             raise _told(refusal) from None
         return types.SubscriptionsListenResult(_meta=meta)
 
-    async def _tell(self, context: Context, wanted: frozenset[str], meta: dict[str, Any]) -> None:
+    async def _tell(self, context: Context, wanted: types.SubscriptionFilter, meta: dict[str, Any]) -> None:
         principal = principal_of(context)
         brief = cast(Brief, await self._called(principal, "system.brief", {}))
-        honoured = types.SubscriptionFilter(resource_subscriptions=sorted(wanted) or None)
         acknowledged = types.SubscriptionsAcknowledgedNotification(
-            params=types.SubscriptionsAcknowledgedNotificationParams(notifications=honoured, _meta=meta)
+            params=types.SubscriptionsAcknowledgedNotificationParams(notifications=wanted, _meta=meta)
         )
         await context.session.send_notification(acknowledged, related_request_id=context.request_id)
         cursor = brief.cursor
@@ -106,11 +110,8 @@ class Watching:
             if page is None:
                 return
             cursor = page.cursor
-            for uri in sorted(touched(page) & wanted):
-                updated = types.ResourceUpdatedNotification(
-                    params=types.ResourceUpdatedNotificationParams(uri=uri, _meta=meta)
-                )
-                await context.session.send_notification(updated, related_request_id=context.request_id)
+            for told in notifications(page, wanted, meta):
+                await context.session.send_notification(told, related_request_id=context.request_id)
 
     async def _page(self, principal: Principal, cursor: str) -> Events | None:
         try:
@@ -119,16 +120,16 @@ class Watching:
             return None
         return cast(Events, output)
 
-    async def _called(self, principal: Principal, operation: str, given: dict[str, Any]) -> Any:
+    async def _called(self, principal: Principal, operation: str, given: dict[str, Any], **more: str) -> Any:
         try:
             return await self._call(principal, operation, given)
         except Refusal as refusal:
-            raise _told(refusal) from None
+            raise _told(refusal, **more) from None
 
 
-def _told(refusal: Refusal) -> MCPError:
+def _told(refusal: Refusal, **more: str) -> MCPError:
     found = refusal.problem
-    return MCPError(types.INVALID_PARAMS, found.detail, found.model_dump(mode="json"))
+    return MCPError(types.INVALID_PARAMS, found.detail, found.model_dump(mode="json") | more)
 
 
 async def _still(context: Context) -> Principal:
@@ -144,3 +145,16 @@ def touched(page: Events) -> frozenset[str]:
     """The addresses that the events of a page speak of."""
     subjects = {uri_of(it.subject.kind, it.subject.namespace, it.subject.name) for it in page.events}
     return frozenset(subjects | ({FEEDBACK} if page.events else set()))
+
+
+def notifications(
+    page: Events, wanted: types.SubscriptionFilter, meta: dict[str, Any]
+) -> list[types.ResourceListChangedNotification | types.ResourceUpdatedNotification]:
+    """What a subscriber is told of a page, of what it asked for."""
+    found: list[types.ResourceListChangedNotification | types.ResourceUpdatedNotification] = []
+    if wanted.resources_list_changed and any(it.type in LIST_CHANGES for it in page.events):
+        found.append(types.ResourceListChangedNotification(params=types.NotificationParams(_meta=meta)))
+    for uri in sorted(touched(page) & set(wanted.resource_subscriptions or ())):
+        params = types.ResourceUpdatedNotificationParams(uri=uri, _meta=meta)
+        found.append(types.ResourceUpdatedNotification(params=params))
+    return found

@@ -58,6 +58,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
+        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]  # padding is no value
         state = scope.setdefault("state", {})
         call_id = state["call_id"] = secrets.token_hex(10)
         answer = _Watched(send, call_id)

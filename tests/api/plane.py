@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from controlplane.api.app import Surfaces, create_app
 from controlplane.api.serving import PlaneServer
@@ -74,13 +75,15 @@ async def in_process(url: str, **surfaces: Any) -> AsyncIterator[tuple[Plane, ht
 
 
 @contextlib.asynccontextmanager
-async def listening(url: str, **surfaces: Any) -> AsyncIterator[Plane]:
-    """A plane on a real port of the loopback."""
+async def listening(
+    url: str, around: Callable[[FastAPI, Plane], ASGIApp] = lambda app, _: app, **surfaces: Any
+) -> AsyncIterator[Plane]:
+    """A plane on a real port of the loopback; `around` may put something before its app."""
     async with running(url) as parts:
         plane = Plane(parts, **surfaces)
         await plane.issue_tokens()
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = PlaneServer(plane.app(), stopping=plane.bell.close, host="127.0.0.1", port=0)
+            server = PlaneServer(around(plane.app(), plane), stopping=plane.bell.close, host="127.0.0.1", port=0)
             serving = asyncio.ensure_future(server.serve(sockets=[listener]))
             plane.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             try:
