@@ -49,9 +49,6 @@ WAIT_S_MAX = 300
 WAITS = {"wait_s": 0.2, "timeout_s": 0.3}
 WAITS_UNASKED = frozenset({"agents.ask", "changes.wait"})  # wait long unless told otherwise
 
-# Operations that a bounded run may fail to have accepted.
-UNREACHED = {"call_any"}
-
 # Walks through one life alone: over all operations at once, few lead as far as a deletion.
 _CHANGES = ("plans.get", "plans.commit", "changes.get", "changes.wait", "changes.revert", "changes.list")
 LIVES = {

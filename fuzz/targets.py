@@ -53,4 +53,22 @@ def _prepared(session: requests.Session, url: str, token: str, app: Any = None) 
     while not call("changes.wait", change_id=change, timeout_s=10)["done"]:
         assert time.monotonic() < limit, call("changes.get", change_id=change)
     steering.PROTECTED |= {it["token_id"] for it in call("tokens.list")["items"]}
-    return Target(url, token, session.get(f"{url}/openapi.json", timeout=60).json(), app)
+    call("agents.ask", name="echo", data="hello", timeout_s=DONE_S_MAX)
+    ids = {
+        "plan_id": plan["plan_id"],
+        "change_id": change,
+        "turn_id": call("turns.list", name="echo")["items"][0]["turn_id"],
+        "token_id": call("tokens.create", principal="somebody", role="viewer")["token_id"],
+    }
+    document = session.get(f"{url}/openapi.json", timeout=60).json()
+    return Target(url, token, _with_examples(document, ids), app)
+
+
+def _with_examples(document: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+    """The document with ids in its examples that are of what is there, so that each leads somewhere."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] in ids:
+                    parameter["schema"]["examples"] = [ids[parameter["name"]]]
+    return document

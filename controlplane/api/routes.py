@@ -30,9 +30,13 @@ from controlplane.resources.problems import REASONS
 from schemas.base import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, Frozen
 from schemas.plan import Preview
 
-COMMON = ("UNAUTHENTICATED", "FORBIDDEN", "FOREIGN_NAMESPACE", "CONFLICT", "NOT_READY", "INTERNAL")
+COMMON = (
+    *("UNAUTHENTICATED", "FORBIDDEN", "FOREIGN_NAMESPACE", "FOREIGN_HOST", "FOREIGN_ORIGIN"),
+    *("CONFLICT", "NOT_READY", "STORAGE_FULL", "INTERNAL"),
+)
 INPUT = ("UNKNOWN_FIELD", "MISSING_FIELD", "INVALID_VALUE", "INVALID_NAME", "OUT_OF_RANGE")
-BODY = ("MALFORMED_JSON", "TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "NOT_AN_OBJECT")
+BODY = ("MALFORMED_JSON", "TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "NOT_AN_OBJECT", "DEADLINE")
+OF_OTHERS = ("REQUEST_ID_REUSED", *(reason for operation in OPERATIONS.values() for reason in operation.problems))
 ANY_CALL = "/v1/operations/{operation}/call"
 
 _PAIR = f"{LABEL_KEY_PATTERN[1:-1]}={LABEL_VALUE_PATTERN[1:-1]}"
@@ -144,11 +148,15 @@ def _add_any_call(router: APIRouter, call: Metered) -> None:
         return answer(await (while_there(state["receive"], calling) if name in WAITING else calling))
 
     parameters = [
-        Parameter("operation", Parameter.KEYWORD_ONLY, annotation=Annotated[str, Path(description="Its name.")]),
+        Parameter(
+            "operation",
+            Parameter.KEYWORD_ONLY,
+            annotation=Annotated[str, Path(description="Its name.", examples=["system.status"])],
+        ),
         Parameter(
             "body",
             Parameter.KEYWORD_ONLY,
-            annotation=Annotated[dict[str, Any], Body(description="The operation's input.")],
+            annotation=Annotated[dict[str, Any], Body(description="The operation's input.", examples=[{}])],
             default=None,
         ),
     ]
@@ -163,7 +171,7 @@ def _add_any_call(router: APIRouter, call: Metered) -> None:
         description="For clients that know operations by name. The answer is the operation's bare output.",
         response_model=Any,
         response_description="The output of the operation.",
-        responses=problem_responses((*COMMON, *INPUT, *BODY, "UNKNOWN_OPERATION", "NOT_FOUND")),
+        responses=problem_responses((*COMMON, *INPUT, *BODY, *OF_OTHERS)),
     )
 
 
@@ -246,7 +254,8 @@ def _without_path(operation: Operation, rest: dict[str, FieldInfo]) -> type[Base
 def _reasons(operation: Operation) -> tuple[str, ...]:
     body = BODY if operation.method == "POST" else ()
     repeated = ("REQUEST_ID_REUSED",) if operation.imperative else ()
-    return (*COMMON, *INPUT, *body, *repeated, *operation.problems)
+    others = OF_OTHERS if operation.name == "operations.call" else ()
+    return (*COMMON, *INPUT, *body, *repeated, *operation.problems, *others)
 
 
 def problem_responses(reasons: tuple[str, ...]) -> dict[int | str, dict[str, Any]]:
