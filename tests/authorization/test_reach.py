@@ -8,6 +8,8 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from schemas.principal import Principal
 from schemas.problem import Refusal
+from tests.authorization import cases
+from tests.authorization.test_matrix import may
 from tests.authorization.worlds import ABROAD, ROOT, World, manifest
 
 pytestmark = pytest.mark.anyio
@@ -138,8 +140,7 @@ async def test_events_of_a_change_tell_each_namespace_of_itself(full: World) -> 
 
 async def test_open_changes_are_counted_as_they_are_listed(full: World) -> None:
     """A change over several namespaces counts for who reaches all of them, and for nobody else."""
-    for item in (await full.call("changes.list", limit=500))["items"]:
-        await full.settle(item["change_id"])
+    await full.rest()
     far, near = manifest("Agent", "waits", "elsewhere"), manifest("Channel", "waits")
     before = {it: await _open(full, it) for it in (BOTH, ABROAD, full.principal("operator"))}
     await full.apply(near, far, settle=False)
@@ -160,3 +161,36 @@ async def test_hosts_and_memory_of_others_are_not_told(full: World) -> None:
     everywhere = await full.call("hosts.list")
     assert {it["host_id"] for it in everywhere["items"]} == {"h-ours", "h-theirs", "h-warm"}
     assert (await full.call("system.status"))["hosts"] == 3
+
+
+READS = [it for it in OPERATIONS.values() if it.effect == "read" and it.verb not in ("propose", "delete", "revert")]
+
+
+async def test_nothing_of_ours_moves_while_others_work(full: World) -> None:
+    """Every read answers the same before and after, to the last cursor, however it is filtered."""
+    await full.rest()
+    asked: list[tuple[Operation, dict[str, Any]]] = [(it, cases.own_input(it, full)) for it in READS]
+    filters: list[dict[str, Any]] = [{"types": ["change.*"]}, {"kind": "Agent"}, {"name": "nobody"}, {}]
+    asked += [(OPERATIONS["feedback.read"], {"limit": limit, "filter": it}) for it in filters for limit in (5, 500)]
+    before = [await _steady(full, *it) for it in asked]
+    await full.apply(manifest("Channel", "noise", "elsewhere"), principal=ABROAD)
+    await full.call("agents.send", ABROAD, namespace="elsewhere", name="hidden", data="noise")
+    await full.call("channels.publish", ABROAD, namespace="elsewhere", name="noise", data="noise")
+    await full.call("tokens.create", principal="noise", role="viewer", namespaces=["elsewhere"])
+    await full.call("code.put", ABROAD, files=files("Noise"))
+    after = [await _steady(full, *it) for it in asked]
+    for (operation, given), one, other in zip(asked, before, after, strict=True):
+        assert one == other, (operation.name, given)
+
+
+async def _steady(world: World, operation: Operation, given: dict[str, Any]) -> list[Any]:
+    """What is answered to who may ask, without the moment of the answer."""
+    answers: list[Any] = []
+    for label in ("operator", "admin of two"):
+        if not may(world.principal(label), operation):
+            continue
+        output = await world.call(operation.name, world.principal(label), **given)
+        answers.append({key: it for key, it in output.items() if key != "as_of"})
+        if operation.name == "operations.call":
+            answers[-1]["output"].pop("as_of", None)
+    return answers

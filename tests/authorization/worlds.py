@@ -91,6 +91,11 @@ class World:
             await self.start_agents()
             await asyncio.sleep(0.01)
 
+    async def rest(self) -> None:
+        """Wait until every change is done."""
+        for item in (await self.call("changes.list", limit=500))["items"]:
+            await self.settle(item["change_id"])
+
     async def start_agents(self) -> None:
         """End each start message with its turn, long ago, so that no summary ever tells of it."""
         unit = Unit()
