@@ -31,6 +31,13 @@ OPEN = text(
 AGENT_AT = text("SELECT uid, generation FROM agent WHERE namespace = :namespace AND name = :name")
 CHANNEL_AT = text("SELECT uid, retention_s FROM channel WHERE namespace = :namespace AND name = :name")
 CHANNELS_NAMED = many("SELECT uid FROM channel WHERE namespace = :namespace AND name IN :names", "names")
+WATCHING = text(
+    "SELECT r.* FROM resource r JOIN agent a ON a.uid = r.uid WHERE r.kind = 'Agent' AND r.deleted_at IS NULL"
+    " AND r.ordinal IS NULL AND r.namespace = :namespace AND r.spec LIKE :text UNION ALL"
+    " SELECT r.* FROM resource f JOIN resource r ON r.owner = f.uid AND r.deleted_at IS NULL"
+    " JOIN agent a ON a.uid = r.uid WHERE f.kind = 'Fleet' AND f.deleted_at IS NULL AND f.namespace = :namespace"
+    " AND f.spec LIKE :text"
+)
 STILL_THERE = many("SELECT uid FROM agent WHERE uid IN :uids", "uids")
 # A sweep's windows: so many names in their order, with what is not as declared among them.
 DECLARED = text(
@@ -151,12 +158,8 @@ def still_there(session: Session, uids: Sequence[str]) -> set[str]:
 
 
 def watching(session: Session, channel: Known) -> list[tuple[str, dict[str, Any]]]:
-    """Agents whose spec watches the channel, by uid."""
-    query = text(
-        "SELECT r.* FROM resource r JOIN agent a ON a.uid = r.uid"
-        " WHERE r.kind = 'Agent' AND r.namespace = :namespace AND r.deleted_at IS NULL AND r.spec LIKE :text"
-    )
-    found = rows(session, query, namespace=channel.namespace, text=f'%"channel":"{channel.name}"%')
+    """Agents whose spec watches the channel, by uid: single ones, and those of fleets that watch it."""
+    found = rows(session, WATCHING, namespace=channel.namespace, text=f'%"channel":"{channel.name}"%')
     known = [known_of(row) for row in found]
     return [(it.uid or "", it.spec) for it in known]
 

@@ -26,6 +26,13 @@ EVERYWHERE = ("*",)
 SINGLE = text("""SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
 AND namespace = :namespace AND name > :first AND name < :last""")
 
+WATCHERS = text(
+    "SELECT kind, name, spec FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL"
+    " AND namespace = :namespace AND spec LIKE :text UNION ALL"
+    " SELECT kind, name, spec FROM resource WHERE kind = 'Fleet' AND deleted_at IS NULL"
+    " AND namespace = :namespace AND spec LIKE :text"
+)
+
 
 def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE) -> World:
     """All that the decisions may know; stored code only as far as `reach` goes."""
@@ -124,15 +131,10 @@ def of_fleet(owner: str | None) -> bool:
 
 
 def watchers(session: Session, namespace: str, channel: str) -> tuple[str, ...]:
-    """What watches the channel by its spec, as kind/name."""
-    query = select(ResourceRow.kind, ResourceRow.name, ResourceRow.spec).where(
-        col(ResourceRow.kind).in_(("Agent", "Fleet")),
-        ResourceRow.namespace == namespace,
-        col(ResourceRow.deleted_at).is_(None),
-        col(ResourceRow.spec).contains(f'"channel":"{channel}"', autoescape=True),
-    )
-    rows = session.exec(query)
-    return tuple(sorted(f"{kind}/{name}" for kind, name, spec in rows if _watches(kind, orjson.loads(spec), channel)))
+    """What watches the channel by its spec, as kind/name; a fleet stands for its agents."""
+    found = rows(session, WATCHERS, namespace=namespace, text=f'%"channel":"{channel}"%')
+    named = ((it["kind"], it["name"], orjson.loads(it["spec"])) for it in found)
+    return tuple(sorted(f"{kind}/{name}" for kind, name, spec in named if _watches(kind, spec, channel)))
 
 
 def _watches(kind: str, spec: Mapping[str, Any], channel: str) -> bool:

@@ -57,6 +57,8 @@ class ResourceRow(SQLModel, table=True):
         partial("resource_live", "kind", "namespace", "name", where="deleted_at IS NULL"),
         partial(
             "resource_single",
+            "kind",
+            "ordinal",
             "namespace",
             "name",
             where="kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL",

@@ -9,7 +9,7 @@ import pytest
 from controlplane.operations import system
 from controlplane.operations.progress import Sweep, behind
 from controlplane.store.unit import Unit
-from tests.operations.plane import ADMIN, fleet
+from tests.operations.plane import ADMIN, channel, fleet
 from tests.scale.conftest import MANY, Sized
 from tests.scale.counting import STEPS_EACH, Cost
 
@@ -79,6 +79,22 @@ async def test_a_plan_of_a_fleet_costs_and_weighs_the_same(sized: list[Sized], v
     assert (many.reads, many.writes) == (few.reads, few.writes)
     assert many.steps <= few.steps + STEPS_AN_AGENT * MANY
     assert abs(sizes[1] - sizes[0]) < 50
+
+
+async def test_a_channel_that_nobody_watches_costs_the_same(sized: list[Sized]) -> None:
+    """A channel is set up, and taken away, without a look at each agent that might watch it."""
+    costs = []
+    for it in sized:
+        with it.store.counted() as cost:
+            plan = await it.plane.propose(channel("other"))
+            await it.plane.commit(plan)
+            await it.plane.reconciler.tick()
+            await it.plane.commit(await it.plane.call("channels.delete", name="other"))
+            await it.plane.reconciler.tick()
+        costs.append(cost)
+    few, many = costs
+    assert (many.reads, many.writes) == (few.reads, few.writes)
+    assert many.steps <= few.steps * SLACK
 
 
 async def test_counts_are_taken_from_indexes(sized: list[Sized]) -> None:

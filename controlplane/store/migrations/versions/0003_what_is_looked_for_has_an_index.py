@@ -12,7 +12,7 @@ NAMES = ("namespace", "name")
 LIVE, SINGLE = "deleted_at IS NULL", "kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL"
 PARTIAL = (
     ("resource_live", "resource", ["kind", "namespace", "name"], LIVE),
-    ("resource_single", "resource", ["namespace", "name"], SINGLE),
+    ("resource_single", "resource", ["kind", "ordinal", "namespace", "name"], SINGLE),
     ("resource_member", "resource", ["owner", "template", "ordinal"], f"{LIVE} AND owner IS NOT NULL"),
     ("resource_left", "resource", ["owner"], "deleted_at IS NOT NULL AND owner IS NOT NULL"),
     ("agent_stopped", "agent", ["namespace"], "stopped = 1"),
