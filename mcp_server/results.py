@@ -26,7 +26,7 @@ OUTPUT_SCHEMA: dict[str, Any] = {
     "properties": {
         "ok": {"type": "boolean"},
         "summary": {"type": "string"},
-        "ref": {"type": ["string", "null"]},
+        "ref": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         "as_of": {"type": "string"},
         "data": {"type": "object"},
         "untrusted_paths": {"type": "array", "items": {"type": "string"}},

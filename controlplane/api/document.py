@@ -28,19 +28,33 @@ class DocumentedApp(FastAPI):
             openapi_version="3.1.0",
             description=DESCRIPTION,
             routes=self.routes,
+            servers=[{"url": "/", "description": "The plane that serves this document."}],
+            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         )
         components = document.setdefault("components", {})
         schema = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
         schemas = components.setdefault("schemas", {})
         schemas.update(schema.pop("$defs", {}))
         schemas["Problem"] = schema
-        components["examples"] = {reason: {"value": _example(reason)} for reason in REASONS}
+        components["examples"] = {reason: {"value": _example(reason)} for reason in _answered(document)}
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
         return document
 
     def openapi(self) -> dict[str, Any]:
         return self._document
+
+
+def _answered(document: dict[str, Any]) -> list[str]:
+    """The reasons that some operation answers with; other reasons are met elsewhere, in turns or at the CLI."""
+    responses = [
+        response
+        for path in document["paths"].values()
+        for operation in path.values()
+        for response in operation["responses"].values()
+    ]
+    used = {name for it in responses for part in it.get("content", {}).values() for name in part.get("examples", {})}
+    return [reason for reason in REASONS if reason in used]
 
 
 def _example(reason: str) -> dict[str, Any]:
