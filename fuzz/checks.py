@@ -7,7 +7,7 @@ from schemathesis import Case, Response
 from schemathesis.checks import CheckContext
 from schemathesis.core.failures import Failure
 
-from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT, KINDS, TEXTS
+from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT, KINDS, OF_OTHERS, TEXTS
 
 
 class DeletedIsThere(Failure):
@@ -68,6 +68,12 @@ def _fate(ctx: CheckContext, wanted: tuple[str, str, str]) -> str | None:
 def _numberless(field: str | None) -> str | None:
     """A JSON pointer with its indices made alike."""
     return None if field is None else "/".join("#" if part.isdigit() else part for part in field.split("/"))
+
+
+def of_others(response: Response) -> bool:
+    """Whether a 5xx is the failure of another, which the plane only reports."""
+    found = body_of(response)
+    return isinstance(found, dict) and found.get("reason") in OF_OTHERS
 
 
 def beyond_schema(case: Case, response: Response) -> bool:

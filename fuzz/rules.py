@@ -10,6 +10,9 @@ EXCLUDED = {
     "object_level_authorization": "one identity drives a run; tests/api/test_authorization.py has every role",
 }
 
+# Reasons of a 5xx that is not the plane's: it answers for another, as a gateway does.
+OF_OTHERS = {"TURN_FAILED": "the agent failed, as one does whose limits are too small for any turn; the plane is well"}
+
 # Reasons of a refusal that no schema can foresee, because it rests on what is stored or on other input.
 BEYOND_SCHEMA = {
     "INVALID_CURSOR": "cursors and pages are opaque; only the plane knows which it gave out",

@@ -9,7 +9,7 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, HookContext, Response
 from schemathesis.config import SchemathesisConfig
-from schemathesis.core.failures import Failure
+from schemathesis.core.failures import Failure, ServerError
 from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
@@ -121,7 +121,9 @@ def _configuration(target: Target, seed: int, bound: Bound) -> SchemathesisConfi
 
 
 def filter_failure(_: HookContext, failure: Failure, case: Case, response: Response) -> bool:
-    """A refusal of valid data that the document could not have foretold is no failure."""
+    """What the document could not have foretold is no failure of it, and another's failure is not ours."""
+    if isinstance(failure, ServerError):
+        return not checks.of_others(response)
     return not (isinstance(failure, RejectedPositiveData) and checks.beyond_schema(case, response))
 
 
