@@ -4,10 +4,13 @@ import argparse
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from fuzz.runner import Bound, Target, fuzz
+from fuzz.mcp_runner import McpFuzz, McpReport
+from fuzz.mcp_wire import Wire
+from fuzz.runner import Bound, Report, Target, fuzz
 from fuzz.targets import in_process, live
 from tests.postgres import Postgres
 
@@ -16,6 +19,8 @@ TARGETS: dict[str, tuple[Callable[[str | None], AbstractContextManager[Target]],
     "in-process-postgresql": (in_process, True),
     "live-sqlite": (live, False),
     "live-postgresql": (live, True),
+    "mcp-sqlite": (live, False),
+    "mcp-postgresql": (live, True),
 }
 
 
@@ -38,7 +43,7 @@ def _run(name: str, seed: int, seconds: int) -> bool:
     server = Postgres() if wants_postgres else None
     try:
         with make(server.create() if server is not None else None) as target:
-            report = fuzz(target, seed, Bound(examples=1000, walks=200, lives=200, steps=25, seconds=seconds))
+            report = _fuzz_mcp(target, seed, seconds) if name.startswith("mcp-") else _fuzz_rest(target, seed, seconds)
     finally:
         if server is not None:
             server.close()
@@ -46,6 +51,20 @@ def _run(name: str, seed: int, seconds: int) -> bool:
         f"{name}: {report.text()}\nnever accepted: {', '.join(sorted(report.never_accepted())) or 'none'}", flush=True
     )
     return bool(report.findings)
+
+
+def _fuzz_rest(target: Target, seed: int, seconds: int) -> Report:
+    return fuzz(target, seed, Bound(examples=1000, walks=200, lives=200, steps=25, seconds=seconds))
+
+
+def _fuzz_mcp(target: Target, seed: int, seconds: int) -> McpReport:
+    wire = Wire(target.url, target.token)
+    try:
+        run = McpFuzz(wire, seed)
+        run.run(examples=10, until=time.monotonic() + seconds)
+        return run.finish()
+    finally:
+        wire.close()
 
 
 if __name__ == "__main__":

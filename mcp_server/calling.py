@@ -7,7 +7,7 @@ it came from and without its message; only an unknown tool is an error of the pr
 
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
 import mcp_types as types
@@ -33,6 +33,7 @@ class Tools:
     def __init__(self, call: Caller, *, intents: bool) -> None:
         self._call = call
         self._understand = understand_intent if intents else understand_operation
+        self._names: Container[str] = INTENTS if intents else BY_NAME
         self._translate: Translate = to_intent if intents else to_full
 
     async def call(self, principal: Principal, call_id: str, name: str, arguments: dict[str, Any]) -> Result:
@@ -46,6 +47,15 @@ class Tools:
             raise
         except Exception as error:  # noqa: BLE001 - the MCP boundary: whatever is left becomes INTERNAL
             found = _unexpected(error, call_id)
+        return self._refused(principal, call_id, found)
+
+    def refuse(self, principal: Principal, call_id: str, name: str, found: Problem) -> Result:
+        """The result of a call whose arguments can not be read; raises MCPError for a tool that is not there."""
+        if name not in self._names:
+            raise _unknown(name)
+        return self._refused(principal, call_id, found)
+
+    def _refused(self, principal: Principal, call_id: str, found: Problem) -> Result:
         found = found.model_copy(update={"instance": f"urn:steward:call:{call_id}"})
         return refused(found, principal, self._translate)
 
@@ -64,7 +74,7 @@ def understand_operation(name: str, arguments: dict[str, Any]) -> Asked:
     """A tool of `/mcp/full`."""
     tool = BY_NAME.get(name)
     if tool is None:
-        raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:100]}")
+        raise _unknown(name)
     return Asked(tool.operation.name, arguments)
 
 
@@ -72,8 +82,12 @@ def understand_intent(name: str, arguments: dict[str, Any]) -> Asked:
     """A tool of `/mcp`."""
     intent = INTENTS.get(name)
     if intent is None:
-        raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:100]}")
+        raise _unknown(name)
     return intent(arguments)
+
+
+def _unknown(name: str) -> MCPError:
+    return MCPError(types.INVALID_PARAMS, f"unknown tool {name[:100]}")
 
 
 def _untrusted(asked: Asked) -> tuple[str, ...]:

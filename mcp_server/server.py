@@ -23,6 +23,7 @@ from mcp_server.calling import Caller, Tools
 from mcp_server.intents import INTENT_TOOLS
 from mcp_server.telling import asks_to_be_told, telling
 from mcp_server.tools import BY_OPERATION, FULL_TOOLS
+from mcp_server.unread import readable, receiving
 from mcp_server.watching import Context, Watching, principal_of
 
 INSTRUCTIONS = """Steward runs AI agents and changes them safely. Work like this:
@@ -92,7 +93,9 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
-        message = state.get("json")
+        message, refused = readable(state.get("json"), state.pop("body", None), state.get("refused"))
+        if refused is not None:
+            state["refused"], receive = refused, receiving(message, state["receive"])
         told = asks_to_be_told(message) and check_accept_headers(Request(scope))[1]
         serving = (self._telling if told else self._answering).handle_request(scope, receive, send)
         await (while_there(state["receive"], serving) if _may_wait(message) else serving)
@@ -115,9 +118,12 @@ def _server(name: str, version: str, tools: list[types.Tool], calling: Tools, wa
 
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         assert context.request is not None
-        call_id = context.request.scope["state"]["call_id"]
-        called = calling.call(principal_of(context), call_id, params.name, params.arguments or {})
-        result = await telling(context, called)
+        state = context.request.scope["state"]
+        who, call_id = principal_of(context), state["call_id"]
+        if (found := state.get("refused")) is not None:
+            result = calling.refuse(who, call_id, params.name, found)
+        else:
+            result = await telling(context, calling.call(who, call_id, params.name, params.arguments or {}))
         return cast(types.CallToolResult, result)  # its wire form, which the server takes as it is
 
     return McpServer(

@@ -101,7 +101,12 @@ class Boundary:
         body = await read_body(scope, receive, self._rules.body_bytes_max, held)
         if body:
             require_json_type(scope)
-            state["json"] = await parse_json(body, held, self._parsing)
+            try:
+                state["json"] = await parse_json(body, held, self._parsing)
+            except Refusal as refusal:
+                if scope["path"] not in MCP_PATHS:
+                    raise
+                state["body"], state["refused"] = body, refusal.problem  # may be a call all the same
         return _Replay(body, receive)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
