@@ -21,6 +21,7 @@ import psutil
 
 from controlplane.supervision.folder import keep, read_json, write_json
 from controlplane.supervision.processes import Known, known
+from schemas.processes import is_it
 
 OBJECT_STORE_BYTES = 78_643_200  # the least that Ray takes; we put nothing into it
 START_S_MAX = 90.0
@@ -204,9 +205,7 @@ def session_of(head: Known) -> list[psutil.Process]:
 
 def _is(head: Known) -> bool:
     """Whether the pid is still the head's, a zombie counting as itself."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return abs(psutil.Process(head.pid).create_time() - head.started) < 0.05
-    return False
+    return is_it(head.pid, head.started)
 
 
 def _end_session(head: Known) -> list[int]:

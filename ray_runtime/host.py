@@ -16,8 +16,6 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
-
 from ray_runtime import stepping
 from ray_runtime.code import Package
 from ray_runtime.connection import Connection
@@ -25,6 +23,7 @@ from ray_runtime.lease import GONE_S, LeaseThread
 from ray_runtime.problems import problem
 from ray_runtime.turn import Activation
 from schemas.base import canonical
+from schemas.processes import started as process_started
 from schemas.wire import (
     Bye,
     CodeFiles,
@@ -128,7 +127,7 @@ class HostCore:
         return Connection[ToHost](ToHost, self._received)
 
     def _hello(self) -> None:
-        started = psutil.Process().create_time()
+        started = process_started(os.getpid())
         self._send(Hello(self._host_id, os.getpid(), started, self._node, self.namespace, self.digest))
 
     def _forget(self) -> None:

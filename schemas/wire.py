@@ -329,9 +329,13 @@ class Done(Frame, frozen=True):
 
 
 class Moved(Frame, frozen=True):
-    """Something was committed; readers of the feedback log may look. `awaits` were resolved."""
+    """Something was committed; readers of the feedback log may look. `awaits` were resolved.
+
+    `trouble` says in words what keeps the gate from writing; empty when nothing does.
+    """
 
     awaits: list[str]
+    trouble: str = ""
 
 
 class Shutdown(Frame, frozen=True):

@@ -39,6 +39,7 @@ class GateClient:
         self._up = asyncio.Event()
         self._gone = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self.trouble = ""
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     @property
@@ -73,7 +74,7 @@ class GateClient:
 
     def _lost(self) -> None:
         self._up.clear()
-        self._wire = None
+        self._wire, self.trouble = None, ""
         calls, self._calls = self._calls, {}
         for answer in calls.values():
             if not answer.done():
@@ -85,6 +86,7 @@ class GateClient:
             if answer is not None and not answer.done():
                 answer.set_result(frame)
             return
+        self.trouble = frame.trouble
         for await_id in frame.awaits:
             for waiter in self._waiting.pop(await_id, ()):
                 if not waiter.done():

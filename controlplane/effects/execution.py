@@ -67,7 +67,7 @@ class Execution:
         verdict, refused, act = self._decided(slot, frame)
         now = self._node.clock()
         next_generations = generations(self._node.reader, turn, frame.entries)
-        send_by = now + SEND_WITHIN_S
+        send_by, steady_by = now + SEND_WITHIN_S, self._node.steady() + SEND_WITHIN_S
         rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
         told = b"" if refused is None else refused.model_dump_json().encode()
         if refused is not None:
@@ -85,7 +85,7 @@ class Execution:
             if refused is not None:
                 self._tell(frame, "failed", told, now)
             elif act is not None and self._still(slot, frame):
-                self._start(slot, frame, *act, send_by)
+                self._start(slot, frame, *act, steady_by)
 
         self._node.commit(rows, written)
 
@@ -120,7 +120,7 @@ class Execution:
         effector = self._node.effectors.get(frame.effect)
         if effector is not None and effector.repeats_safely:
             arguments = effector.arguments.model_validate(orjson.loads(frame.arguments))
-            self._start(slot, frame, effector, arguments, self._node.clock() + SEND_WITHIN_S)
+            self._start(slot, frame, effector, arguments, self._node.steady() + SEND_WITHIN_S)
             return
         found = _in_doubt(frame, "was sent before a crash")
         self._confirm(slot, frame, turn, "in_doubt", found.model_dump_json().encode())
@@ -138,7 +138,7 @@ class Execution:
         async with self._bounds[effector.name]:
             if not self._still(slot, frame):
                 raise Unsent
-            if self._node.clock() > send_by:
+            if self._node.steady() > send_by:
                 detail = f"{effector.name} had no place for it within {SEND_WITHIN_S:g} s; it was not sent"
                 raise refuse("EFFECT_FAILED", detail, effect=effector.name)
             async with asyncio.timeout(effector.timeout_s):
@@ -180,7 +180,7 @@ class Execution:
             turn is not None
             and turn.turn_id == frame.turn_id
             and slot.host is not None
-            and slot.host.alive(self._node.clock())
+            and slot.host.alive(self._node.steady())
         )
 
     def _tell(self, frame: Ask, outcome: str, told: bytes, at: float) -> None:

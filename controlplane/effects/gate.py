@@ -25,11 +25,13 @@ from controlplane.effects.reading import Away, Reader
 from controlplane.effects.slots import Slots
 from controlplane.effects.summaries import Summaries
 from controlplane.effects.timers import Timers
+from controlplane.effects.trouble import Trouble
 from controlplane.effects.turns import Turns
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.delivery import Delivery
 from controlplane.store import migrate
 from controlplane.store import statements as sql
+from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer
 from controlplane.store.committer import Delivery as Outcomes
 from schemas import wire as frames
@@ -44,13 +46,23 @@ class Gate:
     """One gate. `serve` runs it until SIGTERM, SIGINT or a Shutdown frame."""
 
     def __init__(
-        self, *, url: str, socket: Path, key: str, effectors: Mapping[str, Effector], bounds: Bounds | None = None
+        self,
+        *,
+        url: str,
+        socket: Path,
+        key: str,
+        effectors: Mapping[str, Effector],
+        bounds: Bounds | None = None,
+        installation: str = "",
+        clock: Clock = time.time,
     ) -> None:
         self._url = url
         self._socket = socket
         self._key = key
         self._effectors = effectors
         self._bounds = bounds or Bounds()
+        self._installation = installation
+        self._clock = clock
         self._ended = asyncio.Event()
         self._wires: set[Wire] = set()
         self._sweep_at: asyncio.TimerHandle | None = None
@@ -64,7 +76,7 @@ class Gate:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
                 loop.call_soon_threadsafe(self._delivered, loop, outcomes)
 
-        committer = Committer(self._url, deliver)
+        committer = Committer(self._url, deliver, sole=self._installation)
         node = self._node = self._wired(committer)
         self._of_host = _host_handlers(node)
         self._of_plane = _plane_handlers(node, self._ended)
@@ -84,10 +96,14 @@ class Gate:
 
     def _wired(self, committer: Committer) -> Node:
         reader = Reader(self._url)
-        node = Node(self._bounds, strictly_forward(time.time), reader, committer, Slots(reader), self._effectors)
+        clock = ForwardClock(self._clock, time.monotonic)
+        mark = reader.one(sql.SUMMARY_MARK)
+        clock.not_before(float(mark[0]) if mark else 0.0)
+        node = Node(self._bounds, clock, time.monotonic, reader, committer, Slots(reader), self._effectors)
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.summaries = Timers(node), Execution(node), Summaries(node)
+        node.trouble = Trouble(node)
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, self._bounds.inbox_messages_max)
         return node
 
@@ -95,6 +111,7 @@ class Gate:
         """A batch has ended: tell each job, each on its own, then the planes."""
         for job, outcome, detail in outcomes:
             loop.call_soon(job.done, outcome, detail)
+            self._node.trouble.heard(outcome, detail)
         loop.call_soon(self._node.planes.moved)
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
@@ -144,6 +161,7 @@ class Gate:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._sweep(node)
+            node.trouble.sweep()
 
     async def _end(self, node: Node, server: asyncio.Server, tasks: list["asyncio.Task[None]"]) -> None:
         """No new frames; tell what has ended, release every owner, commit what was handed over."""
@@ -249,15 +267,3 @@ def _plane_handlers(node: Node, ended: asyncio.Event) -> dict[type, Callable[[Wi
 
 def _noted(_host: Host, _frame: Any) -> None:
     """The host forgot an agent; the gate has long done so."""
-
-
-def strictly_forward(clock: Clock) -> Clock:
-    """A clock that never says the same moment twice, nor goes back: what ends later is stamped later."""
-    last = 0.0
-
-    def now() -> float:
-        nonlocal last
-        last = max(clock(), last + 1e-6)
-        return last
-
-    return now

@@ -21,12 +21,12 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.wireio import Wire
 from controlplane.store import statements as sql
 from schemas.base import canonical
+from schemas.processes import is_it, started
 from schemas.wire import CodeFiles, CodeWanted, Hello, HostGone, Lease, LeaseHello, PlacerHello, Welcome
 
 log = logging.getLogger("steward.gate")
 SWEEP_S = 0.5
 WEDGED_LAG_MS = 2000.0
-SAME_START_S = 0.05
 
 __all__ = ["Host", "Hosts"]
 
@@ -48,9 +48,9 @@ class Hosts:
     def all(self) -> list[Host]:
         return list(self._placing.here.values())
 
-    def remember(self, host_id: str, pid: int | None, started: float | None) -> None:
+    def remember(self, host_id: str, pid: int | None, began: float | None) -> None:
         """A host of before the restart: it comes back, or it has ended."""
-        if pid is not None and started is not None and _process(pid, started) is not None:
+        if pid is not None and began is not None and _process(pid, began) is not None:
             self._placing.remember(host_id)
         else:
             self._end_record(host_id, "host.lost")
@@ -58,10 +58,10 @@ class Hosts:
     # Peers
 
     def hello(self, wire: Wire, frame: Hello) -> None:
-        started = _started(wire.pid)
+        began = _began(wire.pid)
         before = self._placing.here.get(frame.host_id)
         foreign = before is not None and before.pid != wire.pid and _process(before.pid, before.pid_started) is not None
-        if started is None or foreign:
+        if began is None or foreign:
             log.warning("process %d says that it is host %s, and is not", wire.pid, frame.host_id)
             wire.close()
             return
@@ -70,10 +70,10 @@ class Hosts:
             before.wire.close()
             self._placing.departed(before.host_id)
             self._release(before, "it connected again", count=before.pid != wire.pid)
-        now = self._node.clock()
+        now = self._node.steady()
         leased = now + self._node.bounds.lease_s
         host = Host(
-            frame.host_id, wire, wire.pid, started, frame.node, frame.namespace, frame.digest, leased, now, now, now
+            frame.host_id, wire, wire.pid, began, frame.node, frame.namespace, frame.digest, leased, now, now, now
         )
         wire.on_resume = lambda: self.drain_waiting(host)
         wire.peer = host
@@ -95,9 +95,13 @@ class Hosts:
     def lease(self, frame: Lease) -> None:
         host = self._placing.here.get(frame.host_id)
         if host is not None:
-            host.seen, host.lag_ms = self._node.clock(), frame.loop_lag_ms
+            host.seen, host.lag_ms = self._node.steady(), frame.loop_lag_ms
             host.leased = host.seen + self._node.bounds.lease_s
-            row = (sql.HOST_LEASE, (host.leased, frame.loop_lag_ms, frame.host_id), -1)
+            row = (
+                sql.HOST_LEASE,
+                (self._node.clock() + self._node.bounds.lease_s, frame.loop_lag_ms, frame.host_id),
+                -1,
+            )
             self._node.commit([row], _ignored, 1)
 
     def code(self, host: Host, frame: CodeWanted) -> None:
@@ -177,7 +181,7 @@ class Hosts:
     def idle(self, host: Host) -> None:
         """An agent has left the host."""
         if not host.slots:
-            host.idle_since = self._node.clock()
+            host.idle_since = self._node.steady()
             if host.draining and host.host_id in self._placing.here:
                 self.retire(host, "others need its place")
                 self._placing.ensure()
@@ -230,21 +234,21 @@ class Hosts:
     # Sweep
 
     async def sweeping(self) -> None:
-        due = self._node.clock() + SWEEP_S
+        due = self._node.steady() + SWEEP_S
         while True:
             await asyncio.sleep(SWEEP_S)
-            late = self._node.clock() - due
+            late = self._node.steady() - due
             if late > SWEEP_S:
                 log.warning("the gate was held up for %.1f s", late)
                 for host in self.all():
                     host.seen, host.leased = host.seen + late, host.leased + late
             with contextlib.suppress(Away):
                 self.sweep()
-            due = self._node.clock() + SWEEP_S
+            due = self._node.steady() + SWEEP_S
 
     def sweep(self) -> None:
         """Expired leases, wedged loops, idle hosts, hosts that never came."""
-        now, bounds = self._node.clock(), self._node.bounds
+        now, bounds = self._node.steady(), self._node.bounds
         for host in self.all():
             if now > host.leased:
                 self.kill(host, f"its lease ran out {now - host.leased:.1f} s ago")
@@ -256,7 +260,7 @@ class Hosts:
         for host_id in self._placing.overdue():
             log.warning("host %s was wanted and never came", host_id)
             self._placing.departed(host_id)
-            self._node.commit([(sql.HOST_END, (now, host_id), -1)], _ignored, 1)
+            self._node.commit([(sql.HOST_END, (self._node.clock(), host_id), -1)], _ignored, 1)
         self._placing.serve()
         self._placing.ensure()
 
@@ -284,18 +288,18 @@ def _overdue(host: Host, now: float) -> Slot | None:
     return first if first is not None and now - first.started > float(first.limits.get("turn_s_max", 60)) else None
 
 
-def _process(pid: int, started: float) -> psutil.Process | None:
+def _process(pid: int, began: float) -> psutil.Process | None:
     """The living process of a pid and start time."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        if abs(process.create_time() - started) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE:
+        if is_it(pid, began) and process.status() != psutil.STATUS_ZOMBIE:
             return process
     return None
 
 
-def _started(pid: int) -> float | None:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).create_time()
+def _began(pid: int) -> float | None:
+    with contextlib.suppress(ProcessLookupError):
+        return started(pid)
     return None
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from controlplane.effects.planes import Planes
     from controlplane.effects.summaries import Summaries
     from controlplane.effects.timers import Timers
+    from controlplane.effects.trouble import Trouble
     from controlplane.effects.turns import Turns
     from controlplane.mesh.delivery import Delivery
 
@@ -49,6 +50,7 @@ class Node:
 
     bounds: Bounds
     clock: Clock
+    steady: Clock
     reader: Reader
     committer: Committer
     slots: Slots
@@ -61,6 +63,7 @@ class Node:
     delivery: "Delivery" = field(init=False)
     execution: "Execution" = field(init=False)
     summaries: "Summaries" = field(init=False)
+    trouble: "Trouble" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
 
     def commit(self, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:

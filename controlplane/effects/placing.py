@@ -90,7 +90,7 @@ class Placing:
         if warm is None:
             return None
         warm.namespace, warm.digest = namespace, digest
-        warm.since = warm.idle_since = self._node.clock()
+        warm.since = warm.idle_since = self._node.steady()
         warm.wire.send(Specialise(namespace, digest))
         self._node.hosts.record(warm)
         self.ensure()
@@ -100,7 +100,7 @@ class Placing:
         """An agent waits for a host of its namespace and digest."""
         if not slot.queued:
             slot.queued = True
-            self._lines.setdefault((slot.namespace, slot.digest), Line(self._node.clock())).slots.append(slot)
+            self._lines.setdefault((slot.namespace, slot.digest), Line(self._node.steady())).slots.append(slot)
             self.ensure()
 
     def serve(self) -> None:
@@ -116,32 +116,32 @@ class Placing:
 
     def remember(self, host_id: str) -> None:
         """A host of before the restart: it has a while to come back."""
-        self._wanted[host_id] = self._node.clock()
+        self._wanted[host_id] = self._node.steady()
 
     def arrived(self, host: Host) -> bool:
         """Whether it was asked for."""
         self.here[host.host_id] = host
         self._failures = 0
         asked = host.host_id in self._wanted
-        self._wanted[host.host_id] = self._node.clock()
+        self._wanted[host.host_id] = self._node.steady()
         return asked
 
     def departed(self, host_id: str) -> None:
         """It is gone, and its id is never used again."""
         if host_id in self._wanted and host_id not in self.here:  # it never came: ask less and less often
-            self._again_at = self._node.clock() + min(BACKOFF_S * 2**self._failures, BACKOFF_S_MAX)
+            self._again_at = self._node.steady() + min(BACKOFF_S * 2**self._failures, BACKOFF_S_MAX)
             self._failures += 1
         self.here.pop(host_id, None)
         self._wanted.pop(host_id, None)
 
     def overdue(self) -> list[str]:
         """Hosts that were asked for and have not come."""
-        now = self._node.clock()
+        now = self._node.steady()
         return [it for it, since in self._wanted.items() if it not in self.here and now - since > APPEAR_S]
 
     def ensure(self) -> None:
         """Want as many hosts as are needed: one for each line, and the warm ones."""
-        now, bounds = self._node.clock(), self._node.bounds
+        now, bounds = self._node.steady(), self._node.bounds
         self._close_empty_lines()
         coming = len(self._wanted.keys() - self.here.keys())
         warm = sum(1 for it in self.here.values() if not it.digest)

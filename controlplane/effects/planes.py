@@ -40,6 +40,8 @@ class Planes:
         if not hmac.compare_digest(frame.key.encode(), self._key.encode()):
             return False
         self._planes.add(wire)
+        if self._node.trouble.words:
+            wire.send(Moved([], self._node.trouble.words))
         return True
 
     def lost(self, wire: Wire) -> None:
@@ -63,7 +65,12 @@ class Planes:
             return
         told, self._answered, self._roused = self._answered, [], False
         for plane in self._planes:
-            plane.send(Moved(told))
+            plane.send(Moved(told, self._node.trouble.words))
+
+    def tell(self, trouble: str) -> None:
+        """What keeps the gate from writing, or that nothing does any more."""
+        for plane in self._planes:
+            plane.send(Moved([], trouble))
 
     # Calls
 

@@ -66,7 +66,7 @@ class Turns:
         )
         slot.cancel_timers()
         frame = run_frame(self._node, slot, turn)
-        slot.state, slot.started, slot.more, slot.await_position = "running", self._node.clock(), False, None
+        slot.state, slot.started, slot.more, slot.await_position = "running", self._node.steady(), False, None
         slot.effects.clear()
         self._by_turn[turn.turn_id] = slot
         host.wire.send(frame)
@@ -251,7 +251,7 @@ class Turns:
                 self._node.ownership.pump(slot)
             return
         slot.cancel_timers()
-        slot.state, slot.await_position, slot.started = "running", None, self._node.clock()
+        slot.state, slot.await_position, slot.started = "running", None, self._node.steady()
         self._node.hosts.count(slot)
         self._by_turn[turn.turn_id] = slot
         host.wire.send(Resolved(turn.turn_id, "0", position, outcome, result.encode(), at))

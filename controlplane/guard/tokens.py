@@ -24,6 +24,7 @@ from controlplane.resources.system import TokenList
 from controlplane.store.store import Store
 from controlplane.store.tables import TokenRow
 from controlplane.store.unit import Unit
+from schemas.base import short_id
 from schemas.calls import PageInput
 from schemas.plan import Preview
 from schemas.ports import Handler
@@ -33,6 +34,7 @@ from schemas.records import Role, TokenCreated, TokenCreateInput, TokenRevokeInp
 
 PREFIX = "stw_"
 ADMIN = "admin"
+FIRST_ANSWER_S = 7 * 86_400.0  # so long a request id speaks of one token
 _FORM = re.compile(r"stw_[A-Za-z0-9_-]{43}")
 _TOKENS: Any = TokenRow.__table__  # type: ignore[attr-defined]
 _BY_HASH = select(
@@ -172,6 +174,13 @@ def handlers(store: Store) -> dict[str, Handler]:
         token = new_token()
         expires = None if given.expires_in_s is None else call.now + given.expires_in_s
         row = _row(token, given.principal, given.role, namespaces, given.agent, call.now, expires)
+        if call.request_id is not None:
+            row["token_id"] = short_id("tok", call.principal.name, call.request_id)
+            before = await store.read(lambda session: _known(session, row["token_id"]))
+            if before is not None and before["created_at"] > call.now - FIRST_ANSWER_S:
+                return await _told_again(store, call, before, token)
+            if before is not None:
+                row["token_id"] = f"tok_{secrets.token_hex(8)}"
         if not await store.write(_created(row, call.principal.name, call.now)):
             raise refuse("CONFLICT", "the token was not stored; nothing was changed")
         return TokenCreated(**view(row).model_dump(), token=token)
@@ -197,6 +206,24 @@ def handlers(store: Store) -> dict[str, Handler]:
         return view(row)
 
     return {"tokens.create": create, "tokens.list": listed, "tokens.revoke": revoke}
+
+
+async def _told_again(store: Store, call: Call, before: Mapping[str, Any], token: str) -> TokenCreated:
+    """The answer to a call whose first answer was never given: the same token's record, under a new secret."""
+    if before["revoked_at"] is None:
+        statement = update(TokenRow).where(
+            col(TokenRow.token_id) == before["token_id"], col(TokenRow.hash) == before["hash"]
+        )
+        unit = Unit().run(statement.values(hash=hashed(token)), 1)
+        if not await store.write(unit.add(_event("token.renewed", before, call.principal.name, call.now))):
+            raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=0.1)
+        return TokenCreated(**view(before).model_dump(), token=token)
+    return TokenCreated(**view(before).model_dump(), token=None)
+
+
+def _known(session: Session, token_id: str) -> Mapping[str, Any] | None:
+    row = session.connection().execute(select(_TOKENS).where(_TOKENS.c.token_id == token_id)).mappings().first()
+    return None if row is None else dict(row)
 
 
 def _revoked(row: Mapping[str, Any], call: Call) -> Unit:

@@ -7,7 +7,7 @@ is always a `Refusal`; nothing here knows of HTTP, MCP or the CLI, and no surfac
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,6 +33,10 @@ class Dispatcher:
     handlers: Mapping[str, Handler]
     store: Store
     clock: Clock
+    repeats: Repeats = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "repeats", Repeats(self.store, self.clock))
 
     async def call(self, principal: Principal, name: str, raw: Any) -> BaseModel:
         """The operation's output; raises Refusal."""
@@ -46,7 +50,7 @@ class Dispatcher:
         if given.request_id is None:
             return await handler(Call(principal, name, now, None, given.dry_run), given)
         call = Call(principal, name, now, given.request_id, given.dry_run)
-        return await Repeats(self.store, self.clock).answer(call, operation, given, handler)
+        return await self.repeats.answer(call, operation, given, handler)
 
 
 def require_role(principal: Principal, operation: Operation) -> None:

@@ -8,7 +8,7 @@ bounded, and its answer is when to look again.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 from sqlalchemy.exc import DBAPIError
@@ -45,10 +45,19 @@ NOTE = "UPDATE change SET steps = ? WHERE change_id = ? AND steps = ? AND done_a
 class Reconciler:
     """Brings what is there to what is declared; `tick` again and again."""
 
-    def __init__(self, store: Store, gate: GatePort, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        gate: GatePort,
+        clock: Clock,
+        steady: Clock | None = None,
+        settled: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
         self._gate = gate
         self._clock = clock
+        self._steady = steady or clock
+        self._settled = settled
         self._after = (0.0, "")
         self._sweep_at = 0.0
         self._sweep_is_at, self._swept = Sweep(), False
@@ -59,7 +68,7 @@ class Reconciler:
         """Do a bounded piece of what is left; answers in how many seconds to look again."""
         try:
             worked, waiting = await self._changes()
-            if self._clock() >= self._sweep_at:
+            if self._steady() >= self._sweep_at:
                 worked = await self._sweep() or worked
         except Refusal as refusal:
             if refusal.problem.reason not in PASSING:
@@ -69,7 +78,7 @@ class Reconciler:
             return AWAY_S
         if worked:
             return AGAIN_S
-        return WAITING_S if waiting else min(IDLE_S, max(0.0, self._sweep_at - self._clock()))
+        return WAITING_S if waiting else min(IDLE_S, max(0.0, self._sweep_at - self._steady()))
 
     async def _changes(self) -> tuple[bool, bool]:
         """Some open changes: whether anything was done, and whether anything is still open."""
@@ -119,8 +128,9 @@ class Reconciler:
         self._sweep_is_at = Sweep() if following.done else following
         self._swept = self._swept or following.done
         if self._swept:
-            self._sweep_at = self._clock() + SWEEP_EVERY_S
-            await self._store.write(repeating.sweep(self._clock()))
+            self._sweep_at = self._steady() + SWEEP_EVERY_S
+            if self._settled():
+                await self._store.write(repeating.sweep(self._clock()))
         return not self._swept
 
     async def _look(self, key: Key, uid: str | None) -> list[Work]:

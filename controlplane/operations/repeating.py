@@ -9,7 +9,7 @@ that was cancelled, a plane that died) leaves the reservation to lapse: then the
 execute again, which handlers make safe by deriving their ids from the request id.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from pydantic import BaseModel
@@ -41,6 +41,7 @@ LAPSE = """UPDATE accepted SET expires_at = ?
 WHERE principal = ? AND operation = ? AND request_id = ? AND output IS NULL AND expires_at = ?"""
 FREE = """DELETE FROM accepted
 WHERE principal = ? AND operation = ? AND request_id = ? AND output IS NULL AND expires_at = ?"""
+LAPSE_ALL = "UPDATE accepted SET expires_at = ? WHERE output IS NULL AND expires_at > ?"
 SWEEP = "DELETE FROM accepted WHERE expires_at < ? AND (output IS NOT NULL OR expires_at < ?)"
 
 
@@ -50,6 +51,7 @@ class Repeats:
 
     store: Store
     clock: Clock
+    executing: set[tuple[str, str, str]] = field(default_factory=set)
 
     async def answer(self, call: Call, operation: Operation, given: Imperative, handler: Handler) -> BaseModel:
         """Execute the call, or give the answer that it got before."""
@@ -60,7 +62,13 @@ class Repeats:
             return await handler(call, given)
         held_until = self.clock() + EXECUTION_S_MAX + getattr(given, "timeout_s", 0.0)
         before = await self._reserved(call, operation, input_digest, held_until)
-        return before if before is not None else await self._executed(call, given, handler, held_until)
+        if before is not None:
+            return before
+        self.executing.add(_key(call))
+        try:
+            return await self._executed(call, given, handler, held_until)
+        finally:
+            self.executing.discard(_key(call))
 
     async def _reserved(
         self, call: Call, operation: Operation, input_digest: str, held_until: float
@@ -74,7 +82,8 @@ class Repeats:
             row = await self._row(call)
             if row is None:
                 continue
-            if _forgotten(row, self.clock()) or (row.input_digest == input_digest and _lapsed(row, self.clock())):
+            lapsed = row.input_digest == input_digest and _lapsed(row, self.clock())
+            if key not in self.executing and (lapsed or _forgotten(row, self.clock())):
                 taken = Unit().raw(TAKE_OVER, [input_digest, held_until, *key, row.expires_at], expect=1)
                 if await self.store.write(taken):
                     return None
@@ -130,6 +139,11 @@ class Repeats:
             ).first()
 
         return await self.store.read(query)
+
+
+def lapse_all(now: float) -> Unit:
+    """A plane that starts: what the one before it was executing may be asked again at once."""
+    return Unit().raw(LAPSE_ALL, [now, now])
 
 
 def sweep(now: float) -> Unit:

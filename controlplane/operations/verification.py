@@ -79,12 +79,22 @@ class OpenClaim:
 class Verifier:
     """Judges claims and ends changes; `tick` again and again."""
 
-    def __init__(self, store: Store, dispatch: Dispatch, revert: Revert, commit: CommitPlan, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dispatch: Dispatch,
+        revert: Revert,
+        commit: CommitPlan,
+        clock: Clock,
+        steady: Clock | None = None,
+    ) -> None:
         self._store = store
         self._dispatch = dispatch
         self._revert = revert
         self._commit = commit
         self._clock = clock
+        self._steady = steady or clock
+        self._due: dict[str, float] = {}
         self._after = (-1.0, "")
         self._look_at: dict[str, float] = {}
         self._refused: set[str] = set()
@@ -110,9 +120,10 @@ class Verifier:
             claims = await self._open((-1.0, ""))
         full = len(claims) == CLAIMS_AT_ONCE
         self._after = (claims[-1].due_at, claims[-1].key) if full else (-1.0, "")
-        if not full and len(self._look_at) > CLAIMS_AT_ONCE:
+        if not full and max(len(self._look_at), len(self._due)) > CLAIMS_AT_ONCE:
             open_now = {it.key for it in claims}
             self._look_at = {key: at for key, at in self._look_at.items() if key in open_now}
+            self._due = {key: at for key, at in self._due.items() if key in open_now}
         waits: list[float] = []
         for claim in claims:
             waits.append(await self._look(claim))
@@ -121,20 +132,23 @@ class Verifier:
 
     async def _look(self, claim: OpenClaim) -> float:
         """Judge one claim if its time has come; answers in how many seconds to look at it again."""
-        now = self._clock()
-        look_at = min(self._look_at.get(claim.key, 0.0), claim.due_at)
-        if now < look_at:
-            return look_at - now
+        now, steady = self._clock(), self._steady()
+        left = min(max(0.0, claim.due_at - now), float(claim.claim.verify_within_s))
+        due = self._due.setdefault(claim.key, steady + left)  # from here on, nobody who sets the clock moves it
+        look_at = min(self._look_at.get(claim.key, 0.0), due)
+        if steady < look_at:
+            return look_at - steady
         observed = await self._observed(claim.claim)
         held = canonical(observed) == canonical(claim.claim.expected.value)
-        if not held and now < claim.due_at:
+        if not held and steady < due:
             wait = min(LATEST_S, max(SOONEST_S, (now - claim.committed_at) * SLOWER_BY))
-            self._look_at[claim.key] = now + wait
-            return min(wait, claim.due_at - now)
+            self._look_at[claim.key] = steady + wait
+            return min(wait, due - steady)
         unit = Unit()
         judge(unit, claim.change_id, claim.claim, "held" if held else "missed", observed, now)
         await self._store.write(unit)
         self._look_at.pop(claim.key, None)
+        self._due.pop(claim.key, None)
         return SOONEST_S
 
     async def _observed(self, claim: Claim) -> Any:

@@ -35,7 +35,7 @@ def deliver_here(delivery: Delivery) -> None:
 class Committer(threading.Thread):
     """Opens the database when made, so that a wrong url fails there; `start`, `submit`, `stop`."""
 
-    def __init__(self, url: str, deliver: Callable[[Delivery], None] = deliver_here) -> None:
+    def __init__(self, url: str, deliver: Callable[[Delivery], None] = deliver_here, sole: str | None = None) -> None:
         super().__init__(name="committer", daemon=True)
         self._deliver = deliver
         self._submitted: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -43,7 +43,7 @@ class Committer(threading.Thread):
         self._stopping = threading.Event()
         self._ended = False
         self._restless = False
-        self._connection: Connection = connect(url, self._stopping.wait)
+        self._connection: Connection = connect(url, self._stopping.wait, sole)
 
     def submit(self, job: Job) -> None:
         """From any thread. The job's outcome comes by `deliver`."""

@@ -7,6 +7,7 @@ one row also makes transactions of two writers follow each other, so cursors of 
 grow in commit order whoever writes.
 """
 
+import os
 import re
 import secrets
 import sqlite3
@@ -19,7 +20,9 @@ from psycopg import errors
 from psycopg.types.numeric import Int8Dumper
 
 from controlplane.store.batching import Group
-from controlplane.store.engine import BUSY_TIMEOUT_MS, dialect_of, sqlite_uri
+from controlplane.store.claims import session_name, take_file, take_session
+from controlplane.store.engine import BUSY_TIMEOUT_MS, dialect_of, sqlite_path, sqlite_uri
+from schemas.problem import Refusal
 
 LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 10_000
@@ -28,7 +31,8 @@ CACHE_KIB = 16_384  # what the gate may keep of the pages of SQLite, and no more
 FAULTS = (sqlite3.Error, psycopg.Error, ValueError, TypeError, OverflowError, MemoryError)
 _MARK = "INSERT INTO meta (key, value) VALUES ('writer', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?|%")
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN)
 
 
 class Lost(Exception):  # noqa: N818 - a state of the connection, answered by coming back
@@ -56,9 +60,12 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def connect(url: str, pause: Callable[[float], bool]) -> Connection:
-    """The connection of a url; `pause(seconds)` waits between tries, and answers True when it shall give up."""
-    return SqliteConnection(url) if dialect_of(url) == "sqlite" else PostgresConnection(url, pause)
+def connect(url: str, pause: Callable[[float], bool], sole: str | None = None) -> Connection:
+    """The connection of a url; `pause(seconds)` waits between tries, and answers True when it shall give up.
+
+    `sole` names the installation whose gate this is: then nobody else's gate writes while the connection stands.
+    """
+    return SqliteConnection(url, sole) if dialect_of(url) == "sqlite" else PostgresConnection(url, pause, sole)
 
 
 def described(error: BaseException) -> str:
@@ -67,7 +74,7 @@ def described(error: BaseException) -> str:
     if isinstance(error, InDoubt):
         return f"IN_DOUBT: {text}"
     full = getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL or isinstance(error, errors.DiskFull)
-    locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    locked = getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
     if full:
         return f"STORAGE_FULL: {text}"
     if locked or isinstance(error, Lost | errors.LockNotAvailable):
@@ -78,9 +85,10 @@ def described(error: BaseException) -> str:
 class SqliteConnection:
     """WAL, every commit on the disk before it is told."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, sole: str | None = None) -> None:
         self._url = url
         self._commits = 0
+        self._claim = None if sole is None else take_file(sqlite_path(url), "gate", sole)
         self._connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -157,6 +165,9 @@ class SqliteConnection:
 
     def close(self) -> None:
         self._connection.close()
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
 
 @lru_cache(maxsize=2_000)
@@ -173,9 +184,10 @@ def as_psycopg(sql: str) -> str:
 class PostgresConnection:
     """Whole transactions go in one pipeline; a lost connection comes back, and knows what it had committed."""
 
-    def __init__(self, url: str, pause: Callable[[float], bool]) -> None:
+    def __init__(self, url: str, pause: Callable[[float], bool], sole: str | None = None) -> None:
         self._url = url
         self._pause = pause
+        self._sole = sole
         self._mark = ""
         self._connection = self._open()
 
@@ -185,13 +197,22 @@ class PostgresConnection:
             autocommit=True,
             prepare_threshold=2,
             connect_timeout=5,
-            application_name="steward writing",
+            application_name="steward writing" if self._sole is None else session_name("gate", self._sole),
             options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}"
             " -c synchronous_commit=on -c default_transaction_read_only=off",
         )
+        if self._sole is not None:
+            self._claimed(connection)
         connection.prepared_max = 300
         connection.adapters.register_dumper(int, Int8Dumper)  # one prepared statement whatever the number's size
         return connection
+
+    def _claimed(self, connection: "psycopg.Connection[Any]") -> None:
+        try:
+            take_session(connection, "gate")
+        except Refusal:
+            connection.close()
+            raise
 
     def whole(self, groups: Sequence[Group]) -> bool:
         met = self._run(groups, opening=True)
@@ -272,7 +293,7 @@ class PostgresConnection:
         self._connection.close()
         try:
             self._connection = self._open()
-        except psycopg.Error:
+        except (psycopg.Error, Refusal):  # it is away, or another gate has it now
             return False
         return True
 

@@ -73,7 +73,7 @@ class Retention:
 
     async def _turns(self, now: float) -> None:
         """Finished turns that are old enough, in the order in which they finished."""
-        if now >= self.start_over_at:
+        if not self.start_over_at - START_OVER_S <= now < self.start_over_at:  # in time, or the clock went back
             self.looked_until, self.start_over_at = 0.0, now + START_OVER_S
         after, before = self.looked_until, now - self.turn_retention_s
         found = await self.store.read(lambda session: _finished(session, after, before))

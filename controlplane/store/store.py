@@ -6,6 +6,7 @@ PostgreSQL it runs in a thread, because the loop must never wait for a network. 
 plane goes through the writer (the gate's committer), never through a connection of this module.
 """
 
+import sqlite3
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -22,6 +23,14 @@ __all__ = ["Store", "Writer", "open_url"]
 
 T = TypeVar("T")
 AWAY_RETRY_S = 1.0
+_PASSING = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 
 class Writer(Protocol):
@@ -45,7 +54,7 @@ class Store:
     async def read(self, query: Callable[[Session], T]) -> T:
         """What the query answers, from one snapshot. It must not keep the session, nor rows of it that load later."""
         if self._readers is None:
-            return self._query(query)
+            return self._query_here(query)
         return await anyio.to_thread.run_sync(self._query_again, query, limiter=self._readers)
 
     async def write(self, unit: Unit) -> bool:
@@ -60,6 +69,16 @@ class Store:
     def _query(self, query: Callable[[Session], T]) -> T:
         with Session(self._engine, expire_on_commit=False, autoflush=False) as session:
             return query(session)
+
+    def _query_here(self, query: Callable[[Session], T]) -> T:
+        """A file that can not be read now, for want of descriptors, memory or a working disk, is away."""
+        try:
+            return self._query(query)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
+                raise
+            detail = f"the database can not be read: {error.orig}"
+            raise refuse("NOT_READY", detail, retry_after_s=AWAY_RETRY_S, cause=str(error.orig)) from error
 
     def _query_again(self, query: Callable[[Session], T]) -> T:
         """A read repeats safely: a connection that the server closed costs one more try."""

@@ -56,6 +56,7 @@ def gate(settings: Settings) -> None:
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
         effectors={effector.name: effector},
+        installation=folder.installation(settings.folder),
         bounds=Bounds(
             hosts_warm=settings.hosts_warm,
             hosts_max=settings.hosts_max,

@@ -36,7 +36,8 @@ class Children:
         self.ray_state = "starting"
         self._settings = settings
         self._stopping = threading.Event()
-        self._mark = digest(settings.model_dump(mode="json", exclude={"host", "port", "data"}))
+        settled = settings.model_copy(update={"data": settings.folder})
+        self._mark = digest(settled.model_dump(mode="json", exclude={"host", "port"}))
         self._gate = self._child("gate")
         self._placer = self._child("placer")
         self._head: RayHead | None = None

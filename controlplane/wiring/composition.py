@@ -18,7 +18,7 @@ from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
-from controlplane.operations import discovery, handling, system, views
+from controlplane.operations import discovery, handling, repeating, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import agents, channels, code, hosts, inspection, turns
 from controlplane.operations.pipeline import Dispatcher
@@ -29,6 +29,7 @@ from controlplane.operations.verification import Verifier
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
+from controlplane.store.clocks import SETTLED_S, Jumps
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
@@ -53,6 +54,7 @@ class Plane:
     reconciler: Reconciler
     verifier: Verifier
     retention: Retention
+    jumps: Jumps
     surfaces: Surfaces
     ready: asyncio.Event
 
@@ -65,7 +67,7 @@ class Plane:
         token = await tokens.ensure_admin(self.store, held, time.time())
         if token != held:
             folder.write_private(path, token)
-        await self.store.write(_started(time.time()))
+        await self.store.write(repeating.lapse_all(time.time()).add(_started(time.time())))
         self.ready.set()
 
     def stopping(self) -> None:
@@ -80,6 +82,7 @@ class Plane:
 
 def compose(settings: Settings, children: Children) -> Plane:
     """All parts, bound."""
+    jumps = Jumps(time.time, time.monotonic)
     bell, work_bell, ready = LocalDoorbell(), LocalDoorbell(), asyncio.Event()
 
     def moved() -> None:
@@ -104,7 +107,7 @@ def compose(settings: Settings, children: Children) -> Plane:
         bound |= living
     for reading in (code, hosts, turns):
         bound |= reading.handlers(store)
-    bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready), cursors.seal)
+    bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
     _require_all(bound)
     return Plane(
         settings=settings,
@@ -112,11 +115,12 @@ def compose(settings: Settings, children: Children) -> Plane:
         gate=gate,
         bell=bell,
         work_bell=work_bell,
-        reconciler=Reconciler(store, gate, time.time),
-        verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time),
+        reconciler=Reconciler(store, gate, time.time, time.monotonic, jumps.settled),
+        verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time, time.monotonic),
         retention=Retention(
             store, turn_retention_s=settings.turn_retention_s, event_retention_s=settings.event_retention_s
         ),
+        jumps=jumps,
         surfaces=_surfaces(settings, dispatcher, store, gate, ready),
         ready=ready,
     )
@@ -127,7 +131,8 @@ def _surfaces(
 ) -> Surfaces:
     async def authenticate(token: str) -> Principal:
         if not ready.is_set():
-            raise refuse("NOT_READY", "the plane is starting; messages are not accepted yet", retry_after_s=1.0)
+            detail = gate.trouble or "the plane is starting; messages are not accepted yet"
+            raise refuse("NOT_READY", detail, retry_after_s=1.0)
         return await tokens.authenticate(store, token, time.time())
 
     async def is_ready() -> bool:
@@ -146,10 +151,19 @@ def _surfaces(
     )
 
 
-def _facts(settings: Settings, children: Children, gate: GateClient, ready: asyncio.Event) -> system.Facts:
+def _facts(
+    settings: Settings, children: Children, gate: GateClient, ready: asyncio.Event, jumps: Jumps
+) -> system.Facts:
     problems = []
     if not gate.connected:
         problems.append("The gate is away and is being started again.")
+    if gate.trouble:
+        problems.append(gate.trouble)
+    if not jumps.settled():
+        problems.append(
+            f"The machine's clock was moved by {jumps.last_s:+.0f} s; set it right. Nothing is thrown away by its age "
+            f"until the clock has stood for {SETTLED_S / 60:.0f} min."
+        )
     if children.ray_state != "up":
         problems.append(f"Ray is {children.ray_state}; agents wait for hosts.")
     return system.Facts(

@@ -6,6 +6,7 @@ rest running, for the next one to adopt.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from controlplane.api.listening import Guard
 from controlplane.api.serving import PlaneServer
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.settings import Settings
+from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.supervision.openfiles import connections_possible
 from controlplane.wiring.children import Children
@@ -30,6 +32,7 @@ log = logging.getLogger("steward.plane")
 PAUSE_S = 1.0
 SOONEST_S = 0.01
 SWEEP_S = 60.0
+CLOCK_S = 1.0
 
 
 async def serve(settings: Settings, listening: socket.socket, children: Children, *, demo: bool) -> None:
@@ -79,6 +82,7 @@ class Work:
             "reconciler": lambda: _again(plane, plane.reconciler.tick, "reconciler", plane.work_bell),
             "verifier": lambda: _again(plane, plane.verifier.tick, "verifier", plane.work_bell),
             "sweep": lambda: _sweeping(plane),
+            "clock": lambda: _watching_the_clock(plane),
         }
 
     def start(self) -> None:
@@ -123,7 +127,23 @@ async def _sweeping(plane: Plane) -> None:
     await plane.ready.wait()
     while True:
         await asyncio.sleep(SWEEP_S)
+        if not plane.jumps.settled():
+            continue
         try:
             await plane.retention.sweep(time.time())
         except Refusal as refusal:
             log.warning("sweep: %s", refusal)
+
+
+async def _watching_the_clock(plane: Plane) -> None:
+    """A clock that somebody moved is told in the feedback log."""
+    await plane.ready.wait()
+    while True:
+        await asyncio.sleep(CLOCK_S)
+        if moved := plane.jumps.untold():
+            log.warning("the machine's clock was moved by %+.1f s", moved)
+            unit = Unit().event(
+                "clock.moved", kind="Plane", namespace="", name="plane", now=time.time(), data={"by_s": moved}
+            )
+            with contextlib.suppress(Refusal):  # the log of the process has it
+                await plane.store.write(unit)

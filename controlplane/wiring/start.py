@@ -7,6 +7,7 @@ children, so that the gate and Ray start while this process is still importing i
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -17,9 +18,12 @@ from controlplane.supervision.logs import log_to
 from controlplane.supervision.openfiles import allow_open_files
 from controlplane.wiring.children import Children
 
+if TYPE_CHECKING:
+    from controlplane.store.claims import PlaneClaim
+
 
 def run(settings: Settings, *, demo: bool) -> int:
-    """Run until SIGTERM or Ctrl-C. Raises Refusal when the folder is locked or the port taken."""
+    """Run until SIGTERM or Ctrl-C. Raises Refusal when folder or database are another's, or the port is taken."""
     allow_open_files()
     folder.prepare(settings.folder, settings.runtime_folder)
     lock = folder.Lock(settings.folder)
@@ -27,6 +31,7 @@ def run(settings: Settings, *, demo: bool) -> int:
     try:
         listening = bind(settings.host, settings.port)
         log_to(settings.folder / "logs" / "plane.log", settings.log_bytes_max)
+        claim = claimed(settings)
         sys.stdout.write(f"steward is starting, with its data in {settings.folder}\n")
         sys.stdout.flush()
         children = Children(settings)
@@ -38,10 +43,22 @@ def run(settings: Settings, *, demo: bool) -> int:
             uvloop.run(serve(settings, listening, children, demo=demo))
         finally:
             children.stop()
+            if claim is not None:
+                claim.release()
             sys.stdout.write("stopped; state is kept\n")
         return 0
     finally:
         lock.release()
+
+
+def claimed(settings: Settings) -> "PlaneClaim | None":
+    """The right to a database that other folders may name too; one in the data folder is locked with it."""
+    if settings.database_url is None:
+        return None
+    from controlplane.store.claims import PlaneClaim
+    from controlplane.wiring import database_url
+
+    return PlaneClaim(database_url(settings), folder.installation(settings.folder))
 
 
 def _asked_to_end(_number: int, _frame: object) -> None:

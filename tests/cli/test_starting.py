@@ -123,9 +123,9 @@ def test_down_ends_the_holder_of_the_folder_and_its_children(steward: Steward, t
     try:
         assert plane.stdout is not None
         plane.stdout.readline()
-        reused = {"name": "host", "pid": stranger.pid, "started": 1.0, "mark": ""}
         Record(tmp_path).put(known("gate", child.pid))
         rows = json.loads((tmp_path / "processes.json").read_text())
+        reused = {**rows[0], "name": "host", "pid": stranger.pid, "started": 1.0}
         (tmp_path / "processes.json").write_text(json.dumps([*rows, reused]))
         ran = steward("down", "--data", str(tmp_path))
         assert ran.code == 0

@@ -15,6 +15,7 @@ from controlplane.effects.client import GateClient
 from schemas import wire as frames
 from schemas.base import short_id
 from schemas.problem import Refusal
+from schemas.processes import started
 from tests.gate.running import RunningGate, running, true
 from tests.gate.zoo import SOURCE
 from tests.postgres import Postgres
@@ -53,7 +54,7 @@ class Peer:
 
 
 def _hello(host_id: str) -> frames.Hello:
-    return frames.Hello(host_id, os.getpid(), psutil.Process().create_time(), "here")
+    return frames.Hello(host_id, os.getpid(), started(os.getpid()), "here")
 
 
 HOSTILE: dict[str, bytes] = {
