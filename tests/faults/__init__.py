@@ -1,0 +1,1 @@
+"""What the spine does when things break around it."""

@@ -1,0 +1,202 @@
+"""What the matrix of repeated calls goes through: for each operation a fresh input, and all that it may change."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+from sqlalchemy import text
+
+from controlplane.resources.catalogue import OPERATIONS
+from controlplane.resources.operation import Operation
+from tests.api.plane import Plane
+from tests.operations.plane import agent, channel, fleet, secret
+
+TABLES = (
+    "resource", "plan", "change", "change_target", "claim", "agent", "inbox", "awaiting", "subscription",
+    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn",
+)  # fmt: skip
+OF_THE_LOOPS = ("claim.", "change.done", "plane.", "turns.")  # told in their own time, whatever was called
+WAYS = 16
+# What proposes writes a plan, and what else changes says so in its declaration.
+CHANGING = {it.name: it for it in OPERATIONS.values() if it.effect != "read" or it.method in ("POST", "DELETE")}
+_numbers = itertools.count(1)
+
+
+@dataclass
+class World:
+    """A plane, and one fresh thing after the other to act on."""
+
+    plane: Plane
+    client: httpx.AsyncClient
+    pool: list[str] = field(default_factory=list)
+
+    async def call(self, operation: str, **raw: Any) -> dict[str, Any]:
+        answer = await self.post(operation, raw)
+        assert answer.status_code == 200, (operation, answer.text)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def post(self, operation: str, raw: dict[str, Any]) -> httpx.Response:
+        """The answer, after as many waits as a CONFLICT asks for."""
+        limit = time.monotonic() + 60
+        while True:
+            answer = await self.client.post(f"/v1/operations/{operation}/call", json=raw)
+            if answer.status_code != 409 or answer.json()["reason"] != "CONFLICT" or time.monotonic() > limit:
+                return answer
+            await asyncio.sleep(answer.json()["retry_after_s"])
+
+    async def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        return await self.plane.store.read(
+            lambda session: [tuple(row) for row in session.connection().execute(text(sql), values)]
+        )
+
+    async def applied(self, *manifests: dict[str, Any]) -> str:
+        """The change that made it so, once every row is there."""
+        plan = await self.call("resources.propose", manifests=list(manifests))
+        change_id: str = (await self.call("plans.commit", plan_id=plan["plan_id"]))["change_id"]
+        limit = time.monotonic() + 60
+        while not all(step["done"] for step in (await self.call("changes.get", change_id=change_id))["steps"]):
+            assert time.monotonic() < limit, "the steps were not done"
+            await asyncio.sleep(0.02)
+        return change_id
+
+    async def settled(self) -> None:
+        """Until every step of every change is done."""
+        limit = time.monotonic() + 60
+        while any(b"false" in bytes(row[0], "utf-8") for row in await self.rows("SELECT steps FROM change")):
+            assert time.monotonic() < limit, "the steps were not done"
+            await asyncio.sleep(0.02)
+
+    async def counted(self) -> Counter[str]:
+        """How many records of each kind, and events of each type."""
+        await self.settled()
+        found: Counter[str] = Counter()
+        for table in TABLES:
+            found[table] = (await self.rows(f"SELECT COUNT(*) FROM {table}"))[0][0]
+        for kind, many in await self.rows("SELECT type, COUNT(*) FROM event GROUP BY type"):
+            if not kind.startswith(OF_THE_LOOPS):
+                found[kind] = many
+        return found
+
+    async def effect(self, act: Callable[[], Awaitable[Any]]) -> Counter[str]:
+        """What an act adds and takes away."""
+        before = await self.counted()
+        await act()
+        after = await self.counted()
+        return Counter({key: after[key] - before[key] for key in {*before, *after} if after[key] != before[key]})
+
+    # Fresh inputs
+
+    async def fresh(self, operation: Operation) -> dict[str, Any]:
+        """An input that nothing was called with before."""
+        n = next(_numbers)
+        raw = await self._fresh(operation, n)
+        if operation.imperative:
+            raw["request_id"] = f"matrix-{n}"
+        return raw
+
+    async def _fresh(self, operation: Operation, n: int) -> dict[str, Any]:
+        manifests = {
+            "agents": agent(f"a{n}"), "channels": channel(f"c{n}"),
+            "fleets": fleet(f"f{n}", 2), "secrets": secret(f"s{n}", key=f"value {n}"),
+        }  # fmt: skip
+        if operation.verb == "propose":
+            wanted = list(manifests.values())
+            return {"manifests": wanted} if operation.noun == "resources" else {"manifest": manifests[operation.noun]}
+        if operation.verb == "delete":
+            await self.applied(manifests[operation.noun])
+            return {"namespace": "default", "name": manifests[operation.noun]["metadata"]["name"]}
+        return await INPUTS[operation.name](self, n)
+
+    async def agent(self) -> str:
+        """The name of an agent that nobody acted on; they are made together."""
+        if not self.pool:
+            self.pool = [f"pool-{next(_numbers)}" for _ in range(12)]
+            await self.applied(*(agent(name) for name in self.pool))
+        return self.pool.pop()
+
+    async def named(self, _n: int, **more: Any) -> dict[str, Any]:
+        return {"namespace": "default", "name": await self.agent(), **more}
+
+    async def stopped(self, n: int) -> dict[str, Any]:
+        named = await self.named(n)
+        await self.call("agents.stop", **named)
+        return named
+
+    async def committing(self, n: int) -> dict[str, Any]:
+        return {"plan_id": (await self.call("channels.propose", manifest=channel(f"c{n}")))["plan_id"]}
+
+    async def reverting(self, n: int) -> dict[str, Any]:
+        return {"change_id": await self.applied(channel(f"c{n}"))}
+
+    async def publishing(self, n: int) -> dict[str, Any]:
+        await self.applied(channel(f"c{n}"), agent(f"a{n}", watches=[{"channel": f"c{n}"}]))
+        return {"namespace": "default", "name": f"c{n}", "data": {"n": n}, "key": "k"}
+
+    async def joining(self, n: int) -> dict[str, Any]:
+        await self.applied(channel(f"c{n}"))
+        return {"namespace": "default", "name": f"c{n}", "agent": await self.agent()}
+
+    async def leaving(self, n: int) -> dict[str, Any]:
+        raw = await self.joining(n)
+        await self.call("channels.join", **raw)
+        return raw
+
+    async def token(self, n: int) -> dict[str, Any]:
+        return {"principal": f"bot-{n}", "role": "viewer", "namespaces": ["default"]}
+
+    async def revoking(self, n: int) -> dict[str, Any]:
+        return {"token_id": (await self.call("tokens.create", **await self.token(n)))["token_id"]}
+
+    async def code(self, n: int) -> dict[str, Any]:
+        return {"files": {"a.py": f"x = {n}\n"}}
+
+    async def calling(self, n: int) -> dict[str, Any]:
+        return {"name": "agents.send", "arguments": await self.named(n, data=n, request_id=f"inner-{n}")}
+
+
+Fresh = Callable[[World, int], Awaitable[dict[str, Any]]]
+INPUTS: dict[str, Fresh] = {
+    "plans.commit": World.committing,
+    "changes.revert": World.reverting,
+    "agents.send": lambda world, n: world.named(n, data={"n": n}),
+    "agents.ask": lambda world, n: world.named(n, data={"n": n}, timeout_s=0.2),
+    "agents.suspend": World.named,
+    "agents.stop": World.named,
+    "agents.wake": World.stopped,
+    "code.put": World.code,
+    "channels.publish": World.publishing,
+    "channels.join": World.joining,
+    "channels.leave": World.leaving,
+    "tokens.create": World.token,
+    "tokens.revoke": World.revoking,
+    "operations.call": World.calling,
+}
+
+
+def without(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer without what is told only once, or is of the moment."""
+    return {key: value for key, value in answer.items() if key not in ("token", "as_of")}
+
+
+async def lost(plane: Plane, operation: str, raw: dict[str, Any], moment: str) -> None:
+    """Send a call over a socket, and be gone before its answer."""
+    body = orjson.dumps(raw)
+    where = urlsplit(plane.url)
+    head = (
+        f"POST /v1/operations/{operation}/call HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {plane.tokens['admin']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(head + (body[:-1] if moment == "within the body" else body))
+    await writer.drain()
+    if moment == "before the answer":
+        await asyncio.wait_for(reader.read(1), 30)  # it is there, and nobody reads on
+    writer.transport.abort()

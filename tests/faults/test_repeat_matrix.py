@@ -1,0 +1,175 @@
+"""Whatever changes something may be sent again: twice, at once, after an answer that was lost; it happens once."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.api.plane import listening
+from tests.conftest import SOAK
+from tests.faults.repeating import CHANGING, WAYS, World, lost, without
+from tests.operations.plane import agent
+
+pytestmark = pytest.mark.anyio
+DATABASES = ("sqlite", "postgresql")
+
+
+@contextlib.asynccontextmanager
+async def world_on(url: str) -> AsyncIterator[World]:
+    """A plane of this case alone, so that nobody's open claims are in its way."""
+    async with listening(url) as plane:
+        limits = httpx.Limits(max_connections=WAYS)
+        async with httpx.AsyncClient(base_url=plane.url, headers=plane.headers(), timeout=60, limits=limits) as client:
+            found = World(plane, client)
+            await found.applied(agent("first"))  # the code that all agents here share is stored
+            yield found
+
+
+def cases() -> list[Any]:
+    """Everything on SQLite; on PostgreSQL what acts, and in a soak everything too."""
+    found = []
+    for name, it in sorted(CHANGING.items()):
+        both = SOAK or it.effect != "read"
+        found += [pytest.param(name, database, id=f"{name}-{database}") for database in DATABASES[: 1 + both]]
+    return found
+
+
+async def once(world: World, name: str) -> Counter[str]:
+    """What one call adds."""
+    raw = await world.fresh(CHANGING[name])
+    return await world.effect(lambda: world.call(name, **raw))
+
+
+def agree(name: str, answers: list[dict[str, Any]]) -> None:
+    """All answers are one; of commits, exactly one committed."""
+    if name == "plans.commit":
+        assert Counter(it["outcome"] for it in answers) == {"committed": 1, "already_committed": len(answers) - 1}
+        assert len({it["change_id"] for it in answers}) == 1
+        return
+    if name == "tokens.create":
+        assert sum(it["token"] is not None for it in answers) == 1
+    first = without(answers[0])
+    assert all(without(it) == first for it in answers), answers
+
+
+@pytest.mark.parametrize(("name", "database"), cases())
+async def test_whatever_is_sent_again_happens_once(name: str, database: str, request: pytest.FixtureRequest) -> None:
+    """Sent twice, by sixteen at once, after lost answers, over MCP and then REST, with other input: one effect."""
+    async with world_on(request.getfixturevalue(f"{database}_url")) as world:
+        wanted = await once(world, name)
+        await sent_twice_and_at_once(world, name, wanted)
+        await answer_lost(world, name, wanted)
+        await over_mcp_and_then_rest(world, name, wanted)
+        if CHANGING[name].imperative:
+            await one_id_two_inputs(world, name, wanted)
+
+
+async def sent_twice_and_at_once(world: World, name: str, wanted: Counter[str]) -> None:
+    """The second call, and fifteen more at the same time, get the first answer, and add nothing to the store."""
+    raw = await world.fresh(CHANGING[name])
+    answers: list[dict[str, Any]] = []
+
+    async def twice() -> None:
+        answers.extend([await world.call(name, **raw), await world.call(name, **raw)])
+
+    assert await world.effect(twice) == wanted
+    agree(name, answers)
+    many = await world.fresh(CHANGING[name])
+
+    async def at_once() -> None:
+        answers[:] = await asyncio.gather(*(world.call(name, **many) for _ in range(WAYS)))
+
+    assert await world.effect(at_once) == wanted
+    agree(name, answers)
+
+
+async def answer_lost(world: World, name: str, wanted: Counter[str]) -> None:
+    """The client is gone within the body: nothing. After it, or before the answer: again, and it happened once."""
+    raw = await world.fresh(CHANGING[name])
+    assert await world.effect(lambda: lost(world.plane, name, raw, "within the body")) == {}
+    for moment in ("after the body", "before the answer"):
+        raw = await world.fresh(CHANGING[name])
+        again: list[dict[str, Any]] = []
+
+        async def asked(raw: dict[str, Any] = raw, moment: str = moment, again: list[Any] = again) -> None:
+            await lost(world.plane, name, raw, moment)
+            again.append(await world.call(name, **raw))
+
+        found = await world.effect(asked)
+        found.pop("token.renewed", None)  # a token whose secret nobody was told gets another
+        assert found == wanted, moment
+        if name == "plans.commit" and moment == "before the answer":
+            assert again[0]["outcome"] == "already_committed"
+
+
+async def over_mcp_and_then_rest(world: World, name: str, wanted: Counter[str]) -> None:
+    """Tools of /mcp/full, four at once, then the same over REST: one effect, one answer."""
+    raw = await world.fresh(CHANGING[name])
+    answers: list[dict[str, Any]] = []
+    async with (
+        httpx2.AsyncClient(headers=world.plane.headers(), timeout=60) as http,
+        Client(streamable_http_client(world.plane.url + "/mcp/full", http_client=http)) as client,
+    ):
+
+        async def tool() -> dict[str, Any]:
+            while True:
+                envelope: Any = (await client.call_tool(CHANGING[name].tool, raw)).structured_content
+                if envelope["ok"]:
+                    found: dict[str, Any] = envelope["data"]
+                    return found
+                assert envelope["problem"]["reason"] == "CONFLICT", envelope
+                await asyncio.sleep(envelope["problem"]["retry_after_s"])
+
+        async def everywhere() -> None:
+            answers.extend(await asyncio.gather(*(tool() for _ in range(4))))
+            answers.append(await world.call(name, **raw))
+
+        assert await world.effect(everywhere) == wanted
+    agree(name, answers)
+
+
+async def one_id_two_inputs(world: World, name: str, wanted: Counter[str]) -> None:
+    """Two inputs under one id at once: one is executed and answers all of its callers, the other is refused."""
+    one, other = await world.fresh(CHANGING[name]), await world.fresh(CHANGING[name])
+    other["request_id"] = one["request_id"]
+    answers: list[httpx.Response] = []
+
+    async def both() -> None:
+        answers.extend(await asyncio.gather(*(world.post(name, it) for it in [one, other] * (WAYS // 2))))
+
+    assert await world.effect(both) == wanted
+    by_input = [{it.status_code for it in answers[start::2]} for start in (0, 1)]
+    assert sorted(by_input, key=min) == [{200}, {409}]
+    refused = next(it.json() for it in answers if it.status_code == 409)
+    assert refused["reason"] == "REQUEST_ID_REUSED"
+    assert refused["field"] == "/request_id"
+
+
+async def test_a_refusal_is_not_kept(database_url: str) -> None:
+    """What was refused under an id is executed under it once the reason is gone."""
+    async with world_on(database_url) as world:
+        await refused_then_done(world)
+
+
+async def refused_then_done(world: World) -> None:
+    raw = {"name": "not-yet", "data": 1, "request_id": "early"}
+    assert (await world.post("channels.publish", raw)).status_code == 404
+    await world.applied({"kind": "Channel", "metadata": {"name": "not-yet"}, "spec": {}})
+    first = await world.call("channels.publish", **raw)
+    assert await world.call("channels.publish", **raw) == first
+    assert first["position"] == "1"
+
+
+def test_every_changing_operation_is_in_the_matrix() -> None:
+    """The matrix is the catalogue: imperative, changing and proposing operations, none left out."""
+    from controlplane.resources.catalogue import OPERATIONS
+
+    reading = {it.name for it in OPERATIONS.values()} - set(CHANGING)
+    assert all(OPERATIONS[it].method == "GET" and not OPERATIONS[it].imperative for it in reading)
