@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from controlplane.supervision.folder import keep, read_json, write_json
-from controlplane.supervision.processes import Known, known
+from controlplane.supervision.processes import Known, known, place
 from schemas.processes import is_it
 
 OBJECT_STORE_BYTES = 78_643_200  # the least that Ray takes; we put nothing into it
@@ -84,8 +84,8 @@ class RayHead:
 
     def adopt(self) -> bool:
         """Take over a head that an earlier plane left, if it is alive and as wanted."""
-        found = read_json(self._folder / RECORD)
-        if not found or found["settings"] != self._settings():
+        found = self._found()
+        if found is None or found["settings"] != self._settings():
             return False
         head = Known(**found["head"])
         if not head.alive():
@@ -133,8 +133,13 @@ class RayHead:
         return ended
 
     def _recorded(self) -> Known | None:
-        found = read_json(self._folder / RECORD)
-        return Known(**found["head"]) if found else None
+        found = self._found()
+        return Known(**found["head"]) if found is not None else None
+
+    def _found(self) -> dict[str, Any] | None:
+        """The record of a head that this very folder's planes started; a copy of the folder has none."""
+        found: dict[str, Any] | None = read_json(self._folder / RECORD)
+        return found if found and found.get("of") == place(self._folder) else None
 
     def _settings(self) -> dict[str, Any]:
         return {"num_cpus": self._num_cpus, "dashboard": self._dashboard, "temp": str(self._temp)}
@@ -147,6 +152,7 @@ class RayHead:
             "token_path": str(self.token_path),
             "head": {"name": "ray", "pid": self._head.pid, "started": self._head.started},
             "settings": self._settings(),
+            "of": place(self._folder),
         }
         write_json(self._folder / RECORD, record)
 

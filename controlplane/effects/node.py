@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
 from controlplane.store import statements as sql
+from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer, Job
 from schemas.ports import Clock, Effector
 
@@ -49,7 +50,7 @@ class Node:
     """One gate, from the inside."""
 
     bounds: Bounds
-    clock: Clock
+    clock: ForwardClock
     steady: Clock
     reader: Reader
     committer: Committer

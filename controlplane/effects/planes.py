@@ -101,13 +101,14 @@ class Planes:
         turn_id = short_id("turn", uid, frame.message_id)
         known = node.reader.one(sql.KNOWN_MESSAGE, uid, frame.message_id, turn_id) is not None
         rows: list[Any] = [(sql.PUT, (uid, frame.message_id, "message", frame.body.decode(), now, turn_id), -1)]
-        if frame.ask_until:
-            rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, frame.ask_until), -1))
+        until = frame.ask_until and frame.ask_until + node.clock.ahead()  # the plane goes by the machine's clock
+        if until:
+            rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, until), -1))
 
         def published(outcome: str, detail: str) -> None:
             _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id, "duplicate": known})
-            if frame.ask_until:
-                node.timers.arm(frame.ask_until)
+            if until:
+                node.timers.arm(until)
             node.ownership.ring(uid)
 
         node.commit(rows, published, MESSAGES)

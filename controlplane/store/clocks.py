@@ -28,6 +28,10 @@ class ForwardClock:
         self._last, self._at = max(self._wall(), slow), steady
         return self._last
 
+    def ahead(self) -> float:
+        """By how much the machine's clock went back and we did not: what it calls a moment is later here."""
+        return max(0.0, self() - self._wall())
+
     def not_before(self, moment: float) -> None:
         """Go on from what was stamped before a restart."""
         self._last = max(self._last, moment)

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,17 @@ class Notes:
         return {"noted": note.text}
 
 
+def moved_clock(path: str | None) -> Callable[[], float]:
+    """The machine's clock, moved by what a file says in seconds."""
+    if path is None:
+        return time.time
+    return lambda: time.time() + float(Path(path).read_text())
+
+
 if __name__ == "__main__":
     url, socket, key, bounds = sys.argv[1:]
+    given = orjson.loads(bounds)
+    clock = moved_clock(given.pop("clock_moved_by", None))
     logging.basicConfig(level=logging.INFO)
     effectors = (
         MachineEffector(),
@@ -64,6 +75,7 @@ if __name__ == "__main__":
         socket=Path(socket),
         key=key,
         effectors={it.name: it for it in effectors},
-        bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0} | orjson.loads(bounds))),
+        bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0} | given)),
+        clock=clock,
     )
     uvloop.run(gate.serve())

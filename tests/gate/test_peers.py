@@ -32,9 +32,8 @@ class Peer:
         self.socket.settimeout(5)
 
     def say(self, *said: frames.Frame) -> "Peer":
-        for frame in said:
-            body = msgspec.msgpack.encode(frame)
-            self.socket.sendall(struct.pack("<I", len(body)) + body)
+        bodies = [msgspec.msgpack.encode(frame) for frame in said]
+        self.socket.sendall(b"".join(struct.pack("<I", len(body)) + body for body in bodies))
         return self
 
     async def hear(self) -> bytes:
