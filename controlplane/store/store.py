@@ -26,7 +26,6 @@ AWAY_RETRY_S = 1.0
 _PASSING = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,

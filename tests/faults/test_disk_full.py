@@ -15,7 +15,7 @@ from tests.faults.test_planes_apart import gate_pid
 from tests.stack import Stack
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with Stack() as running:
         yield running
@@ -34,8 +34,8 @@ def send(stack: Stack, operation: str, **raw: Any) -> Any:
         return client.post(f"/v1/operations/{operation}/call", json=raw)
 
 
-def published(stack: Stack) -> list[Any]:
-    return [it["data"] for it in stack.call("channels.read", name="kept", limit=500)["envelopes"]]
+def published(stack: Stack, name: str = "kept") -> list[Any]:
+    return [it["data"] for it in stack.call("channels.read", name=name, limit=500)["envelopes"]]
 
 
 def events(stack: Stack, kind: str) -> list[Any]:
@@ -91,18 +91,18 @@ def test_a_full_disk(stack: Stack) -> None:
 
 def test_no_descriptors_left(stack: Stack) -> None:
     """Plane and gate can open nothing: no process ends, nothing acknowledged is lost, and then all goes on."""
-    stack.apply(channel("kept"))
-    stack.call("channels.publish", name="kept", data=0)
+    stack.apply(channel("held"))
+    stack.call("channels.publish", name="held", data=0)
     pids = [gate_pid(stack.data), stack.pid]
     before = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids]
     for pid, (_, hard) in zip(pids, before, strict=True):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), hard))
     with stack.rest() as client, contextlib.suppress(httpx.HTTPError):  # refused, or not even heard
-        client.post("/v1/operations/channels.publish/call", json={"name": "kept", "data": 1}, timeout=3)
+        client.post("/v1/operations/channels.publish/call", json={"name": "held", "data": 1}, timeout=3)
     for pid, limits in zip(pids, before, strict=True):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-    until(lambda: send(stack, "channels.publish", name="kept", data=2).status_code == 200)
-    found = published(stack)
+    until(lambda: send(stack, "channels.publish", name="held", data=2).status_code == 200)
+    found = published(stack, "held")
     assert found[0] == 0
     assert found[-1] == 2
     assert gate_pid(stack.data) == pids[0]
