@@ -2,10 +2,11 @@
 
 The first page is read before the stream begins, so that what is wrong with the question is answered
 as a Problem. Every later page is asked for anew, with the token checked again: a revoked token ends
-the stream.
+the stream. Streams of one token that look at the same moment share one check.
 """
 
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -21,6 +22,10 @@ from schemas.feedback import Events
 from schemas.principal import Principal
 
 OPERATION = "feedback.read"
+CHECK_S = 0.25
+CHECKS_MAX = 1024
+
+Authenticate = Callable[[], Awaitable[Principal]]
 
 
 class _Stream(Response):
@@ -34,6 +39,27 @@ class _Stream(Response):
         await self._serve(receive, send)
 
 
+class _Checks:
+    """Whether tokens still hold, asked once in a moment for all streams of each."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[float, Principal]] = {}
+
+    async def still(self, principal: Principal, authenticate: Authenticate) -> Principal:
+        """The principal as the token says it now; raises UNAUTHENTICATED."""
+        now = monotonic()
+        token = principal.token_id
+        if not token:
+            return await authenticate()
+        if token in self._held and now - self._held[token][0] < CHECK_S:
+            return self._held[token][1]
+        if len(self._held) > CHECKS_MAX:
+            self._held.clear()
+        found = await authenticate()
+        self._held[token] = now, found
+        return found
+
+
 def _wants_stream(accept: str) -> bool:
     """Who takes JSON as well gets JSON."""
     return "text/event-stream" in accept and "application/json" not in accept
@@ -41,6 +67,8 @@ def _wants_stream(accept: str) -> bool:
 
 def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> Respond:
     """What answers the route of `feedback.read`; streams `read`, and are counted as readers, not as calls."""
+
+    checks = _Checks()
 
     async def respond(request: Request) -> Response:
         raw = raw_input(OPERATION, request)
@@ -51,10 +79,11 @@ def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> R
         return await _stream(request, raw)
 
     async def _stream(request: Request, raw: dict[str, Any]) -> Response:
-        authenticate: Callable[[], Awaitable[Principal]] = request.state.authenticate
+        asking: Principal = request.state.principal
+        authenticate: Authenticate = request.state.authenticate
 
         async def read_on(cursor: str, wait_s: float) -> Events:
-            principal = await authenticate()
+            principal = await checks.still(asking, authenticate)
             return cast(Events, await read(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
 
         first = cast(Events, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))

@@ -18,7 +18,8 @@ from schemas.ports import Doorbell
 from schemas.problem import Refusal
 
 LOOK_AGAIN_S = 1.0
-PACE_S = 0.0002  # for each reader who was woken, before the next look
+PACE_S = 0.001  # for each reader who was woken, before the next look
+PAUSE_S_MAX = 1.0
 
 
 class Tail:
@@ -68,4 +69,4 @@ class Tail:
         self.mark += 1
         woken = self._waiting
         self._moved.ring()
-        await asyncio.sleep(woken * PACE_S)
+        await asyncio.sleep(min(woken * PACE_S, PAUSE_S_MAX))
