@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from schemas import faults
 from schemas.wire import FRAME_BYTES_MAX, Frame
 
 T = TypeVar("T")
@@ -80,5 +81,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     def _flush(self) -> None:
         self._scheduled = False
         if self._out and self._transport is not None:
+            faults.at("host.frames.sending")
             self._transport.write(b"".join(self._out))
+            faults.at("host.frames.sent")
         self._out.clear()

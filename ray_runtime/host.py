@@ -22,6 +22,7 @@ from ray_runtime.connection import Connection
 from ray_runtime.lease import GONE_S, LeaseThread
 from ray_runtime.problems import problem
 from ray_runtime.turn import Activation
+from schemas import faults
 from schemas.base import canonical
 from schemas.processes import started as process_started
 from schemas.wire import (
@@ -184,12 +185,14 @@ class HostCore:
         if self._package is None or self._installed or frame.digest != self.digest:
             return
         self._package.install(frame.files)
+        faults.at("host.code.written")
         self._installed = True
         waiting, self._before_code = self._before_code, []
         for run in waiting:
             self._run(run)
 
     def _run(self, run: Run) -> None:
+        faults.at("host.run")
         package = self._package
         if package is None or not self._installed:
             if package is not None and not self._before_code:
@@ -208,7 +211,9 @@ class HostCore:
             return
         slot.activation = Activation(run, slot.state, state_bytes_max=self._state_bytes_max, send=self._send)
         self._by_turn[run.turn_id] = run.agent
-        slot.activation.start(package.load(run.entrypoint))
+        loaded = package.load(run.entrypoint)
+        faults.at("host.code.loaded")
+        slot.activation.start(loaded)
         self._settle(slot)
 
     def _answer(self, frame: Receipt | Resolved) -> None:
@@ -253,6 +258,7 @@ class HostCore:
     def _release(self, agent: str, slot: Slot) -> None:
         self._leave_turn(slot)
         self._slots.pop(agent, None)
+        faults.at("host.released")
         self._send(Released(agent, slot.epoch))
 
     def _send(self, frame: Frame) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ray_runtime.connection import packed
+from schemas import faults
 from schemas.wire import Frame, Lease, LeaseHello
 
 TICK_S = 0.25
@@ -92,6 +93,7 @@ class LeaseThread(threading.Thread):
         try:
             if self._socket is None:
                 self._socket = self._connect()
+            faults.at("host.lease")
             self._send(Lease(self._host_id, lag_ms, self._running()))
             self.seen()
         except OSError:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ray_runtime.cluster import ENVIRONMENT
 from ray_runtime.connection import Connection
+from schemas import faults
 from schemas.wire import Bye, HostGone, HostsWanted, PlacerHello, ToPlacer
 
 log = logging.getLogger("steward.placer")
@@ -94,7 +95,9 @@ class Placer:
             del self._gone[host_id]  # the gate knows, and an id comes once
 
     def _create(self, host_id: str) -> None:
+        faults.at("placer.creating")
         actor = self._host_class.options(name=NAME_PREFIX + host_id).remote(str(self._socket), host_id, self._node)
+        faults.at("placer.created")
         log.info("host %s is wanted", host_id)
         self._watch(host_id, actor)
 
@@ -114,6 +117,7 @@ class Placer:
         self._gone[host_id] = reason
         shutil.rmtree(self._socket.parent / "code" / host_id, ignore_errors=True)
         log.info("host %s is gone: %s", host_id, reason)
+        faults.at("placer.gone")
         if self._connection is not None:
             self._connection.send(HostGone(host_id, reason))
 

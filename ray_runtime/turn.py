@@ -24,6 +24,7 @@ from ray_runtime.problems import handler_error, problem
 from ray_runtime.sdk import Turn
 from ray_runtime.state import state_digest
 from ray_runtime.stepping import Steps
+from schemas import faults
 from schemas.base import canonical
 from schemas.envelope import Envelope
 from schemas.problem import Problem, Refusal
@@ -59,6 +60,7 @@ class Activation:
         self._root = loaded.root
         self._active_since = time.monotonic()
         self._coroutine = self._handle(loaded)
+        faults.at("host.handler.began")
         self._advance(None)
 
     def receipt(self, frame: Receipt) -> None:
@@ -107,6 +109,7 @@ class Activation:
 
     def _resume(self, answer: Answer) -> None:
         self._journal.answered(answer)
+        faults.at("host.handler.goes_on")
         self._advance(answer)
 
     def _advance(self, answer: Answer | None) -> None:
@@ -160,6 +163,7 @@ class Activation:
         return found is not None
 
     def _wait(self, token: Promise[Any]) -> None:
+        faults.at("host.handler.waits")
         run, entries = self.run, self._journal.take()
         if isinstance(token, EffectPromise):
             self.phase = "effect"
@@ -179,6 +183,7 @@ class Activation:
     # Ends
 
     def _finish(self, state: bytes, reply: bytes) -> None:
+        faults.at("host.handler.ended")
         found = self._steps.violation or self._journal.fatal or self._journal.leftover() or self._unkept(state)
         if found is not None:
             self._fail(found, retry=False)

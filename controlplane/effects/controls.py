@@ -74,7 +74,7 @@ def _wake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
             node.ownership.pump(fresh)
         node.timers.arm(now)
 
-    node.commit(rows, woken)
+    node.commit("unstop", rows, woken)
 
 
 def _awake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
@@ -107,7 +107,7 @@ def _stop(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
             _failed(outcome, detail, done)
             node.ownership.ring(slot.uid)
 
-    node.commit(rows, stopped)
+    node.commit("stop", rows, stopped)
 
 
 def _abort(node: Node, slot: Slot) -> None:
@@ -183,14 +183,14 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
         _tell_late_askers(node, uid, slot.address, found)
         done({"removed": True})
 
-    node.commit(rows, removed)
+    node.commit("remove", rows, removed)
 
 
 def _tell_late_askers(node: Node, uid: str, address: str, found: dict[str, Any]) -> None:
     """Who asked while it was being removed; from now on nobody can."""
     for (await_id,) in node.reader.rows(sql.ASKERS, uid):
         rows = journaling.refusal(address, await_id, found, node.clock())
-        node.commit(rows, partial(_resolved, node, await_id))
+        node.commit("asker", rows, partial(_resolved, node, await_id))
 
 
 def _resolved(node: Node, await_id: str, _outcome: str, _detail: str) -> None:

@@ -25,6 +25,7 @@ from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem, refuse
 from controlplane.store import statements as sql
+from schemas import faults
 from schemas.effect import Verdict
 from schemas.ports import Effector
 from schemas.problem import Problem, Refusal
@@ -87,7 +88,7 @@ class Execution:
             elif act is not None and self._still(slot, frame):
                 self._start(slot, frame, *act, steady_by)
 
-        self._node.commit(rows, written)
+        self._node.commit("intent", rows, written)
 
     def _decided(self, slot: Slot, frame: Ask) -> tuple[Verdict, Problem | None, tuple[Effector, BaseModel] | None]:
         grants = (slot.spec.get("mandate") or {}).get("grants") or []
@@ -143,7 +144,10 @@ class Execution:
                 raise refuse("EFFECT_FAILED", detail, effect=effector.name)
             async with asyncio.timeout(effector.timeout_s):
                 key = f"{frame.turn_id}:{frame.branch}:{frame.position}"
-                return orjson.dumps(await effector.execute(arguments, key))
+                faults.at("gate.effect.sending")
+                told = orjson.dumps(await effector.execute(arguments, key))
+                faults.at("gate.effect.sent")
+                return told
 
     def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, effector: Effector) -> None:
         """Whatever an effector raises, the turn gets a receipt."""
@@ -171,7 +175,7 @@ class Execution:
             else:
                 self._node.ownership.fenced(slot, "confirming", committed, detail)
 
-        self._node.commit(rows, confirmed)
+        self._node.commit("receipt", rows, confirmed)
 
     def _still(self, slot: Slot, frame: Ask) -> bool:
         """Whether the turn that asked still has its host."""

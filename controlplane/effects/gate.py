@@ -34,6 +34,7 @@ from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer
 from controlplane.store.committer import Delivery as Outcomes
+from schemas import faults
 from schemas import wire as frames
 from schemas.ports import Clock, Effector
 
@@ -71,6 +72,7 @@ class Gate:
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
         migrate.upgrade(self._url)
+        faults.at("gate.start.migrated")
 
         def deliver(outcomes: Outcomes) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
@@ -89,6 +91,9 @@ class Gate:
         work = (node.hosts.sweeping(), node.summaries.flushing(), self._sweeping(node))
         tasks = [loop.create_task(it) for it in work]
         log.info("listening on %s", self._socket)
+        if faults.armed():
+            log.warning("fault points are armed: this gate fails where a test wants it to")
+        faults.at("gate.start.listening")
         try:
             await self._ended.wait()
         finally:
@@ -133,11 +138,13 @@ class Gate:
     async def _recover(self, node: Node) -> None:
         """Release every owner, look after the hosts of before, and take up what waits."""
         released = asyncio.Event()
-        node.commit([(sql.RELEASE_ALL, (), -1)], lambda *_: released.set())
+        node.commit("recover", [(sql.RELEASE_ALL, (), -1)], lambda *_: released.set())
         await released.wait()
         for host_id, pid, started in node.reader.rows(sql.LIVE_HOSTS):
             node.hosts.remember(host_id, pid, started)
+        faults.at("gate.start.remembered")
         self._sweep(node)
+        faults.at("gate.start.swept")
 
     def _sweep(self, node: Node) -> None:
         """The net below the bells: what waits and has nobody who knows of it."""
@@ -176,7 +183,7 @@ class Gate:
             wire.mute()
         with contextlib.suppress(Away):
             await node.summaries.flush()
-        node.commit([(sql.RELEASE_ALL, (), -1)], lambda *_: None)
+        node.commit("end", [(sql.RELEASE_ALL, (), -1)], lambda *_: None)
         await asyncio.to_thread(node.committer.stop)
         await asyncio.sleep(0)  # what the last batch has to tell
         await asyncio.sleep(0)
@@ -189,6 +196,7 @@ class Gate:
     # Frames
 
     def _received(self, wire: Wire, frame: Any) -> None:
+        faults.at("gate.frame")
         try:
             self._handle(wire, frame)
         except Away as away:

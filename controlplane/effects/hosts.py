@@ -102,7 +102,7 @@ class Hosts:
                 (self._node.clock() + self._node.bounds.lease_s, frame.loop_lag_ms, frame.host_id),
                 -1,
             )
-            self._node.commit([row], _ignored, 1)
+            self._node.commit("lease", [row], _ignored, 1)
 
     def code(self, host: Host, frame: CodeWanted) -> None:
         row = self._node.reader.one(sql.CODE, frame.digest)
@@ -229,7 +229,7 @@ class Hosts:
             for slot in slots:
                 self._node.ownership.ring(slot.uid)
 
-        self._node.commit(rows, released)
+        self._node.commit("lost", rows, released)
 
     # Sweep
 
@@ -260,7 +260,7 @@ class Hosts:
         for host_id in self._placing.overdue():
             log.warning("host %s was wanted and never came", host_id)
             self._placing.departed(host_id)
-            self._node.commit([(sql.HOST_END, (self._node.clock(), host_id), -1)], _ignored, 1)
+            self._node.commit("never", [(sql.HOST_END, (self._node.clock(), host_id), -1)], _ignored, 1)
         self._placing.serve()
         self._placing.ensure()
 
@@ -273,12 +273,12 @@ class Hosts:
         rows: list[Any] = [(sql.HOST_PUT, (*given, now + self._node.bounds.lease_s, now), 1)]
         if started:
             rows.append(_event("host.started", host.host_id, {"pid": host.pid, "node": host.node}, now))
-        self._node.commit(rows, _ignored, 1)
+        self._node.commit("host", rows, _ignored, 1)
 
     def _end_record(self, host_id: str, kind: str, data: dict[str, Any] | None = None) -> None:
         now = self._node.clock()
         rows = [(sql.HOST_END, (now, host_id), 1), _event(kind, host_id, data or {}, now)]
-        self._node.commit(rows, _ignored, 1)
+        self._node.commit("ended", rows, _ignored, 1)
 
 
 def _overdue(host: Host, now: float) -> Slot | None:

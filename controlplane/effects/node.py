@@ -13,6 +13,7 @@ from controlplane.effects.slots import Slots
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer, Job
+from schemas import faults
 from schemas.ports import Clock, Effector
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class Node:
     trouble: "Trouble" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
 
-    def commit(self, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
+    def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
+        done = faults.around(unit, done)
         if any(row[0] in sql.TELLING for row in rows):
             self.committer.submit(Job(rows, self._rousing(done), lane))
         else:

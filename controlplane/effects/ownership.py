@@ -128,7 +128,7 @@ class Ownership:
         def acquired(outcome: str, detail: str) -> None:
             self._acquired(slot, host_id, epoch, outcome, detail)
 
-        self._node.commit(rows, acquired, MESSAGES)
+        self._node.commit("acquire", rows, acquired, MESSAGES)
 
     def _acquired(self, slot: Slot, host_id: str, epoch: int, outcome: str, detail: str) -> None:
         if not self._node.slots.holds(slot):  # the host was lost, or an operator came in between
@@ -157,7 +157,7 @@ class Ownership:
         rows: list[Any] = [(sql.RELEASE, (now, slot.uid, slot.epoch, slot.host.host_id), 1)]
         if slot.suspended_by is not None:
             rows.append(journaling.agent_event("agent.suspended", slot.namespace, slot.name, slot.suspended_by, now))
-        self._node.commit(rows, lambda outcome, _: self._let_gone(slot, outcome))
+        self._node.commit("release", rows, lambda outcome, _: self._let_gone(slot, outcome))
 
     def _let_gone(self, slot: Slot, outcome: str) -> None:
         held = self._node.slots.holds(slot)
@@ -201,11 +201,11 @@ class Ownership:
         def again(_outcome: str, _detail: str) -> None:
             loop.call_later(TROUBLE_S, self.ring, uid)
 
-        self._node.commit(rows, again)
+        self._node.commit("fenced", rows, again)
 
     def _orphan(self, uid: str, epoch: int) -> None:
         """The row names an owner that does not hold the agent: take it away, and look again."""
         if (slot := self._node.slots.get(uid)) is not None and slot.state == "free":
             self.forget(slot)
         row = (sql.RELEASE_EPOCH, (self._node.clock(), uid, epoch), -1)
-        self._node.commit([row], lambda outcome, _: self.ring(uid) if outcome == "ok" else None)
+        self._node.commit("orphan", [row], lambda outcome, _: self.ring(uid) if outcome == "ok" else None)

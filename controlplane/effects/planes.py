@@ -84,7 +84,7 @@ class Planes:
                     self._node.sweep_soon()
             _answer(wire, frame.call, outcome, detail, {})
 
-        self._node.commit(rows, written, MESSAGES)
+        self._node.commit("write", rows, written, MESSAGES)
 
     def publish(self, wire: Wire, frame: Publish) -> None:
         node = self._node
@@ -111,7 +111,7 @@ class Planes:
                 node.timers.arm(until)
             node.ownership.ring(uid)
 
-        node.commit(rows, published, MESSAGES)
+        node.commit("publish", rows, published, MESSAGES)
         node.ownership.acquire_ahead(slot)
 
     def full(self, uid: str, address: str) -> Problem | None:
@@ -146,7 +146,7 @@ class Planes:
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
             node.delivery.deliver(found[0])
 
-        node.commit(rows, published, MESSAGES)
+        node.commit("channel", rows, published, MESSAGES)
 
     def control(self, wire: Wire, frame: Control) -> None:
         def done(body: dict[str, Any] | Problem) -> None:

@@ -54,7 +54,7 @@ def next_turn(node: Node, slot: Slot) -> bool:
 def _consume_again(node: Node, uid: str, message_id: str) -> None:
     """A message that was handled before came once more, by a channel that was joined anew: it is done."""
     row = (sql.CONSUME, (uid, message_id), -1)
-    node.commit([row], lambda outcome, _: node.ownership.ring(uid) if outcome == "ok" else None)
+    node.commit("repeat", [row], lambda outcome, _: node.ownership.ring(uid) if outcome == "ok" else None)
 
 
 def _open_turn(node: Node, slot: Slot) -> bool:

@@ -66,7 +66,7 @@ class Summaries:
             if not told.done():
                 told.set_result(outcome)
 
-        self._node.commit(rows, committed, MESSAGES)
+        self._node.commit("summary", rows, committed, MESSAGES)
         if await told == "ok":
             self._mark = until
         else:

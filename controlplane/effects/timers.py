@@ -74,7 +74,7 @@ class Timers:
             else:
                 self.arm(now + 1)
 
-        self._node.commit(rows, fired, MESSAGES)
+        self._node.commit("timer", rows, fired, MESSAGES)
         if (slot := self._node.slots.load(agent)) is not None:
             self._node.ownership.acquire_ahead(slot)
 
@@ -95,7 +95,7 @@ class Timers:
             else:
                 self.arm(now + 1)
 
-        self._node.commit(rows, expired, MESSAGES)
+        self._node.commit("expire", rows, expired, MESSAGES)
 
     # Awaits that were resolved
 
@@ -139,7 +139,7 @@ class Timers:
                 self._breaking.discard(await_id)
                 self.resolved(await_id)
 
-            self._node.commit(rows, broken)
+            self._node.commit("cycle", rows, broken)
 
     def _cycle(self, start: str, target: str) -> int:
         """How many agents wait for each other in a ring through `start`; 0 when they do not."""

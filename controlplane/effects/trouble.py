@@ -62,4 +62,4 @@ class Trouble:
                 self._since = None
                 self._node.planes.tell("")
 
-        self._node.commit([row], written, MESSAGES)
+        self._node.commit("trouble", [row], written, MESSAGES)

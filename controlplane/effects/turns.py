@@ -23,6 +23,7 @@ from controlplane.effects.resuming import run_frame
 from controlplane.effects.segments import Unfit, generations, unfit, unfit_end
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
+from schemas import faults
 from schemas.wire import Commit, Entry, Evict, Failed, Park, Resolved
 
 log = logging.getLogger("steward.gate")
@@ -69,7 +70,9 @@ class Turns:
         slot.state, slot.started, slot.more, slot.await_position = "running", self._node.steady(), False, None
         slot.effects.clear()
         self._by_turn[turn.turn_id] = slot
+        faults.at("gate.run.sending")
         host.wire.send(frame)
+        faults.at("gate.run.sent")
 
     # What hosts say
 
@@ -89,7 +92,7 @@ class Turns:
         )
         slot.state = "committing"
         grown = replace(turn, recorded=True, entries=turn.entries + len(frame.entries))
-        self._submit(slot, "parking", rows, lambda: self._parked(slot, grown, after))
+        self._submit(slot, "park", rows, lambda: self._parked(slot, grown, after))
 
     def _parked(self, slot: Slot, turn: TurnRef, after: Aftermath) -> None:
         held = self._node.slots.holds(slot)
@@ -122,7 +125,7 @@ class Turns:
             slot.resident, slot.state_text = slot.version, None
             self._over(slot, after)
 
-        self._submit(slot, "committing", rows, committed, told)
+        self._submit(slot, "commit", rows, committed, told)
 
     def failed(self, host: Host, frame: Failed) -> None:
         slot = self.of(host, frame.turn_id, frame.epoch)
@@ -148,7 +151,7 @@ class Turns:
         slot.state = "committing"
         if found.retry and turn.attempts + 1 < self._node.bounds.turn_attempts_max:
             rows = journaling.failed_again(turn, cpu_ns, self._node.clock())
-            self._submit(slot, "failing", rows, lambda: self._retry(slot, turn, found.problem.get("retry_after_s")))
+            self._submit(slot, "again", rows, lambda: self._retry(slot, turn, found.problem.get("retry_after_s")))
         else:
             self._bury(slot, turn, found.problem, cpu_ns)
 
@@ -169,7 +172,7 @@ class Turns:
         now = self._node.clock()
         rows, after = journaling.failed_for_good(turn, found, cpu_ns, now, owned=owned)
         told = self._node.summaries.ending(now)
-        self._submit(slot, "burying", rows, lambda: self._over(slot, after), told)
+        self._submit(slot, "bury", rows, lambda: self._over(slot, after), told)
 
     def give_up(self, slot: Slot, turn: TurnRef) -> None:
         """A message whose every attempt took its host along, or could not be committed."""
@@ -194,7 +197,7 @@ class Turns:
     def _submit(
         self,
         slot: Slot,
-        what: str,
+        unit: str,
         rows: Sequence[Any],
         then: Callable[[], None],
         told: Callable[[], None] | None = None,
@@ -207,9 +210,9 @@ class Turns:
             if outcome == "ok":
                 then()
             else:
-                self._node.ownership.fenced(slot, what, outcome, detail)
+                self._node.ownership.fenced(slot, unit, outcome, detail)
 
-        self._node.commit(rows, ended)
+        self._node.commit(unit, rows, ended)
 
     def _over(self, slot: Slot, after: Aftermath) -> None:
         """A turn has ended: the agent is idle, or goes on with the next."""
@@ -254,4 +257,5 @@ class Turns:
         slot.state, slot.await_position, slot.started = "running", None, self._node.steady()
         self._node.hosts.count(slot)
         self._by_turn[turn.turn_id] = slot
+        faults.at("gate.resume")
         host.wire.send(Resolved(turn.turn_id, "0", position, outcome, result.encode(), at))

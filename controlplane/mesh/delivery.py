@@ -21,7 +21,7 @@ class Rows(Protocol):
     def one(self, sql: str, *params: Any) -> tuple[Any, ...] | None: ...
 
 
-Commit = Callable[[Sequence[Any], Callable[[str, str], None], int], None]
+Commit = Callable[[str, Sequence[Any], Callable[[str, str], None], int], None]
 
 
 class Delivery:
@@ -71,4 +71,4 @@ class Delivery:
                 self._ring(agent)
                 self.deliver(channel)
 
-        self._commit(rows, moved, 1)
+        self._commit("delivery", rows, moved, 1)

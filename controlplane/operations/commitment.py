@@ -25,6 +25,7 @@ from controlplane.operations.visibility import absent_plan
 from controlplane.operations.world import Key, Wanted, World
 from controlplane.resources.problems import refuse
 from controlplane.store.tables import ChangeRow, ChangeTargetRow, ClaimRow
+from schemas import faults
 from schemas.calls import CommitInput
 from schemas.plan import Claim, CommitResult, Moved, Plan
 from schemas.principal import Call, Principal
@@ -81,8 +82,10 @@ class Commitment:
         check(kept.wanted, world, self._proposer.agents_max)
         commit = Commit(kept, call.principal.name, given.on_miss, call.now)
         ended = await self._store.read(lambda session: superseded_by(session, kept))
+        faults.at("plane.committing")
         if not await self._store.write(commit_unit(commit, ended)):
             return None
+        faults.at("plane.committed")
         return _result(kept, "committed", change_id=commit.change_id)
 
     def _as_read(self, kept: Kept, world: World) -> bool:

@@ -17,6 +17,7 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.revert import Reverting
 from controlplane.operations.visibility import absent_plan
 from controlplane.operations.world import Wanted
+from schemas import faults
 from schemas.calls import (
     ChangeInput,
     ChangeList,
@@ -89,6 +90,7 @@ class Handling:
 
     async def _propose(self, call: Call, manifests: Sequence[tuple[str, AnyManifest]]) -> Plan:
         admitted = await asyncio.to_thread(admit, manifests, self._proposer.vault.mac, call.principal.namespaces)
+        faults.at("plane.admitted")
         return await self._proposer.propose(call.principal.name, admitted, call.now)
 
     async def get_plan(self, call: Call, given: PlanInput) -> Plan:

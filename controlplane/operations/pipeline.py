@@ -18,6 +18,7 @@ from controlplane.operations.validation import pointer, validate
 from controlplane.resources.operation import Operation
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
+from schemas import faults
 from schemas.calls import Imperative
 from schemas.ports import Clock, Handler
 from schemas.principal import Call, Principal
@@ -46,11 +47,14 @@ class Dispatcher:
         given = validate(operation, raw)
         handler, now = self.handlers[name], self.clock()
         if not isinstance(given, Imperative):
-            return await handler(Call(principal, name, now), given)
-        if given.request_id is None:
-            return await handler(Call(principal, name, now, None, given.dry_run), given)
-        call = Call(principal, name, now, given.request_id, given.dry_run)
-        return await self.repeats.answer(call, operation, given, handler)
+            answer = await handler(Call(principal, name, now), given)
+        elif given.request_id is None:
+            answer = await handler(Call(principal, name, now, None, given.dry_run), given)
+        else:
+            call = Call(principal, name, now, given.request_id, given.dry_run)
+            answer = await self.repeats.answer(call, operation, given, handler)
+        faults.at("plane.answering")
+        return answer
 
 
 def require_role(principal: Principal, operation: Operation) -> None:

@@ -23,6 +23,7 @@ from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import PlanRow
 from controlplane.store.unit import Scalar, Unit
+from schemas import faults
 from schemas.plan import Plan
 from schemas.principal import PLANE, Principal
 
@@ -73,6 +74,7 @@ class Proposer:
             unit = _keeping(planned, now, now + self.plan_ttl_s)
             unit.add(self._sealed(admitted.sealing, now, now + self.plan_ttl_s))
             if await self.store.write(unit):
+                faults.at("plane.kept")
                 return planned.plan
         raise refuse("CONFLICT", "others proposed the same at the same time; try again", retry_after_s=0.2)
 

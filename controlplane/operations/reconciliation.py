@@ -28,6 +28,7 @@ from controlplane.operations.world import Key, Known
 from controlplane.store import statements
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
+from schemas import faults
 from schemas.ports import Clock, GatePort
 from schemas.problem import Refusal
 
@@ -110,7 +111,9 @@ class Reconciler:
             worked = await self._do_all(work) or worked
         if steps != change.steps:
             noted = orjson.dumps(steps).decode()
+            faults.at("plane.reconcile.noting")
             await self._store.write(Unit().raw(NOTE, [noted, change.change_id, change.stored], expect=1))
+            faults.at("plane.reconcile.noted")
         return worked or steps != change.steps
 
     async def _sweep(self) -> bool:
@@ -144,7 +147,9 @@ class Reconciler:
     async def _do_all(self, work: Iterable[Work]) -> bool:
         worked = False
         for it in work:
+            faults.at("plane.reconcile.began")
             worked = await self._do(it) or worked
+            faults.at("plane.reconcile.done")
         return worked
 
     async def _do(self, work: Work) -> bool:
@@ -179,6 +184,7 @@ class Reconciler:
         """Write start messages, then tell the gate; what the gate does not hear, its own sweep finds."""
         if not await self._store.write(unit):
             return False
+        faults.at("plane.reconcile.hint")
         await self._hint("reload", agents)
         if agents and any(it["start"] == "beginning" for it in known.spec["watches"]):
             channels = await self._store.read(lambda session: progress.watched(session, known))

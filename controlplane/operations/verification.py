@@ -24,6 +24,7 @@ from controlplane.operations.prediction import measure
 from controlplane.operations.recording import DONE, judge, tell
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
+from schemas import faults
 from schemas.base import canonical
 from schemas.calls import CommitInput
 from schemas.plan import Claim, CommitResult, Plan
@@ -146,7 +147,9 @@ class Verifier:
             return min(wait, due - steady)
         unit = Unit()
         judge(unit, claim.change_id, claim.claim, "held" if held else "missed", observed, now)
+        faults.at("plane.verdict.before")
         await self._store.write(unit)
+        faults.at("plane.verdict.after")
         self._look_at.pop(claim.key, None)
         self._due.pop(claim.key, None)
         return SOONEST_S
@@ -168,12 +171,14 @@ class Verifier:
                 continue
             try:
                 plan = await self._revert(PLANE, change_id, now)
+                faults.at("plane.revert.planned")
                 result = await self._commit(Call(PLANE, "plans.commit", now), CommitInput(plan_id=plan.plan_id))
             except Refusal as refusal:
                 if refusal.problem.reason in PASSING:
                     raise
                 self._refused.add(change_id)  # what it wrote was moved by others: theirs stays
             else:
+                faults.at("plane.revert.committed")
                 if result.outcome != "committed":
                     self._refused.add(change_id)
 
@@ -182,7 +187,10 @@ class Verifier:
         ended = False
         for row in await self._store.read(lambda session: rows(session, READY_TO_END, many=CLAIMS_AT_ONCE)):
             if all(orjson.loads(row["steps"])):
-                ended = await self._store.write(await self._ending(row["change_id"])) or ended
+                unit = await self._ending(row["change_id"])
+                faults.at("plane.ending.before")
+                ended = await self._store.write(unit) or ended
+                faults.at("plane.ending.after")
                 self._refused.discard(row["change_id"])
         return ended
 

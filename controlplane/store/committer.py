@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from controlplane.store.batching import Job, Lanes, Many, Row, grouped
 from controlplane.store.connection import FAULTS, RECONNECT_S, Connection, Ended, InDoubt, Lost, connect, described
+from schemas import faults
 
 __all__ = ["Committer", "Delivery", "Job", "Many", "Row"]
 
@@ -67,6 +68,7 @@ class Committer(threading.Thread):
                 batch = self._lanes.take()
                 outcomes = self._settle(batch)
                 self._restless = True
+                faults.at("store.committed")
                 self._deliver([(job, *outcome) for job, outcome in zip(batch, outcomes, strict=True)])
         finally:
             self._ended = True
@@ -130,6 +132,7 @@ class Committer(threading.Thread):
     def _together(self, batch: Sequence[Job]) -> list[Outcome] | None:
         """All in one transaction, or nothing of them."""
         try:
+            faults.at("store.begin")
             if self._connection.whole(grouped(batch)):
                 return [OK] * len(batch)
         except FAULTS as error:

@@ -22,6 +22,7 @@ from psycopg.types.numeric import Int8Dumper
 from controlplane.store.batching import Group
 from controlplane.store.claims import session_name, take_file, take_session
 from controlplane.store.engine import BUSY_TIMEOUT_MS, dialect_of, sqlite_path, sqlite_uri
+from schemas import faults
 from schemas.problem import Refusal
 
 LOCK_TIMEOUT_MS = 5_000
@@ -146,6 +147,7 @@ class SqliteConnection:
         return True
 
     def commit(self) -> None:
+        faults.at("store.sqlite.commit")
         self._connection.execute("COMMIT")
         self._commits += 1
 
@@ -264,6 +266,7 @@ class PostgresConnection:
 
     def commit(self) -> None:
         """Commit; where the answer is lost, come back and look whether it happened."""
+        faults.at("store.postgresql.commit")
         try:
             self._connection.execute("COMMIT")
         except psycopg.Error as error:

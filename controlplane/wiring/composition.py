@@ -36,6 +36,7 @@ from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.wiring import database_url
 from controlplane.wiring.children import Children
+from schemas import faults
 from schemas.ports import Handler
 from schemas.principal import Principal
 
@@ -155,6 +156,8 @@ def _facts(
     settings: Settings, children: Children, gate: GateClient, ready: asyncio.Event, jumps: Jumps
 ) -> system.Facts:
     problems = []
+    if faults.armed():
+        problems.append(f"Fault points are armed by {faults.VARIABLE}: this installation fails on purpose, for tests.")
     if not gate.connected:
         problems.append("The gate is away and is being started again.")
     if gate.trouble:

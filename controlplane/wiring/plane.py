@@ -26,6 +26,7 @@ from controlplane.supervision.openfiles import connections_possible
 from controlplane.wiring.children import Children
 from controlplane.wiring.composition import Plane, compose
 from controlplane.wiring.demo import Terminal
+from schemas import faults
 from schemas.problem import Refusal
 
 log = logging.getLogger("steward.plane")
@@ -40,6 +41,8 @@ async def serve(settings: Settings, listening: socket.socket, children: Children
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     plane = compose(settings, children)
+    if faults.armed():
+        log.warning("fault points are armed: this plane fails where a test wants it to")
     server = PlaneServer(
         create_app(plane.surfaces),
         stopping=plane.stopping,
