@@ -16,6 +16,7 @@ from controlplane.api.listening import REST_S_MAX, Guard, guarded
 
 GRACE_S = 3
 SEND_BUFFER_BYTES = 262_144  # of a connection, in the kernel: what a client that never reads can fill there
+RECEIVE_BUFFER_BYTES = 65_536  # and what is taken of a body at once, before anybody asked for it
 
 
 class PlaneServer(uvicorn.Server):
@@ -53,6 +54,7 @@ class PlaneServer(uvicorn.Server):
         for listener in sockets or ():  # what it accepts inherits this
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it an answer may wait 40 ms
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         self.guard.start()
         await super().startup(sockets)
 

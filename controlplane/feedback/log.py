@@ -23,6 +23,7 @@ from controlplane.feedback.tail import Tail
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow
+from schemas.base import INT64_MAX
 from schemas.feedback import Event, EventFilter, Events, Subject
 from schemas.ports import Doorbell, Handler
 from schemas.principal import Call, Principal
@@ -32,14 +33,14 @@ PAGES_SHARED_MAX = 8
 
 
 def read_positions(
-    session: Session, after: int, limit: int, wanted: EventFilter | None, principal: Principal
+    session: Session, after: int, upto: int, limit: int, wanted: EventFilter | None, principal: Principal
 ) -> tuple[Sequence[Row[Any]], int]:
-    """Rows after a position, and the position to go on from.
+    """Rows after a position and up to another, and the position to go on from.
 
     Under a filter the end of the log is taken before the rows: what is committed in between waits
     for the next read.
     """
-    given: dict[str, Any] = {"after": after, "limit": limit}
+    given: dict[str, Any] = {"after": after, "upto": upto, "limit": limit}
     everywhere = "*" in principal.namespaces
     if not everywhere:
         given["namespaces"] = list(principal.namespaces)
@@ -80,9 +81,12 @@ def _of_type(pattern: str) -> ColumnElement[bool]:
 # Made once: a statement that is put together anew with every call costs more than its answer.
 _EVENT = EventRow.__table__  # type: ignore[attr-defined]
 _SEEN = _EVENT.c.namespace.in_(bindparam("namespaces", expanding=True))
-_ROWS = select(_EVENT).where(_EVENT.c.cursor > bindparam("after")).order_by(_EVENT.c.cursor).limit(bindparam("limit"))
+_UPTO = _EVENT.c.cursor <= bindparam("upto")
+_ROWS = select(_EVENT).where(_EVENT.c.cursor > bindparam("after"), _UPTO)
+_ROWS = _ROWS.order_by(_EVENT.c.cursor).limit(bindparam("limit"))
 _ROWS_SEEN = _ROWS.where(_SEEN)
-_END = select(func.max(_EVENT.c.cursor))
+_LAST = select(func.max(_EVENT.c.cursor))
+_END = _LAST.where(_UPTO)
 _END_SEEN = _END.where(_SEEN)
 
 
@@ -117,25 +121,25 @@ class FeedbackLog:
         """Events after the cursor; with `wait_s`, waits for the first one that matches."""
         _require_reach(call.principal, given.filter)
         position = self._cursors.open(given.after) if given.after else 0
-        if not given.wait_s:
-            return (await self._page(position, given, call.principal)).told
         until = monotonic() + given.wait_s
-        while True:
+        while (left := until - monotonic()) > 0:
             mark = self._tail.mark
             page = await self._page_under(mark, position, given, call.principal)
-            left = until - monotonic()
-            if page.told.events or left <= 0:
+            if page.told.events:
                 return page.told
             position = page.position
             await self._tail.wait(mark, left)
+        return (await self._page(position, INT64_MAX, given, call.principal)).told
 
     async def _page_under(self, mark: int, position: int, given: FeedbackInput, principal: Principal) -> "Page":
         """A page that was read under the mark: one for all who stand at this place and may see the same."""
+        if not self._tail.live or self._tail.end is None:
+            return await self._page(position, INT64_MAX, given, principal)
         wanted = given.filter and given.filter.model_dump_json()
         key = (mark, position, given.limit, wanted, principal.namespaces)
         page = self._shared.get(key)
         if page is None:
-            page = self._shared[key] = asyncio.ensure_future(self._page(position, given, principal))
+            page = self._shared[key] = asyncio.ensure_future(self._page(position, self._tail.end, given, principal))
             page.add_done_callback(lambda read: self._keep_or_not(key, read))
             if len(self._shared) > PAGES_SHARED_MAX:
                 del self._shared[next(iter(self._shared))]
@@ -146,9 +150,9 @@ class FeedbackLog:
         if read.cancelled() or read.exception() is not None:
             self._shared.pop(key, None)
 
-    async def _page(self, position: int, given: FeedbackInput, principal: Principal) -> "Page":
+    async def _page(self, position: int, upto: int, given: FeedbackInput, principal: Principal) -> "Page":
         def query(session: Session) -> Page:
-            rows, end = read_positions(session, position, given.limit, given.filter, principal)
+            rows, end = read_positions(session, position, upto, given.limit, given.filter, principal)
             *sealed, cursor = self._cursors.seal_all([*(row.cursor for row in rows), end])
             events = [_event(row, its) for row, its in zip(rows, sealed, strict=True)]
             return Page(Events(events=events, cursor=cursor), end)
@@ -164,7 +168,7 @@ class Page(NamedTuple):
 
 
 def _end(session: Session) -> int:
-    return int(session.connection().execute(_END).scalar_one() or 0)
+    return int(session.connection().execute(_LAST).scalar_one() or 0)
 
 
 def _require_reach(principal: Principal, wanted: EventFilter | None) -> None:

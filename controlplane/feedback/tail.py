@@ -3,8 +3,9 @@
 However many readers wait, one task hears the bell, looks where the log ends, and wakes them when it has
 moved; by itself it looks every second, so that a ring that was missed costs a second and nothing else. It
 runs only while somebody waits. `mark` counts the moves: who read under a mark and waits under it misses
-no move in between, and what was read under a mark serves all who stand at the same place under it. Waking
-many is paced, so that they do not take the loop from everybody else.
+no move in between. What is read under a mark is read up to its `end`: so it serves all who stand at the same
+place, and leaves them at the same place. Waking many is paced, so that they do not take the loop from
+everybody else.
 """
 
 import asyncio
@@ -30,17 +31,22 @@ class Tail:
         self._store = store
         self._doorbell = doorbell
         self._query = end
-        self._end: int | None = None
+        self.end: int | None = None
         self._moved = LocalDoorbell()
         self._waiting = 0
         self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody waits, so that `end` is of now, give or take a pause."""
+        return self._looking is not None
 
     async def wait(self, mark: int, timeout_s: float) -> None:
         """Return when the log has moved since the mark, or after `timeout_s`; NOT_READY once the plane is stopping."""
         if self.mark != mark:
             return
         self._waiting += 1
-        if self._looking is None or self._looking.done():
+        if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
             await self._moved.wait(timeout_s)
@@ -48,6 +54,7 @@ class Tail:
             self._waiting -= 1
             if not self._waiting and self._looking is not None:
                 self._looking.cancel()
+                self._looking = None
 
     async def _look(self) -> None:
         while True:
@@ -63,9 +70,9 @@ class Tail:
             end: int | None = await self._store.read(self._query)
         except Refusal:
             end = None  # the database is away: whoever waits is told so by their own read
-        if end is not None and end == self._end:
+        if end is not None and end == self.end:
             return
-        self._end = end
+        self.end = end
         self.mark += 1
         woken = self._waiting
         self._moved.ring()

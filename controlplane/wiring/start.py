@@ -15,6 +15,7 @@ from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
 from controlplane.supervision import folder
 from controlplane.supervision.logs import log_to
+from controlplane.supervision.memory import give_freed_memory_back
 from controlplane.supervision.openfiles import allow_open_files
 from controlplane.wiring.children import Children
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, *, demo: bool) -> int:
     """Run until SIGTERM or Ctrl-C. Raises Refusal when folder or database are another's, or the port is taken."""
+    give_freed_memory_back()
     allow_open_files()
     folder.prepare(settings.folder, settings.runtime_folder)
     lock = folder.Lock(settings.folder)

@@ -35,6 +35,11 @@ class Attacked:
         self._processes = {it["name"]: psutil.Process(it["pid"]) for it in views if it["name"] in ("plane", "gate")}
         with Bystander(self.url, self.tokens["bystander"]) as self.quiet:
             time.sleep(QUIET_S)
+        self._files_quiet = self.files()
+
+    def calm(self) -> None:
+        """Wait until the connections of whoever came before are gone."""
+        assert self.settled(self.files, self._files_quiet + 16) <= self._files_quiet + 16
 
     def bystander(self) -> Bystander:
         return Bystander(self.url, self.tokens["bystander"], self.quiet)
@@ -63,3 +68,8 @@ def attacked() -> Iterator[Attacked]:
         yield Attacked(stack)
     gc.collect()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(autouse=True)
+def _calm(attacked: Attacked) -> None:
+    attacked.calm()

@@ -140,15 +140,19 @@ def test_text_of_agents_reaches_no_terminal_raw(attacked: Attacked) -> None:
     attacked.stack.apply(channel("loud"))
     attacked.stack.call("channels.publish", name="loud", data=HOSTILE)
     asking = ["call", "agents.ask", "--json", orjson.dumps({"name": "echo", "data": HOSTILE}).decode()]
-    for words in (["channels", "read", "loud"], ["feedback"], asking, ["get", "agents", HOSTILE.replace("\x00", "")]):
-        for output in ("json", "yaml", "table"):
-            shown = subprocess.run(
-                [str(STEWARD), *words, "--data", str(attacked.stack.data), "--output", output],
-                capture_output=True, timeout=60, check=False, env=attacked.stack.env(),
-            )  # fmt: skip
-            text = (shown.stdout + shown.stderr).decode()
-            assert not set(text) & RAW, ascii(text)
-            assert shown.returncode in (0, 1, 2)
+    shows = [(["channels", "read", "loud"], it) for it in ("json", "yaml", "table")]
+    shows += [(["feedback"], "table"), (asking, "json"), (["get", "agents", HOSTILE], "table")]
+    for words, output in shows:
+        shown = subprocess.run(
+            [str(STEWARD), *words, "--data", str(attacked.stack.data), "--output", output],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env=attacked.stack.env(),
+        )
+        text = (shown.stdout + shown.stderr).decode()
+        assert not set(text) & RAW, ascii(text)
+        assert shown.returncode in (0, 1, 2)
 
 
 def test_logs_hold_no_escapes(attacked: Attacked) -> None:
