@@ -36,6 +36,7 @@ from controlplane.store.committer import Committer
 from controlplane.store.committer import Delivery as Outcomes
 from schemas import faults
 from schemas import wire as frames
+from schemas.base import canonical
 from schemas.ports import Clock, Effector
 
 log = logging.getLogger("steward.gate")
@@ -138,7 +139,9 @@ class Gate:
     async def _recover(self, node: Node) -> None:
         """Release every owner, look after the hosts of before, and take up what waits."""
         released = asyncio.Event()
-        node.commit("recover", [(sql.RELEASE_ALL, (), -1)], lambda *_: released.set())
+        about = canonical({"pid": os.getpid(), "node": node.bounds.node}).decode()
+        started = (sql.EVENT, ("gate.started", node.clock(), "Gate", "", node.bounds.node, None, None, about), 1)
+        node.commit("recover", [(sql.RELEASE_ALL, (), -1), started], lambda *_: released.set())
         await released.wait()
         for host_id, pid, started in node.reader.rows(sql.LIVE_HOSTS):
             node.hosts.remember(host_id, pid, started)
@@ -150,6 +153,7 @@ class Gate:
         """The net below the bells: what waits and has nobody who knows of it."""
         try:
             node.timers.look()
+            node.timers.rings()
             node.ownership.sweep()
             node.delivery.sweep()
         except Away as away:

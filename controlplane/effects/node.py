@@ -38,6 +38,7 @@ class Bounds:
     hosts_warm: int = 1
     hosts_max: int = 12
     host_idle_s: float = 60.0
+    host_appear_s: float = 60.0
     host_window: int = 64
     lease_s: float = 10.0
     state_bytes_max: int = 1_048_576

@@ -17,7 +17,6 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.wireio import Wire
 from schemas.wire import Bye, HostsWanted, Specialise
 
-APPEAR_S = 60.0
 PATIENCE_S = 1.0
 SERVED_S_MIN = 2.0
 IDLE_S_MIN = 0.25
@@ -137,7 +136,7 @@ class Placing:
     def overdue(self) -> list[str]:
         """Hosts that were asked for and have not come."""
         now = self._node.steady()
-        return [it for it, since in self._wanted.items() if it not in self.here and now - since > APPEAR_S]
+        return [it for it, since in self._wanted.items() if it not in self.here and now - since > self._node.bounds.host_appear_s]
 
     def ensure(self) -> None:
         """Want as many hosts as are needed: one for each line, and the warm ones."""

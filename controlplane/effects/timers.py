@@ -27,6 +27,7 @@ class Timers:
         self._at = float("inf")
         self._firing: set[tuple[str, str]] = set()
         self._breaking: set[str] = set()
+        self._rings_due = True
         self._ended = False
 
     def end(self) -> None:
@@ -131,15 +132,36 @@ class Timers:
         if at is not None:
             self._node.turns.resume(slot, position, outcome, result or "null", at)
         elif kind == "ask" and target_agent is not None and (path := self._cycle(slot.uid, target_agent)):
-            found = problem("ASK_CYCLE", f"{slot.address} would wait for itself, over {path} agents", agents=path)
-            rows = journaling.resolution(await_id, "failed", found.model_dump_json(), self._node.clock())
-            self._breaking.add(await_id)
+            self._break(await_id, slot.address, path)
 
-            def broken(*_: str) -> None:
-                self._breaking.discard(await_id)
-                self.resolved(await_id)
+    def _break(self, await_id: str, address: str, path: int) -> None:
+        """One edge of a ring fails. Where that can not be written, rings are looked for again."""
+        found = problem("ASK_CYCLE", f"{address} would wait for itself, over {path} agents", agents=path)
+        rows = journaling.resolution(await_id, "failed", found.model_dump_json(), self._node.clock())
+        self._breaking.add(await_id)
 
-            self._node.commit("cycle", rows, broken)
+        def broken(outcome: str, _detail: str) -> None:
+            self._breaking.discard(await_id)
+            self._rings_due = self._rings_due or outcome != "ok"
+            self.resolved(await_id)
+
+        self._node.commit("cycle", rows, broken)
+
+    def rings(self) -> None:
+        """Rings that closed, and that no gate lived to break: their agents are rows, and nobody parks there again."""
+        if not self._rings_due:
+            return
+        waits = {row[0]: row for row in self._node.reader.rows(sql.WAITS)}
+        self._rings_due = False
+        while waits:
+            path = [waits.popitem()[1]]
+            while (following := waits.pop(path[-1][1], None)) is not None:
+                path.append(following)
+            starts = [row[0] for row in path]
+            if path[-1][1] in starts:
+                ring = path[starts.index(path[-1][1]) :]
+                newest = max(ring, key=lambda row: row[3])
+                self._break(newest[2], f"{newest[4]}/{newest[5]}", len(ring))
 
     def _cycle(self, start: str, target: str) -> int:
         """How many agents wait for each other in a ring through `start`; 0 when they do not."""

@@ -261,6 +261,10 @@ AWAIT_AT = (
 )
 AWAITS_OF_TURN = "SELECT await_id, kind, target_agent FROM awaiting WHERE turn_id = ? AND resolved_at IS NULL"
 WAITS_FOR = "SELECT target_agent, await_id FROM awaiting WHERE agent = ? AND kind = 'ask' AND resolved_at IS NULL"
+WAITS = (  # who waits for whom, once at a gate's start
+    "SELECT w.agent, w.target_agent, w.await_id, w.since, a.namespace, a.name FROM awaiting w"
+    " JOIN agent a ON a.uid = w.agent WHERE w.kind = 'ask' AND w.resolved_at IS NULL AND w.target_agent IS NOT NULL"
+)
 ASKERS = "SELECT await_id FROM awaiting WHERE target_agent = ? AND resolved_at IS NULL"
 DUE_TIMERS = (
     "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, a.namespace, a.name FROM timer t"

@@ -43,6 +43,10 @@ class Arming:
             return int((self.folder / f"fired-{self._faults[which].id}").read_text())
         return None
 
+    def left(self) -> list[str]:
+        """The points that nobody has passed yet."""
+        return [it.point for i, it in enumerate(self._faults) if self.pid(i) is None]
+
     async def fired(self, which: int = 0, timeout_s: float = 30) -> int:
         limit = time.monotonic() + timeout_s
         while (pid := self.pid(which)) is None:

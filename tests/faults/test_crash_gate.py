@@ -1,0 +1,169 @@
+"""kill -9 of the gate at each of its points, one after the other, under a workload with known answers."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from controlplane.store.unit import Unit
+from schemas.faults import MOMENTS, POINTS, UNITS
+from tests.conftest import SOAK
+from tests.faults.history import World, said
+from tests.faults.points import Arming, supervised
+from tests.gate.running import running
+
+log = logging.getLogger("steward.tests")
+pytestmark = pytest.mark.anyio
+Provoke = Callable[[World, Arming, str], Awaitable[None]]
+
+
+async def _nothing(world: World, arming: Arming, mark: str) -> None:
+    """A round passes it."""
+
+
+async def _wait(world: World, arming: Arming, mark: str) -> None:
+    """Time alone passes it."""
+    await asyncio.sleep(0.2)
+
+
+async def _write(world: World, arming: Arming, mark: str) -> None:
+    sql = "UPDATE agent SET changed_at = changed_at WHERE name = 'stumbler'"
+    await said(lambda: world.gate.store.write(Unit().run(text(sql))))
+
+
+async def _stumble(world: World, arming: Arming, mark: str) -> None:
+    assert await world.ask("stumbler", str(world.folder / f"stumbled-{mark}"), f"s{mark}") == "up again"
+
+
+async def _spoil(world: World, arming: Arming, mark: str) -> None:
+    await world.spoil(f"x{mark}")
+
+
+async def _circle(world: World, arming: Arming, mark: str) -> None:
+    """Two agents that ask each other."""
+    names = [f"ring-{it}-{mark}" for it in "ab"]
+    for name in names:
+        await world.agent(name, "Circle")
+    asked = await world.ask(names[0], [names[1], names[0]], f"o{mark}")
+    assert "ASK_CYCLE" in str(asked), asked
+
+
+async def _new_host(world: World, arming: Arming, mark: str) -> None:
+    world.gate.hosts[-1].kill()
+
+
+async def _ghost(world: World, arming: Arming, mark: str) -> None:
+    """An owner that nobody speaks for, as an old backup would leave it."""
+    sql = "UPDATE agent SET owner = 'nobody', epoch = epoch + 1 WHERE name = 'stumbler' AND owner IS NULL"
+    await said(lambda: world.gate.store.write(Unit().run(text(sql))))
+
+
+async def _again(world: World, arming: Arming, mark: str) -> None:
+    """A message that was handled before, put into the inbox once more."""
+    sql = (
+        'INSERT INTO inbox (agent, message_id, "trigger", body, accepted_at, attempts) SELECT agent, message_id,'
+        " \"trigger\", message, 1.0, 0 FROM turn WHERE message_id = 'n1-0' ON CONFLICT DO NOTHING"
+    )
+    await said(lambda: world.gate.store.write(Unit().run(text(sql))))
+
+
+async def _sigterm(world: World, arming: Arming, mark: str) -> None:
+    assert world.gate.gate is not None
+    world.gate.gate.send_signal(signal.SIGTERM)
+
+
+async def _restart(world: World, arming: Arming, mark: str) -> None:
+    """A death, and then another one in the start after it."""
+    world.gate.kill()
+
+
+async def _stop_and_go(world: World, arming: Arming, mark: str) -> None:
+    for verb in ("stop", "wake"):
+        await said(lambda verb=verb: world.gate.client.control(verb, "agent_stumbler", {"principal": "test"}))  # type: ignore[misc]
+
+
+async def _remove(world: World, arming: Arming, mark: str) -> None:
+    uid = await world.agent(f"gone-{mark}", "Echo")
+    await said(lambda: world.gate.client.control("remove", uid, {}))
+
+
+PROVOKED: dict[str, Provoke] = {
+    "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
+    "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
+    "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "unstop": _stop_and_go,
+    "stop": _stop_and_go, "remove": _remove,
+}  # fmt: skip
+APART = {"asker", "never", "fenced"}
+STARTING = [point for point in POINTS if point.startswith("gate.start.")]
+REST = [
+    it for it in POINTS if it.startswith(("gate.", "store.")) and it not in STARTING and it.split(".")[1] not in UNITS
+]
+GROUPS: dict[str, list[str]] = {
+    "messages": ["publish", "channel", "delivery", "acquire", "release", "write", "repeat"],
+    "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
+    "effects": ["intent", "receipt", "summary"],
+    "hosts": ["lease", "lost", "host", "ended", "orphan"],
+    "operators": ["unstop", "stop", "remove"],
+    "starts": ["recover", "end"],
+}
+SOME = MOMENTS if SOAK else ("committed",)
+CASES = {name: [[f"gate.{unit}.{it}" for it in SOME] for unit in units] for name, units in GROUPS.items()}
+CASES["starts"] += [STARTING]
+CASES["rest"] = [[it] for it in REST]
+PATIENCE_S = 60
+
+
+async def killed_at(world: World, arming: Arming, points: list[str], mark: str) -> None:
+    """Arm the points, pass each of them, come back, and look at the history."""
+    unit = points[0].split(".")[1]
+    provoke = PROVOKED.get(unit, _restart if unit == "start" else _nothing)
+    arming.arm(*points)
+    limit = time.monotonic() + PATIENCE_S
+    left, n = points, 0
+    while left:
+        assert time.monotonic() < limit, f"nobody passed {left}"
+        async with asyncio.TaskGroup() as passing:
+            passing.create_task(world.round())
+            passing.create_task(provoke(world, arming, f"{mark}-{n}"))
+        left, n = arming.left(), n + 1
+    await world.check()
+
+
+async def each_of(url: str, folder: Path, arming: Arming, cases: list[list[str]]) -> None:
+    """One gate, and its deaths one after the other."""
+    other = "postgresql" if url.startswith("sqlite") else "sqlite"
+    async with running(url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
+        world = await World(gate, folder).begin()
+        for n, points in enumerate(it for it in cases if not it[0].startswith(f"store.{other}")):
+            started = time.monotonic()
+            try:
+                await killed_at(world, arming, points, str(n))
+            except (AssertionError, ExceptionGroup) as error:
+                raise AssertionError(f"{points}: {error!r}") from error
+            log.info("%s: %.2f s", points, time.monotonic() - started)
+        await world.told()
+
+
+@pytest.mark.parametrize("group", CASES)
+async def test_the_gate_dies_at_each_of_its_points(
+    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    """Nothing acknowledged is lost, nothing internal happens twice, and nothing is left open."""
+    await each_of(quick_url, tmp_path, Arming(tmp_path, monkeypatch), CASES[group])
+
+
+async def test_the_gate_dies_around_its_commits_on_postgresql(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same, where the writer's transaction is another process's."""
+    units = ("publish", "commit", "receipt")
+    cases = [
+        [f"gate.{unit}.committed" for unit in units],
+        [it for it in REST if it.startswith("store") and "sqlite" not in it],
+    ]
+    await each_of(postgresql_url, tmp_path, Arming(tmp_path, monkeypatch), cases)
