@@ -140,7 +140,7 @@ class Gate:
         """Release every owner, look after the hosts of before, and take up what waits."""
         released = asyncio.Event()
         about = canonical({"pid": os.getpid(), "node": node.bounds.node}).decode()
-        started = (sql.EVENT, ("gate.started", node.clock(), "Gate", "", node.bounds.node, None, None, about), 1)
+        started = (sql.EVENT, ("gate.started", node.clock(), "Plane", "", "plane", None, None, about), 1)
         node.commit("recover", [(sql.RELEASE_ALL, (), -1), started], lambda *_: released.set())
         await released.wait()
         for host_id, pid, started in node.reader.rows(sql.LIVE_HOSTS):

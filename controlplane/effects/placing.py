@@ -136,7 +136,11 @@ class Placing:
     def overdue(self) -> list[str]:
         """Hosts that were asked for and have not come."""
         now = self._node.steady()
-        return [it for it, since in self._wanted.items() if it not in self.here and now - since > self._node.bounds.host_appear_s]
+        return [
+            it
+            for it, since in self._wanted.items()
+            if it not in self.here and now - since > self._node.bounds.host_appear_s
+        ]
 
     def ensure(self) -> None:
         """Want as many hosts as are needed: one for each line, and the warm ones."""

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import psutil
@@ -34,6 +35,7 @@ class Children:
     def __init__(self, settings: Settings) -> None:
         self.record = Record(settings.folder)
         self.ray_state = "starting"
+        self.started: deque[tuple[str, int]] = deque(maxlen=100)  # names and pids of which nobody was told yet
         self._settings = settings
         self._stopping = threading.Event()
         settled = settings.model_copy(update={"data": settings.folder})
@@ -87,9 +89,11 @@ class Children:
             head.start()
             if head.process is not None:
                 self.record.put(head.process)
+                self.started.append(("ray", head.process.pid))
         if head is not None and self._placed_at not in ("", head.address):
             self._placer.end(GRACE_S)
-        self._placer.ensure()
+        if self._placer.ensure() and self._placer.process is not None:
+            self.started.append(("placer", self._placer.process.pid))
         self._placed_at = head.address if head is not None else self._settings.ray_address or ""
         self.ray_state = "up"
 

@@ -52,7 +52,7 @@ async def serve(settings: Settings, listening: socket.socket, children: Children
     )
     _on_signals(server)
     folder.write_json(settings.folder / "plane.json", {"url": url, "pid": os.getpid()})
-    work = Work(plane)
+    work = Work(plane, children)
     work.start()
     terminal = Terminal(settings, url, demo=demo)
     terminal.start()
@@ -77,8 +77,7 @@ def _on_signals(server: PlaneServer) -> None:
 class Work:
     """What the plane does without being asked. A loop that breaks is logged whole, and started again."""
 
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
+    def __init__(self, plane: Plane, children: Children) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "ready": plane.become_ready,
@@ -86,6 +85,7 @@ class Work:
             "verifier": lambda: _again(plane, plane.verifier.tick, "verifier", plane.work_bell),
             "sweep": lambda: _sweeping(plane),
             "clock": lambda: _watching_the_clock(plane),
+            "children": lambda: _telling_of_children(plane, children),
         }
 
     def start(self) -> None:
@@ -150,3 +150,20 @@ async def _watching_the_clock(plane: Plane) -> None:
             )
             with contextlib.suppress(Refusal):  # the log of the process has it
                 await plane.store.write(unit)
+
+
+async def _telling_of_children(plane: Plane, children: Children) -> None:
+    """That Ray or its placer was started is in the feedback log; the gate tells of itself."""
+    await plane.ready.wait()
+    while True:
+        await asyncio.sleep(CLOCK_S)
+        while children.started:
+            name, pid = children.started[0]
+            unit = Unit().event(
+                f"{name}.started", kind="Plane", namespace="", name="plane", now=time.time(), data={"pid": pid}
+            )
+            try:
+                await plane.store.write(unit)
+            except Refusal:  # the gate is away: later, then
+                break
+            children.started.popleft()

@@ -1,0 +1,142 @@
+"""A whole installation whose placer, Ray, gate and plane die: what was acknowledged is done, once."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from schemas.faults import POINTS
+from tests.end_to_end.agents import agent as manifest
+from tests.end_to_end.test_deaths import named
+from tests.end_to_end.test_living import ask, until
+from tests.faults.points import Arming
+from tests.stack import Stack
+
+OF_PLACER = [point for point in POINTS if point.startswith("placer.")]
+
+
+@contextlib.contextmanager
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stack, Arming]]:
+    arming = Arming(tmp_path, monkeypatch)
+    stack = Stack(None, faults=arming.folder, lease_s=5)
+    try:
+        stack.up()
+        stack.apply(manifest("counter", "Counter"))
+        yield stack, arming
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{stack.output()}") from error
+    finally:
+        stack.close()
+
+
+def fresh(name: str) -> dict[str, Any]:
+    """An agent whose code nobody else has, so that it needs a host of its own."""
+    found = manifest(name, "Echo")
+    files = {path: f"{text}\n# {name}\n" for path, text in found["spec"]["code"]["files"].items()}
+    return {**found, "spec": {**found["spec"], "code": {"files": files}}}
+
+
+def events(stack: Stack, kind: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after: dict[str, Any] = {}
+    while page := stack.call("feedback.read", **after)["events"]:
+        found += page
+        after = {"after": page[-1]["cursor"]}
+    return [it for it in found if it["type"] == kind]
+
+
+def count(stack: Stack, begun: int, many: int) -> int:
+    """Send some, without waiting for answers; answers how many were sent in all."""
+    for n in range(begun, begun + many):
+        stack.call("agents.send", name="counter", data=n)
+    return begun + many
+
+
+def counted(stack: Stack, sent: int) -> None:
+    until(lambda: stack.call("agents.inspect", name="counter")["state"]["seen"] == sent, 90)
+
+
+def of_ray(stack: Stack, name: str) -> int:
+    """The pid of one of the processes that Ray is made of."""
+    head = psutil.Process(named(stack, "ray")["pid"])
+    return next(it.pid for it in head.children(recursive=True) if it.name() == name)
+
+
+def left(arming: Arming) -> bool:
+    return bool(arming.left())
+
+
+def test_the_placer_dies_at_each_of_its_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hosts that are wanted come all the same; and an installation that is armed says so."""
+    with installation(tmp_path, monkeypatch) as (stack, arming):
+        assert any("Fault points are armed" in it for it in stack.call("system.status")["problems"])
+        assert "fault points are armed" in stack.output()
+        for n, point in enumerate(OF_PLACER):
+            arming.arm(point)
+            if point == "placer.gone":
+                host = next(it for it in stack.call("hosts.list")["items"] if it["state"] == "serving")
+                os.kill(host["pid"], signal.SIGKILL)
+            stack.apply(fresh(f"echo-{n}"), timeout_s=90)
+            until(lambda: not left(arming), 60)
+            assert ask(stack, f"echo-{n}", n) == n
+        counted(stack, count(stack, 0, 5))
+        until(lambda: len(events(stack, "placer.started")) > len(OF_PLACER), 30)
+
+
+def test_parts_of_ray_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GCS and raylet die while a host is made, while turns run, and while a plane starts: hosts come again."""
+    with installation(tmp_path, monkeypatch) as (stack, _):
+        sent = count(stack, 0, 20)
+        os.kill(of_ray(stack, "gcs_server"), signal.SIGKILL)
+        sent = count(stack, sent, 20)
+        counted(stack, sent)
+        until(lambda: stack.call("system.status")["ray"] == "up", 90)
+        os.kill(of_ray(stack, "raylet"), signal.SIGKILL)
+        sent = count(stack, sent, 20)
+        counted(stack, sent)
+        until(lambda: stack.call("system.status")["ray"] == "up", 90)
+        plan = stack.call("resources.propose", manifests=[fresh("late")])
+        change = stack.call("plans.commit", plan_id=plan["plan_id"])["change_id"]
+        os.kill(of_ray(stack, "gcs_server"), signal.SIGKILL)
+        until(lambda: stack.call("changes.get", change_id=change)["done"], 90)
+        assert ask(stack, "late", 1) == 1
+        gcs = of_ray(stack, "gcs_server")
+        stack.kill()
+        os.kill(gcs, signal.SIGKILL)
+        stack.up()
+        sent = count(stack, sent, 5)
+        counted(stack, sent)
+        until(lambda: len(events(stack, "ray.started")) >= 4, 60)
+
+
+def test_plane_and_gate_die_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plane killed after its commit, while the gate is down: both come back, and the change is carried out."""
+    with installation(tmp_path, monkeypatch) as (stack, arming):
+        sent = count(stack, 0, 10)
+        plan = stack.call("resources.propose", manifests=[manifest(f"both-{n}", "Echo") for n in range(3)])
+        arming.arm("plane.committed", act="delay", seconds=1.0)
+        with stack.rest() as client, contextlib.suppress(Exception):
+            client.post("/v1/operations/plans.commit/call", json={"plan_id": plan["plan_id"]}, timeout=0.5)
+        until(lambda: not left(arming), 20)
+        os.kill(named_pid(stack, "gate"), signal.SIGKILL)
+        stack.kill()
+        stack.up()
+        assert stack.call("plans.commit", plan_id=plan["plan_id"])["outcome"] == "already_committed"
+        for n in range(3):
+            assert ask(stack, f"both-{n}", n) == n
+        counted(stack, sent)
+        assert len(events(stack, "gate.started")) >= 2
+
+
+def named_pid(stack: Stack, name: str) -> int:
+    """From the record on disk: the plane may not answer."""
+    from controlplane.supervision.processes import Record
+
+    found = Record(stack.data).find(name)
+    assert found is not None
+    return found.pid
