@@ -21,7 +21,8 @@ def _calls(path: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
-        at = 0 if node.func.attr == "at" else COMMITS.get(node.func.attr)
+        of_faults = isinstance(node.func.value, ast.Name) and node.func.value.id == "faults"
+        at = 0 if of_faults and node.func.attr == "at" else COMMITS.get(node.func.attr)
         if at is None or len(node.args) <= at or not isinstance(node.args[at], ast.Constant):
             continue
         name = node.args[at].value  # type: ignore[attr-defined]
