@@ -14,7 +14,7 @@ from mcp_server.hints import WAIT_S
 from schemas.agent import Agent
 from schemas.calls import Answer, ChannelRead, Inspection, Published, Sent
 from schemas.channel import Channel
-from schemas.feedback import Events
+from schemas.feedback import EventsFound
 from schemas.fleet import Fleet
 from schemas.plan import Change, CommitResult, Plan, Preview
 from schemas.problem import Next
@@ -145,7 +145,7 @@ def _turn(turn: TurnView, _: dict[str, Any]) -> Told:
     )
 
 
-def _events(page: Events, given: dict[str, Any]) -> Told:
+def _events(page: EventsFound, given: dict[str, Any]) -> Told:
     arguments = {key: value for key, value in given.items() if key in ("filter", "limit")}
     arguments |= {"after": page.cursor, "wait_s": WAIT_S}
     step = Next(operation="feedback.read", arguments=arguments, why="waits for what happens next")
@@ -207,7 +207,7 @@ _TELLERS: dict[type[BaseModel], Callable[[Any, dict[str, Any]], Told]] = {
     Answer: _answer,
     Inspection: _inspection,
     TurnView: _turn,
-    Events: _events,
+    EventsFound: _events,
     ChannelRead: _envelopes,
     Brief: _brief,
     Preview: _preview,

@@ -16,7 +16,7 @@ from controlplane.feedback.places import Places
 from mcp_server.calling import Caller
 from mcp_server.intents import NOUNS
 from mcp_server.uris import FEEDBACK, FEEDBACK_RESOURCE, TEMPLATES, listed, parse, uri_of
-from schemas.feedback import Events
+from schemas.feedback import EventsFound
 from schemas.principal import Principal
 from schemas.problem import Refusal
 from schemas.records import Brief
@@ -113,12 +113,12 @@ class Watching:
             for told in notifications(page, wanted, meta):
                 await context.session.send_notification(told, related_request_id=context.request_id)
 
-    async def _page(self, principal: Principal, cursor: str) -> Events | None:
+    async def _page(self, principal: Principal, cursor: str) -> EventsFound | None:
         try:
             output = await self._read(principal, "feedback.read", {"after": cursor, "wait_s": POLL_S})
         except Refusal:
             return None
-        return cast(Events, output)
+        return cast(EventsFound, output)
 
     async def _called(self, principal: Principal, operation: str, given: dict[str, Any], **more: str) -> Any:
         try:
@@ -141,14 +141,14 @@ async def _still(context: Context) -> Principal:
         raise MCPError(types.INVALID_REQUEST, refusal.problem.detail) from None
 
 
-def touched(page: Events) -> frozenset[str]:
+def touched(page: EventsFound) -> frozenset[str]:
     """The addresses that the events of a page speak of."""
     subjects = {uri_of(it.subject.kind, it.subject.namespace, it.subject.name) for it in page.events}
     return frozenset(subjects | ({FEEDBACK} if page.events else set()))
 
 
 def notifications(
-    page: Events, wanted: types.SubscriptionFilter, meta: dict[str, Any]
+    page: EventsFound, wanted: types.SubscriptionFilter, meta: dict[str, Any]
 ) -> list[types.ResourceListChangedNotification | types.ResourceUpdatedNotification]:
     """What a subscriber is told of a page, of what it asked for."""
     found: list[types.ResourceListChangedNotification | types.ResourceUpdatedNotification] = []

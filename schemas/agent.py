@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from schemas.base import ClosedKeys, Frozen, Name, Text
+from schemas.base import ClosedKeys, Frozen, Name, Output, Text
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 CODE_FILES_MAX = 200
@@ -108,7 +108,7 @@ class AgentManifest(Frozen):
     status: dict[str, Any] | None = Field(default=None, description="Ignored in input.")
 
 
-class AgentStatus(Frozen):
+class AgentStatus(Output):
     """What is observed of an agent; conditions are `Ready, Active, Parked, Stopped`."""
 
     conditions: list[Condition]
@@ -118,7 +118,7 @@ class AgentStatus(Frozen):
     inbox: int = Field(description="Messages waiting.")
 
 
-class Agent(Frozen):
+class Agent(Output):
     """An agent as it is answered."""
 
     api_version: Literal["steward/v1"] = API_VERSION

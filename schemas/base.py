@@ -19,6 +19,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     StringConstraints,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema
 
@@ -36,6 +37,12 @@ class Frozen(BaseModel):
     """A value: immutable, closed to unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Output(Frozen):
+    """What the plane answers: every field is always there, and the schema says so."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 def _printable(text: str) -> str:
@@ -75,7 +82,12 @@ def rfc3339(value: datetime) -> str:
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
 Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": TEXT_PATTERN})]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$", max_length=200)]
-Time = Annotated[datetime, AfterValidator(_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")]
+Time = Annotated[
+    datetime,
+    AfterValidator(_utc),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN, max_length=63)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX), ClosedKeys()]

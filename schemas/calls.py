@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from schemas.agent import CODE_FILES_MAX, Digest, FilePath
-from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Text, Time
+from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, Text, Time
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
 
@@ -46,7 +46,7 @@ class ListInput(Frozen):
     page: Page | None = None
 
 
-class ListOutput(Frozen, Generic[T]):
+class ListOutput(Output, Generic[T]):
     """A page, and where the next one starts."""
 
     items: list[T]
@@ -112,7 +112,7 @@ class ChangeWaitInput(Frozen):
     timeout_s: WaitS = 30
 
 
-class ChangeList(Frozen):
+class ChangeList(Output):
     items: list[Change]
     next_page: str | None = None
 
@@ -126,7 +126,7 @@ class SendInput(NamedAct):
     data: Any = None
 
 
-class Sent(Frozen):
+class Sent(Output):
     message_id: str
 
 
@@ -137,7 +137,7 @@ class AskInput(NamedAct):
     timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)
 
 
-class Answer(Frozen):
+class Answer(Output):
     """`answered: false` when the time ran out; the answer is kept and comes with the same `request_id`."""
 
     message_id: str
@@ -145,7 +145,7 @@ class Answer(Frozen):
     reply: Any = None
 
 
-class WaitingOn(Frozen):
+class WaitingOn(Output):
     """What a parked turn waits on, since when, until when."""
 
     await_id: str
@@ -155,7 +155,7 @@ class WaitingOn(Frozen):
     until: Time
 
 
-class DeadLetter(Frozen):
+class DeadLetter(Output):
     """A message that was given up, and why."""
 
     message_id: str
@@ -164,13 +164,13 @@ class DeadLetter(Frozen):
     at: Time
 
 
-class TimerView(Frozen):
+class TimerView(Output):
     name: str
     due_at: Time
     every_s: float | None
 
 
-class Inspection(Frozen):
+class Inspection(Output):
     """An agent from the inside."""
 
     namespace: str
@@ -199,7 +199,7 @@ class CodePutInput(Imperative):
     files: Annotated[dict[FilePath, Text], ClosedKeys()] = Field(min_length=1, max_length=CODE_FILES_MAX)
 
 
-class CodePut(Frozen):
+class CodePut(Output):
     digest: Digest
     bytes: int
 
@@ -214,7 +214,7 @@ class PublishInput(NamedAct):
     key: Annotated[Text, Field(max_length=200)] | None = None
 
 
-class Published(Frozen):
+class Published(Output):
     message_id: str
     position: str
 
@@ -229,7 +229,7 @@ class ChannelReadInput(Frozen):
     wait_s: WaitS = 0
 
 
-class ChannelRead(Frozen):
+class ChannelRead(Output):
     envelopes: list[dict[str, Any]]
     cursor: str
 
@@ -245,7 +245,7 @@ class LeaveInput(NamedAct):
     agent: Name
 
 
-class Membership(Frozen):
+class Membership(Output):
     """Whether the agent reads the channel, after the call."""
 
     namespace: str

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import Frozen, No
+from schemas.base import Frozen, No, Output
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 
@@ -30,7 +30,7 @@ class ChannelManifest(Frozen):
     status: dict[str, Any] | None = Field(default=None, description="Ignored in input.")
 
 
-class ChannelStatus(Frozen):
+class ChannelStatus(Output):
     """What is observed of a channel; condition `Ready`."""
 
     conditions: list[Condition]
@@ -39,7 +39,7 @@ class ChannelStatus(Frozen):
     subscribers: list[str] = Field(description="Agents that read it, as namespace/name.")
 
 
-class Channel(Frozen):
+class Channel(Output):
     """A channel as it is answered."""
 
     api_version: Literal["steward/v1"] = API_VERSION

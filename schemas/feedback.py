@@ -4,11 +4,11 @@ from typing import Any
 
 from pydantic import Field
 
-from schemas.base import Frozen, Name, Text, Time
+from schemas.base import Frozen, Name, Output, Text, Time
 from schemas.resource import Kind
 
 
-class Subject(Frozen):
+class Subject(Output):
     """What an event is about; kinds of records beside resources carry their own word."""
 
     kind: str
@@ -16,7 +16,7 @@ class Subject(Frozen):
     name: str
 
 
-class Event(Frozen):
+class Event(Output):
     """One event. `cursor` is opaque to readers and grows in commit order."""
 
     cursor: str
@@ -40,7 +40,7 @@ class EventFilter(Frozen):
     change_id: Text | None = None
 
 
-class Events(Frozen):
+class EventsFound(Output):
     """A batch of events, and the cursor to go on from."""
 
     events: list[Event]

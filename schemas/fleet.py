@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from schemas.agent import AgentSpec
-from schemas.base import Frozen, Labels
+from schemas.base import Frozen, Labels, Output
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 REPLICAS_MAX = 100_000
@@ -35,7 +35,7 @@ class FleetManifest(Frozen):
     status: dict[str, Any] | None = Field(default=None, description="Ignored in input.")
 
 
-class FleetStatus(Frozen):
+class FleetStatus(Output):
     """What is observed of a fleet; condition `Ready` when every agent is."""
 
     conditions: list[Condition]
@@ -43,7 +43,7 @@ class FleetStatus(Frozen):
     ready_replicas: int = Field(description="Agents at the wanted generation whose Ready is true.")
 
 
-class Fleet(Frozen):
+class Fleet(Output):
     """A fleet as it is answered."""
 
     api_version: Literal["steward/v1"] = API_VERSION

@@ -4,14 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import Frozen, Time
+from schemas.base import Output, Time
 from schemas.resource import Kind, Ref
 
 Undo = Literal["exact", "compensate", "none"]
 OnMiss = Literal["keep", "revert", "hold"]
 
 
-class ReadEntry(Frozen):
+class ReadEntry(Output):
     """One thing that the plan rests on: absent names carry `uid: null` and their last generation."""
 
     kind: Kind
@@ -21,14 +21,14 @@ class ReadEntry(Frozen):
     generation: int
 
 
-class Probe(Frozen):
+class Probe(Output):
     """A read that shows whether a postcondition holds."""
 
     operation: str
     arguments: dict[str, Any]
 
 
-class FieldChange(Frozen):
+class FieldChange(Output):
     """One field that a step writes, as a JSON pointer into the resource."""
 
     path: str
@@ -36,7 +36,7 @@ class FieldChange(Frozen):
     after: Any = None
 
 
-class Step(Frozen):
+class Step(Output):
     """One postcondition, with its probe and its way back."""
 
     index: int
@@ -47,13 +47,13 @@ class Step(Frozen):
     probe: Probe
 
 
-class Expected(Frozen):
+class Expected(Output):
     """What a claim expects: a value."""
 
     value: Any
 
 
-class Claim(Frozen):
+class Claim(Output):
     """A prediction that will get exactly one verdict."""
 
     claim_id: str
@@ -66,7 +66,7 @@ class Claim(Frozen):
     probe: Probe
 
 
-class Cost(Frozen):
+class Cost(Output):
     """What it would cost; nothing is invented where it is not known."""
 
     known: bool = False
@@ -74,7 +74,7 @@ class Cost(Frozen):
     currency: str | None = None
 
 
-class Wait(Frozen):
+class Wait(Output):
     """Something that must come true before the change can be done."""
 
     reason: str
@@ -84,7 +84,7 @@ class Wait(Frozen):
     until: Time | None = None
 
 
-class Plan(Frozen):
+class Plan(Output):
     """An immutable plan, sealed by its digests."""
 
     plan_id: str
@@ -102,7 +102,7 @@ class Plan(Frozen):
     reverts: str | None = Field(default=None, description="The change that this plan takes back.")
 
 
-class Preview(Frozen):
+class Preview(Output):
     """What an imperative operation would do; the answer to `dry_run`."""
 
     dry_run: Literal[True] = True
@@ -112,7 +112,7 @@ class Preview(Frozen):
     changed: Literal["none"] = "none"
 
 
-class Moved(Frozen):
+class Moved(Output):
     """Something of the read set that is no longer what it was."""
 
     kind: Kind
@@ -122,7 +122,7 @@ class Moved(Frozen):
     current_generation: int
 
 
-class CommitResult(Frozen):
+class CommitResult(Output):
     """What a commit answered."""
 
     outcome: Literal["committed", "already_committed", "superseded", "stale", "held"]
@@ -133,14 +133,14 @@ class CommitResult(Frozen):
     approval_id: str | None = None
 
 
-class StepState(Frozen):
+class StepState(Output):
     """Whether a step's postcondition holds."""
 
     index: int
     done: bool
 
 
-class ClaimState(Frozen):
+class ClaimState(Output):
     """A claim's verdict; null until there is one."""
 
     claim_id: str
@@ -149,7 +149,7 @@ class ClaimState(Frozen):
     verified_at: Time | None = None
 
 
-class Change(Frozen):
+class Change(Output):
     """The record of a committed plan; `outcome` is derived from its claims."""
 
     change_id: str

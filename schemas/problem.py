@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import Frozen
+from schemas.base import Output
 
 Recovery = Literal["fix_input", "wait", "reauthenticate", "request_approval", "replan", "escalate", "stop"]
 
 
-class Next(Frozen):
+class Next(Output):
     """One executable step out of a problem, or on from a result."""
 
     operation: str
@@ -23,7 +23,7 @@ class Next(Frozen):
     clears: bool = False
 
 
-class Problem(Frozen):
+class Problem(Output):
     """RFC 9457 problem details, with Steward's extensions."""
 
     type: str

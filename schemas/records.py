@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from schemas.base import PLANE_NAME, Frozen, Identifier, Name, Text, Time
+from schemas.base import PLANE_NAME, Frozen, Identifier, Name, Output, Text, Time
 from schemas.calls import Cursor, Imperative, Limit, Page, WaitS
 from schemas.feedback import EventFilter
 
@@ -22,7 +22,7 @@ class TurnListInput(Frozen):
     page: Page | None = None
 
 
-class TurnSummary(Frozen):
+class TurnSummary(Output):
     """One turn of an agent."""
 
     turn_id: str
@@ -40,7 +40,7 @@ class TurnSummary(Frozen):
     problem: dict[str, Any] | None = None
 
 
-class JournalEntry(Frozen):
+class JournalEntry(Output):
     """One entry of a turn's journal, in the order of its positions."""
 
     branch: str
@@ -100,7 +100,7 @@ class TokenCreateInput(Imperative):
     expires_in_s: int | None = Field(default=None, ge=60, le=315_360_000)
 
 
-class TokenView(Frozen):
+class TokenView(Output):
     token_id: str
     principal: str
     role: Role
@@ -131,7 +131,7 @@ class OperationsSearchInput(Frozen):
     limit: Limit = 20
 
 
-class OperationSummary(Frozen):
+class OperationSummary(Output):
     name: str
     summary: str
     effect: Literal["read", "change", "destroy"]
@@ -141,7 +141,7 @@ class OperationSummary(Frozen):
     path: str
 
 
-class OperationsFound(Frozen):
+class OperationsFound(Output):
     items: list[OperationSummary]
 
 
@@ -162,12 +162,12 @@ class OperationCallInput(Frozen):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class OperationResult(Frozen):
+class OperationResult(Output):
     name: str
     output: Any
 
 
-class ProcessView(Frozen):
+class ProcessView(Output):
     """A process of this installation."""
 
     name: str
@@ -177,7 +177,7 @@ class ProcessView(Frozen):
     since: Time | None = None
 
 
-class SystemStatus(Frozen):
+class SystemStatus(Output):
     """Whether messages are durably accepted, whether turns run, and what does not work."""
 
     installation: str
@@ -196,7 +196,7 @@ class SystemStatus(Frozen):
     as_of: Time
 
 
-class Brief(Frozen):
+class Brief(Output):
     """The state of things in a few sentences, for a reader with little room."""
 
     text: str
@@ -207,7 +207,7 @@ class Brief(Frozen):
     as_of: Time
 
 
-class HostView(Frozen):
+class HostView(Output):
     """A host: the Ray actor that runs agents' code."""
 
     host_id: str
@@ -221,5 +221,5 @@ class HostView(Frozen):
     loop_lag_ms: float | None
 
 
-class HostsFound(Frozen):
+class HostsFound(Output):
     items: list[HostView]

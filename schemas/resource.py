@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import JSON_INT_MAX, Frozen, Labels, Name, Text, Time
+from schemas.base import JSON_INT_MAX, Frozen, Labels, Name, Output, Text, Time
 
 Kind = Literal["Agent", "Fleet", "Channel", "Secret"]
 API_VERSION: Literal["steward/v1"] = "steward/v1"
@@ -31,7 +31,7 @@ class ManifestMetadata(Frozen):
     owner: Ref | None = Field(default=None, description="Ignored in input.")
 
 
-class Metadata(Frozen):
+class Metadata(Output):
     """Metadata as the plane answers it."""
 
     namespace: Name
@@ -44,7 +44,7 @@ class Metadata(Frozen):
     owner: Ref | None = None
 
 
-class Condition(Frozen):
+class Condition(Output):
     """One observed condition, derived from records at reading time."""
 
     type: str

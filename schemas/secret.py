@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, StringConstraints
 
-from schemas.base import ClosedKeys, Frozen, Yes
+from schemas.base import ClosedKeys, Frozen, Output, Yes
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 SecretKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", max_length=63)]
@@ -33,19 +33,19 @@ class SecretManifest(Frozen):
     status: dict[str, Any] | None = Field(default=None, description="Ignored in input.")
 
 
-class SecretSpec(Frozen):
+class SecretSpec(Output):
     """A secret's spec as it is answered."""
 
     values: Annotated[dict[SecretKey, Kept], ClosedKeys()]
 
 
-class SecretStatus(Frozen):
+class SecretStatus(Output):
     """What is observed of a secret; condition `Ready`."""
 
     conditions: list[Condition]
 
 
-class Secret(Frozen):
+class Secret(Output):
     """A secret as it is answered."""
 
     api_version: Literal["steward/v1"] = API_VERSION

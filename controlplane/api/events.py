@@ -18,7 +18,7 @@ from controlplane.api.metrics import Metered
 from controlplane.api.routes import Respond, raw_input
 from controlplane.feedback.presence import while_there
 from controlplane.feedback.stream import EventStreams
-from schemas.feedback import Events
+from schemas.feedback import EventsFound
 from schemas.principal import Principal
 
 OPERATION = "feedback.read"
@@ -82,11 +82,11 @@ def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> R
         asking: Principal = request.state.principal
         authenticate: Authenticate = request.state.authenticate
 
-        async def read_on(cursor: str, wait_s: float) -> Events:
+        async def read_on(cursor: str, wait_s: float) -> EventsFound:
             principal = await checks.still(asking, authenticate)
-            return cast(Events, await read(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
+            return cast(EventsFound, await read(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
 
-        first = cast(Events, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))
+        first = cast(EventsFound, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))
         reader = request.state.principal.name
         return _Stream(lambda receive, send: streams.serve(reader, first, read_on, receive, send))
 

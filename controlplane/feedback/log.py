@@ -24,7 +24,7 @@ from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow
 from schemas.base import INT64_MAX
-from schemas.feedback import Event, EventFilter, Events, Subject
+from schemas.feedback import Event, EventFilter, EventsFound, Subject
 from schemas.ports import Doorbell, Handler
 from schemas.principal import Call, Principal
 from schemas.records import FeedbackInput
@@ -117,7 +117,7 @@ class FeedbackLog:
         self._tail = Tail(store, doorbell, _end)
         self._shared: dict[tuple[Any, ...], asyncio.Future[Page]] = {}
 
-    async def read(self, call: Call, given: FeedbackInput) -> Events:
+    async def read(self, call: Call, given: FeedbackInput) -> EventsFound:
         """Events after the cursor; with `wait_s`, waits for the first one that matches."""
         _require_reach(call.principal, given.filter)
         position = self._cursors.open(given.after) if given.after else 0
@@ -155,7 +155,7 @@ class FeedbackLog:
             rows, end = read_positions(session, position, upto, given.limit, given.filter, principal)
             *sealed, cursor = self._cursors.seal_all([*(row.cursor for row in rows), end])
             events = [_event(row, its) for row, its in zip(rows, sealed, strict=True)]
-            return Page(Events(events=events, cursor=cursor), end)
+            return Page(EventsFound(events=events, cursor=cursor), end)
 
         return await self._store.read(query)
 
@@ -163,7 +163,7 @@ class FeedbackLog:
 class Page(NamedTuple):
     """What was read, and the position to go on from."""
 
-    told: Events
+    told: EventsFound
     position: int
 
 

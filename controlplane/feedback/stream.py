@@ -16,14 +16,14 @@ from starlette.types import Receive, Send
 
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import until_gone
-from schemas.feedback import Event, Events
+from schemas.feedback import Event, EventsFound
 from schemas.problem import Problem, Refusal
 
 HEARTBEAT_S = 15.0
 READERS_MAX = 2560
 RETRY_MS = 2000
 
-ReadOn = Callable[[str, float], Awaitable[Events]]  # cursor, seconds to wait at most
+ReadOn = Callable[[str, float], Awaitable[EventsFound]]  # cursor, seconds to wait at most
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -38,21 +38,21 @@ class EventStreams:
     def __init__(self, readers_max: int = READERS_MAX, heartbeat_s: float = HEARTBEAT_S) -> None:
         self.places = Places("readers of feedback", "readers_max", readers_max)
         self._heartbeat_s = heartbeat_s
-        self._shown: tuple[Events, bytes] | None = None
+        self._shown: tuple[EventsFound, bytes] | None = None
 
-    async def serve(self, principal: str, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
+    async def serve(self, principal: str, first: EventsFound, read_on: ReadOn, receive: Receive, send: Send) -> None:
         """Send the first page, then every page after it, until one of the ends."""
         with self.places.held(principal):
             await self._run(first, read_on, receive, send)
 
-    async def _run(self, first: Events, read_on: ReadOn, receive: Receive, send: Send) -> None:
+    async def _run(self, first: EventsFound, read_on: ReadOn, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(_end_when_gone, receive, group.cancel_scope)
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await self._pages(first, read_on, send)
             group.cancel_scope.cancel()
 
-    async def _pages(self, page: Events, read_on: ReadOn, send: Send) -> None:
+    async def _pages(self, page: EventsFound, read_on: ReadOn, send: Send) -> None:
         await _send(send, f"retry: {RETRY_MS}\n\n".encode())
         while True:
             await _send(send, self._frames(page))
@@ -62,7 +62,7 @@ class EventStreams:
                 await _send(send, _last_frame(refusal.problem), more=False)
                 return
 
-    def _frames(self, page: Events) -> bytes:
+    def _frames(self, page: EventsFound) -> bytes:
         """Readers who stand at one place are given one page, and it is put into frames once."""
         if self._shown is None or self._shown[0] is not page:
             self._shown = page, frames(page)
@@ -79,7 +79,7 @@ async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def frames(page: Events) -> bytes:
+def frames(page: EventsFound) -> bytes:
     """A page as frames, and a comment that carries the cursor: a heartbeat where there are no events."""
     told = b"".join(_frame(event) for event in page.events)
     return told + f"id: {page.cursor}\n: \n\n".encode()

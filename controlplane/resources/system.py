@@ -2,7 +2,7 @@
 
 from controlplane.resources.operation import Operation
 from schemas.calls import Empty, ListOutput, PageInput
-from schemas.feedback import Events
+from schemas.feedback import EventsFound
 from schemas.records import (
     Brief,
     FeedbackInput,
@@ -31,7 +31,7 @@ OPERATIONS = (
         "Read the feedback log",
         "What happened, after a cursor, oldest first; with `wait_s`, waits for the first event.",
         FeedbackInput,
-        Events,
+        EventsFound,
         "GET",
         "/v1/feedback",
         "read",

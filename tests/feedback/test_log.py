@@ -10,7 +10,7 @@ from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.feedback.log import FeedbackLog
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
-from schemas.feedback import EventFilter, Events
+from schemas.feedback import EventFilter, EventsFound
 from schemas.principal import Call, Principal
 from schemas.problem import Refusal
 from schemas.records import FeedbackInput
@@ -33,13 +33,13 @@ async def happen(store: Store, *events: tuple[str, str], kind: str = "Agent", na
 
 async def read(
     store: Store, principal: Principal = ADMIN, bell: LocalDoorbell | None = None, **given: object
-) -> Events:
+) -> EventsFound:
     log = FeedbackLog(store, bell or LocalDoorbell(), CURSORS)
     call = Call(principal, "feedback.read", time.time())
     return await log.read(call, FeedbackInput.model_validate(given))
 
 
-def types(page: Events) -> list[str]:
+def types(page: EventsFound) -> list[str]:
     return [event.type for event in page.events]
 
 
@@ -129,7 +129,7 @@ async def test_a_rare_filter_does_not_scan_the_same_stretch_again(store: Store) 
 async def test_waiting_ends_with_the_first_event(store: Store) -> None:
     """A ring brings the event at once, long before the next look."""
     bell = LocalDoorbell()
-    pages: list[Events] = []
+    pages: list[EventsFound] = []
 
     async def wait() -> None:
         pages.append(await read(store, bell=bell, wait_s=20))
@@ -146,7 +146,7 @@ async def test_waiting_ends_with_the_first_event(store: Store) -> None:
 
 async def test_a_missed_ring_costs_a_second(store: Store) -> None:
     """Without any ring the log is looked at again within a second or so."""
-    pages: list[Events] = []
+    pages: list[EventsFound] = []
 
     async def wait() -> None:
         pages.append(await read(store, wait_s=20))
