@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Children:
         commands = [[sys.executable, "-m", "controlplane.wiring", "gate"]]
         commands += [[*host, f"h{number}-{os.getpid()}"] for number in range(HOSTS)]
         self._out = (settings.folder / "logs" / "children.out").open("ab")
+        self.started: deque[tuple[str, int]] = deque()  # none of them is started again
         self._running = [subprocess.Popen(it, env=env, stdout=self._out, stderr=self._out) for it in commands]
 
     def views(self) -> list[ProcessView]:
@@ -81,9 +83,9 @@ class PlaneApp:
         await receive()
         children = await asyncio.to_thread(Children, self.settings)
         try:
-            plane = compose(self.settings, children)  # type: ignore[arg-type]
+            plane = compose(self.settings, children)
             app = create_app(plane.surfaces)
-            work = Work(plane)
+            work = Work(plane, children)
             async with app.router.lifespan_context(app):
                 work.start()
                 async with asyncio.timeout(READY_S_MAX):

@@ -22,6 +22,7 @@ from fuzz.mcp_wire import ENDPOINTS, ID, VERSIONS, Answer, Wire
 from mcp_server.hints import to_full, to_intent
 
 IDS = frozenset({"plan_id", "change_id", "message_id", "cursor", "digest", "next_page", "page", "after", "turn_id"})
+GIVEN_AS: dict[str | None, str] = {"cursor": "after", "next_page": "page"}
 KEPT = 8  # of each kind of id
 RESULTS_MAX = 500  # of each tool, to be held against a later list too
 Findings = dict[tuple[str, str, str], str]
@@ -196,7 +197,7 @@ def _collect(data: Any, known: dict[str, list[Any]]) -> None:
         ids = IDS | {"token_id"} if "token" in data else IDS  # of a token just made: others are not ours to revoke
         for name, value in data.items():
             if name in ids and isinstance(value, str):
-                seen = known.setdefault({"cursor": "after", "next_page": "page"}.get(name, name), [])
+                seen = known.setdefault(GIVEN_AS.get(name) or name, [])
                 if value not in seen:
                     seen[KEPT - 1 :] = [value]
             else:

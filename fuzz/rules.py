@@ -1,5 +1,7 @@
 """What is left out, and why: the only list. Whatever is not named here is checked."""
 
+from typing import Any
+
 from controlplane.resources.agents import ECHO
 
 KINDS = {"agents": "Agent", "fleets": "Fleet", "channels": "Channel", "secrets": "Secret"}
@@ -70,4 +72,4 @@ ENTRYPOINT = "echo:Echo"
 REPLICAS_MAX = 2
 
 # What keeps a run small: any plan within these may be committed.
-SETTINGS = {"agents_max": 200, "hosts_max": 3, "plan_ttl_s": 3600.0}
+SETTINGS: dict[str, Any] = {"agents_max": 200, "hosts_max": 3, "plan_ttl_s": 3600.0}

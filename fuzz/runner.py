@@ -120,7 +120,7 @@ def _configuration(target: Target, seed: int, bound: Bound) -> SchemathesisConfi
     return SchemathesisConfig.from_dict(given)
 
 
-def filter_failure(_: HookContext, failure: Failure, case: Case, response: Response) -> bool:
+def filter_failure(_: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
     """What the document could not have foretold is no failure of it, and another's failure is not ours."""
     if isinstance(failure, ServerError):
         return not checks.of_others(response)

@@ -15,7 +15,7 @@ ELSE = "tok_0000000000000000"
 
 
 @schemathesis.hook
-def before_call(_: HookContext, case: Case, __: dict[str, Any]) -> None:
+def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
     """Applied to every request of every phase."""
     _ask_for_little(case)
     if _valid_in_a_walk(case):
@@ -26,9 +26,10 @@ def before_call(_: HookContext, case: Case, __: dict[str, Any]) -> None:
             values["token_id"] = ELSE
 
 
-def _ask_for_little(case: Case) -> None:
+def _ask_for_little(case: Case[Any]) -> None:
     """Say how long to wait where the default is long."""
-    name, query = name_of(case), case.query or {}
+    query = case.query or {}
+    name: Any = name_of(case)
     body: Any = {} if case.body is NOT_SET else case.body
     if name == "operations.call" and isinstance(body, dict):
         name, body = body.get("name"), body.get("arguments")
@@ -42,7 +43,7 @@ def _ask_for_little(case: Case) -> None:
             case.body, case.media_type = body, "application/json"
 
 
-def _valid_in_a_walk(case: Case) -> bool:
+def _valid_in_a_walk(case: Case[Any]) -> bool:
     meta = case.meta
     return meta is not None and meta.generation.mode.is_positive and isinstance(meta.phase.data, StatefulPhaseData)
 
@@ -63,7 +64,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _objects(case: Case) -> list[dict[str, Any]]:
+def _objects(case: Case[Any]) -> list[dict[str, Any]]:
     """Wherever fields of an operation's input can stand."""
     body = case.body if isinstance(case.body, dict) else {}
     found = [case.query, case.path_parameters, body, body.get("arguments")]

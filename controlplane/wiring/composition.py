@@ -35,7 +35,7 @@ from controlplane.store.store import Store
 from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.wiring import database_url
-from controlplane.wiring.children import Children
+from controlplane.wiring.beside import Beside
 from schemas import faults
 from schemas.ports import Handler
 from schemas.principal import Principal
@@ -81,7 +81,7 @@ class Plane:
         await self.store.close()
 
 
-def compose(settings: Settings, children: Children) -> Plane:
+def compose(settings: Settings, children: Beside) -> Plane:
     """All parts, bound."""
     jumps = Jumps(time.time, time.monotonic)
     bell, work_bell, ready = LocalDoorbell(), LocalDoorbell(), asyncio.Event()
@@ -152,9 +152,7 @@ def _surfaces(
     )
 
 
-def _facts(
-    settings: Settings, children: Children, gate: GateClient, ready: asyncio.Event, jumps: Jumps
-) -> system.Facts:
+def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asyncio.Event, jumps: Jumps) -> system.Facts:
     problems = []
     if faults.armed():
         problems.append(f"Fault points are armed by {faults.VARIABLE}: this installation fails on purpose, for tests.")

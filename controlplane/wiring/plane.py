@@ -23,7 +23,7 @@ from controlplane.settings import Settings
 from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.supervision.openfiles import connections_possible
-from controlplane.wiring.children import Children
+from controlplane.wiring.beside import Beside
 from controlplane.wiring.composition import Plane, compose
 from controlplane.wiring.demo import Terminal
 from schemas import faults
@@ -36,7 +36,7 @@ SWEEP_S = 60.0
 CLOCK_S = 1.0
 
 
-async def serve(settings: Settings, listening: socket.socket, children: Children, *, demo: bool) -> None:
+async def serve(settings: Settings, listening: socket.socket, children: Beside, *, demo: bool) -> None:
     """Serve on a listening socket until SIGTERM or Ctrl-C, and end everything in good order."""
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -77,7 +77,7 @@ def _on_signals(server: PlaneServer) -> None:
 class Work:
     """What the plane does without being asked. A loop that breaks is logged whole, and started again."""
 
-    def __init__(self, plane: Plane, children: Children) -> None:
+    def __init__(self, plane: Plane, children: Beside) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "ready": plane.become_ready,
@@ -152,7 +152,7 @@ async def _watching_the_clock(plane: Plane) -> None:
                 await plane.store.write(unit)
 
 
-async def _telling_of_children(plane: Plane, children: Children) -> None:
+async def _telling_of_children(plane: Plane, children: Beside) -> None:
     """That Ray or its placer was started is in the feedback log; the gate tells of itself."""
     await plane.ready.wait()
     while True:
