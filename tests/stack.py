@@ -20,14 +20,17 @@ STEWARD = Path(sys.executable).with_name("steward")
 
 
 class Stack:
-    """A running plane with its gate, and Ray if wanted. Everything it started is gone after `close`."""
+    """A running plane with its gate and Ray; Ray's dashboard, six processes more, only where it is looked at.
+
+    Everything it started is gone after `close`.
+    """
 
     def __init__(self, database_url: str | None = None, *, demo: bool = False, **settings: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stw-"))
         self.data = self.folder / "data"
         self.database_url = database_url
         self._demo = demo
-        self._settings = settings
+        self._settings = {"ray_dashboard": False} | settings
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.token = ""

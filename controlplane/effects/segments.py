@@ -15,7 +15,6 @@ from controlplane.effects.entries import TurnRef, split
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
-from controlplane.mesh.dataschema import require_match
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from schemas.problem import Refusal
@@ -147,6 +146,8 @@ def _against_schema(reader: Reader, entry: Entry) -> Unfit | None:
     schema = orjson.loads(row[0]).get("dataschema") if row is not None else None
     if schema is None:
         return None
+    from controlplane.mesh.dataschema import require_match  # JSON Schema is dear to import, and few channels have one
+
     try:
         require_match(schema, body["data"], namespace, name)
     except Refusal as refusal:

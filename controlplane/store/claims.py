@@ -11,13 +11,14 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import Any, Literal
-
-import psycopg
+from typing import TYPE_CHECKING, Any, Literal
 
 from controlplane.resources.problems import refuse
-from controlplane.store.engine import dialect_of, sqlite_path
+from controlplane.store.location import dialect_of, sqlite_path
 from schemas.problem import Refusal
+
+if TYPE_CHECKING:
+    import psycopg
 
 Role = Literal["plane", "gate"]
 SPACE = 7_078_801  # of our advisory locks, the same in every release
@@ -90,8 +91,7 @@ class PlaneClaim:
         if dialect_of(url) == "sqlite":
             self._claim_file(sqlite_path(url), installation)
         else:
-            with contextlib.suppress(psycopg.OperationalError):
-                self._claim_session(url, installation)
+            self._claim_session(url, installation)
 
     def _claim_file(self, database: Path, installation: str) -> None:
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,20 +101,23 @@ class PlaneClaim:
             raise locked("gate", holder)
 
     def _claim_session(self, url: str, installation: str) -> None:
-        self._session = psycopg.connect(
-            url,
-            autocommit=True,
-            connect_timeout=CONNECT_S_MAX,
-            application_name=session_name("plane", installation),
-        )
-        try:
-            take_session(self._session, "plane")
-            holder = _holder_of_session(self._session, "gate")
-            if holder not in ("", installation):
-                raise locked("gate", holder)
-        except Refusal:
-            self.release()
-            raise
+        import psycopg
+
+        with contextlib.suppress(psycopg.OperationalError):
+            self._session = psycopg.connect(
+                url,
+                autocommit=True,
+                connect_timeout=CONNECT_S_MAX,
+                application_name=session_name("plane", installation),
+            )
+            try:
+                take_session(self._session, "plane")
+                holder = _holder_of_session(self._session, "gate")
+                if holder not in ("", installation):
+                    raise locked("gate", holder)
+            except Refusal:
+                self.release()
+                raise
 
     def release(self) -> None:
         if self._session is not None:

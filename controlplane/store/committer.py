@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from controlplane.store.batching import Job, Lanes, Many, Row, grouped
-from controlplane.store.connection import FAULTS, RECONNECT_S, Connection, Ended, InDoubt, Lost, connect, described
+from controlplane.store.connection import RECONNECT_S, Connection, Ended, InDoubt, Lost, connect, described
 from schemas import faults
 
 __all__ = ["Committer", "Delivery", "Job", "Many", "Row"]
@@ -96,7 +96,7 @@ class Committer(threading.Thread):
         self._restless = False
         try:
             self._connection.rest()
-        except FAULTS:  # the next commit meets the same trouble, and has somebody to tell
+        except self._connection.faults:  # the next commit meets the same trouble, and has somebody to tell
             self._connection.rollback()
 
     def _refuse_rest(self) -> None:
@@ -135,7 +135,7 @@ class Committer(threading.Thread):
             faults.at("store.begin")
             if self._connection.whole(grouped(batch)):
                 return [OK] * len(batch)
-        except FAULTS as error:
+        except self._connection.faults as error:
             if len(batch) == 1:
                 self._connection.rollback()
                 return [("error", described(error))]
@@ -146,13 +146,14 @@ class Committer(threading.Thread):
         """Each by itself under a savepoint, in one transaction; None when that one failed as a whole."""
         try:
             self._connection.begin()
-        except FAULTS as error:  # nobody's fault here: the database is locked or gone wrong
+        except self._connection.faults as error:  # nobody's fault here: the database is locked or gone wrong
             self._connection.rollback()
             return [("error", described(error))] * len(batch)
+        undone: tuple[type[Exception], ...] = (Ended, *self._connection.faults)
         try:
             outcomes = [self._attempt(job) for job in batch]
             self._connection.commit()
-        except (Ended, *FAULTS):
+        except undone:
             self._connection.rollback()
             return None
         return outcomes
@@ -160,5 +161,5 @@ class Committer(threading.Thread):
     def _attempt(self, job: Job) -> Outcome:
         try:
             return OK if self._connection.attempt(grouped([job])) else CONFLICT
-        except FAULTS as error:
+        except self._connection.faults as error:
             return "error", described(error)

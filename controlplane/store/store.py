@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
 from controlplane.resources.problems import refuse
-from controlplane.store.engine import READERS_MAX, Dialect, dialect_of, open_url, reading_engine
+from controlplane.store.engine import READERS_MAX, reading_engine
+from controlplane.store.location import Dialect, dialect_of, open_url
 from controlplane.store.unit import Statement, Unit
 
 __all__ = ["Store", "Writer", "open_url"]

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from controlplane.store.engine import Dialect
+from controlplane.store.location import Dialect
 
 Scalar = str | int | float | bytes | None
 Statement = tuple[str, list[Any], int]

@@ -14,7 +14,9 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from typer.testing import CliRunner
 
+from controlplane.cli.main import app
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from tests.end_to_end.agents import agent, channel
@@ -122,6 +124,14 @@ def by_cli(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any
     return answer
 
 
+def by_cli_here(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
+    """The same command in this process: what a process costs at its start is half of such a call."""
+    words = ["--url", stack.url, "--token", stack.token, "call", operation.name, "--json", json.dumps(arguments)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1, done.output
+    return json.loads(done.stdout)
+
+
 def by_mcp(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
     """The tool of the operation, at /mcp/full."""
     return unwrap(tool(stack, "/mcp/full", operation.tool, arguments))
@@ -216,7 +226,7 @@ def test_the_same_bad_input_gives_the_same_problem(stack: Stack, ids: dict[str, 
     for arguments in bad_inputs(operation, cases(ids)[name]):
         problems = {
             key: without_steps(surface(stack, operation, arguments))
-            for key, surface in SURFACES.items()
+            for key, surface in (SURFACES | {"cli": by_cli_here}).items()
             if key in ("route", "call", "mcp") or arguments.get("no_such_field")
             if not (key == "intent" and name == "operations.call")
         }

@@ -10,6 +10,7 @@ from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
 from controlplane.store.unit import Statement
 from schemas.problem import Refusal
+from tests.conftest import SOAK
 from tests.laws.acts import Story
 from tests.operations.plane import Plane, agent, channel, fleet, secret
 
@@ -136,14 +137,18 @@ async def state(story: Story) -> Any:
 async def test_law_7_any_crash_converges_to_the_same_state(
     database_url: str, writer: DirectWriter, after: bool
 ) -> None:
-    """The process dies at each unit of a story in turn; the end is always that of the story without a death."""
+    """The process dies at each unit of a story in turn; the end is always that of the story without a death.
+
+    On PostgreSQL at every fourth; in a soak at each.
+    """
     dying = DyingWriter(writer)
     store = Store(database_url, dying)
     plane = Plane(store)
     wanted = await lived(Story(plane), None, after, dying)
     units = dying.units
     assert units > 20
-    for die_at in range(1, units + 1):
+    sample = range(1, units + 1) if SOAK or database_url.startswith("sqlite") else range(1 + after, units + 1, 4)
+    for die_at in sample:
         plane.restart()
         assert await lived(Story(plane), die_at, after, dying) == wanted, f"died at unit {die_at}"
     await store.close()

@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from controlplane.store.committer import Job
 from controlplane.store.direct import DirectWriter
-from controlplane.store.engine import open_url
+from controlplane.store.location import open_url
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow, LabelRow, Meta
 from controlplane.store.unit import Unit

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlmodel import SQLModel
 
 import controlplane.store.tables  # noqa: F401 - fills the metadata
-from controlplane.store import migrate
+from controlplane.store import migrate, migrating
 from schemas.problem import Refusal
 
 
@@ -87,7 +87,7 @@ def test_what_is_there_gets_its_place(empty_url: str) -> None:
 def test_the_head_is_the_newest_revision() -> None:
     """The constant that saves a start the import of Alembic is the head of the scripts."""
     config = Config()
-    config.set_main_option("script_location", str(migrate.FOLDER))
+    config.set_main_option("script_location", str(migrating.FOLDER))
     assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
 
 

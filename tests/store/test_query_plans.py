@@ -16,7 +16,7 @@ from sqlalchemy import TextClause
 
 from controlplane.operations import observing, progress, recording, repeating, scaling, snapshot, starting, verification
 from controlplane.store import retention, statements
-from controlplane.store.connection import as_psycopg
+from controlplane.store.on_postgresql import as_psycopg
 
 MODULES = (statements, starting, recording, repeating, retention, observing, progress, scaling, snapshot, verification)
 WALKS = {

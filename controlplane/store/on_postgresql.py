@@ -1,0 +1,197 @@
+"""PostgreSQL: the writing connection, and the one that the gate reads by.
+
+Where a commit's answer was lost, the connection comes back and looks at the mark which every transaction
+leaves first; that one row also makes transactions of two writers follow each other, so cursors of the
+feedback log grow in commit order whoever writes.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg.types.numeric import Int8Dumper
+
+from controlplane.store.batching import Group
+from controlplane.store.claims import session_name, take_session
+from controlplane.store.connection import OWN_FAULTS, RECONNECT_S, InDoubt, Lost
+from schemas import faults
+from schemas.problem import Refusal
+
+LOCK_TIMEOUT_MS = 5_000
+IDLE_TIMEOUT_MS = 10_000
+_MARK = "INSERT INTO meta (key, value) VALUES ('writer', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?|%")
+
+
+@lru_cache(maxsize=2_000)
+def as_psycopg(sql: str) -> str:
+    """`?` as `%s`, outside of quotes; `%` doubled."""
+
+    def place(found: re.Match[str]) -> str:
+        text = found.group()
+        return "%s" if text == "?" else text.replace("%", "%%")
+
+    return _PLACES.sub(place, sql)
+
+
+class PostgresConnection:
+    """Whole transactions go in one pipeline; a lost connection comes back, and knows what it had committed."""
+
+    faults: tuple[type[Exception], ...] = (psycopg.Error, *OWN_FAULTS)
+
+    def __init__(self, url: str, pause: Callable[[float], bool], sole: str | None = None) -> None:
+        self._url = url
+        self._pause = pause
+        self._sole = sole
+        self._mark = ""
+        self._connection = self._open()
+
+    def _open(self) -> "psycopg.Connection[Any]":
+        connection = psycopg.connect(
+            self._url,
+            autocommit=True,
+            prepare_threshold=2,
+            connect_timeout=5,
+            application_name="steward writing" if self._sole is None else session_name("gate", self._sole),
+            options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}"
+            " -c synchronous_commit=on -c default_transaction_read_only=off",
+        )
+        if self._sole is not None:
+            self._claimed(connection)
+        connection.prepared_max = 300
+        connection.adapters.register_dumper(int, Int8Dumper)  # one prepared statement whatever the number's size
+        return connection
+
+    def _claimed(self, connection: "psycopg.Connection[Any]") -> None:
+        try:
+            take_session(connection, "gate")
+        except Refusal:
+            connection.close()
+            raise
+
+    def whole(self, groups: Sequence[Group]) -> bool:
+        met = self._run(groups, opening=True)
+        if met:
+            self.commit()
+        return met
+
+    def begin(self) -> None:
+        self._run((), opening=True)
+
+    def attempt(self, groups: Sequence[Group]) -> bool:
+        """Do the groups, or nothing of them."""
+        self._send("SAVEPOINT attempt")
+        met = False
+        try:
+            met = self._run(groups)
+        finally:
+            if not self._connection.broken:
+                self._send("RELEASE attempt" if met else "ROLLBACK TO attempt")
+        return met
+
+    def _run(self, groups: Sequence[Group], *, opening: bool = False) -> bool:
+        try:
+            with self._connection.pipeline():
+                if opening:
+                    self._mark = secrets.token_hex(8)
+                    self._connection.execute("BEGIN")
+                    self._connection.execute(_MARK, [self._mark])
+                cursors = [self._queue(group) for group in groups]
+        except self.faults as error:
+            raise self._judged(error) from error
+        return all(group.met(cursor.rowcount) for group, cursor in zip(groups, cursors, strict=True))
+
+    def _queue(self, group: Group) -> "psycopg.Cursor[Any]":
+        cursor = self._connection.cursor()
+        if len(group.params) == 1:
+            return cursor.execute(as_psycopg(group.sql), group.params[0])
+        cursor.executemany(as_psycopg(group.sql), group.params)
+        return cursor
+
+    def _send(self, sql: str) -> None:
+        try:
+            self._connection.execute(sql.encode())
+        except psycopg.Error as error:
+            raise self._judged(error) from error
+
+    def _judged(self, error: BaseException) -> BaseException:
+        return Lost(f"the database is away: {error}") if self._connection.broken else error
+
+    def commit(self) -> None:
+        """Commit; where the answer is lost, come back and look whether it happened."""
+        faults.at("store.postgresql.commit")
+        try:
+            self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if not self._connection.broken:
+                raise
+            if not self._committed():
+                raise Lost("the database went away before it committed") from error
+
+    def _committed(self) -> bool:
+        """Waits for the database; the mark's row is locked until the transaction in doubt is decided."""
+        while not self._pause(RECONNECT_S):
+            if not self.reopen():
+                continue
+            try:
+                row = self._connection.execute("SELECT value FROM meta WHERE key = 'writer' FOR UPDATE").fetchone()
+            except psycopg.Error:
+                continue
+            return row is not None and row[0] == self._mark
+        raise InDoubt("the database is away, and had not told whether it committed")
+
+    def rollback(self) -> None:
+        if not self._connection.broken:
+            self._send("ROLLBACK")
+
+    def reopen(self) -> bool:
+        """Whether there is a connection again."""
+        self._connection.close()
+        try:
+            self._connection = self._open()
+        except (psycopg.Error, Refusal):  # it is away, or another gate has it now
+            return False
+        return True
+
+    def rest(self) -> None:
+        """Nothing to do: the server keeps house by itself."""
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class PostgresReading:
+    """Single queries, read-only, each its own transaction; the connection is opened again when it was lost."""
+
+    away: tuple[type[Exception], ...] = (psycopg.OperationalError,)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection = self._open()
+
+    def _open(self) -> "psycopg.Connection[Any]":
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=2,
+            prepare_threshold=2,
+            application_name="steward gate reading",
+            options="-c default_transaction_read_only=on -c statement_timeout=10000",
+        )
+
+    def rows(self, sql: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self._connection.closed:
+            self._connection = self._open()
+        try:
+            return self._connection.execute(as_psycopg(sql), params).fetchall()
+        except psycopg.OperationalError:
+            if not self._connection.closed:
+                raise
+            self._connection = self._open()
+            return self._connection.execute(as_psycopg(sql), params).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
