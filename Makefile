@@ -27,7 +27,8 @@ run: setup
 	@$(BIN)/steward up --demo
 
 test: setup $(NODE_STAMP) check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m alone
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -16,6 +16,17 @@ from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
 
 SOAK = bool(os.environ.get("STEWARD_SOAK"))
+ALONE = ("hostile", "scale", "examples")  # look at what the machine has left for others, so nobody else may run
+TOGETHER = ("end_to_end", "clients")  # share an installation
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests run alone, and which of the others go to one worker together: those of a file, or of a room."""
+    for item in items:
+        room = item.path.parent.name
+        if room in ALONE:
+            item.add_marker("alone")
+        item.add_marker(pytest.mark.xdist_group(room if room in TOGETHER else str(item.path)))
 
 
 @pytest.fixture(scope="session")
