@@ -12,7 +12,7 @@ from tests.conftest import SOAK
 SEED = 20261125
 UNREACHED_MAX = 3  # what a walk has just deleted, the next call may not find
 OVER_ALL = Bound(examples=2, walks=2, lives=5, steps=14)
-WITHOUT_BOUNDS = replace(OVER_ALL, phases=("examples", "fuzzing", "stateful"))
+WITHOUT_BOUNDS = replace(OVER_ALL, examples=1, phases=("examples", "fuzzing", "stateful"))
 OVER_A_SOCKET = Bound(examples=1, walks=2, lives=2, steps=14, phases=("examples", "fuzzing", "stateful"))
 
 
