@@ -31,7 +31,7 @@ def head() -> str:
 
 
 def main() -> None:
-    stack = Stack()
+    stack = Stack(ray_dashboard=True)  # as for a user
     try:
         parts = [head(), "## Start\n\n", startup.measure(stack)]
         print("".join(parts), flush=True)

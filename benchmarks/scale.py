@@ -66,7 +66,7 @@ def say(line: str) -> None:
 def measure(largest: int = LARGEST) -> str:
     """The whole section; draws the picture, too."""
     sizes = [it for it in SIZES if it <= largest] or [largest]
-    with Stack() as stack:
+    with Stack(ray_dashboard=True) as stack:
         stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
         growth.until_suspended(stack)
         before = growth.memory(stack)
@@ -138,7 +138,7 @@ def _rounds(stack: Stack, each: int) -> str:
 def _on_postgres(largest: int) -> str:
     server = Postgres()
     try:
-        with Stack(server.lend()) as stack:
+        with Stack(server.lend(), ray_dashboard=True) as stack:
             stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
             sizes = [it for it in SIZES if it <= largest] or [largest]
             return _figures({n: growth.measure(stack, n, lambda line: say(f"PostgreSQL, {line}")) for n in sizes})

@@ -20,6 +20,7 @@ ALONE = ("hostile", "scale", "examples")  # look at what the machine has left fo
 TOGETHER = ("end_to_end", "clients")  # share an installation
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist's worker reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests run alone, and which of the others go to one worker together: those of a file, or of a room."""
     for item in items:
