@@ -27,7 +27,7 @@ run: setup
 	@$(BIN)/steward up --demo
 
 test: setup $(NODE_STAMP) check
-	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadscope --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m alone
 
 check: setup

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from controlplane.store import migrate
 from controlplane.store.direct import DirectWriter
@@ -20,14 +22,24 @@ ALONE = ("hostile", "scale", "examples")  # look at what the machine has left fo
 TOGETHER = ("end_to_end", "clients")  # share an installation
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist's worker reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests run alone, and which of the others go to one worker together: those of a file, or of a room."""
+    """Which tests run alone."""
     for item in items:
-        room = item.path.parent.name
-        if room in ALONE:
+        if item.path.parent.name in ALONE:
             item.add_marker("alone")
-        item.add_marker(pytest.mark.xdist_group(room if room in TOGETHER else str(item.path)))
+
+
+class ByRoom(LoadScopeScheduling):
+    """Which tests go to one worker together: those of a file, or of a room that shares an installation."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, _ = nodeid.partition("::")
+        room = path.split("/")[1]
+        return room if room in TOGETHER else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return ByRoom(config, log)
 
 
 @pytest.fixture(scope="session")
