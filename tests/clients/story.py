@@ -8,27 +8,39 @@ from typing import TypeVar
 
 import httpx
 from steward_client import AuthenticatedClient
-from steward_client.api.agents import agents_ask, agents_delete, agents_get, agents_inspect
-from steward_client.api.changes import changes_revert, changes_wait
+from steward_client.api.agents import agents_ask, agents_delete, agents_get, agents_inspect, agents_stop, agents_wake
+from steward_client.api.changes import changes_list, changes_revert, changes_wait
+from steward_client.api.channels import channels_publish, channels_read
 from steward_client.api.feedback import feedback_read
 from steward_client.api.plans import plans_commit
 from steward_client.api.resources import resources_propose
+from steward_client.api.turns import turns_get, turns_list
 from steward_client.models import (
+    Agent,
     AgentManifest,
     AgentsAskBody,
     AgentSpec,
     Answer,
     Change,
+    ChangeList,
     ChangeOutcome,
+    ChannelManifest,
+    ChannelRead,
+    ChannelSpec,
+    ChannelsPublishBody,
     Code,
     CodeFilesType0,
     CommitResult,
     CommitResultOutcome,
     EventsFound,
+    Inspection,
     ManifestMetadata,
     Plan,
     Problem,
     ProposeInput,
+    Published,
+    TurnList,
+    TurnView,
 )
 
 SOURCE = """from pydantic import BaseModel
@@ -57,10 +69,14 @@ def given(kind: type[A], answered: object) -> A:
     return answered
 
 
-def manifest(entrypoint: str) -> AgentManifest:
+def manifest(entrypoint: str, suspend_after_ms: int = 200) -> AgentManifest:
     files = CodeFilesType0.from_dict({"counter.py": SOURCE})
-    spec = AgentSpec(code=Code(files=files), entrypoint=entrypoint, suspend_after_ms=200)
+    spec = AgentSpec(code=Code(files=files), entrypoint=entrypoint, suspend_after_ms=suspend_after_ms)
     return AgentManifest(kind="Agent", metadata=ManifestMetadata(name=NAME), spec=spec)
+
+
+def proposed(client: AuthenticatedClient, wanted: AgentManifest | ChannelManifest) -> Plan:
+    return given(Plan, resources_propose.sync(client=client, body=ProposeInput([wanted])))
 
 
 def carried_out(client: AuthenticatedClient, plan: Plan) -> Change:
@@ -74,31 +90,69 @@ def carried_out(client: AuthenticatedClient, plan: Plan) -> Change:
             return change
 
 
-def main(url: str, token: str) -> None:
-    client = AuthenticatedClient(base_url=url, token=token, timeout=httpx.Timeout(70))
+def made(client: AuthenticatedClient) -> None:
+    """A bad manifest is refused, a good one planned, committed and verified; the log says so."""
     start = given(EventsFound, feedback_read.sync(client=client, limit=1)).cursor
     wrong = given(Problem, resources_propose.sync(client=client, body=ProposeInput([manifest("counter.Counter")])))
     print("refused:", wrong.reason, wrong.field, wrong.recovery.value)
-    plan = given(Plan, resources_propose.sync(client=client, body=ProposeInput([manifest("counter:Counter")])))
+    plan = proposed(client, manifest("counter:Counter"))
     print("steps:", [(step.action.value, step.target.name) for step in plan.steps])
     print("claims:", [(claim.measure, claim.expected.value) for claim in plan.claims])
-    made = carried_out(client, plan)
-    print("made:", made.outcome is ChangeOutcome.VERIFIED, [str(claim.verdict) for claim in made.claims])
+    change = carried_out(client, plan)
+    print("made:", change.outcome is ChangeOutcome.VERIFIED, [str(claim.verdict) for claim in change.claims])
+    told = given(EventsFound, feedback_read.sync(client=client, after=start, limit=500))
+    mine = [event.type_ for event in told.events if event.change_id == change.change_id]
+    print("told:", "change.committed" in mine, (plan.expires_at - plan.as_of).total_seconds() > 0)
+
+
+def looked_into(client: AuthenticatedClient) -> None:
+    """It answers, its state is there to see, and so is the turn that made it."""
     answer = given(Answer, agents_ask.sync("default", NAME, client=client, body=AgentsAskBody(data=21, timeout_s=60)))
     print("answer:", answer.reply)
-    agent = agents_get.sync("default", NAME, client=client)
-    if agent is None or isinstance(agent, Problem):
-        raise TypeError(f"an agent was expected, and came {agent}")
+    agent = given(Agent, agents_get.sync("default", NAME, client=client))
     print("ready:", {it.type_: it.status.value for it in agent.status.conditions}["Ready"], agent.metadata.generation)
-    inspected = agents_inspect.sync("default", NAME, client=client)
-    if inspected is None or isinstance(inspected, Problem):
-        raise TypeError(f"an inspection was expected, and came {inspected}")
-    print("state:", inspected.state)
-    told = given(EventsFound, feedback_read.sync(client=client, after=start, limit=500))
-    mine = [event.type_ for event in told.events if event.change_id == made.change_id]
-    print("told:", "change.committed" in mine, (plan.expires_at - plan.as_of).total_seconds() > 0)
-    back = given(Plan, changes_revert.sync(made.change_id, client=client))
-    print("way back:", [step.action.value for step in back.steps])
+    print("state:", given(Inspection, agents_inspect.sync("default", NAME, client=client)).state)
+    newest = given(TurnList, turns_list.sync(client=client, name=NAME, limit=1)).items[0]
+    turn = given(TurnView, turns_get.sync(newest.turn_id, client=client))
+    print("turn:", turn.outcome.value, newest.started_at <= turn.started_at)
+
+
+def changed_and_undone(client: AuthenticatedClient) -> None:
+    """A field is changed by a plan that shows it before and after, and restored by the plan that takes it back."""
+    plan = proposed(client, manifest("counter:Counter", suspend_after_ms=300))
+    print("would change:", [(it.path, it.before, it.after) for it in plan.steps[0].changes])
+    change = carried_out(client, plan)
+    listed = given(ChangeList, changes_list.sync(client=client, namespace="default", limit=1)).items[0]
+    print("changed:", change.outcome.value, listed.change_id == change.change_id)
+    back = given(Plan, changes_revert.sync(change.change_id, client=client))
+    print("undone:", carried_out(client, back).outcome.value)
+    agent = given(Agent, agents_get.sync("default", NAME, client=client))
+    print("as before:", agent.spec.suspend_after_ms, agent.metadata.generation)
+
+
+def stopped_and_woken(client: AuthenticatedClient) -> None:
+    for verb in (agents_stop, agents_wake):
+        agent = given(Agent, verb.sync("default", NAME, client=client))
+        print("stopped:", {it.type_: it.status.value for it in agent.status.conditions}["Stopped"])
+
+
+def published_and_read(client: AuthenticatedClient) -> None:
+    name = f"{NAME}-reports"
+    wanted = ChannelManifest(kind="Channel", metadata=ManifestMetadata(name=name), spec=ChannelSpec())
+    carried_out(client, proposed(client, wanted))
+    body = ChannelsPublishBody(data={"cpu": 93})
+    said = given(Published, channels_publish.sync("default", name, client=client, body=body))
+    read = given(ChannelRead, channels_read.sync("default", name, client=client, wait_s=5))
+    print("read:", [(it["id"] == said.message_id, it["data"]) for it in read.envelopes])
+
+
+def main(url: str, token: str) -> None:
+    client = AuthenticatedClient(base_url=url, token=token, timeout=httpx.Timeout(70))
+    made(client)
+    looked_into(client)
+    changed_and_undone(client)
+    stopped_and_woken(client)
+    published_and_read(client)
     deletion = given(Plan, agents_delete.sync("default", NAME, client=client))
     print("gone:", carried_out(client, deletion).outcome.value)
     print("absent:", given(Problem, agents_get.sync("default", NAME, client=client)).reason)

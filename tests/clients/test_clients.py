@@ -57,7 +57,8 @@ def test_the_documented_script_runs_as_it_stands(stack: Stack, tmp_path: Path) -
     assert found is not None
     env = {"STEWARD_URL": stack.url, "STEWARD_TOKEN": stack.token}
     done = run(sys.executable, "-c", found.group(1), env=env, cwd=tmp_path)
-    expected = "steps: ['create']\nmade: verified\nanswer: hello\ngone: verified\n"
+    expected = "steps: ['create']\nmade: verified\nanswer: hello\nturn: committed\n"
+    expected += "changed: verified\nundone: verified\nread: [93]\ngone: verified verified\n"
     assert (done.stdout, done.returncode) == (expected, 0), done.stderr
 
 
@@ -68,11 +69,13 @@ def generated(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = Path(sys.executable).with_name("openapi-python-client")
     path = {"PATH": f"{generator.parent}:{os.environ['PATH']}"}
     document(stack, folder)
+    assert "touch steward_client/py.typed" in PAGE
     command = re.search(r"^openapi-python-client (.*)$", PAGE, re.MULTILINE)
     assert command is not None
     done = run(generator, *command[1].split(), env=path, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in (done.stdout + done.stderr).lower()
+    (folder / "steward_client" / "py.typed").touch()
     return folder
 
 
@@ -88,14 +91,13 @@ def test_each_operation_is_a_typed_function(generated: Path, monkeypatch: pytest
 
 def test_a_story_written_against_the_generated_client_is_typed(generated: Path) -> None:
     """mypy --strict has nothing to say of it; of the generated package, it is not asked."""
-    (generated / "steward_client" / "py.typed").touch()
     command = (sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", STORY)
     done = run(*command, env={"MYPYPATH": str(generated)}, cwd=generated)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_generated_client_drives_the_whole_story(stack: Stack, generated: Path) -> None:
-    """A bad manifest, a plan, its commit and verdicts, an answer, a state, the log, the way back, the deletion."""
+    """Made, looked into, changed and undone, stopped and woken, listened to, deleted; a bad manifest is refused."""
     done = run(sys.executable, STORY, stack.url, stack.token, env={"PYTHONPATH": str(generated)}, cwd=generated)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == [
@@ -103,11 +105,18 @@ def test_the_generated_client_drives_the_whole_story(stack: Stack, generated: Pa
         "steps: [('create', 'of-a-generated-client')]",
         "claims: [('condition.Ready', 'true')]",
         "made: True ['held']",
+        "told: True True",
         "answer: {'of': 1, 'reading': 21}",
         "ready: true 1",
         "state: {'readings': 1}",
-        "told: True True",
-        "way back: ['delete']",
+        "turn: committed True",
+        "would change: [('/spec/suspend_after_ms', 200, 300)]",
+        "changed: verified True",
+        "undone: verified",
+        "as before: 200 3",
+        "stopped: true",
+        "stopped: false",
+        "read: [(True, {'cpu': 93})]",
         "gone: verified",
         "absent: NOT_FOUND",
     ]
@@ -145,14 +154,30 @@ def test_the_inspector_drives_the_whole_story(stack: Stack, tmp_path: Path) -> N
         return str(change_id)
 
     name = {"namespace": "default", "name": "of-the-inspector"}
-    made = carry_out(call("propose", manifests=[agent("of-the-inspector")]))
+    wanted = agent("of-the-inspector")
+    carry_out(call("propose", manifests=[wanted]))
     asked = call("act", operation="agents.ask", arguments=name | {"data": "hello", "timeout_s": 60})
     assert asked["data"]["reply"] == "hello"
     assert asked["untrusted_paths"]
     seen = call("get", kind="Agent", **name)["data"]
-    assert {it["type"]: it["status"] for it in seen["status"]["conditions"]}["Ready"] == "true"
-    carry_out(call("undo", change_id=made))
+    assert conditions(seen)["Ready"] == "true"
+    plan = call("propose", manifests=[{**wanted, "spec": {**wanted["spec"], "suspend_after_ms": 321}}])
+    assert [it["path"] for it in plan["data"]["steps"][0]["changes"]] == ["/spec/suspend_after_ms"]
+    carry_out(call("undo", change_id=carry_out(plan)))
+    assert call("get", kind="Agent", **name)["data"]["spec"] == seen["spec"]
+    for verb, stopped in (("agents.stop", "true"), ("agents.wake", "false")):
+        assert conditions(call("act", operation=verb, arguments=name)["data"])["Stopped"] == stopped
+    channel = {"namespace": "default", "name": "of-the-inspector"}
+    carry_out(call("propose", manifests=[{"kind": "Channel", "metadata": channel, "spec": {}}]))
+    call("act", operation="channels.publish", arguments=channel | {"data": 93})
+    read = call("operations_call", name="channels.read", arguments=channel)["data"]["output"]
+    assert [it["data"] for it in read["envelopes"]] == [93]
+    carry_out({"ref": call("operations_call", name="agents.delete", arguments=name)["data"]["output"]["plan_id"]})
     assert name["name"] not in json.dumps(call("find", kind="Agent")["data"])
+
+
+def conditions(seen: Any) -> dict[str, str]:
+    return {it["type"]: it["status"] for it in seen["status"]["conditions"]}
 
 
 def said(value: Any) -> str:
