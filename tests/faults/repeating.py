@@ -16,6 +16,7 @@ from sqlalchemy import text
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from tests.api.plane import Plane
+from tests.hostile.bystander import MCP, tool_call
 from tests.operations.plane import agent, channel, fleet, secret
 
 TABLES = (
@@ -188,14 +189,27 @@ def without(answer: dict[str, Any]) -> dict[str, Any]:
 
 async def lost(plane: Plane, operation: str, raw: dict[str, Any], moment: str) -> None:
     """Send a call over a socket, and be gone before its answer."""
-    body = orjson.dumps(raw)
+    await _abandoned(plane, f"/v1/operations/{operation}/call", orjson.dumps(raw), {}, moment)
+
+
+async def lost_tool(plane: Plane, tool: str, raw: dict[str, Any], moment: str) -> None:
+    """The same for a tool of /mcp/full."""
+    body = orjson.dumps(tool_call(tool, raw))
+    await _abandoned(plane, "/mcp/full", body, MCP | {"Mcp-Name": tool}, moment)
+
+
+async def _abandoned(plane: Plane, path: str, body: bytes, more: dict[str, str], moment: str) -> None:
     where = urlsplit(plane.url)
-    head = (
-        f"POST /v1/operations/{operation}/call HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {plane.tokens['admin']}\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
+    headers = {
+        "Host": where.netloc,
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {plane.tokens['admin']}",
+        "Content-Length": str(len(body)),
+        **more,
+    }
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {it}\r\n" for name, it in headers.items()) + "\r\n"
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    writer.write(head + (body[:-1] if moment == "within the body" else body))
+    writer.write(head.encode() + (body[:-1] if moment == "within the body" else body))
     await writer.drain()
     if moment == "before the answer":
         await asyncio.wait_for(reader.read(1), 30)  # it is there, and nobody reads on

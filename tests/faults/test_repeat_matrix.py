@@ -15,7 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 from controlplane.effects import controls
 from tests.api.plane import listening
 from tests.conftest import SOAK
-from tests.faults.repeating import CHANGING, WAYS, World, lost, without
+from tests.faults.repeating import CHANGING, WAYS, World, lost, lost_tool, without
 from tests.operations.plane import agent
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +71,7 @@ async def test_whatever_is_sent_again_happens_once(
         wanted = await once(world, name)
         await sent_twice_and_at_once(world, name, wanted)
         await answer_lost(world, name, wanted)
+        await answer_of_a_tool_lost(world, name, wanted)
         await over_mcp_and_then_rest(world, name, wanted)
         if CHANGING[name].imperative:
             await one_id_two_inputs(world, name, wanted)
@@ -112,6 +113,20 @@ async def answer_lost(world: World, name: str, wanted: Counter[str]) -> None:
         assert found == wanted, moment
         if name == "plans.commit" and moment == "before the answer":
             assert again[0]["outcome"] == "already_committed"
+
+
+async def answer_of_a_tool_lost(world: World, name: str, wanted: Counter[str]) -> None:
+    """A client of MCP is gone after its body, or before the answer; what it asks again over REST happened once."""
+    for moment in ("after the body", "before the answer"):
+        raw = await world.fresh(CHANGING[name])
+
+        async def asked(raw: dict[str, Any] = raw, moment: str = moment) -> None:
+            await lost_tool(world.plane, CHANGING[name].tool, raw, moment)
+            await world.call(name, **raw)
+
+        found = await world.effect(asked)
+        found.pop("token.renewed", None)
+        assert found == wanted, moment
 
 
 async def over_mcp_and_then_rest(world: World, name: str, wanted: Counter[str]) -> None:
