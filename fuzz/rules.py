@@ -4,7 +4,13 @@ from typing import Any
 
 from controlplane.resources.agents import ECHO
 
-KINDS = {"agents": "Agent", "fleets": "Fleet", "channels": "Channel", "secrets": "Secret"}
+KINDS = {
+    "agents": "Agent",
+    "fleets": "Fleet",
+    "channels": "Channel",
+    "connections": "Connection",
+    "secrets": "Secret",
+}
 
 EXCLUDED = {
     "use_after_free": "DELETE answers a plan and deletes nothing yet; `deleted_is_gone` checks what a commit deleted",

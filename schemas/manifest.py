@@ -6,8 +6,11 @@ from pydantic import Field
 
 from schemas.agent import Agent, AgentManifest
 from schemas.channel import Channel, ChannelManifest
+from schemas.connection import Connection, ConnectionManifest
 from schemas.fleet import Fleet, FleetManifest
 from schemas.secret import Secret, SecretManifest
 
-Manifest = Annotated[AgentManifest | FleetManifest | ChannelManifest | SecretManifest, Field(discriminator="kind")]
-Resource = Annotated[Agent | Fleet | Channel | Secret, Field(discriminator="kind")]
+Manifest = Annotated[
+    AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest, Field(discriminator="kind")
+]
+Resource = Annotated[Agent | Fleet | Channel | Connection | Secret, Field(discriminator="kind")]

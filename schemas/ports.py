@@ -1,28 +1,62 @@
 """Ports: the Protocols by which siblings meet. Wiring binds them."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from schemas.agent import Grant
+from schemas.connection import ConnectionSpec
 from schemas.plan import Probe
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection, as an effector gets it: read and resolved right before sending. Its repr shows no secret."""
+
+    name: str
+    spec: ConnectionSpec
+    secret: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class EffectCall:
+    """What an effector is given beside its arguments: the idempotency key, and the connection if it needs one."""
+
+    key: str
+    link: Link | None = None
+
+
+class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure
+    """Raised by an effector that sent something and does not know what came of it."""
+
+
+class Unreached(Exception):  # noqa: N818 - a state of the far side
+    """Raised by an effector that could not send anything, for now: trying again is safe."""
 
 
 class Effector(Protocol):
     """The code that performs one protocol's effects.
 
-    `name` is `protocol.verb`. `repeats_safely` says that doing it twice is doing it once.
-    `execute` gets validated arguments and an idempotency key, answers a JSON value, and raises
-    `schemas.problem.Refusal` when it fails. It must not block the loop.
+    `name` is `protocol.verb`; `protocol` is that of the connection it needs, None if it takes none.
+    `repeats_for_s` says for how long after its intent an effect may be sent again under its key: infinitely
+    when doing it twice is doing it once, 0 when the far side promises nothing.
+    `ready` loads what it needs, before any timeout begins.
+    `execute` gets validated arguments, answers a JSON value, raises `schemas.problem.Refusal` when it
+    failed, `Unreached` when nothing was sent, and `Doubt` when nobody knows. It must not block the loop.
     """
 
     name: str
-    repeats_safely: bool
+    protocol: str | None
     timeout_s: float
     arguments: type[BaseModel]
 
-    async def execute(self, arguments: BaseModel, idempotency_key: str) -> Any: ...
+    def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float: ...
+
+    async def ready(self) -> None: ...
+
+    async def execute(self, arguments: BaseModel, call: EffectCall) -> Any: ...
 
 
 class Guard(Protocol):

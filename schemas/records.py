@@ -52,6 +52,7 @@ class JournalEntry(Output):
     result: Any = None
     recorded_at: Time
     finished_at: Time | None = None
+    send_by: Time | None = Field(default=None, description="Of an external effect: not sent after this.")
 
 
 class TurnView(TurnSummary):

@@ -306,12 +306,12 @@ class PublishChannel(Frame, frozen=True):
 
 
 class Control(Frame, frozen=True):
-    """verb: suspend | wake | stop | reload | remove | look, of one agent by uid; deliver, of one channel by uid.
+    """verb: suspend | wake | stop | reload | remove | look | settle, of one agent by uid; deliver, of one channel.
 
     `argument` is JSON. For suspend, wake and stop it is `{"principal": name}`: an operator asked, and the event
     `agent.suspended | woken | stopped` is written in the unit of the record, when the record changed at all.
     `look` answers `{"why_awake": text or null}` beside `ok`. `deliver` brings to the members' inboxes what they
-    have not got yet (somebody joined from the beginning).
+    have not got yet (somebody joined from the beginning). `settle` says what came of an effect that is held.
     """
 
     call: int

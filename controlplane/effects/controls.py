@@ -34,6 +34,9 @@ def control(node: Node, frame: Control, done: Answer) -> None:
     if frame.verb == "remove":
         _remove(node, frame.agent, done)
         return
+    if frame.verb == "settle":
+        node.holding.settle(frame, done)
+        return
     slot, verb = node.slots.load(frame.agent), _VERBS.get(frame.verb)
     if slot is None or verb is None:
         done(problem("NOT_FOUND", f"there is no agent of uid {frame.agent}", uid=frame.agent, verb=frame.verb))

@@ -2,41 +2,44 @@
 
 The intent commits, fenced, before anything is sent; the lease is checked right before sending; the
 receipt commits before the turn hears of it. A denial is journaled like an effect that failed. After a
-crash an intent without a receipt is in doubt: done again under the same key if the effector says that
-doing it twice is doing it once, otherwise answered as in doubt. Effectors run as tasks under a bound
-each, so that a slow one holds nobody else.
+crash an intent without a receipt is in doubt: sent again under the same key while the effector says
+that this is safe, otherwise held for an operator (`holding`). Effectors run as tasks under a bound
+each, so that a slow one holds nobody else; over a connection that bound is the connection's own.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 
 from controlplane.effects import journaling
-from controlplane.effects.admission import admit
+from controlplane.effects.admission import admit, misconnected
 from controlplane.effects.entries import TurnRef
 from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.segments import generations
+from controlplane.effects.sending import Act, Unsent, receipt_of, send
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem, refuse
+from controlplane.store import external
 from controlplane.store import statements as sql
-from schemas import faults
 from schemas.effect import Verdict
-from schemas.ports import Effector
+from schemas.ports import Doubt, EffectCall
 from schemas.problem import Problem, Refusal
 from schemas.wire import Ask, Receipt
 
 log = logging.getLogger("steward.gate")
 AT_ONCE_MAX = 16
-SEND_WITHIN_S = 30.0
 AGAIN_S = 0.5
-RESULT_BYTES_MAX = 1_048_576
+KNOWN_MAX = 10_000
 BRANCH = "0"
+Key = tuple[str, int]  # turn and position
 
 
 class Execution:
@@ -46,7 +49,17 @@ class Execution:
         self._node = node
         self._bounds = {name: asyncio.Semaphore(AT_ONCE_MAX) for name in node.effectors}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open: set[tuple[str, int]] = set()
+        self._open: dict[Key, str] = {}  # on its way; and why it is in doubt, if it is
+        self._unsent: set[Key] = set()  # intents that this gate knows were not sent
+        self._ended: set[Key] = set()  # in doubt, and nothing of it on its way any more
+
+    def flying(self, turn_id: str, position: int) -> bool:
+        """Whether this gate still waits for what the far side says."""
+        return (turn_id, position) in self._open
+
+    def ended(self, turn_id: str, position: int) -> bool:
+        """Whether this gate itself sent it last, and listens no more: nothing of it is on its way."""
+        return (turn_id, position) in self._ended
 
     def asked(self, host: Host, frame: Ask) -> None:
         """An effect, asked for the first time or again by a replay."""
@@ -65,10 +78,11 @@ class Execution:
             host.wire.close()
 
     def _first(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
-        verdict, refused, act = self._decided(slot, frame)
+        verdict, decided = self._decided(slot, frame)
+        refused = decided if isinstance(decided, Problem) else None
         now = self._node.clock()
         next_generations = generations(self._node.reader, turn, frame.entries)
-        send_by, steady_by = now + SEND_WITHIN_S, self._node.steady() + SEND_WITHIN_S
+        send_by, steady_by = self._send_by(now)
         rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
         told = b"" if refused is None else refused.model_dump_json().encode()
         if refused is not None:
@@ -83,14 +97,19 @@ class Execution:
             if slot.turn is turn:
                 slot.turn = grown
             self._node.turns.settle(after)
-            if refused is not None:
+            if isinstance(decided, Problem):
                 self._tell(frame, "failed", told, now)
-            elif act is not None and self._still(slot, frame):
-                self._start(slot, frame, *act, steady_by)
+            elif self._still(slot, frame):
+                self._start(slot, frame, decided, steady_by)
 
         self._node.commit("intent", rows, written)
 
-    def _decided(self, slot: Slot, frame: Ask) -> tuple[Verdict, Problem | None, tuple[Effector, BaseModel] | None]:
+    def _send_by(self, now: float) -> tuple[float, float]:
+        """Until when an effect is sent, by the clock of the records and by the steady one."""
+        within_s = self._node.bounds.send_within_s
+        return now + within_s, self._node.steady() + within_s
+
+    def _decided(self, slot: Slot, frame: Ask) -> tuple[Verdict, Act | Problem]:
         grants = (slot.spec.get("mandate") or {}).get("grants") or []
         connection = frame.connection or None
         verdict = judge(frame.effect, connection, grants)
@@ -99,17 +118,27 @@ class Execution:
                 f" over {connection}" if connection else ""
             )
             refused = problem("NOT_GRANTED", detail, effect=frame.effect, connection=connection, agent=slot.address)
-            return verdict, refused, None
-        arguments = orjson.loads(frame.arguments)
+            return verdict, refused
+        return verdict, self._act_of(slot, frame)
+
+    def _act_of(self, slot: Slot, frame: Ask) -> Act | Problem:
+        """What is to be done, over which connection; or why it can not be."""
         most = int(slot.limits.get("effects_max", 1000))
-        admitted = admit(frame.effect, arguments, frame.position, most, self._node.effectors)
+        admitted = admit(frame.effect, orjson.loads(frame.arguments), frame.position, most, self._node.effectors)
         if isinstance(admitted, Problem):
-            return verdict, admitted, None
-        return verdict, None, admitted
+            return admitted
+        name = frame.connection or None
+        declared = self._node.connections.named(slot.namespace, name) if name is not None else None
+        spec = declared.spec if declared is not None else None
+        return misconnected(admitted[0], slot.namespace, name, spec) or Act(*admitted, declared)
 
     def _again(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         """An intent of before: it is on its way, or was answered meanwhile, or nobody knows."""
-        if (frame.turn_id, frame.position) in self._open:
+        key = frame.turn_id, frame.position
+        doubt = self._open.get(key)
+        if doubt is not None:
+            if doubt:
+                self._node.holding.hold(frame, doubt)
             return  # it will be told
         row = self._node.reader.one(sql.RECEIPT_AT, frame.turn_id, frame.position)
         if row is None:
@@ -118,62 +147,121 @@ class Execution:
         if row[0] is not None:
             self._tell(frame, row[0], (row[1] or "null").encode(), row[2])
             return
-        effector = self._node.effectors.get(frame.effect)
-        if effector is not None and effector.repeats_safely:
-            arguments = effector.arguments.model_validate(orjson.loads(frame.arguments))
-            self._start(slot, frame, effector, arguments, self._node.steady() + SEND_WITHIN_S)
-            return
-        found = _in_doubt(frame, "was sent before a crash")
-        self._confirm(slot, frame, turn, "in_doubt", found.model_dump_json().encode())
+        held = self._node.reader.one(external.HELD_AT, frame.turn_id, frame.branch, frame.position)
+        act = self._act_of(slot, frame)
+        if isinstance(act, Problem):
+            self._node.holding.hold(frame, f"was sent before a crash, and can not be sent again: {act.detail}")
+        elif held is not None and held[3] == "retry":
+            self._resend(slot, turn, frame, act, held[0])
+        elif key in self._unsent or self._repeats(act, row[3]):
+            self._unsent.discard(key)
+            self._resend(slot, turn, frame, act, None)
+        else:
+            self._node.holding.hold(frame, "was sent before a crash")
+
+    def _repeats(self, act: Act, intended_at: float) -> bool:
+        """Whether it may be sent once more under its key: even the latest moment is within the key's life."""
+        latest = self._node.clock() + self._node.bounds.send_within_s + act.timeout_s
+        return latest < intended_at + act.repeats_for_s
+
+    def _resend(self, slot: Slot, turn: TurnRef, frame: Ask, act: Act, retry_of: str | None) -> None:
+        """Write ahead that it is sent once more, then send it."""
+        send_by, steady_by = self._send_by(self._node.clock())
+        rows = journaling.intent_again(turn, frame, send_by, retry_of, self._node.clock())
+
+        def written(outcome: str, detail: str) -> None:
+            if outcome != "ok":
+                self._node.ownership.fenced(slot, "sending again", outcome, detail)
+            elif self._still(slot, frame):
+                self._start(slot, frame, act, steady_by)
+
+        self._node.commit("resend", rows, written)
 
     # Acting
 
-    def _start(self, slot: Slot, frame: Ask, effector: Effector, arguments: BaseModel, send_by: float) -> None:
-        self._open.add((frame.turn_id, frame.position))
-        task = asyncio.get_running_loop().create_task(self._act(slot, frame, effector, arguments, send_by))
+    def _start(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
+        key = frame.turn_id, frame.position
+        self._open[key] = ""
+        self._ended.discard(key)
+        task = asyncio.get_running_loop().create_task(self._act(slot, frame, act, send_by))
         self._tasks.add(task)
-        task.add_done_callback(lambda ended: self._acted(ended, slot, frame, effector))
+        task.add_done_callback(lambda ended: self._acted(ended, slot, frame, act))
 
-    async def _act(self, slot: Slot, frame: Ask, effector: Effector, arguments: BaseModel, send_by: float) -> Any:
+    async def _act(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> Any:
         """Send, if the turn still has its host and it is not too late; what comes back is the task's."""
-        async with self._bounds[effector.name]:
-            if not self._still(slot, frame):
-                raise Unsent
-            if self._node.steady() > send_by:
-                detail = f"{effector.name} had no place for it within {SEND_WITHIN_S:g} s; it was not sent"
-                raise refuse("EFFECT_FAILED", detail, effect=effector.name)
-            async with asyncio.timeout(effector.timeout_s):
-                key = f"{frame.turn_id}:{frame.branch}:{frame.position}"
-                faults.at("gate.effect.sending")
-                told = orjson.dumps(await effector.execute(arguments, key))
-                faults.at("gate.effect.sent")
-                return told
+        await act.effector.ready()
+        async with self._place(act, send_by):
+            declared = act.declared
+            act.call = EffectCall(
+                f"{frame.turn_id}:{frame.branch}:{frame.position}",
+                None if declared is None else self._node.connections.link(declared),
+            )
 
-    def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, effector: Effector) -> None:
-        """Whatever an effector raises, the turn gets a receipt."""
-        self._tasks.discard(task)
-        if task.cancelled() or isinstance(task.exception(), Unsent):
-            self._open.discard((frame.turn_id, frame.position))
+            def may() -> None:
+                if not self._still(slot, frame):
+                    raise Unsent
+                if self._node.steady() > send_by:
+                    raise _too_late(act)
+
+            def doubted(why: str) -> None:
+                self._open[frame.turn_id, frame.position] = why
+                self._node.holding.hold(frame, why)
+
+            return await send(act, may, doubted)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, act: Act, send_by: float) -> AsyncIterator[None]:
+        """Room to send in: of the connection, or of the effector where there is none."""
+        if act.declared is None:
+            async with self._bounds[act.effector.name]:
+                yield
             return
-        outcome, told = _receipt(task, frame, effector)
-        self._confirm(slot, frame, slot.turn, outcome, told)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._node.connections.place(act.declared, send_by))
+            except TimeoutError:
+                raise _too_late(act) from None
+            yield
 
-    def _confirm(self, slot: Slot, frame: Ask, turn: TurnRef | None, outcome: str, told: bytes) -> None:
+    def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, act: Act) -> None:
+        """Whatever an effector raises, the turn gets a receipt, or an operator the question."""
+        self._tasks.discard(task)
+        key = frame.turn_id, frame.position
+        if task.cancelled() or isinstance(task.exception(), Unsent):
+            self._open.pop(key, None)
+            if len(self._unsent) >= KNOWN_MAX:
+                self._unsent.clear()
+            self._unsent.add(key)
+            return
+        error = task.exception()
+        if isinstance(error, Doubt) and act.repeats_for_s != inf:
+            held = self._open.pop(key, "")
+            if len(self._ended) >= KNOWN_MAX:  # what is forgotten is waited for until its send_by and timeout
+                self._ended.clear()
+            self._ended.add(key)
+            if not held:
+                self._node.holding.hold(frame, str(error))
+            return
+        outcome, told = receipt_of(task, act)
+        self._confirm(slot, frame, outcome, told)
+
+    def _confirm(self, slot: Slot, frame: Ask, outcome: str, told: bytes) -> None:
         now = self._node.clock()
-        rows = journaling.receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now)
-        if outcome == "in_doubt" and turn is not None:
-            data = {"effect": frame.effect, "position": frame.position}
-            rows.append(journaling.event("effect.in_doubt", turn, data, now))
+        key = frame.turn_id, frame.position
+        late = bool(self._open.get(key))
+        rows = journaling.receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now, late=late)
 
         def confirmed(committed: str, detail: str) -> None:
             if committed == "error" and detail.startswith(("NOT_READY", "STORAGE_FULL")):
-                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, slot, frame, turn, outcome, told)
+                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, slot, frame, outcome, told)
                 return
-            self._open.discard((frame.turn_id, frame.position))
-            if committed == "ok":
-                self._tell(frame, outcome, told, now)
-            else:
+            self._open.pop(key, None)
+            if committed != "ok":
                 self._node.ownership.fenced(slot, "confirming", committed, detail)
+                return
+            self._tell(frame, outcome, told, now)
+            if late:
+                self._node.ownership.ring(slot.uid)
 
         self._node.commit("receipt", rows, confirmed)
 
@@ -195,35 +283,9 @@ class Execution:
             slot.host.wire.send(Receipt(frame.turn_id, frame.branch, frame.position, outcome, told, at))
 
 
-class Unsent(Exception):  # noqa: N818 - a state: the host was lost before the effect was sent; its successor asks again
-    """Nothing was sent."""
-
-
-def _receipt(task: "asyncio.Task[Any]", frame: Ask, effector: Effector) -> tuple[str, bytes]:
-    """What came of it, as the receipt says it."""
-    error = task.exception()
-    if error is None:
-        told: bytes = task.result()
-        if len(told) <= RESULT_BYTES_MAX:
-            return "succeeded", told
-        detail = f"{effector.name} answered {len(told)} bytes, {RESULT_BYTES_MAX} at most"
-        found = problem("EFFECT_FAILED", detail, effect=effector.name, bytes=len(told), max=RESULT_BYTES_MAX)
-    elif isinstance(error, Refusal):
-        found = error.problem
-    elif isinstance(error, TimeoutError) and not effector.repeats_safely:
-        return "in_doubt", _in_doubt(
-            frame, f"did not answer within {effector.timeout_s:g} s"
-        ).model_dump_json().encode()
-    else:
-        said = f"no answer within {effector.timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
-        detail = f"{effector.name}: {type(error).__name__}: {said}"[:1000]
-        found = problem("EFFECT_FAILED", detail, effect=effector.name, error=type(error).__name__)
-    return "failed", found.model_dump_json().encode()
-
-
-def _in_doubt(frame: Ask, why: str) -> Problem:
-    detail = f"{frame.effect} {why}, and nobody knows whether it happened"
-    return problem("IN_DOUBT", detail, effect=frame.effect, turn_id=frame.turn_id, position=frame.position)
+def _too_late(act: Act) -> Refusal:
+    detail = f"{act.effector.name} had no place for it before its send_by; it was not sent"
+    return refuse("EFFECT_FAILED", detail, effect=act.effector.name)
 
 
 def _denied(turn: TurnRef, frame: Ask, refused: Problem, now: float) -> Any:

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from controlplane.effects.connections import Connections, OpenSecret, sealed
 from controlplane.effects.execution import Execution
+from controlplane.effects.holding import Holding
 from controlplane.effects.hosts import Host, Hosts
 from controlplane.effects.node import Bounds, Node
 from controlplane.effects.ownership import Ownership
@@ -57,6 +59,7 @@ class Gate:
         bounds: Bounds | None = None,
         installation: str = "",
         clock: Clock = time.time,
+        open_secret: OpenSecret = sealed,
     ) -> None:
         self._url = url
         self._socket = socket
@@ -65,6 +68,7 @@ class Gate:
         self._bounds = bounds or Bounds()
         self._installation = installation
         self._clock = clock
+        self._open_secret = open_secret
         self._ended = asyncio.Event()
         self._wires: set[Wire] = set()
         self._sweep_at: asyncio.TimerHandle | None = None
@@ -105,11 +109,13 @@ class Gate:
         clock = ForwardClock(self._clock, time.monotonic)
         mark = reader.one(sql.SUMMARY_MARK)
         clock.not_before(float(mark[0]) if mark else 0.0)
-        node = Node(self._bounds, clock, time.monotonic, reader, committer, Slots(reader), self._effectors)
+        connections = Connections(reader, self._open_secret, time.monotonic)
+        slots, steady = Slots(reader), time.monotonic
+        node = Node(self._bounds, clock, steady, reader, committer, slots, self._effectors, connections)
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
-        node.timers, node.execution, node.summaries = Timers(node), Execution(node), Summaries(node)
-        node.trouble = Trouble(node)
+        node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
+        node.summaries, node.trouble = Summaries(node), Trouble(node)
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, self._bounds.inbox_messages_max)
         return node
 

@@ -21,6 +21,7 @@ from controlplane.effects.entries import (
     timer_mark,
     timer_pattern,
 )
+from controlplane.store import external
 from controlplane.store import statements as sql
 from schemas.base import canonical, short_id
 from schemas.wire import Ask, Commit, Entry
@@ -108,9 +109,57 @@ def effect_body(ask: Ask) -> str:
     ).decode()
 
 
-def receipt(turn_id: str, branch: str, position: int, outcome: str, result: bytes, now: float) -> list[Row]:
-    """What came of an external effect; the first receipt stays."""
-    return [(sql.RECEIPT, (outcome, result.decode(), now, turn_id, branch, position), 1)]
+def receipt(
+    turn_id: str, branch: str, position: int, outcome: str, result: bytes, now: float, *, late: bool = False
+) -> list[Row]:
+    """What came of an external effect; the first receipt stays. A late one settles what was held."""
+    given = (outcome, result.decode(), now, turn_id, branch, position)
+    return [(sql.RECEIPT, given, 1), *([(external.RECEIVED, given, -1)] if late else [])]
+
+
+def intent_again(turn: TurnRef, ask: Ask, send_by: float, retry_of: str | None, now: float) -> list[Row]:
+    """An effect that is sent once more, written ahead; an operator's `retry` is good for one time."""
+    rows: list[Row] = [
+        _fence(turn, now),
+        (external.RESEND, (send_by, turn.turn_id, ask.branch, ask.position), 1),
+    ]
+    return rows if retry_of is None else [*rows, (external.RETRIED, (retry_of,), 1)]
+
+
+def hold(turn: TurnRef, ask: Ask, why: str, now: float, until: float) -> list[Row]:
+    """An effect in doubt: the turn parks, and everything that is known is told."""
+    over = f" over {ask.connection}" if ask.connection else ""
+    await_id = short_id("await", turn.turn_id, ask.branch, ask.position, turn.epoch, now)
+    target = f"turns.settle of {ask.effect}{over}"
+    at = (turn.turn_id, ask.branch, ask.position)
+    data = {
+        "effect": ask.effect, "connection": ask.connection or None, "branch": ask.branch, "position": ask.position,
+        "idempotency_key": f"{turn.turn_id}:{ask.branch}:{ask.position}", "why": why, "until": at_time(until),
+    }  # fmt: skip
+    return [
+        _fence(turn, now),
+        _open_or_grow(turn, "parked", 0, 0),
+        (external.HOLD, (await_id, turn.agent, *at, target, now, until), 1),
+        event("effect.in_doubt", turn, data, now),
+    ]
+
+
+def settled(
+    await_id: str,
+    outcome: str,
+    result: str,
+    address: tuple[str, str],
+    principal: str,
+    about: dict[str, Any],
+    now: float,
+) -> list[Row]:
+    """What an operator says of a held effect: the first answer counts, and `retry` leaves the intent open."""
+    rows: list[Row] = [(sql.RESOLVE, (outcome, result, now, await_id), 1)]
+    if outcome != "retry":
+        rows.append((sql.JOURNAL_RESOLVED, (outcome, result, now, await_id, now, outcome), 1))
+    text = canonical(about).decode()
+    rows.append((sql.EVENT, ("effect.settled", now, "Agent", *address, principal, about["turn_id"], text), 1))
+    return rows
 
 
 def resolution(await_id: str, outcome: str, result: str, now: float) -> list[Row]:

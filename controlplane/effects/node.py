@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from controlplane.effects.connections import Connections
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
 from controlplane.store import statements as sql
@@ -18,6 +19,7 @@ from schemas.ports import Clock, Effector
 
 if TYPE_CHECKING:
     from controlplane.effects.execution import Execution
+    from controlplane.effects.holding import Holding
     from controlplane.effects.hosts import Hosts
     from controlplane.effects.ownership import Ownership
     from controlplane.effects.planes import Planes
@@ -44,6 +46,8 @@ class Bounds:
     state_bytes_max: int = 1_048_576
     inbox_messages_max: int = 10_000
     turn_attempts_max: int = 5
+    send_within_s: float = 30.0
+    hold_s: float = 86_400.0
     node: str = "local"
 
 
@@ -58,6 +62,7 @@ class Node:
     committer: Committer
     slots: Slots
     effectors: Mapping[str, Effector]
+    connections: Connections
     ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
     hosts: "Hosts" = field(init=False)
@@ -65,6 +70,7 @@ class Node:
     timers: "Timers" = field(init=False)
     delivery: "Delivery" = field(init=False)
     execution: "Execution" = field(init=False)
+    holding: "Holding" = field(init=False)
     summaries: "Summaries" = field(init=False)
     trouble: "Trouble" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)

@@ -13,6 +13,7 @@ from controlplane.effects.entries import TurnRef
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
 from controlplane.store import statements as sql
+from controlplane.store.external import HELD_AT
 from schemas.base import short_id
 from schemas.wire import Recorded, Run
 
@@ -70,9 +71,15 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     if pinned is not None:
         slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
-    waiting = bool(last) and last[0][1] in AWAITED and last[0][2] is None
+    waiting = bool(last) and last[0][2] is None and (last[0][1] in AWAITED or _held(node, turn_id, last[0][0]))
     slot.await_position = int(last[0][0]) if waiting else None
     return True
+
+
+def _held(node: Node, turn_id: str, position: int) -> bool:
+    """Whether the effect there waits for an operator."""
+    row = node.reader.one(HELD_AT, turn_id, "0", position)
+    return row is not None and row[3] is None
 
 
 def _ref(

@@ -85,6 +85,11 @@ class Timers:
         self._firing.add(("", await_id))
         if kind == "sleep":
             rows = journaling.resolution(await_id, "slept", "null", now)
+        elif kind == "effect":
+            detail = f"{target} did not come in time, and nobody knows whether it happened"
+            rows = journaling.resolution(
+                await_id, "in_doubt", problem("IN_DOUBT", detail, await_id=await_id).model_dump_json(), now
+            )
         else:
             found = problem("DEADLINE", f"{target} did not answer in time", target=target, await_id=await_id)
             rows = journaling.timed_out(await_id, target, found.model_dump(mode="json"), now)

@@ -20,12 +20,13 @@ from controlplane.resources.problems import refuse
 from schemas.agent import AgentManifest, AgentSpec
 from schemas.base import short_id
 from schemas.channel import ChannelManifest
+from schemas.connection import ConnectionManifest
 from schemas.fleet import FleetManifest, FleetSpec
 from schemas.problem import Next
 from schemas.secret import Kept, SecretManifest
 
 Mac = Callable[..., str]
-AnyManifest = AgentManifest | FleetManifest | ChannelManifest | SecretManifest
+AnyManifest = AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest
 NAME_CHARS_MAX = 63
 EVERYWHERE = ("*",)
 
@@ -83,6 +84,8 @@ def _admitted(
         spec = manifest.spec.model_dump(mode="json")
         if manifest.spec.dataschema is not None and (fault := schema_fault(manifest.spec.dataschema)):
             raise refuse("INVALID_VALUE", f"dataschema: {fault}", field=f"{place}/spec/dataschema", fault=fault)
+    elif isinstance(manifest, ConnectionManifest):
+        spec = manifest.spec.model_dump(mode="json")
     elif isinstance(manifest, FleetManifest):
         spec = _whole(manifest.spec)
         _code(spec["template"]["spec"], f"{place}/spec/template/spec", code)

@@ -18,7 +18,7 @@ from schemas.base import canonical, digest, short_id
 from schemas.plan import FieldChange, Plan, ReadEntry, Step, Undo, Wait
 from schemas.resource import Kind, Ref
 
-_ORDER = {"Secret": 0, "Channel": 1, "Agent": 2, "Fleet": 3}
+_ORDER = {"Secret": 0, "Connection": 1, "Channel": 2, "Agent": 3, "Fleet": 4}
 SET = {"set": True}
 Path = tuple[str, ...]
 Action = Literal["create", "update", "delete"]
@@ -101,6 +101,8 @@ def reads(wanted: Sequence[Wanted]) -> list[Any]:
     for it in wanted:
         if (spec := it.agent_spec) is not None:
             others |= {("Channel", it.namespace, watch["channel"]) for watch in spec["watches"]}
+        if it.kind == "Connection" and it.action == "apply" and it.spec["secret"] is not None:
+            others.add(("Secret", it.namespace, it.spec["secret"]["name"]))
         if it.kind == "Agent" and (place := fleet_of(it.name)) is not None:
             others.add(("Fleet", it.namespace, place[0]))
     return [*keys, *sorted(others - keys.keys())]
@@ -185,7 +187,7 @@ def _step(index: int, write: Write) -> Step:
 def _undo(write: Write) -> Undo:
     """Declared fields come back exactly; states, messages and inboxes that go with an agent or a channel do not."""
     if write.action == "delete":
-        return "exact" if write.kind == "Secret" else "compensate"
+        return "exact" if write.kind in ("Secret", "Connection") else "compensate"
     fewer = write.kind == "Fleet" and write.before_spec and write.spec["replicas"] < write.before_spec["replicas"]
     return "compensate" if fewer else "exact"
 
@@ -240,12 +242,13 @@ def _pointer(path: Path) -> str:
 
 
 def _waits(wanted: Sequence[Wanted], world: World) -> Iterator[Wait]:
-    """Channels that are watched, and neither there nor wanted."""
+    """Channels that are watched and secrets that connections name, and that are neither there nor wanted."""
     made = {it.key for it in wanted}
     for key in reads(wanted):
-        if key[0] == "Channel" and key not in made and not world.at(*key).live:
-            ref = world.at(*key).ref
-            yield Wait(reason="CHANNEL_ABSENT", message=f"channel {ref.namespace}/{ref.name} is not there", subject=ref)
+        if key[0] in ("Channel", "Secret") and key not in made and not world.at(*key).live:
+            ref, word = world.at(*key).ref, key[0].lower()
+            message = f"{word} {ref.namespace}/{ref.name} is not there"
+            yield Wait(reason=f"{word.upper()}_ABSENT", message=message, subject=ref)
 
 
 def moved(entries: Sequence[ReadEntry], world: World) -> list[tuple[ReadEntry, int]]:

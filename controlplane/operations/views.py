@@ -27,6 +27,7 @@ from controlplane.store.tables import LabelRow
 from schemas.agent import Agent, AgentSpec, AgentStatus
 from schemas.calls import ListInput, ListOutput, Named
 from schemas.channel import Channel, ChannelSpec, ChannelStatus
+from schemas.connection import Connection, ConnectionSpec, ConnectionStatus
 from schemas.fleet import Fleet, FleetSpec, FleetStatus
 from schemas.principal import Principal
 from schemas.resource import Condition, Kind, Metadata, Ref
@@ -191,6 +192,17 @@ def _channel(session: Session, known: Known, owners: Owners, position: int | Non
     return Channel(metadata=_about(known, owners), spec=ChannelSpec.model_validate(known.spec), status=status)
 
 
+def _connections(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    return [
+        Connection(
+            metadata=_about(it, owners),
+            spec=ConnectionSpec.model_validate(it.spec),
+            status=ConnectionStatus(conditions=[ready_once(it.generation, it.created_at)]),
+        )
+        for it in found
+    ]
+
+
 def _secrets(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
     return [
         Secret(
@@ -202,4 +214,6 @@ def _secrets(session: Session, found: Sequence[Known], owners: Owners) -> list[B
     ]
 
 
-_VIEWS = {"Agent": _agents, "Fleet": _fleets, "Channel": _channels, "Secret": _secrets}
+_VIEWS = {
+    "Agent": _agents, "Fleet": _fleets, "Channel": _channels, "Connection": _connections, "Secret": _secrets,
+}  # fmt: skip

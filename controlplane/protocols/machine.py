@@ -9,13 +9,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import psutil
 from pydantic import BaseModel
 
+from schemas.connection import ConnectionSpec
 from schemas.machine import Cpu, Disks, MachineRead, Memory, Mount, Network, Processes, ProcessReading, What
+from schemas.ports import EffectCall
 
 COMMAND_CHARS = 200
 ROOT = "/"
@@ -29,7 +32,7 @@ class MachineEffector:
     """Reads the machine that the gate runs on."""
 
     name = "machine.read"
-    repeats_safely = True
+    protocol: str | None = None
     timeout_s = 10.0
     arguments: type[BaseModel] = MachineRead
 
@@ -38,7 +41,13 @@ class MachineEffector:
         self._cores = _core_times()
         self._known: _Known = {}
 
-    async def execute(self, arguments: BaseModel, idempotency_key: str) -> Any:
+    def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
+        return inf
+
+    async def ready(self) -> None:
+        """It is, once it is made."""
+
+    async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         """The reading, as JSON."""
         asked = MachineRead.model_validate(arguments, from_attributes=True)
         return await asyncio.to_thread(self._read, asked)

@@ -57,8 +57,12 @@ REASONS: dict[str, Reason] = {
     # in the turn
     "NOT_GRANTED": Reason("The agent's mandate does not grant this effect", 403, "escalate"),
     "UNKNOWN_EFFECT": Reason("There is no such effect", 422, "fix_input"),
+    "NO_CONNECTION": Reason("There is no such connection", 422, "fix_input"),
+    "FORBIDDEN_ADDRESS": Reason("The connection may not reach this address", 403, "fix_input"),
     "EFFECT_FAILED": Reason("The effect failed", 502, "escalate"),
     "IN_DOUBT": Reason("It is not known whether the effect happened", 409, "escalate"),
+    "NOT_HELD": Reason("The effect is not held for an operator", 409, "fix_input"),
+    "STILL_SENDING": Reason("The effect may still be on its way", 409, "wait"),
     "LIMIT_REACHED": Reason("A limit of the turn is reached", 429, "stop"),
     "TURN_TIMEOUT": Reason("The turn took too long", 504, "stop"),
     "NONDETERMINISTIC": Reason("The handler did what can not be replayed", 500, "fix_input"),

@@ -129,7 +129,7 @@ RESOLVE = Many(
 JOURNAL_RESOLVED = Many(
     "UPDATE journal SET outcome = ?, result = ?, finished_at = ? WHERE outcome IS NULL AND (turn_id, branch, position)"
     " IN (SELECT turn_id, branch, position FROM awaiting"
-    " WHERE await_id = ? AND resolved_at = ? AND outcome = ? AND kind IN ('ask', 'sleep'))"
+    " WHERE await_id = ? AND resolved_at = ? AND outcome = ? AND kind IN ('ask', 'sleep', 'effect'))"
 )
 CANCEL_AWAITS = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE turn_id = ? AND resolved_at IS NULL"
@@ -289,7 +289,7 @@ WAITING_AGENTS = (  # from agent to agent over the index: one step for each that
     " WHERE waiting.agent IS NOT NULL)"
     " SELECT a.uid FROM waiting JOIN agent a ON a.uid = waiting.agent WHERE a.owner IS NULL AND a.stopped = 0"
     " AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
-    " AND w.kind IN ('ask', 'sleep')) LIMIT 2000"
+    " AND w.kind IN ('ask', 'sleep', 'effect')) LIMIT 2000"
 )
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
@@ -317,6 +317,6 @@ TELLING = frozenset(
     (EVENT, LATE_EVENT, SEND_LOST_EVENT, PUBLISH_LOST_EVENT, SPAWN_EVENT, CHANNEL_PUT, RESOLVE_OPERATOR, STOP, UNSTOP)
 )  # what readers of the feedback log, of channels and of answers wait for
 RECEIPT_AT = (
-    "SELECT outcome, result, finished_at FROM journal"
+    "SELECT outcome, result, finished_at, recorded_at FROM journal"
     " WHERE turn_id = ? AND branch = '0' AND position = ? AND kind = 'effect'"
 )

@@ -47,15 +47,19 @@ def gate(settings: Settings) -> None:
 
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
+    from controlplane.guard.vault import Vault
+    from controlplane.protocols.http import HttpEffector
     from controlplane.protocols.machine import MachineEffector
+    from schemas.ports import Effector
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
-    effector = MachineEffector()
+    effectors: tuple[Effector, ...] = (MachineEffector(), HttpEffector())
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors={effector.name: effector},
+        effectors={it.name: it for it in effectors},
+        open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         bounds=Bounds(
             hosts_warm=settings.hosts_warm,
@@ -66,6 +70,8 @@ def gate(settings: Settings) -> None:
             state_bytes_max=settings.state_bytes_max,
             inbox_messages_max=settings.inbox_messages_max,
             turn_attempts_max=settings.turn_attempts_max,
+            send_within_s=settings.effect_send_within_s,
+            hold_s=settings.effect_hold_s,
             node=os.uname().nodename,
         ),
     )

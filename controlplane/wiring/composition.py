@@ -20,7 +20,7 @@ from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.operations import discovery, handling, repeating, system, views
 from controlplane.operations.commitment import Commitment
-from controlplane.operations.living import agents, channels, code, hosts, inspection, turns
+from controlplane.operations.living import agents, channels, code, hosts, inspection, settling, turns
 from controlplane.operations.pipeline import Dispatcher
 from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
@@ -104,8 +104,8 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= handling.handlers(proposer, reverting, commitment, bell)
     bound |= tokens.handlers(store)
     bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
-    for living in (inspection.handlers(store, gate), channels.handlers(store, gate, bell)):
-        bound |= living
+    bound |= inspection.handlers(store, gate) | settling.handlers(store, gate)
+    bound |= channels.handlers(store, gate, bell)
     for reading in (code, hosts, turns):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)

@@ -22,7 +22,7 @@ REFERENCES = {
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
-    "arguments",
+    "arguments", "branch", "position", "outcome", "result", "reason",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
@@ -125,6 +125,8 @@ def manifests(kind: str, foreign: dict[str, Any]) -> Iterator[dict[str, Any]]:
         spec = {**manifest("Agent", "x")["spec"], **code, "entrypoint": "hidden:Hidden"}
         yield manifest(kind, "hiddens")
         yield manifest(kind, "thieves", template={"labels": {}, "spec": spec})
+    if kind == "Connection":
+        yield manifest(kind, "opener", secret={"name": "hidden", "key": "password"})
     if kind == "Secret":
         yield manifest(kind, "hidden", values={"password": {"set": True}})
 

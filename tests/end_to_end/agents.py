@@ -18,6 +18,11 @@ class Echo(Agent):
         return envelope.data
 
 
+class Caller(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        return await turn.perform("http.request", connection=envelope.data, method="POST", json={"n": 1})
+
+
 class Counter(Agent):
     state: CounterState
 

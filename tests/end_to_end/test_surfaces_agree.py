@@ -4,8 +4,12 @@ Walks the catalogue: an operation without a case here fails the test. What acts 
 request id, so that its first answer must come back from every surface: that is its idempotence too.
 """
 
+import contextlib
 import json
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +34,39 @@ VOLATILE = {"as_of", "instance", "lease_until", "loop_lag_ms", "rss_bytes", "exp
 MOVING = {"system.status", "system.brief", "hosts.list", "feedback.read", "changes.list", "turns.list"}
 
 
+def _breaks_off(listening: socket.socket) -> None:
+    """A far side that takes a request and says nothing."""
+    with contextlib.suppress(OSError):
+        while True:
+            taken, _ = listening.accept()
+            taken.recv(65_536)
+            taken.close()
+
+
+def _held(stack: Stack) -> str:
+    """The turn of an effect in doubt."""
+    grants = [{"effect": "http.request", "connection": "same-near"}]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_breaks_off, args=(listening,), daemon=True).start()
+        near = {"protocol": "http", "endpoint": f"http://127.0.0.1:{listening.getsockname()[1]}",
+                "options": {"allow_private": True}}  # fmt: skip
+        stack.apply(
+            agent("same-caller", "Caller", mandate={"grants": grants}),
+            {"kind": "Connection", "metadata": {"name": "same-near"}, "spec": near},
+        )
+        stack.call("agents.send", name="same-caller", data="same-near")
+        limit = time.monotonic() + 30
+        while not (found := stack.call("agents.inspect", name="same-caller"))["waiting_on"]:
+            assert time.monotonic() < limit, "nothing was held"
+            time.sleep(0.05)
+    assert found["waiting_on"][0]["kind"] == "effect"
+    parked = [
+        it for it in stack.call("agents.get", name="same-caller")["status"]["conditions"] if it["type"] == "Parked"
+    ]
+    assert (parked[0]["status"], parked[0]["reason"]) == ("true", "Effect"), parked
+    return str(found["running"])
+
+
 @pytest.fixture(scope="module")
 def ids(stack: Stack) -> dict[str, str]:
     """A small world, and the ids of its records."""
@@ -39,6 +76,8 @@ def ids(stack: Stack) -> dict[str, str]:
         {"kind": "Fleet", "metadata": {"name": "same-fleet"},
          "spec": {"replicas": 1, "template": {"spec": agent("x", "Echo")["spec"]}}},
         {"kind": "Secret", "metadata": {"name": "same-secret"}, "spec": {"values": {"k": "v"}}},
+        {"kind": "Connection", "metadata": {"name": "same-far"},
+         "spec": {"protocol": "http", "endpoint": "https://far.example.com"}},
     )  # fmt: skip
     stack.call("agents.ask", **NAMED, data=1)
     turn = stack.call("turns.list", **NAMED)["items"][0]
@@ -48,6 +87,7 @@ def ids(stack: Stack) -> dict[str, str]:
         "plan_id": change["plan_id"],
         "turn_id": turn["turn_id"],
         "token_id": token["token_id"],
+        "held_turn_id": _held(stack),
     }
 
 
@@ -56,11 +96,16 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
     manifests = {
         "agents": agent("same-echo", "Echo"),
         "channels": channel("same-other"),
+        "connections": {"kind": "Connection", "metadata": {"name": "same-far"},
+                        "spec": {"protocol": "http", "endpoint": "https://far.example.com/v2"}},
         "fleets": {"kind": "Fleet", "metadata": {"name": "same-fleet"},
                    "spec": {"replicas": 2, "template": {"spec": agent("x", "Echo")["spec"]}}},
         "secrets": {"kind": "Secret", "metadata": {"name": "same-secret"}, "spec": {"values": {"k": {"set": True}}}},
     }  # fmt: skip
-    names = {"agents": "same-echo", "channels": "same-reports", "fleets": "same-fleet", "secrets": "same-secret"}
+    names = {
+        "agents": "same-echo", "channels": "same-reports", "connections": "same-far", "fleets": "same-fleet",
+        "secrets": "same-secret",
+    }  # fmt: skip
     found: dict[str, dict[str, Any]] = {}
     for kind, name in names.items():
         found[f"{kind}.get"] = found[f"{kind}.delete"] = {"namespace": "default", "name": name}
@@ -81,6 +126,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "code.put": {"files": {"a.py": "x = 1\n"}},
         "turns.list": dict(NAMED),
         "turns.get": {"turn_id": ids["turn_id"]},
+        "turns.settle": {"turn_id": ids["held_turn_id"], "position": 0, "outcome": "failed", "reason": "looked"},
         "channels.publish": {**CHANNEL, "data": {"x": 1}, "key": "k"},
         "channels.read": dict(CHANNEL),
         "channels.join": {**CHANNEL, "agent": "same-echo"},

@@ -15,9 +15,11 @@ from sqlalchemy import text
 
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
+from controlplane.store import external, statements
+from controlplane.store.unit import Unit
 from tests.api.plane import Plane
 from tests.hostile.bystander import MCP, tool_call
-from tests.operations.plane import agent, channel, fleet, secret
+from tests.operations.plane import agent, channel, connection, fleet, secret
 
 TABLES = (
     "resource", "plan", "change", "change_target", "claim", "agent", "inbox", "awaiting", "subscription",
@@ -106,7 +108,8 @@ class World:
     async def _fresh(self, operation: Operation, n: int) -> dict[str, Any]:
         manifests = {
             "agents": agent(f"a{n}"), "channels": channel(f"c{n}"),
-            "fleets": fleet(f"f{n}", 2), "secrets": secret(f"s{n}", key=f"value {n}"),
+            "connections": connection(f"n{n}"), "fleets": fleet(f"f{n}", 2),
+            "secrets": secret(f"s{n}", key=f"value {n}"),
         }  # fmt: skip
         if operation.verb == "propose":
             wanted = list(manifests.values())
@@ -156,6 +159,19 @@ class World:
     async def revoking(self, n: int) -> dict[str, Any]:
         return {"token_id": (await self.call("tokens.create", **await self.token(n)))["token_id"]}
 
+    async def settling(self, n: int) -> dict[str, Any]:
+        """An effect in doubt, as a gate that died left it and the next one held it."""
+        uid = (await self.rows("SELECT uid FROM agent WHERE name = :name", name=await self.agent()))[0][0]
+        turn, body = f"turn_{n}", '{"effect":"machine.read","connection":null,"arguments":{},"purpose":""}'
+        unit = Unit()
+        open_turn = [turn, uid, f"msg_{n}", "message", "{}", "parked", 0, 1, "", 1.0, None, 0, 1, None, None, "{}"]
+        unit.raw(statements.TURN_OPEN, open_turn, 1)
+        unit.raw(statements.RECORD, [turn, "0", 0, "effect", body, None, None, None, 1.0, 2.0, None], 1)
+        held = [f"await_{n}", uid, turn, "0", 0, "turns.settle of machine.read", 3.0, time.time() + 3600]
+        unit.raw(external.HOLD, held, 1)
+        assert await self.plane.store.write(unit)
+        return {"turn_id": turn, "position": 0, "outcome": "succeeded", "result": n, "reason": "the far side has it"}
+
     async def code(self, n: int) -> dict[str, Any]:
         return {"files": {"a.py": f"x = {n}\n"}}
 
@@ -172,6 +188,7 @@ INPUTS: dict[str, Fresh] = {
     "agents.suspend": World.named,
     "agents.stop": World.named,
     "agents.wake": World.stopped,
+    "turns.settle": World.settling,
     "code.put": World.code,
     "channels.publish": World.publishing,
     "channels.join": World.joining,

@@ -95,7 +95,7 @@ PROVOKED: dict[str, Provoke] = {
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
     "stop": _stop_and_go, "remove": _remove,
 }  # fmt: skip
-APART = {"asker", "never", "fenced", "trouble"}
+APART = {"asker", "never", "fenced", "trouble", "hold", "resend", "settle"}
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
     it for it in POINTS if it.startswith(("gate.", "store.")) and it not in STARTING and it.split(".")[1] not in UNITS

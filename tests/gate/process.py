@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from pydantic import BaseModel
 
 from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
+from controlplane.guard.vault import Vault
+from controlplane.protocols.http import HttpEffector
 from controlplane.protocols.machine import MachineEffector
 from controlplane.resources.problems import refuse
+from schemas.connection import ConnectionSpec
+from schemas.ports import EffectCall, Effector
+
+KEY_OF_TESTS = bytes(32)
 
 
 class Note(BaseModel):
@@ -32,16 +39,23 @@ class Notes:
     """Appends a line to a file, then takes its time."""
 
     arguments: type[BaseModel] = Note
+    protocol: str | None = None
     timeout_s = 3.0
 
     def __init__(self, name: str, *, repeats_safely: bool) -> None:
         self.name = name
-        self.repeats_safely = repeats_safely
+        self._repeats_for_s = inf if repeats_safely else 0.0
 
-    async def execute(self, arguments: BaseModel, idempotency_key: str) -> Any:
+    def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
+        return self._repeats_for_s
+
+    async def ready(self) -> None:
+        pass
+
+    async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         note = Note.model_validate(arguments, from_attributes=True)
         descriptor = os.open(note.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.write(descriptor, f"{note.text} {idempotency_key}\n".encode())
+        os.write(descriptor, f"{note.text} {call.key}\n".encode())
         os.close(descriptor)
         await asyncio.sleep(note.wait_s)
         if note.fault == "refuse":
@@ -65,8 +79,9 @@ if __name__ == "__main__":
     given = orjson.loads(bounds)
     clock = moved_clock(given.pop("clock_moved_by", None))
     logging.basicConfig(level=logging.INFO)
-    effectors = (
+    effectors: tuple[Effector, ...] = (
         MachineEffector(),
+        HttpEffector(),
         Notes("notes.once", repeats_safely=False),
         Notes("notes.again", repeats_safely=True),
     )
@@ -75,7 +90,8 @@ if __name__ == "__main__":
         socket=Path(socket),
         key=key,
         effectors={it.name: it for it in effectors},
-        bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0} | given)),
+        bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0, "hold_s": 0.2} | given)),
         clock=clock,
+        open_secret=Vault(KEY_OF_TESTS).open,
     )
     uvloop.run(gate.serve())

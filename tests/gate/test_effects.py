@@ -20,7 +20,7 @@ def _note(effect: str, path: Path, **more: Any) -> dict[str, Any]:
 
 async def test_an_effect_always_gets_a_receipt(database_url: str, tmp_path: Path) -> None:
     """Whatever an effector does: answers, refuses, breaks, answers no JSON, takes too long, does not exist."""
-    async with running(database_url) as gate:
+    async with running(database_url, send_within_s=2.0) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("noter", code, "Noter", **GRANTS)
         notes = tmp_path / "notes"

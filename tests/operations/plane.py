@@ -57,6 +57,11 @@ def secret(name: str, namespace: str = "default", **values: Any) -> dict[str, An
     return {"kind": "Secret", "metadata": {"namespace": namespace, "name": name}, "spec": {"values": values}}
 
 
+def connection(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    whole = {"protocol": "http", "endpoint": "https://far.example.com", **spec}
+    return {"kind": "Connection", "metadata": {"namespace": namespace, "name": name}, "spec": whole}
+
+
 def fleet(name: str, replicas: int, namespace: str = "default", **spec: Any) -> dict[str, Any]:
     template = {"labels": {"part": name}, "spec": agent("x", **spec)["spec"]}
     return {

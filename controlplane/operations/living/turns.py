@@ -42,7 +42,7 @@ def handlers(store: Store) -> dict[str, Handler]:
     async def get_turn(call: Call, given: TurnInput) -> TurnView:
         read = await store.read(lambda session: _turn(session, given.turn_id, call.principal))
         if read is None:
-            raise _absent(given.turn_id)
+            raise absent_turn(given.turn_id)
         row, address, journal = read
         return TurnView(
             **_summary(row, address), message=orjson.loads(row.message), journal=[_entry(entry) for entry in journal]
@@ -82,6 +82,12 @@ def _turn(session: Session, turn_id: str, principal: Principal) -> tuple[TurnRow
     return row, address, list(journal)
 
 
+def agent_of_turn(session: Session, turn_id: str, principal: Principal) -> str | None:
+    """The uid of the turn's agent; None where the caller sees no such turn."""
+    found = _turn(session, turn_id, principal)
+    return None if found is None else found[0].agent
+
+
 def _summary(row: TurnRow, address: Address) -> dict[str, Any]:
     return {
         "turn_id": row.turn_id,
@@ -111,10 +117,12 @@ def _entry(row: JournalRow) -> JournalEntry:
         result=None if not row.result else orjson.loads(row.result),
         recorded_at=moment(row.recorded_at),
         finished_at=None if row.finished_at is None else moment(row.finished_at),
+        send_by=None if row.send_by is None else moment(row.send_by),
     )
 
 
-def _absent(turn_id: str) -> Refusal:
+def absent_turn(turn_id: str) -> Refusal:
+    """There is no such turn, or none that the caller sees."""
     return refuse(
         "NOT_FOUND",
         f"there is no turn {turn_id}",

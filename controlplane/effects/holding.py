@@ -1,0 +1,186 @@
+"""Effects in doubt: held for an operator, who settles them; never repeated and never dropped in silence.
+
+A held effect is a record that says what is known, since when and until when; its turn is parked and its
+agent suspended. What settles it first wins: a receipt that comes late, an operator, or the end of its
+time, after which the turn hears that it is in doubt. Nothing is settled while it may still be on its
+way: before `send_by` and the timeout have passed, or while this gate waits for the far side.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import orjson
+
+from controlplane.effects import journaling
+from controlplane.effects.controls import Answer
+from controlplane.effects.node import Node
+from controlplane.effects.slots import Slot
+from controlplane.resources.problems import problem
+from controlplane.store import external
+from schemas.problem import Next, Problem
+from schemas.wire import Ask, Control, Evict
+
+TIMEOUT_S_MAX = 300.0  # of a connection that is not there any more
+Outcome = Literal["succeeded", "failed", "retry"]
+
+
+class Asked(msgspec.Struct):
+    """What an operator says of a held effect; `result` is JSON."""
+
+    turn_id: str
+    branch: str
+    position: int
+    outcome: Outcome
+    reason: str
+    principal: str
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Held:
+    """A held effect, as it is recorded."""
+
+    await_id: str
+    outcome: str | None
+    result: str | None
+    effect: str
+    connection: str | None
+    send_by: float
+
+
+class Holding:
+    """The effects of this gate's agents that are in doubt."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def hold(self, frame: Ask, why: str) -> None:
+        """Park the turn that waits for the effect. One that does not run now asks again when it does."""
+        slot = self._node.turns.running(frame.turn_id)
+        if slot is None or slot.turn is None or frame.position not in slot.effects:
+            return
+        now = self._node.clock()
+        until = now + self._node.bounds.hold_s
+        rows = journaling.hold(slot.turn, frame, why, now, until)
+        slot.state = "committing"
+
+        def held(outcome: str, detail: str) -> None:
+            if outcome != "ok":
+                self._node.ownership.fenced(slot, "holding", outcome, detail)
+                return
+            self._node.timers.arm(until)
+            if self._node.slots.holds(slot):
+                self._suspend(slot, frame.position)
+
+        self._node.commit("hold", rows, held)
+
+    def _suspend(self, slot: Slot, position: int) -> None:
+        """The coroutine waits for a receipt that may never come: forget it, a replay goes on."""
+        assert slot.host is not None
+        slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
+        slot.state, slot.await_position = "parked", position
+        slot.effects.clear()
+        self._node.hosts.turn_over(slot)
+        self._node.ownership.let_go(slot)
+
+    # What an operator says
+
+    def settle(self, frame: Control, done: Answer) -> None:
+        """Settle a held effect, once."""
+        asked = msgspec.json.decode(frame.argument, type=Asked)
+        held = self._held(asked)
+        if isinstance(held, Problem):
+            done(held)
+            return
+        told = {"effect": held.effect, "connection": held.connection}
+        if held.outcome is not None:
+            done(told if _same(held, asked) else _not_held(asked, f"it was settled before: {held.outcome}"))
+            return
+        if (wait_s := self._on_its_way_s(frame.agent, asked, held)) > 0:
+            detail = f"{held.effect} may still be on its way; nobody can say yet what comes of it"
+            done(problem("STILL_SENDING", detail, retry_after_s=wait_s, **_about(asked), effect=held.effect))
+        elif asked.dry_run:
+            done(told)
+        else:
+            self._settled(frame.agent, asked, held, done)
+
+    def _held(self, asked: Asked) -> Held | Problem:
+        reader, at = self._node.reader, (asked.turn_id, asked.branch, asked.position)
+        row = reader.one(external.EFFECT_AT, *at)
+        if row is None:
+            detail = f"turn {asked.turn_id} has no effect at {asked.branch}:{asked.position}"
+            return problem("NOT_FOUND", detail, field="/position", next=[_look(asked)], **_about(asked))
+        held = reader.one(external.HELD_AT, *at)
+        if held is None:
+            return _not_held(asked, f"it came to {row[1]}" if row[1] is not None else "nobody waits for an operator")
+        body = orjson.loads(row[0])
+        return Held(held[0], held[3], held[4], body["effect"], body["connection"], float(row[3]))
+
+    def _on_its_way_s(self, agent: str, asked: Asked, held: Held) -> float:
+        """For how long it may still be on its way."""
+        if self._node.execution.ended(asked.turn_id, asked.position):
+            return 0.0
+        effector = self._node.effectors.get(held.effect)
+        timeout_s = effector.timeout_s if effector is not None else TIMEOUT_S_MAX
+        if held.connection is not None:
+            slot = self._node.slots.load(agent)
+            declared = self._node.connections.named(slot.namespace, held.connection) if slot is not None else None
+            timeout_s = declared.spec.limits.timeout_s if declared is not None else TIMEOUT_S_MAX
+        wait_s = held.send_by + timeout_s - self._node.clock()
+        if self._node.execution.flying(asked.turn_id, asked.position):
+            return max(wait_s, timeout_s)
+        return wait_s
+
+    def _settled(self, agent: str, asked: Asked, held: Held, done: Answer) -> None:
+        slot = self._node.slots.load(agent)
+        if slot is None:
+            done(problem("NOT_FOUND", f"there is no agent of uid {agent}", uid=agent, verb="settle"))
+            return
+        result = bytes(asked.result).decode()
+        if asked.outcome == "failed":
+            detail = f"an operator says that {held.effect} failed: {asked.reason}"
+            found = problem("EFFECT_FAILED", detail, effect=held.effect, principal=asked.principal)
+            result = found.model_dump_json()
+        told = {"effect": held.effect, "connection": held.connection}
+        about = {**_about(asked), **told, "outcome": asked.outcome, "reason": asked.reason}
+        rows = journaling.settled(
+            held.await_id,
+            asked.outcome,
+            result,
+            (slot.namespace, slot.name),
+            asked.principal,
+            about,
+            self._node.clock(),
+        )
+
+        def settled(outcome: str, detail: str) -> None:
+            if outcome == "ok":
+                self._node.timers.resolved(held.await_id)
+                done(told)
+                return
+            reason, _, text = detail.partition(": ")
+            failed = reason if outcome == "error" else "CONFLICT"
+            done(problem(failed, f"nothing was settled: {text or outcome}", cause=text or outcome, retry_after_s=0.1))
+
+        self._node.commit("settle", rows, settled)
+
+
+def _same(held: Held, asked: Asked) -> bool:
+    if asked.outcome == "succeeded":
+        return held.outcome == "succeeded" and orjson.loads(held.result or "null") == orjson.loads(bytes(asked.result))
+    return held.outcome in (("retry", "retried") if asked.outcome == "retry" else ("failed",))
+
+
+def _about(asked: Asked) -> dict[str, Any]:
+    return {"turn_id": asked.turn_id, "branch": asked.branch, "position": asked.position}
+
+
+def _look(asked: Asked) -> Next:
+    return Next(operation="turns.get", arguments={"turn_id": asked.turn_id}, why="shows what came of each effect")
+
+
+def _not_held(asked: Asked, why: str) -> Problem:
+    detail = f"the effect at {asked.branch}:{asked.position} of turn {asked.turn_id} is not held: {why}"
+    return problem("NOT_HELD", detail, next=[_look(asked)], **_about(asked), why=why)

@@ -1,0 +1,132 @@
+"""Sending one effect: as often as is safe, for as long as it may take, and what came of it.
+
+What could not be sent at all is tried again, and so is what is in doubt where the far side promises to
+do it once; tenacity waits in between, and nothing is sent after `send_by`. What is not answered in time
+and must not be sent again is in doubt; its answer is listened for as long again, and settles it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from controlplane.effects.connections import Declared, scrubbed
+from controlplane.resources.problems import problem
+from schemas import faults
+from schemas.ports import Doubt, EffectCall, Effector, Unreached
+from schemas.problem import Refusal
+
+RESULT_BYTES_MAX = 2 * 1_048_576
+ATTEMPTS_MAX = 3
+WAIT_FIRST_S, WAIT_MOST_S = 0.05, 2.0
+
+
+@dataclass
+class Act:
+    """What is to be done, with what, over which connection."""
+
+    effector: Effector
+    arguments: BaseModel
+    declared: Declared | None
+    call: EffectCall = field(default_factory=lambda: EffectCall(""))
+
+    @property
+    def timeout_s(self) -> float:
+        return self.effector.timeout_s if self.declared is None else self.declared.spec.limits.timeout_s
+
+    @property
+    def repeats_for_s(self) -> float:
+        return self.effector.repeats_for_s(self.arguments, self.declared.spec if self.declared else None)
+
+    @property
+    def secret(self) -> str:
+        return self.call.link.secret if self.call.link is not None else ""
+
+
+async def send(act: Act, may: Callable[[], None], doubted: Callable[[str], None]) -> bytes:
+    """The effector's answer as JSON. `may` raises when it must not be sent (any more)."""
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+    safe = (Unreached, Doubt) if act.repeats_for_s > 0 else (Unreached,)
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(safe),
+        stop=stop_after_attempt(ATTEMPTS_MAX),
+        wait=wait_exponential_jitter(WAIT_FIRST_S, WAIT_MOST_S, jitter=WAIT_FIRST_S),
+        reraise=True,
+    )
+    last: Exception | None = None
+    try:
+        async for attempt in retrying:
+            with attempt:
+                _require_may(may, last)
+                try:
+                    return await _once(act, doubted)
+                except safe as error:
+                    last = error
+                    raise
+    except _Ended as ended:
+        raise ended.known from None
+    raise AssertionError("an attempt answers or raises")
+
+
+class Unsent(Exception):  # noqa: N818 - a state: the host was lost before the effect was sent; its successor asks again
+    """Nothing was sent."""
+
+
+class _Ended(Exception):  # noqa: N818 - wraps what is known
+    """There is no time for one more attempt; `known` is what the last one came to."""
+
+    def __init__(self, known: Exception) -> None:
+        super().__init__(str(known))
+        self.known = known
+
+
+def _require_may(may: Callable[[], None], last: Exception | None) -> None:
+    """Where one more attempt is not allowed, what the last one came to stands."""
+    try:
+        may()
+    except Unsent:
+        raise _Ended(last) if isinstance(last, Doubt) else Unsent from None
+    except Refusal as refusal:
+        raise _Ended(last or refusal) from None
+
+
+async def _once(act: Act, doubted: Callable[[str], None]) -> bytes:
+    faults.at("gate.effect.sending")
+    sending = asyncio.ensure_future(act.effector.execute(act.arguments, act.call))
+    late = f"did not answer within {act.timeout_s:g} s"
+    try:
+        done, _ = await asyncio.wait((sending,), timeout=act.timeout_s)
+        if not done and act.repeats_for_s <= 0:
+            doubted(late)
+            done, _ = await asyncio.wait((sending,), timeout=act.timeout_s)
+        if not done:
+            raise Doubt(late)
+        told: bytes = orjson.dumps(scrubbed(sending.result(), act.secret))
+        faults.at("gate.effect.sent")
+        return told
+    finally:
+        if not sending.done():
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+def receipt_of(task: "asyncio.Task[Any]", act: Act) -> tuple[str, bytes]:
+    """What came of it, as the receipt says it."""
+    error, name = task.exception(), act.effector.name
+    if error is None:
+        told: bytes = task.result()
+        if len(told) <= RESULT_BYTES_MAX:
+            return "succeeded", told
+        detail = f"{name} answered {len(told)} bytes, {RESULT_BYTES_MAX} at most"
+        found = problem("EFFECT_FAILED", detail, effect=name, bytes=len(told), max=RESULT_BYTES_MAX)
+    elif isinstance(error, Refusal):
+        found = error.problem
+    else:
+        known = isinstance(error, Doubt | Unreached)
+        detail = (f"{name} {error}" if known else f"{name}: {type(error).__name__}: {error}")[:1000]
+        found = problem("EFFECT_FAILED", detail, effect=name, error=type(error).__name__)
+    return "failed", orjson.dumps(scrubbed(found.model_dump(mode="json"), act.secret))

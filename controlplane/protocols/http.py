@@ -1,0 +1,77 @@
+"""`http.request`: one request over a connection of protocol `http`, and its answer.
+
+What the far side promises decides what may be sent twice: methods that the connection names, or any
+request while the far side knows its key. That a method is called idempotent promises nothing. The
+client is loaded with the first request.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any
+
+from pydantic import BaseModel
+
+from controlplane.resources.problems import refuse
+from schemas.connection import ConnectionSpec
+from schemas.http import HttpRequest
+from schemas.ports import EffectCall, Link
+
+Answer = Callable[[HttpRequest, Link, dict[str, str], dict[str, str]], Awaitable[dict[str, Any]]]
+
+
+class HttpEffector:
+    """Sends requests for agents."""
+
+    name = "http.request"
+    protocol: str | None = "http"
+    timeout_s = 30.0
+    arguments: type[BaseModel] = HttpRequest
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+
+    def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
+        """For ever, for as long as the far side knows the key, or not at all."""
+        if spec is None:
+            return 0.0
+        if HttpRequest.model_validate(arguments, from_attributes=True).method in spec.options.repeats_safely:
+            return inf
+        return float(spec.options.key_lifetime_s or 0)
+
+    async def ready(self) -> None:
+        """Load the client, in a thread: it takes a third of a second, once."""
+        if self._answer is None:
+            self._answer = await asyncio.to_thread(_loaded)
+
+    async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
+        assert isinstance(arguments, HttpRequest)
+        assert call.link is not None
+        headers = {**arguments.headers, "Accept-Encoding": "identity"}
+        own = _own_headers(call.link, call.key)
+        if taken := {it.lower() for it in arguments.headers} & {it.lower() for it in own}:
+            detail = f"header {min(taken)} is the connection's to set, not an agent's"
+            raise refuse("INVALID_VALUE", detail, field="/arguments/headers", header=min(taken))
+        await self.ready()
+        assert self._answer is not None
+        return await self._answer(arguments, call.link, headers, own)
+
+
+def _loaded() -> Answer:
+    from controlplane.protocols.http_client import answer
+
+    return answer
+
+
+def _own_headers(link: Link, key: str) -> dict[str, str]:
+    """The secret and the key, as the connection says that they are sent."""
+    options = link.spec.options
+    headers = {}
+    if link.secret:
+        if not (link.secret.isascii() and link.secret.isprintable()):
+            detail = f"the secret of connection {link.name} holds characters that no header can carry"
+            raise refuse("EFFECT_FAILED", detail, effect=HttpEffector.name, connection=link.name)
+        headers[options.secret_header] = f"{options.secret_scheme} {link.secret}".lstrip()
+    if options.idempotency_header is not None:
+        headers[options.idempotency_header] = key
+    return headers

@@ -1,0 +1,176 @@
+"""Sending HTTP requests with httpx: to addresses that may be reached, with answers that are bounded.
+
+A name is resolved here and every address of it checked, then one of them is connected to, so that no
+second answer of the resolver leads elsewhere; each redirect passes the same check. Secret and key go to
+the endpoint's own origin only. Each request has a connection of its own: a kept one that the far side
+had closed could not be told from a request that was cut off. What failed before anything was sent is
+`Unreached`; what broke off later is `Doubt`.
+"""
+
+import asyncio
+import base64
+import contextlib
+import logging
+import socket
+from functools import cache
+from typing import Any
+
+import httpx
+import orjson
+
+from controlplane import VERSION
+from controlplane.protocols.addresses import private
+from controlplane.resources.problems import refuse
+from schemas.http import HEADER_CHARS_MAX, HEADERS_MAX, HttpRequest
+from schemas.ports import Doubt, Link, Unreached
+
+ADDRESSES_MAX = 4
+ANSWER_BYTES_MAX = 2_000_000  # as JSON, so that it fits into a receipt
+OWN = "steward.own"
+logging.getLogger("httpx").setLevel(logging.WARNING)  # URLs of agents' requests are no matter of the log
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: dict[str, str]) -> dict[str, Any]:
+    """What the far side answers, as JSON."""
+    options, most = link.spec.options, link.spec.limits.response_bytes_max
+    url = _url(link.spec.endpoint, asked.path)
+    client = httpx.AsyncClient(
+        transport=Checked(allow_private=options.allow_private, connection=link.name),
+        timeout=httpx.Timeout(None, connect=link.spec.limits.timeout_s),
+        max_redirects=options.redirects_max,
+        trust_env=False,
+        headers={"User-Agent": f"steward/{VERSION}"},
+    )
+    request = client.build_request(
+        asked.method,
+        url,
+        params=asked.query or None,
+        headers=headers,
+        json=asked.body if "body" in asked.model_fields_set else None,
+        content=_content(asked),
+        extensions={OWN: (_origin(httpx.URL(url)), own), "timeout": {"connect": link.spec.limits.timeout_s}},
+    )
+    follow = options.redirects_max > 0 and asked.method in ("GET", "HEAD")
+    try:
+        response = await client.send(request, stream=True, follow_redirects=follow)
+        try:
+            body, truncated = await _body(response, most)
+        finally:
+            await response.aclose()
+    except _NOTHING_SENT as error:
+        raise Unreached(f"could not reach {link.name}: {error}") from error
+    except httpx.TooManyRedirects as error:
+        detail = f"{link.name} redirects more than {options.redirects_max} times"
+        raise refuse("EFFECT_FAILED", detail, effect="http.request", connection=link.name) from error
+    except httpx.TransportError as error:
+        raise Doubt(f"was cut off: {type(error).__name__}: {error}") from error
+    return _answer(response, body, truncated=truncated, secret=link.secret)
+
+
+def _url(endpoint: str, path: str) -> str:
+    return f"{endpoint.rstrip('/')}/{path.lstrip('/')}" if path else endpoint
+
+
+def _content(asked: HttpRequest) -> bytes | None:
+    if "body" in asked.model_fields_set:
+        return None
+    return asked.text.encode() if asked.text is not None else None
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+async def _body(response: httpx.Response, most: int) -> tuple[bytes, bool]:
+    """The beginning of the body, and whether there is more; as it came, whatever its encoding."""
+    found = bytearray()
+    async for chunk in response.aiter_raw():
+        found += chunk
+        if len(found) > most:
+            return bytes(found[:most]), True
+    return bytes(found), False
+
+
+def _answer(response: httpx.Response, body: bytes, *, truncated: bool, secret: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "status": response.status_code,
+        "headers": _headers(response),
+        "json": None,
+        "text": None,
+        "base64": None,
+        "truncated": truncated,
+    }
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
+    try:
+        if encoded:
+            raise UnicodeDecodeError("utf-8", body, 0, 1, "it is encoded")
+        found["text"] = body.decode(errors="strict" if not truncated else "ignore")
+    except UnicodeDecodeError:
+        found["base64"] = base64.b64encode(body.replace(secret.encode(), b"[secret]") if secret else body).decode()
+    if found["text"] is not None and not truncated and (kind == "application/json" or kind.endswith("+json")):
+        with contextlib.suppress(orjson.JSONDecodeError):  # it may say that it is JSON, and be none: then it is text
+            found["json"], found["text"] = orjson.loads(body), None
+    if len(orjson.dumps(found)) > ANSWER_BYTES_MAX:  # escapes can make more of a body than it was
+        found |= {"json": None, "text": None, "base64": None, "truncated": True}
+    return found
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    """The first headers, as many as may be kept."""
+    kept: dict[str, str] = {}
+    room = HEADER_CHARS_MAX
+    for name, value in response.headers.items():
+        room -= len(name) + len(value)
+        if room < 0 or len(kept) >= HEADERS_MAX:
+            break
+        kept[name] = value
+    return kept
+
+
+class Checked(httpx.AsyncBaseTransport):
+    """Connects to checked addresses only, and adds what only the endpoint's own origin may see."""
+
+    def __init__(self, *, allow_private: bool, connection: str) -> None:
+        self._allow_private = allow_private
+        self._connection = connection
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        origin, own = request.extensions[OWN]
+        headers = httpx.Headers(request.headers)
+        if _origin(request.url) == origin:
+            headers.update(own)
+        extensions = {**request.extensions, "sni_hostname": request.url.host}
+        found: httpx.TransportError = httpx.ConnectError("the name has no address")
+        for address in await self._addresses(request.url):
+            pinned = httpx.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                headers=headers,
+                stream=request.stream,
+                extensions=extensions,
+            )
+            try:
+                return await _inner().handle_async_request(pinned)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                found = error
+        raise found
+
+    async def _addresses(self, url: httpx.URL) -> list[str]:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            listed = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpx.ConnectError(f"the name {url.host} has no address: {error}") from error
+        found = list(dict.fromkeys(str(it[4][0]) for it in listed))
+        if not self._allow_private and (inside := [it for it in found if private(it)]):
+            detail = f"{url.host} is {inside[0]}, which is not a public address, and {self._connection} allows no other"
+            raise refuse("FORBIDDEN_ADDRESS", detail, host=url.host, address=inside[0], connection=self._connection)
+        return found[:ADDRESSES_MAX]
+
+
+@cache
+def _inner() -> httpx.AsyncHTTPTransport:
+    """The sockets; no connection is kept."""
+    return httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))

@@ -1,0 +1,28 @@
+"""The statements of external effects in doubt: sent again, held for an operator, settled. As in `statements`."""
+
+from controlplane.store.batching import Many
+
+CONNECTION = (
+    "SELECT uid, generation, spec FROM resource"
+    " WHERE kind = 'Connection' AND namespace = ? AND name = ? AND deleted_at IS NULL"
+)
+SPEC_OF = "SELECT spec FROM resource WHERE kind = 'Secret' AND namespace = ? AND name = ? AND deleted_at IS NULL"
+SEALED = "SELECT nonce, ciphertext FROM secret_value WHERE ref = ?"
+EFFECT_AT = (
+    "SELECT body, outcome, recorded_at, send_by FROM journal"
+    " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect'"
+)
+HELD_AT = (  # the newest: what was tried again may be held again
+    "SELECT await_id, since, until, outcome, result FROM awaiting"
+    " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect' ORDER BY since DESC LIMIT 1"
+)
+HOLD = Many(
+    "INSERT INTO awaiting (await_id, agent, turn_id, branch, position, kind, target, since, until)"
+    " VALUES (?, ?, ?, ?, ?, 'effect', ?, ?, ?)"
+)
+RESEND = Many("UPDATE journal SET send_by = ? WHERE turn_id = ? AND branch = ? AND position = ? AND outcome IS NULL")
+RETRIED = Many("UPDATE awaiting SET outcome = 'retried' WHERE await_id = ? AND outcome = 'retry'")
+RECEIVED = Many(
+    "UPDATE awaiting SET outcome = ?, result = ?, resolved_at = ?"
+    " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect' AND resolved_at IS NULL"
+)

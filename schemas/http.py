@@ -1,0 +1,49 @@
+"""`http.request`: what an agent may ask for."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, model_validator
+
+from schemas.base import Frozen
+from schemas.connection import HeaderName, Method
+
+HEADERS_MAX = 64
+HEADER_CHARS_MAX = 8192
+# Set by us or by the connection, never by an agent.
+RESERVED = frozenset(
+    {"authorization", "connection", "content-length", "cookie", "expect", "host", "keep-alive", "proxy-authorization",
+     "te", "trailer", "transfer-encoding", "upgrade", "accept-encoding"}
+)  # fmt: skip
+Path = Annotated[
+    str,
+    StringConstraints(pattern=r"^/?([A-Za-z0-9_~!$&'()*+,;=:@%-][A-Za-z0-9._~!$&'()*+,;=:@%-]*/?)*$", max_length=2000),
+]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=HEADER_CHARS_MAX)]
+Scalar = str | int | float | bool
+
+
+class HttpRequest(Frozen):
+    """One request over a connection; `path` is below the connection's endpoint."""
+
+    method: Method = "GET"
+    path: Path = ""
+    query: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict, max_length=100)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, max_length=HEADERS_MAX)
+    body: Any = Field(default=None, alias="json")
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "HttpRequest":
+        if "body" in self.model_fields_set and self.text is not None:
+            raise ValueError("give json or text, not both")
+        if self.has_body and self.method in ("GET", "HEAD"):
+            raise ValueError(f"{self.method} has no body")
+        if any(it in self.path.lower() for it in ("%2e", "%2f", "%5c")):
+            raise ValueError("a path has no encoded dots or slashes")
+        if taken := sorted(name for name in self.headers if name.lower() in RESERVED):
+            raise ValueError(f"header {taken[0]} is not an agent's to set")
+        return self
+
+    @property
+    def has_body(self) -> bool:
+        return "body" in self.model_fields_set or self.text is not None
