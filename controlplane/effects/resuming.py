@@ -71,14 +71,14 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     if pinned is not None:
         slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
-    waiting = bool(last) and last[0][2] is None and (last[0][1] in AWAITED or _held(node, turn_id, last[0][0]))
+    waiting = bool(last) and last[0][2] is None and (last[0][1] in AWAITED or _held(node, turn_id, *last[0][:2]))
     slot.await_position = int(last[0][0]) if waiting else None
     return True
 
 
-def _held(node: Node, turn_id: str, position: int) -> bool:
-    """Whether the effect there waits for an operator."""
-    row = node.reader.one(HELD_AT, turn_id, "0", position)
+def _held(node: Node, turn_id: str, position: int, kind: str) -> bool:
+    """Whether the entry is an effect that waits for an operator."""
+    row = node.reader.one(HELD_AT, turn_id, "0", position) if kind == "effect" else None
     return row is not None and row[3] is None
 
 

@@ -28,7 +28,9 @@ ADDRESSES_MAX = 4
 ANSWER_BYTES_MAX = 2_000_000  # as JSON, so that it fits into a receipt
 OWN = "steward.own"
 logging.getLogger("httpx").setLevel(logging.WARNING)  # URLs of agents' requests are no matter of the log
-_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NOTHING_SENT = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError,
+)  # fmt: skip
 
 
 async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: dict[str, str]) -> dict[str, Any]:
@@ -36,8 +38,8 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
     options, most = link.spec.options, link.spec.limits.response_bytes_max
     url = _url(link.spec.endpoint, asked.path)
     client = httpx.AsyncClient(
-        transport=Checked(allow_private=options.allow_private, connection=link.name),
-        timeout=httpx.Timeout(None, connect=link.spec.limits.timeout_s),
+        transport=Checked(link),
+        timeout=None,  # noqa: S113 - the gate's own; connecting has its part of it
         max_redirects=options.redirects_max,
         trust_env=False,
         headers={"User-Agent": f"steward/{VERSION}"},
@@ -49,7 +51,7 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
         headers=headers,
         json=asked.body if "body" in asked.model_fields_set else None,
         content=_content(asked),
-        extensions={OWN: (_origin(httpx.URL(url)), own), "timeout": {"connect": link.spec.limits.timeout_s}},
+        extensions={OWN: (_origin(httpx.URL(url)), own)},
     )
     follow = options.redirects_max > 0 and asked.method in ("GET", "HEAD")
     try:
@@ -132,18 +134,22 @@ def _headers(response: httpx.Response) -> dict[str, str]:
 class Checked(httpx.AsyncBaseTransport):
     """Connects to checked addresses only, and adds what only the endpoint's own origin may see."""
 
-    def __init__(self, *, allow_private: bool, connection: str) -> None:
-        self._allow_private = allow_private
-        self._connection = connection
+    def __init__(self, link: Link) -> None:
+        self._allow_private = link.spec.options.allow_private
+        self._connection = link.name
+        self._timeout_s = link.spec.limits.timeout_s
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         origin, own = request.extensions[OWN]
         headers = httpx.Headers(request.headers)
         if _origin(request.url) == origin:
             headers.update(own)
-        extensions = {**request.extensions, "sni_hostname": request.url.host}
+        addresses = await self._addresses(request.url)
+        # Not reached is known before the gate's patience ends, which could not tell it from not answered.
+        connect = {"connect": self._timeout_s / (1 + len(addresses))}
+        extensions = {**request.extensions, "sni_hostname": request.url.host, "timeout": connect}
         found: httpx.TransportError = httpx.ConnectError("the name has no address")
-        for address in await self._addresses(request.url):
+        for address in addresses:
             pinned = httpx.Request(
                 request.method,
                 request.url.copy_with(host=address),

@@ -17,7 +17,7 @@ from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.operations import discovery, handling, system, views
 from controlplane.operations.commitment import Commitment
-from controlplane.operations.living import agents, channels, code, hosts, inspection, turns
+from controlplane.operations.living import agents, channels, code, hosts, inspection, settling, turns
 from controlplane.operations.pipeline import Dispatcher
 from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
@@ -60,6 +60,7 @@ class Parts:
         found |= agents.handlers(store, gate, self._agent)
         found |= channels.handlers(store, gate, bell)
         found |= inspection.handlers(store, gate)
+        found |= settling.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)

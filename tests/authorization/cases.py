@@ -42,6 +42,8 @@ def own_input(operation: Operation, world: World) -> dict[str, Any]:
     given = dict(operation.example)
     given |= {name: value for name, value in QUICK.items() if name in given}
     given |= {name: world.own[name] for name in RECORDS if name in operation.input.model_fields and name in given}
+    if operation.name == "turns.settle":
+        given["turn_id"] = "turn_1"  # the one that has a held effect
     if operation.name in ("operations.call", "operations.describe"):
         given["name"] = "agents.get"
     if operation.name == "operations.call":

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from controlplane.effects import controls
 from controlplane.guard import tokens
 from controlplane.resources.catalogue import OPERATIONS
-from controlplane.store import statements
+from controlplane.store import external, statements
 from controlplane.store.unit import Unit
 from schemas.base import short_id
 from schemas.principal import PLANE, Call, Principal
@@ -156,8 +156,9 @@ async def _ours(world: World) -> None:
     await world.apply(manifest("Agent", "echo"), principal=op)
     change_id = await world.apply(manifest("Channel", "reports"), principal=op)
     await world.apply(manifest("Fleet", "echoes", replicas=1), principal=op)
-    await world.apply(manifest("Secret", "inventory"), principal=op)
+    await world.apply(manifest("Secret", "inventory"), manifest("Connection", "billing"), principal=op)
     await world.apply(manifest("Channel", "reports", "second"))
+    await _held(world)
     await world.call("agents.send", op, name="echo", data="hello")
     for number in range(3):
         await world.call("channels.publish", op, name="reports", data=number)
@@ -172,6 +173,19 @@ async def _ours(world: World) -> None:
         "token_id": world.plane.token_ids["victim"],
         "digest": ours["digest"],
     }
+
+
+async def _held(world: World) -> None:
+    """An effect of ours that waits for an operator, in a turn of long ago that no summary tells of."""
+    (uid,) = (await world.rows("SELECT uid FROM agent WHERE namespace = 'default' AND name = 'echo'"))[0]
+    unit = Unit()
+    turn = ["turn_1", uid, "msg_1", "message", "{}", "committed", 1, 1, "", 0.0, 0.0, 0, 1, None, None, None]
+    body = '{"effect":"machine.read","connection":null,"arguments":{},"purpose":""}'
+    unit.raw(statements.TURN_OPEN, turn, 1)
+    unit.raw(statements.RECORD, ["turn_1", "0", 0, "effect", body, None, None, None, 0.0, 0.0, None], 1)
+    until = time.time() + 86_400
+    unit.raw(external.HOLD, ["await_1", uid, "turn_1", "0", 0, "turns.settle of machine.read", 0.0, until], 1)
+    assert await world.store.write(unit)
 
 
 async def _theirs(world: World) -> None:
