@@ -65,7 +65,7 @@ def _fate(ctx: CheckContext, wanted: tuple[str, str, str]) -> str | None:
     return fate
 
 
-def _numberless(field: str | None) -> str | None:
+def numberless(field: str | None) -> str | None:
     """A JSON pointer with its indices made alike."""
     return None if field is None else "/".join("#" if part.isdigit() else part for part in field.split("/"))
 
@@ -81,7 +81,7 @@ def beyond_schema(case: Case[Any], response: Response) -> bool:
     found = body_of(response)
     if not isinstance(found, dict):
         return False
-    reason = found.get("reason"), _numberless(found.get("field"))
+    reason = found.get("reason"), numberless(found.get("field"))
     if case.method == "GET" and set((reason[1] or "").split("/")[1:2]) & set(TEXTS):
         return True
     return reason[0] in BEYOND_SCHEMA or reason in BEYOND_SCHEMA_AT or name_of(case) in INDIRECT

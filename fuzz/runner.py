@@ -14,7 +14,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from fuzz import checks, steering  # noqa: F401 - the hooks of steering are registered by importing it
-from fuzz.rules import EXCLUDED, LIVES
+from fuzz.rules import EXCLUDED, LIVES, UNFORESEEN
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
@@ -112,7 +112,7 @@ def _configuration(target: Target, seed: int, bound: Bound) -> SchemathesisConfi
         "cache": {"enabled": False},
         "generation": {"database": "none", "no-shrink": bound.seconds is None},
         "checks": {name: {"enabled": False} for name in EXCLUDED if name != "max_response_time"}
-        | {"positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "410", "413", "429", "5xx"]}},
+        | {"positive_data_acceptance": {"expected-statuses": ["2xx", *UNFORESEEN]}},
         "phases": phases,
     }
     if bound.seconds is not None:
