@@ -72,8 +72,17 @@ WAITS_UNASKED = frozenset({"agents.ask", "changes.wait"})  # wait long unless to
 
 # Walks through one life alone: over all operations at once, few lead as far as a deletion.
 _CHANGES = ("plans.get", "plans.commit", "changes.get", "changes.wait", "changes.revert", "changes.list")
+_USES = {
+    "agents": ("send", "inspect", "list"),
+    "fleets": ("list",),
+    "channels": ("publish", "read"),
+    "secrets": ("list",),
+}
 LIVES = {
-    **{noun: (f"{noun}.propose", f"{noun}.get", f"{noun}.delete", "plans.commit") for noun in KINDS},
+    **{
+        noun: (*(f"{noun}.{verb}" for verb in ("propose", "get", "delete", *_USES[noun])), "plans.commit")
+        for noun in KINDS
+    },
     "changes": ("channels.propose", "channels.get", *_CHANGES),
     "agents living": ("agents.list", "agents.get", "agents.ask", "agents.stop", "agents.wake", "agents.inspect"),
     "channels living": ("channels.list", "channels.publish", "channels.join", "channels.leave", "channels.read"),
