@@ -13,6 +13,7 @@ from schemathesis.generation.meta import StatefulPhaseData
 from fuzz.deletions import Step, deleted, name_of, spoken_of
 from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT, OF_OTHERS, TEXTS
 
+ISSUED: dict[str, str] = {}  # tokens that were made before a run, by their ids
 TRIED: Counter[str] = Counter()  # calls of our own, by the operation that they follow
 
 
@@ -59,9 +60,10 @@ def revoked_is_refused(ctx: CheckContext, response: Response, case: Case[Any]) -
     """Once a token is revoked, a call with it is refused."""
     if name_of(case) != "tokens.revoke" or response.status_code != 200 or "would" in body_of(response):
         return None
-    token_id = (case.path_parameters or {}).get("token_id")
+    token_id = str((case.path_parameters or {}).get("token_id"))
     bodies = [body for _, body in _earlier(ctx, case) if isinstance(body, dict) and "token" in body]
-    for token in [body["token"] for body in bodies if body.get("token_id") == token_id]:
+    made = ISSUED | {body["token_id"]: body["token"] for body in bodies}
+    if (token := made.get(token_id)) is not None:
         TRIED[name_of(case)] += 1
         again = case.call(headers={"Authorization": f"Bearer {token}"})
         if again.status_code != 401:

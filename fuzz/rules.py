@@ -96,5 +96,11 @@ CODE = {"files": {"echo.py": ECHO}}
 ENTRYPOINT = "echo:Echo"
 REPLICAS_MAX = 2
 
+# Where a bounded run starts from.
+SEED = 20261125
+
+# Operations that a bounded run need not reach with success.
+UNREACHED: dict[str, str] = {}
+
 # What keeps a run small: any plan within these may be committed.
 SETTINGS: dict[str, Any] = {"agents_max": 200, "hosts_max": 3, "plan_ttl_s": 3600.0}

@@ -13,7 +13,7 @@ import requests
 from schemathesis.python import asgi
 
 from controlplane.resources import agents, channels, fleets, secrets
-from fuzz import inprocess, steering
+from fuzz import checks, inprocess, steering
 from fuzz.rules import SETTINGS
 from fuzz.runner import Target
 from tests.stack import Stack
@@ -54,11 +54,13 @@ def _prepared(session: requests.Session, url: str, token: str, app: Any = None) 
         assert time.monotonic() < limit, call("changes.get", change_id=change)
     steering.PROTECTED |= {it["token_id"] for it in call("tokens.list")["items"]}
     call("agents.ask", name="echo", data="hello", timeout_s=DONE_S_MAX)
+    issued = call("tokens.create", principal="somebody", role="viewer")
+    checks.ISSUED[issued["token_id"]] = issued["token"]
     ids = {
         "plan_id": plan["plan_id"],
         "change_id": change,
         "turn_id": call("turns.list", name="echo")["items"][0]["turn_id"],
-        "token_id": call("tokens.create", principal="somebody", role="viewer")["token_id"],
+        "token_id": issued["token_id"],
     }
     document = session.get(f"{url}/openapi.json", timeout=60).json()
     return Target(url, token, _with_examples(document, ids), app)

@@ -10,10 +10,10 @@ import pytest
 
 from fuzz.mcp_runner import McpFuzz, McpReport
 from fuzz.mcp_wire import ENDPOINTS, HANDSHAKE, ID, VERSIONS, Wire
+from fuzz.rules import SEED
 from fuzz.targets import EXAMPLES
 from tests.api.plane import Plane, listening
 from tests.conftest import SOAK
-from tests.fuzzing.test_rest import SEED
 from tests.mcp.calls import done
 from tests.mcp.conftest import connected
 
