@@ -7,7 +7,7 @@ from fuzz.mcp_runner import McpFuzz
 from fuzz.mcp_wire import Wire
 from fuzz.rules import SEED, UNREACHED
 from fuzz.runner import Bound, Report, Target, fuzz
-from fuzz.targets import in_process, live
+from fuzz.targets import in_process, live, restore
 from tests.fuzzing.test_mcp import require_clean as require_clean_mcp
 
 OVER_ALL = Bound(examples=2, walks=2, lives=5, steps=14)
@@ -46,6 +46,7 @@ def test_a_live_installation_keeps_its_document(database_url: str) -> None:
 
 
 def _fuzz_tools(target: Target) -> None:
+    restore(target)
     wire = Wire(target.url, target.token)
     try:
         run = McpFuzz(wire, SEED)
