@@ -1,22 +1,28 @@
 """Checks of our own, beside those of schemathesis."""
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import schemathesis
 from schemathesis import Case, Response
 from schemathesis.checks import CheckContext
 from schemathesis.core.failures import Failure
+from schemathesis.generation.meta import StatefulPhaseData
 
-from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT, KINDS, OF_OTHERS, TEXTS
+from fuzz.deletions import Step, deleted, name_of, spoken_of
+from fuzz.rules import BEYOND_SCHEMA, BEYOND_SCHEMA_AT, INDIRECT, OF_OTHERS, TEXTS
+
+ISSUED: dict[str, str] = {}  # tokens that were made before a run, by their ids
+TRIED: Counter[str] = Counter()  # calls of our own, by the operation that they follow
 
 
 class DeletedIsThere(Failure):
-    """What a committed plan deleted is still answered."""
+    """What a committed plan deleted is still answered, listed or used."""
 
 
-def name_of(case: Case[Any]) -> str:
-    """The name of the operation that a case calls."""
-    return str(case.operation.definition.raw.get("operationId"))
+class RevokedIsTaken(Failure):
+    """A token that was revoked still opens the door."""
 
 
 def body_of(response: Response | None) -> Any:
@@ -29,43 +35,54 @@ def body_of(response: Response | None) -> Any:
         return None
 
 
+def in_a_walk(case: Case[Any]) -> bool:
+    """Whether a case follows others."""
+    return case.meta is not None and isinstance(case.meta.phase.data, StatefulPhaseData)
+
+
 @schemathesis.check
 def deleted_is_gone(ctx: CheckContext, response: Response, case: Case[Any]) -> bool | None:
-    """Once a plan that deletes is committed, what it deleted is not found, until it is made anew."""
-    noun, _, verb = name_of(case).partition(".")
-    if verb != "get" or noun not in KINDS or response.status_code != 200:
+    """Once a plan that deletes is committed, nothing that names what it deleted succeeds, until it is made anew."""
+    if response.status_code >= 300 or not in_a_walk(case):
         return None
-    metadata = body_of(response)["metadata"]
-    wanted = KINDS[noun], metadata["namespace"], metadata["name"]
-    if _fate(ctx, wanted) == "delete":
+    wanted = set(spoken_of(case, body_of(response)))
+    for found in wanted & deleted(_earlier(ctx, case)) if wanted else ():
         raise DeletedIsThere(
             operation=case.operation.label,
             title="Use after a committed deletion",
-            message=f"{'/'.join(wanted)} was deleted by a committed plan, and is still answered",
+            message=f"{'/'.join(found)} was deleted by a committed plan, and is still there",
         )
     return None
 
 
-def _fate(ctx: CheckContext, wanted: tuple[str, str, str]) -> str | None:
-    """The last committed action of the scenario on a resource."""
-    plans: dict[str, list[tuple[str, tuple[str, str, str]]]] = {}
-    fate = None
+@schemathesis.check
+def revoked_is_refused(ctx: CheckContext, response: Response, case: Case[Any]) -> bool | None:
+    """Once a token is revoked, a call with it is refused."""
+    if name_of(case) != "tokens.revoke" or response.status_code != 200 or "would" in body_of(response):
+        return None
+    token_id = str((case.path_parameters or {}).get("token_id"))
+    bodies = [body for _, body in _earlier(ctx, case) if isinstance(body, dict) and "token" in body]
+    made = ISSUED | {body["token_id"]: body["token"] for body in bodies}
+    if (token := made.get(token_id)) is not None:
+        TRIED[name_of(case)] += 1
+        again = case.call(headers={"Authorization": f"Bearer {token}"})
+        if again.status_code != 401:
+            raise RevokedIsTaken(
+                operation=case.operation.label,
+                title="Use of a revoked token",
+                message=f"{token_id} was revoked, and a call with it is answered with {again.status_code}",
+            )
+    return None
+
+
+def _earlier(ctx: CheckContext, case: Case[Any]) -> Iterator[Step]:
+    """What the walk did before."""
     for earlier in ctx.internals.find_all_cases():
-        found = body_of(ctx.internals.find_response(case_id=earlier.id))
-        if not isinstance(found, dict):
-            continue
-        if "plan_id" in found and "steps" in found and "claims_digest" in found:
-            plans[found["plan_id"]] = [
-                (step["action"], (step["target"]["kind"], step["target"]["namespace"], step["target"]["name"]))
-                for step in found["steps"]
-            ]
-        if found.get("outcome") == "committed" and "change_id" in found:
-            for action, target in plans.get(found.get("plan_id", ""), []):
-                fate = action if target == wanted else fate
-    return fate
+        if earlier.id != case.id:
+            yield earlier, body_of(ctx.internals.find_response(case_id=earlier.id))
 
 
-def _numberless(field: str | None) -> str | None:
+def numberless(field: str | None) -> str | None:
     """A JSON pointer with its indices made alike."""
     return None if field is None else "/".join("#" if part.isdigit() else part for part in field.split("/"))
 
@@ -81,7 +98,7 @@ def beyond_schema(case: Case[Any], response: Response) -> bool:
     found = body_of(response)
     if not isinstance(found, dict):
         return False
-    reason = found.get("reason"), _numberless(found.get("field"))
+    reason = found.get("reason"), numberless(found.get("field"))
     if case.method == "GET" and set((reason[1] or "").split("/")[1:2]) & set(TEXTS):
         return True
     return reason[0] in BEYOND_SCHEMA or reason in BEYOND_SCHEMA_AT or name_of(case) in INDIRECT

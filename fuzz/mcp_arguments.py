@@ -4,15 +4,19 @@ Text, because some of what a client may send is no value of JSON at all: a key t
 """
 
 import json
+from datetime import UTC
 from typing import Any
 
-import jsonschema
 from hypothesis import strategies as st
 
-from fuzz.rules import WAITS_UNASKED
+from controlplane.operations.discovery import schemas_of
+from controlplane.resources.catalogue import OPERATIONS
+from fuzz.mcp_promise import validator
+from fuzz.rules import REPLICAS_MAX, WAITS_UNASKED
 
 Schema = dict[str, Any]
-NAMES = ("echo", "reports", "none-such")
+OF_NOUNS = {"agents": "echo", "channels": "reports", "secrets": "inventory", "fleets": "echoes"}  # as in the examples
+NAMES = (*OF_NOUNS.values(), "none-such")
 SHORT_S = 0.05
 _LEAF = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 ANY = st.recursive(
@@ -24,8 +28,37 @@ ANY = st.recursive(
 
 def valid(schema: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
     """What the schema takes; where a field's name is known, often a value that was seen under it."""
-    validator = jsonschema.Draft202012Validator(schema)
-    return _of(schema, schema, known).filter(validator.is_valid).map(lambda given: shortened(given, schema))
+    return _of(schema, schema, known).filter(validator(schema).is_valid).map(lambda given: shortened(given, schema))
+
+
+def valid_for(tool: str, schema: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
+    """The same for a tool; for one that stands for an operation, what that operation takes."""
+    if tool == "propose":
+        return valid(schemas_of("resources.propose")[0], known)
+    if tool == "act":
+        return st.sampled_from(schema["properties"]["operation"]["enum"]).flatmap(
+            lambda it: _call("operation", it, known)
+        )
+    if tool == "operations_call":
+        names = sorted(set(OPERATIONS) - {"operations.call"})
+        return st.sampled_from(names).flatmap(lambda it: _call("name", it, known))
+    return valid(schema, _names_for(tool.replace("_", ".", 1), known))
+
+
+def _names_for(operation: str, known: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """What is known, with names of what the operation is about."""
+    if operation == "operations.describe":
+        return known | {"name": sorted(OPERATIONS)}
+    noun = operation.partition(".")[0]
+    return known | {"name": [OF_NOUNS[noun], *known["name"][-3:]]} if noun in OF_NOUNS else known
+
+
+def _call(field: str, operation: str, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
+    """A call by name, of which no wait is long."""
+    given = valid(schemas_of(operation)[0], _names_for(operation, known)).map(
+        lambda it: {field: operation, "arguments": it}
+    )
+    return given.map(lambda it: shortened(it, {}))
 
 
 def _of(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
@@ -53,6 +86,8 @@ def _object(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.Sea
     named = st.fixed_dictionaries(
         {name: fields[name] for name in required}, optional={k: v for k, v in fields.items() if k not in required}
     )
+    if fields and "dependentSchemas" in schema:
+        return st.one_of(_apart(schema, root, known))
     more = schema.get("additionalProperties", True)
     if more is False or fields:
         return named
@@ -62,12 +97,27 @@ def _object(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.Sea
     return st.dictionaries(keys, values, min_size=least, max_size=least + 2)
 
 
+def _apart(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> list[st.SearchStrategy[Any]]:
+    """Objects with a field that shuts others out, and objects without it."""
+    plain = {key: part for key, part in schema.items() if key != "dependentSchemas"}
+    found = []
+    for name, closing in schema["dependentSchemas"].items():
+        shut = {key for key, part in closing["properties"].items() if part is False}
+        own = plain["properties"]
+        with_it = plain | {"properties": {k: v for k, v in own.items() if k not in shut}, "required": [name]}
+        without = plain | {"properties": {k: v for k, v in own.items() if k != name}}
+        found += [_object(with_it, root, known), _object(without, root, known)]
+    return found
+
+
 def _field(name: str, schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
     own = _of(schema, root, known)
     if name in ("timeout_s", "wait_s"):
         return st.just(SHORT_S)
+    if name == "replicas":
+        return st.integers(0, REPLICAS_MAX)
     seen = tuple(known.get(name, ()))
-    return st.one_of(st.sampled_from(seen), own) if seen else own
+    return st.integers(0, 3).flatmap(lambda it: st.sampled_from(seen) if it < 3 else own) if seen else own
 
 
 def _array(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
@@ -76,6 +126,8 @@ def _array(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.Sear
 
 
 def _string(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
+    if schema.get("format") == "date-time":
+        return st.datetimes(timezones=st.just(UTC)).map(lambda it: it.isoformat())
     pattern = schema.get("pattern")
     if pattern is not None and pattern != r"^[^\x00]*$":
         return st.from_regex(pattern, fullmatch=True)
@@ -140,9 +192,9 @@ HELD = "\ufdd0held\ufdd1"  # stands in a value's place until its text is put the
 
 
 @st.composite
-def hostile(draw: st.DrawFn, schema: Schema, known: dict[str, list[Any]]) -> str:
+def hostile(draw: st.DrawFn, tool: str, schema: Schema, known: dict[str, list[Any]]) -> str:
     """Valid arguments with one or two things wrong, as text."""
-    given = draw(valid(schema, known))
+    given = draw(valid_for(tool, schema, known))
     seen = {name: tuple(values) for name, values in known.items() if values}
     for _ in range(draw(st.integers(1, 2))):
         given = draw(_spoiled(given, seen))
@@ -194,5 +246,5 @@ def _text(value: Any) -> str:
     return json.dumps(value)
 
 
-def valid_text(schema: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[str]:
-    return valid(schema, known).map(_text)
+def valid_text(tool: str, schema: Schema, known: dict[str, list[Any]]) -> st.SearchStrategy[str]:
+    return valid_for(tool, schema, known).map(_text)

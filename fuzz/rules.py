@@ -21,6 +21,17 @@ EXCLUDED = {
 # Reasons of a 5xx that is not the plane's: it answers for another, as a gateway does.
 OF_OTHERS = {"TURN_FAILED": "the agent failed, as one does whose limits are too small for any turn; the plane is well"}
 
+# Statuses of a refusal that says nothing against the input: valid data may meet them too.
+UNFORESEEN = {
+    "403": "what a token may do, no schema says",
+    "404": "what is there is a matter of what is stored",
+    "409": "what state it is in is a matter of what is stored",
+    "410": "a matter of time",
+    "413": "how large a request may be is a setting of the plane",
+    "429": "how much there may be is a setting of the plane",
+    "5xx": "`not_a_server_error` has these",
+}
+
 # Reasons of a refusal that no schema can foresee, because it rests on what is stored or on other input.
 BEYOND_SCHEMA = {
     "INVALID_CURSOR": "cursors and pages are opaque; only the plane knows which it gave out",
@@ -36,11 +47,6 @@ BEYOND_SCHEMA = {
 BEYOND_SCHEMA_AT = {
     ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
     ("INVALID_VALUE", "/manifests/#/spec/dataschema"): "the same",
-    (
-        "INVALID_VALUE",
-        "/filter",
-    ): "a parameter that is JSON text; `contentSchema` says what it holds, and refuses nothing",
-    ("INVALID_VALUE", "/labels"): "a parameter that is text; a pattern can not say that no key comes twice",
     ("INVALID_NAME", "/manifest/metadata/name"): "how long a fleet's name may be rests on its replicas",
     ("INVALID_NAME", "/manifests/#/metadata/name"): "the same",
     ("OUT_OF_RANGE", None): "whole numbers of free JSON must fit into 64 bits; said in the document's description",
@@ -50,6 +56,16 @@ BEYOND_SCHEMA_AT = {
 TEXTS = {
     "filter": "JSON text; `contentSchema` says what it holds, and refuses nothing",
     "labels": "`k=v,k2=v2` or JSON text; a pattern can not say that no key comes twice",
+}
+
+# The same, over MCP alone, where arguments are sent as text.
+BEYOND_SCHEMA_OF_TEXT = {"MALFORMED_JSON": "JSON is read strictly: no key twice, at most 64 levels; no schema says so"}
+
+# Tools that stand for an operation, and say less of its input than it does.
+WIDER = {
+    "propose": "the specs of all kinds are too much for a list that a model carries along",
+    "act": "its arguments are the input of the operation that it names",
+    "operations_call": "the same",
 }
 
 # Operations whose input is the input of another one, which the document can not tie to its name.
@@ -62,8 +78,17 @@ WAITS_UNASKED = frozenset({"agents.ask", "changes.wait"})  # wait long unless to
 
 # Walks through one life alone: over all operations at once, few lead as far as a deletion.
 _CHANGES = ("plans.get", "plans.commit", "changes.get", "changes.wait", "changes.revert", "changes.list")
+_USES = {
+    "agents": ("send", "inspect", "list"),
+    "fleets": ("list",),
+    "channels": ("publish", "read"),
+    "secrets": ("list",),
+}
 LIVES = {
-    **{noun: (f"{noun}.propose", f"{noun}.get", f"{noun}.delete", "plans.commit") for noun in KINDS},
+    **{
+        noun: (*(f"{noun}.{verb}" for verb in ("propose", "get", "delete", *_USES[noun])), "plans.commit")
+        for noun in KINDS
+    },
     "changes": ("channels.propose", "channels.get", *_CHANGES),
     "agents living": ("agents.list", "agents.get", "agents.ask", "agents.stop", "agents.wake", "agents.inspect"),
     "channels living": ("channels.list", "channels.publish", "channels.join", "channels.leave", "channels.read"),
@@ -76,6 +101,12 @@ LIVES = {
 CODE = {"files": {"echo.py": ECHO}}
 ENTRYPOINT = "echo:Echo"
 REPLICAS_MAX = 2
+
+# Where a bounded run starts from.
+SEED = 20261125
+
+# Operations that a bounded run need not reach with success.
+UNREACHED: dict[str, str] = {}
 
 # What keeps a run small: any plan within these may be committed.
 SETTINGS: dict[str, Any] = {"agents_max": 200, "hosts_max": 3, "plan_ttl_s": 3600.0}

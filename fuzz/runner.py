@@ -14,7 +14,8 @@ from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from fuzz import checks, steering  # noqa: F401 - the hooks of steering are registered by importing it
-from fuzz.rules import EXCLUDED, LIVES
+from fuzz.deletions import looks, name_of
+from fuzz.rules import EXCLUDED, LIVES, UNFORESEEN
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
@@ -57,12 +58,15 @@ class Report:
     cases: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    looks: int = 0  # at what a committed plan had deleted
+    revoked: int = 0  # calls with a token that had been revoked
     seconds: float = 0.0
 
     def text(self) -> str:
         """For a person."""
         counts = ", ".join(f"{phase} {count}" for phase, count in self.cases.items())
-        lines = [f"{self.cases.total()} requests ({counts}) in {self.seconds:.0f} s, seed {self.seed}"]
+        after = f"{self.looks} looks at what was deleted, {self.revoked} calls with a revoked token"
+        lines = [f"{self.cases.total()} requests ({counts}) in {self.seconds:.0f} s, {after}, seed {self.seed}"]
         for (operation, check, title), how in self.findings.items():
             lines.append(f"\n{check} at {operation}: {title}\n{how}")
         return "\n".join(lines)
@@ -77,7 +81,7 @@ def fuzz(target: Target, seed: int, bound: Bound, *, only: Collection[str] = ())
 
     `only` narrows it to some operations, and to the lives that lie within them.
     """
-    report, began = Report(seed), time.monotonic()
+    report, began, tried = Report(seed), time.monotonic(), checks.TRIED["tokens.revoke"]
     whole = _schema(target, seed, bound.part(0.6, *PHASES))
     _run(whole.include(operation_id=list(only)) if only else whole, report)
     if "stateful" in bound.phases:
@@ -86,7 +90,7 @@ def fuzz(target: Target, seed: int, bound: Bound, *, only: Collection[str] = ())
             part = replace(bound.part(0.4 / len(lives), "stateful"), walks=bound.lives)
             schema = _schema(target, seed + offset, part)
             _run(schema.include(operation_id=list(names)), report)
-    report.seconds = time.monotonic() - began
+    report.seconds, report.revoked = time.monotonic() - began, checks.TRIED["tokens.revoke"] - tried
     return report
 
 
@@ -112,7 +116,7 @@ def _configuration(target: Target, seed: int, bound: Bound) -> SchemathesisConfi
         "cache": {"enabled": False},
         "generation": {"database": "none", "no-shrink": bound.seconds is None},
         "checks": {name: {"enabled": False} for name in EXCLUDED if name != "max_response_time"}
-        | {"positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "410", "413", "429", "5xx"]}},
+        | {"positive_data_acceptance": {"expected-statuses": ["2xx", *UNFORESEEN]}},
         "phases": phases,
     }
     if bound.seconds is not None:
@@ -144,7 +148,13 @@ def _count(report: Report, event: events.ScenarioFinished) -> None:
         if response is not None:
             report.cases[event.phase.value] += 1
             counts = report.accepted if response.status_code < 300 else report.refused
-            counts[checks.name_of(node.value)] += 1
+            counts[name_of(node.value)] += 1
+    if event.phase.value == "stateful":
+        steps = [
+            (it.value, checks.body_of(event.recorder.find_response(case_id=at)))
+            for at, it in event.recorder.cases.items()
+        ]
+        report.looks += looks(steps)
 
 
 def _failures(event: events.ScenarioFinished) -> Iterator[tuple[tuple[str, str, str], str]]:

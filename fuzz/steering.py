@@ -7,7 +7,7 @@ from schemathesis import Case, HookContext
 from schemathesis.core import NOT_SET
 from schemathesis.generation.meta import StatefulPhaseData
 
-from fuzz.checks import name_of
+from fuzz.deletions import name_of
 from fuzz.rules import CODE, ENTRYPOINT, REPLICAS_MAX, WAIT_S_MAX, WAITS, WAITS_UNASKED
 
 PROTECTED: set[str] = set()  # ids of tokens that runs live on

@@ -13,7 +13,7 @@ import requests
 from schemathesis.python import asgi
 
 from controlplane.resources import agents, channels, fleets, secrets
-from fuzz import inprocess, steering
+from fuzz import checks, inprocess, steering
 from fuzz.rules import SETTINGS
 from fuzz.runner import Target
 from tests.stack import Stack
@@ -21,6 +21,7 @@ from tests.stack import Stack
 EXAMPLES = [room.EXAMPLE for room in (agents, channels, secrets, fleets)]
 DONE_S_MAX = 90
 Wrap = Callable[[Any], Any]
+Call = Callable[..., Any]
 
 
 @contextlib.contextmanager
@@ -42,26 +43,48 @@ def live(database_url: str | None) -> Iterator[Target]:
 def _prepared(session: requests.Session, url: str, token: str, app: Any = None) -> Target:
     session.headers["Authorization"] = f"Bearer {token}"
 
+    call = _caller(session, url)
+    plan_id, change = _with_resources(call)
+    steering.PROTECTED |= {it["token_id"] for it in call("tokens.list")["items"]}
+    call("agents.ask", name="echo", data="hello", timeout_s=DONE_S_MAX)
+    issued = call("tokens.create", principal="somebody", role="viewer")
+    checks.ISSUED[issued["token_id"]] = issued["token"]
+    ids = {
+        "plan_id": plan_id,
+        "change_id": change,
+        "turn_id": call("turns.list", name="echo")["items"][0]["turn_id"],
+        "token_id": issued["token_id"],
+    }
+    document = session.get(f"{url}/openapi.json", timeout=60).json()
+    return Target(url, token, _with_examples(document, ids), app)
+
+
+def restore(target: Target) -> None:
+    """Make again what a run may have deleted or stopped."""
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {target.token}"
+        call = _caller(session, target.url)
+        _with_resources(call)
+        call("agents.wake", name="echo")
+
+
+def _caller(session: requests.Session, url: str) -> Call:
     def call(operation: str, **given: Any) -> Any:
         answer = session.post(f"{url}/v1/operations/{operation}/call", json=given, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    plan = call("resources.propose", manifests=EXAMPLES)
-    change = call("plans.commit", plan_id=plan["plan_id"])["change_id"]
+    return call
+
+
+def _with_resources(call: Call) -> tuple[str, str]:
+    """The plan and the change that made the resources of the examples, once it is done."""
+    plan_id = call("resources.propose", manifests=EXAMPLES)["plan_id"]
+    change = call("plans.commit", plan_id=plan_id)["change_id"]
     limit = time.monotonic() + DONE_S_MAX
     while not call("changes.wait", change_id=change, timeout_s=10)["done"]:
         assert time.monotonic() < limit, call("changes.get", change_id=change)
-    steering.PROTECTED |= {it["token_id"] for it in call("tokens.list")["items"]}
-    call("agents.ask", name="echo", data="hello", timeout_s=DONE_S_MAX)
-    ids = {
-        "plan_id": plan["plan_id"],
-        "change_id": change,
-        "turn_id": call("turns.list", name="echo")["items"][0]["turn_id"],
-        "token_id": call("tokens.create", principal="somebody", role="viewer")["token_id"],
-    }
-    document = session.get(f"{url}/openapi.json", timeout=60).json()
-    return Target(url, token, _with_examples(document, ids), app)
+    return plan_id, str(change)
 
 
 def _with_examples(document: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from controlplane.resources.problems import refuse
 from mcp_server.hints import ACTS, KINDS
+from mcp_server.intent_schemas import SCHEMAS
 from mcp_server.results import OUTPUT_SCHEMA
-from mcp_server.tools import annotations, input_schema
-from schemas.calls import ASK_TIMEOUT_S_MAX, LIST_LIMIT_MAX, WAIT_S_MAX
+from mcp_server.tools import annotations
+from schemas.calls import ASK_TIMEOUT_S_MAX
 
 NOUNS = {kind: noun for noun, kind in KINDS.items()}
 
@@ -62,12 +63,10 @@ def _find(given: dict[str, Any]) -> Asked:
 def _wait(given: dict[str, Any]) -> Asked:
     if "change_id" in given:
         return Asked("changes.wait", given)
-    rest = dict(given)
-    renamed = {}
-    if "timeout_s" in rest and "wait_s" not in rest:
-        rest["wait_s"] = rest.pop("timeout_s")
-        renamed = {"/wait_s": "/timeout_s"}
-    return Asked("feedback.read", rest, renamed=renamed)
+    if "wait_s" in given:
+        raise refuse("UNKNOWN_FIELD", "wait has no field wait_s", field="/wait_s", name="wait_s")
+    rest = {("wait_s" if name == "timeout_s" else name): value for name, value in given.items()}
+    return Asked("feedback.read", rest, renamed={"/wait_s": "/timeout_s"})
 
 
 def _act(given: dict[str, Any]) -> Asked:
@@ -114,98 +113,32 @@ INTENTS: dict[str, Intent] = {
     "operations_call": _direct("operations.call"),
 }
 
-_KIND = {"enum": list(NOUNS)}
-_NAME = {"type": "string", "description": "a-z, 0-9, -; 63 at most"}
-_NAMESPACE = {"type": "string", "default": "default"}
-_OBJECT = {"type": "object"}
-
-
-def _schema(*required: str, **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-
-
-_MANIFEST = {
-    "type": "object",
-    "properties": {
-        "kind": _KIND,
-        "metadata": {
-            "type": "object",
-            "properties": {"namespace": _NAMESPACE, "name": _NAME, "labels": _OBJECT},
-            "required": ["name"],
-        },
-        "spec": _OBJECT,
-    },
-    "required": ["kind", "metadata"],
-}
-_DESCRIPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "look": ("How things are, in a few sentences, with a cursor to wait from. Start here.", _schema()),
-    "find": (
-        "List resources of a kind. `labels` must all match; `query` keeps those of the page whose name or labels "
-        "hold every word. More pages: `truncated.page`.",
-        _schema(
-            "kind",
-            kind=_KIND,
-            namespace={"type": "string"},
-            labels=_OBJECT,
-            query={"type": "string"},
-            limit={"type": "integer", "minimum": 1, "maximum": LIST_LIMIT_MAX},
-            page={"type": "string"},
-        ),
-    ),
-    "get": (
-        "One resource: its spec (wanted) and status (observed conditions).",
-        _schema("kind", "name", kind=_KIND, namespace=_NAMESPACE, name=_NAME),
-    ),
-    "propose": (
-        "Propose resources; changes nothing. Answers a plan: ordered steps and the claims that will be verified. "
-        "A manifest replaces spec and labels whole. Agent spec: {code: {files: {path: source}}, entrypoint: "
-        "'module:Class', mandate: {purpose, grants}, …}; Fleet: {replicas, template}; Channel: {}; Secret: {values}. "
-        "Full schema: operations_describe {name: 'agents.propose'}. To delete: operations_call 'agents.delete'.",
-        _schema("manifests", manifests={"type": "array", "items": _MANIFEST, "minItems": 1}),
-    ),
-    "commit": (
-        "Commit a plan, once. outcome: committed | already_committed | superseded | stale (a new plan is "
-        "proposed already) | held. on_miss: what to do if a claim misses.",
-        _schema("plan_id", plan_id={"type": "string"}, on_miss={"enum": ["keep", "revert", "hold"]}),
-    ),
-    "wait": (
-        "With change_id: until the change is done, its claims verified. Without: until something happens after "
-        "the cursor `after` (feedback events, oldest first). A timeout is no error.",
-        _schema(
-            change_id={"type": "string"},
-            after={"type": "string"},
-            filter={
-                **_OBJECT,
-                "description": "types (turn.*), kind, namespace, name, change_id",
-            },
-            limit={"type": "integer", "minimum": 1, "maximum": LIST_LIMIT_MAX},
-            timeout_s={"type": "number", "minimum": 0, "maximum": WAIT_S_MAX},
-        ),
-    ),
-    "undo": (
-        "Propose the way back from a change: a plan that restores only what it wrote and nobody moved since. "
-        "Commit it.",
-        _schema("change_id", change_id={"type": "string"}),
-    ),
-    "act": (
-        "Act at once on agents and channels. `arguments` always hold namespace and name; send and publish take "
-        f"data, ask takes data and timeout_s ({ASK_TIMEOUT_S_MAX} at most), join and leave take agent. dry_run "
-        "previews; the same request_id never acts twice.",
-        _schema("operation", operation={"enum": list(ACTS)}, arguments=_OBJECT),
-    ),
+_DESCRIPTIONS: dict[str, str] = {
+    "look": "How things are, in a few sentences, with a cursor to wait from. Start here.",
+    "find": "List resources of a kind. `labels` must all match; `query` keeps those of the page whose name or labels "
+    "hold every word. More pages: `truncated.page`.",
+    "get": "One resource: its spec (wanted) and status (observed conditions).",
+    "propose": "Propose resources; changes nothing. Answers a plan: ordered steps and the claims that will be "
+    "verified. A manifest replaces spec and labels whole. Agent spec: {code: {files: {path: source}}, entrypoint: "
+    "'module:Class', mandate: {purpose, grants}, …}; Fleet: {replicas, template}; Channel: {}; Secret: {values}. "
+    "Full schema: operations_describe {name: 'agents.propose'}. To delete: operations_call 'agents.delete'.",
+    "commit": "Commit a plan, once. outcome: committed | already_committed | superseded | stale (a new plan is "
+    "proposed already) | held. on_miss: what to do if a claim misses.",
+    "wait": "With change_id: until the change is done, its claims verified. Without: until something happens after "
+    "the cursor `after` (feedback events, oldest first). A timeout is no error.",
+    "undo": "Propose the way back from a change: a plan that restores only what it wrote and nobody moved since. "
+    "Commit it.",
+    "act": "Act at once on agents and channels. `arguments` always hold namespace and name; send and publish take "
+    f"data, ask takes data and timeout_s ({ASK_TIMEOUT_S_MAX} at most), join and leave take agent. dry_run "
+    "previews; the same request_id never acts twice.",
 }
 
 
 def _tool(name: str) -> types.Tool:
-    if name in _DESCRIPTIONS:
-        description, schema = _DESCRIPTIONS[name]
-    else:
-        operation = OPERATIONS[name.replace("_", ".", 1)]
-        description, schema = operation.description, input_schema(operation)
     return types.Tool(
         name=name,
-        description=description,
-        input_schema=schema,
+        description=_DESCRIPTIONS.get(name) or OPERATIONS[name.replace("_", ".", 1)].description,
+        input_schema=SCHEMAS[name],
         output_schema=OUTPUT_SCHEMA,
         annotations=_annotations(name),
     )

@@ -1,7 +1,8 @@
 """Tools of `/mcp/full`: one for each operation, made from the catalogue once.
 
-A tool's name is the operation's with `_` for `.`; its input schema is the operation's; its
-annotations say what the catalogue says. Arguments are validated by the dispatcher, not here.
+A tool's name is the operation's with `_` for `.`; its input schema is the operation's,
+its output schema the shape of every result with the operation's output as `data`; its annotations say
+what the catalogue says. Arguments are validated by the dispatcher, not here.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import mcp_types as types
 
+from controlplane.operations.discovery import schemas_of
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from mcp_server.results import OUTPUT_SCHEMA
@@ -49,6 +51,14 @@ def input_schema(operation: Operation) -> dict[str, Any]:
     return schema
 
 
+def output_schema(operation: Operation) -> dict[str, Any]:
+    """A result whose `data` is the operation's output, or the preview of what acts at once."""
+    data = untitled(schemas_of(operation.name)[1])
+    definitions = data.pop("$defs", {})
+    whole = OUTPUT_SCHEMA | {"properties": OUTPUT_SCHEMA["properties"] | {"data": data}}
+    return whole | {"$defs": definitions} if definitions else whole
+
+
 def untitled(schema: Any) -> Any:
     """A schema without `title` keywords; properties that are called so stay."""
     if isinstance(schema, list):
@@ -70,7 +80,7 @@ def _tool(operation: Operation) -> types.Tool:
         title=operation.summary,
         description=f"{operation.summary}. {operation.description}",
         input_schema=input_schema(operation),
-        output_schema=OUTPUT_SCHEMA,
+        output_schema=output_schema(operation),
         annotations=annotations(operation),
     )
 

@@ -7,12 +7,12 @@ import orjson
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fuzz.rules import LIVES
+from fuzz.rules import LIVES, SEED
 from fuzz.runner import fuzz
 from fuzz.targets import in_process
 from schemas.channel import Channel, ChannelSpec, ChannelStatus
 from schemas.resource import Metadata
-from tests.fuzzing.test_rest import OVER_ALL, SEED
+from tests.fuzzing.test_rest import OVER_ALL
 
 Spoil = Callable[[Scope, bytes, int, bytes], tuple[int, bytes]]  # (scope, asked, status, answered) → status, answer
 
@@ -105,6 +105,11 @@ def forgets_who_asks(scope: Scope, asked: bytes, status: int, answered: bytes) -
     return (200, b'{"items":[]}') if status == 401 and _at(scope, "/v1/hosts") else (status, answered)
 
 
+def takes_the_revoked(scope: Scope, asked: bytes, status: int, answered: bytes) -> tuple[int, bytes]:
+    """Answers whatever token it is, where a token is revoked."""
+    return (200, b"{}") if status == 401 and scope["path"].endswith("/revoke") else (status, answered)
+
+
 def keeps_the_dead(scope: Scope, asked: bytes, status: int, answered: bytes) -> tuple[int, bytes]:
     """Answers a channel that is not there, whether it is not yet, or no more."""
     namespace, *rest = scope["path"].removeprefix("/v1/channels/").split("/")
@@ -128,6 +133,7 @@ PLANTED: dict[str, Spoil] = {
     "status_code_conformance": answers_oddly,
     "ignored_auth": forgets_who_asks,
     "deleted_is_gone": keeps_the_dead,
+    "revoked_is_refused": takes_the_revoked,
 }
 TOUCHED = ("tokens.create", "channels.list", "secrets.propose", "system.status", "turns.get", "hosts.list")
 
@@ -142,7 +148,7 @@ def all_of_them(scope: Scope, asked: bytes, status: int, answered: bytes) -> tup
 def found() -> set[str]:
     """The checks that failed on a plane with every defect in it, under the bound and seed of the clean run."""
     with in_process(None, lambda app: Spoiled(app, all_of_them)) as target:
-        report = fuzz(target, SEED, OVER_ALL, only={*TOUCHED, *LIVES["channels"]})
+        report = fuzz(target, SEED, OVER_ALL, only={*TOUCHED, *LIVES["channels"], *LIVES["tokens"]})
     return {check for _, check, _ in report.findings}
 
 
