@@ -83,6 +83,7 @@ _USES = {
     "fleets": ("list",),
     "channels": ("publish", "read"),
     "secrets": ("list",),
+    "connections": ("list",),
 }
 LIVES = {
     **{

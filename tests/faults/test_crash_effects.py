@@ -59,11 +59,11 @@ async def test_the_gate_dies_around_sending(quick_url: str, tmp_path: Path, monk
 
 @pytest.mark.parametrize("moment", MOMENTS if SOAK else ["committed"])
 async def test_the_gate_dies_while_it_holds_sends_again_or_settles(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Of a hold, of an operator's retry and of a settlement: each happens once, whenever the gate dies."""
     arming = Arming(tmp_path, monkeypatch)
-    async with counting(honours=False) as far, running(database_url, **BOUNDS) as gate, supervised(gate):
+    async with counting(honours=False) as far, running(quick_url, **BOUNDS) as gate, supervised(gate):
         await _noters(gate)
         await connected(gate, "bare", far, IGNORED, limits=LIMITS)
         arming.arm(*(f"gate.{unit}.{moment}" for unit in UNITS))
