@@ -103,6 +103,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0  # of its parts that are whole
         self._fed_bytes = 0  # while it is not whole
+        self._heard = False  # whether what just came meant anything: a head, a piece of a body, an end
+        self._unheard_bytes = 0  # of trailers and extensions of chunks that are not whole, which the parser keeps
         self._drained_bytes = 0
         self._unsent_bytes = 0
         self._deaf = False
@@ -154,11 +156,15 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._drained_bytes > LINGER_BYTES_MAX:
                 self.end()
                 return
+        self._heard = False
         super().data_received(data)
-        if self._in_head and not self._deaf:
+        if self._deaf:
+            return
+        self._unheard_bytes = 0 if self._heard or self._in_head else self._unheard_bytes + len(data)
+        if self._in_head:
             self._fed_bytes += len(data)
-            if self._too_large():
-                self.send_400_response("")
+        if self._too_large():
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -176,20 +182,28 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _RefusedError
 
     def _too_large(self) -> bool:
-        if max(self._head_bytes, self._fed_bytes) <= HEAD_BYTES_MAX:
+        in_head = max(self._head_bytes, self._fed_bytes) if self._in_head else self._head_bytes
+        if max(in_head, self._unheard_bytes) <= HEAD_BYTES_MAX:
             return False
-        detail = f"the request line and headers are larger than {HEAD_BYTES_MAX} bytes"
+        detail = (
+            f"the request line and headers, or what stands beside its chunks, are larger than {HEAD_BYTES_MAX} bytes"
+        )
         self._found = problem("HEAD_TOO_LARGE", detail, bytes_max=HEAD_BYTES_MAX)
         return True
 
+    def on_body(self, body: bytes) -> None:
+        self._heard = True
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._heard = False, True
         self._guard.heads.pop(self, None)
         super().on_headers_complete()
         if len(self.pipeline) > PIPELINED_MAX:
             raise _RefusedError
 
     def on_message_complete(self) -> None:
+        self._heard = True
         super().on_message_complete()
         if self._guard.lingering.pop(self, None) is not None:
             self._guard.resting[self] = self.loop.time()

@@ -175,9 +175,10 @@ def handlers(store: Store) -> dict[str, Handler]:
         expires = None if given.expires_in_s is None else call.now + given.expires_in_s
         row = _row(token, given.principal, given.role, namespaces, given.agent, call.now, expires)
         if call.request_id is not None:
-            row["token_id"] = short_id("tok", call.principal.name, call.request_id)
-            before = await store.read(lambda session: _known(session, row["token_id"]))
+            row["token_id"] = short_id("tok", call.principal.identity, call.request_id)
+            before = await store.read(lambda session: _known(session, row["token_id"], call.principal))
             if before is not None and before["created_at"] > call.now - FIRST_ANSWER_S:
+                _require_same(before, row)
                 return await _told_again(store, call, before, token)
             if before is not None:
                 row["token_id"] = f"tok_{secrets.token_hex(8)}"
@@ -221,9 +222,18 @@ async def _told_again(store: Store, call: Call, before: Mapping[str, Any], token
     return TokenCreated(**view(before).model_dump(), token=None)
 
 
-def _known(session: Session, token_id: str) -> Mapping[str, Any] | None:
-    row = session.connection().execute(select(_TOKENS).where(_TOKENS.c.token_id == token_id)).mappings().first()
+def _known(session: Session, token_id: str, principal: Principal) -> Mapping[str, Any] | None:
+    query = select(_TOKENS).where(_TOKENS.c.token_id == token_id, *_within(principal))
+    row = session.connection().execute(query).mappings().first()
     return None if row is None else dict(row)
+
+
+def _require_same(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """A secret is told again for what was asked for before, and for nothing else."""
+    for name in ("principal", "role", "namespaces", "agent"):
+        if before[name] != wanted[name]:
+            detail = f"this request_id made a token of another {name}"
+            raise refuse("REQUEST_ID_REUSED", detail, field="/request_id", name=name)
 
 
 def _revoked(row: Mapping[str, Any], call: Call) -> Unit:

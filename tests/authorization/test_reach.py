@@ -108,6 +108,18 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
     assert repeated == first
 
 
+async def test_a_token_is_told_again_to_nobody_else(full: World) -> None:
+    """Neither its request id nor its maker's name brings a token of more reach to who has less."""
+    given = {"principal": "deploy", "role": "admin", "request_id": "made-once"}
+    root, there = Principal("twin", "admin", ("*",)), Principal("twin", "admin", ("elsewhere",))
+    first = await full.call("tokens.create", root, **given, namespaces=["*"])
+    second = await full.call("tokens.create", there, **given, namespaces=["elsewhere"])
+    assert second["token_id"] != first["token_id"]
+    assert second["namespaces"] == ["elsewhere"]
+    assert (await full.plane.parts.authenticate(first["token"])).namespaces == ("*",)
+    assert (await full.plane.parts.authenticate(second["token"])).namespaces == ("elsewhere",)
+
+
 async def test_the_limit_of_agents_is_each_namespaces_own(full: World) -> None:
     """Full is what a namespace itself holds; its refusal counts nothing else."""
     agents = len((await full.call("agents.list", namespace="default", limit=500))["items"])

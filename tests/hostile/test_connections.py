@@ -48,6 +48,19 @@ async def test_heads_without_end(attacked: Attacked, said: bytes) -> None:
         assert await peer.ended()
 
 
+@pytest.mark.parametrize("path", ["/v1/resources/propose", "/mcp", "/v1/feedback", "/nowhere"])
+@pytest.mark.parametrize("said", [b"0\r\nX: ", b"1;x="], ids=["trailer", "extension"])
+async def test_what_stands_beside_chunks_without_end(attacked: Attacked, path: str, said: bytes) -> None:
+    """A trailer, or an extension of a chunk, of more than 64 KiB ends the connection, whatever is asked for."""
+    method = "GET" if path == "/v1/feedback" else "POST"
+    asked = head(attacked.tokens["attacker"], path, method, Transfer_Encoding="chunked", Accept="text/event-stream")
+    async with connected(attacked.url) as peer:
+        await peer.say(asked + said)
+        for _ in range(64):
+            await peer.say(b"a" * 16_384)
+        assert await peer.ended()
+
+
 @pytest.mark.parametrize(
     "said",
     [
