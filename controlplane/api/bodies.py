@@ -58,12 +58,12 @@ async def read_body(scope: Scope, receive: Receive, bytes_max: int, held: Held) 
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > bytes_max):
         raise _too_large(bytes_max)
-    first = await receive()
-    held.grow(len(first.get("body", b"")))
-    if not first.get("more_body", False) and first["type"] == "http.request":
-        return _bounded(first, bytes_max)
     try:
         async with asyncio.timeout(BODY_S_MAX):
+            first = await receive()  # which waits for the first byte
+            held.grow(len(first.get("body", b"")))
+            if not first.get("more_body", False) and first["type"] == "http.request":
+                return _bounded(first, bytes_max)
             return await _read_on(first, receive, bytes_max, held)
     except TimeoutError:
         detail = f"the body was not complete after {BODY_S_MAX:g} s"

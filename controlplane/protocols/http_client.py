@@ -112,8 +112,11 @@ def _answer(response: httpx.Response, body: bytes, *, truncated: bool, secret: s
     except UnicodeDecodeError:
         found["base64"] = base64.b64encode(body.replace(secret.encode(), b"[secret]") if secret else body).decode()
     if found["text"] is not None and not truncated and (kind == "application/json" or kind.endswith("+json")):
-        with contextlib.suppress(orjson.JSONDecodeError):  # it may say that it is JSON, and be none: then it is text
-            found["json"], found["text"] = orjson.loads(body), None
+        # It may say that it is JSON and be none, or be nested deeper than it can be kept: then it is text.
+        with contextlib.suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
+            value = orjson.loads(body)
+            orjson.dumps(value)
+            found["json"], found["text"] = value, None
     if len(orjson.dumps(found)) > ANSWER_BYTES_MAX:  # escapes can make more of a body than it was
         found |= {"json": None, "text": None, "base64": None, "truncated": True}
     return found

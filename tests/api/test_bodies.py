@@ -161,3 +161,19 @@ async def test_path_and_body_must_agree(client: httpx.AsyncClient) -> None:
         answer = await client.post(path, json=body)
         found = require_problem(answer, answer.status_code, reason)
         assert found.field in ("/plan_id", None)
+
+
+@pytest.mark.parametrize("begun", [b"", b'{"query"'], ids=["nothing", "a piece"])
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    live: Plane, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    """Whether its first byte is missing or its last one, its time is the same, and then its place is free."""
+    monkeypatch.setattr("controlplane.api.bodies.BODY_S_MAX", 0.3)
+    where = httpx.URL(live.url)
+    reader, writer = await asyncio.open_connection(where.host, where.port)
+    head = f"POST {CALL} HTTP/1.1\r\nHost: {where.netloc.decode()}\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {live.tokens['admin']}\r\nContent-Length: 50\r\n\r\n"
+    writer.write(head.encode() + begun)
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+    assert b'"DEADLINE"' in answer
+    writer.close()

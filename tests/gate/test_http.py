@@ -169,3 +169,14 @@ async def test_an_operator_settles_once(quick_url: str) -> None:
         types = await gate.rows("SELECT type FROM event WHERE type LIKE 'effect.%' ORDER BY cursor")
         assert [row[0] for row in types] == [*HAPPENED, *HAPPENED]
         assert await gate.rows("SELECT outcome, attempts FROM turn WHERE turn_id = :it", it=turn) == [("committed", 1)]
+
+
+def test_an_answer_that_is_nested_too_deep_is_kept_as_text() -> None:
+    """What was done is never told as failed, because its answer is odd."""
+    from httpx import Response
+
+    from controlplane.protocols.http_client import _answer
+
+    body = b"[" * 300 + b"]" * 300
+    answered = _answer(Response(200, headers={"content-type": "application/json"}), body, truncated=False, secret="")
+    assert (answered["json"], answered["text"]) == (None, body.decode())
