@@ -19,13 +19,14 @@ from controlplane.store.store import Store
 
 SOAK = bool(os.environ.get("STEWARD_SOAK"))
 ALONE = ("hostile", "scale", "examples")  # look at what the machine has left for others, so nobody else may run
+ALONE_FILES = ("gate/test_http.py", "faults/test_crash_effects.py")  # go by fractions of seconds
 TOGETHER = ("end_to_end", "clients")  # share an installation
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests run alone."""
     for item in items:
-        if item.path.parent.name in ALONE:
+        if item.path.parent.name in ALONE or item.path.as_posix().endswith(ALONE_FILES):
             item.add_marker("alone")
 
 
