@@ -151,7 +151,9 @@ class Execution:
         act = self._act_of(slot, frame)
         if isinstance(act, Problem):
             self._node.holding.hold(frame, f"was sent before a crash, and can not be sent again: {act.detail}")
-        elif held is not None and held[3] == "retry":
+            return
+        act.age_s = max(0.0, self._node.clock() - row[3])
+        if held is not None and held[3] == "retry":
             self._resend(slot, turn, frame, act, held[0])
         elif key in self._unsent or self._repeats(act, row[3]):
             self._unsent.discard(key)

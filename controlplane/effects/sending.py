@@ -32,6 +32,7 @@ class Act:
     arguments: BaseModel
     declared: Declared | None
     call: EffectCall = field(default_factory=lambda: EffectCall(""))
+    age_s: float = 0.0  # how long ago it was first written ahead
 
     @property
     def timeout_s(self) -> float:
@@ -54,13 +55,17 @@ async def send(act: Act, may: Callable[[], None], doubted: Callable[[str], None]
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(safe),
         stop=stop_after_attempt(ATTEMPTS_MAX),
-        wait=wait_exponential_jitter(WAIT_FIRST_S, WAIT_MOST_S, jitter=WAIT_FIRST_S),
+        wait=wait_exponential_jitter(multiplier=WAIT_FIRST_S, max=WAIT_MOST_S, jitter=WAIT_FIRST_S),
         reraise=True,
     )
     last: Exception | None = None
+    loop = asyncio.get_running_loop()
+    began = loop.time() - act.age_s
     try:
         async for attempt in retrying:
             with attempt:
+                if isinstance(last, Doubt) and loop.time() - began + act.timeout_s >= act.repeats_for_s:
+                    raise _Ended(last)  # by its latest moment the far side may have forgotten the key
                 _require_may(may, last)
                 try:
                     return await _once(act, doubted)
