@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from fuzz.deletions import looks, name_of
 from fuzz.rules import EXCLUDED, LIVES, UNFORESEEN
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
+ROUNDS_MAX = 8  # of walks, where one round has not seen enough
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,30 @@ class Report:
         return set(self.refused) - set(self.accepted)
 
 
-def fuzz(target: Target, seed: int, bound: Bound, *, only: Collection[str] = ()) -> Report:
+Enough = Callable[[Report], bool]
+
+
+def fuzz(
+    target: Target, seed: int, bound: Bound, *, only: Collection[str] = (), enough: Enough = lambda _: True
+) -> Report:
     """All phases over all operations; then walks through the life of each kind alone, which lead deeper.
 
-    `only` narrows it to some operations, and to the lives that lie within them.
+    `only` narrows it to some operations, and to the lives that lie within them. The walks go round with other seeds
+    until the report is `enough`, `ROUNDS_MAX` times at most: ids and times that a plane answers with steer a walk too,
+    so the same seed does not always lead as deep.
     """
     report, began, tried = Report(seed), time.monotonic(), checks.TRIED["tokens.revoke"]
     whole = _schema(target, seed, bound.part(0.6, *PHASES))
     _run(whole.include(operation_id=list(only)) if only else whole, report)
-    if "stateful" in bound.phases:
-        lives = [names for names in LIVES.values() if not only or set(names) <= set(only)]
-        for offset, names in enumerate(lives, 1):
-            part = replace(bound.part(0.4 / len(lives), "stateful"), walks=bound.lives)
-            schema = _schema(target, seed + offset, part)
+    lives = [names for names in LIVES.values() if not only or set(names) <= set(only)]
+    part = replace(bound.part(0.4 / max(1, len(lives)), "stateful"), walks=bound.lives)
+    for offset in range(ROUNDS_MAX if part.phases else 0):
+        for number, names in enumerate(lives, 1):
+            schema = _schema(target, seed + number + offset * len(lives), part)
             _run(schema.include(operation_id=list(names)), report)
+        report.revoked = checks.TRIED["tokens.revoke"] - tried
+        if enough(report):
+            break
     report.seconds, report.revoked = time.monotonic() - began, checks.TRIED["tokens.revoke"] - tried
     return report
 
