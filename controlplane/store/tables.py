@@ -8,7 +8,17 @@ holds stays true after the rows behind it were swept. Models of the surfaces liv
 from sqlalchemy import BigInteger, Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from controlplane.store.columns import auto, big, by_bytes, partial, seconds, seconds_or_none, text_column, text_or_none
+from controlplane.store.columns import (
+    auto,
+    big,
+    by_bytes,
+    packed,
+    partial,
+    seconds,
+    seconds_or_none,
+    text_column,
+    text_or_none,
+)
 from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
 from controlplane.store.waking_tables import ChannelRow as ChannelRow
 from controlplane.store.waking_tables import SubscriptionRow as SubscriptionRow
@@ -84,14 +94,14 @@ class LabelRow(SQLModel, table=True):
 
 
 class PlanRow(SQLModel, table=True):
-    """A plan as proposed, and the decisions that a commit writes (never shown)."""
+    """A plan as proposed, and the decisions that its commit writes, and takes away (never shown)."""
 
     __tablename__ = "plan"
     plan_id: str = Field(primary_key=True)
     principal: str
     namespace: str
-    body: str = Field(sa_column=text_column())
-    decisions: str = Field(sa_column=text_column())
+    body: str = Field(sa_column=packed())
+    decisions: str = Field(sa_column=packed())
     created_at: float = Field(sa_column=seconds())
     expires_at: float = Field(sa_column=seconds())
     change_id: str | None = None
@@ -111,7 +121,7 @@ class ChangeRow(SQLModel, table=True):
     done_at: float | None = Field(default=None, sa_column=seconds_or_none())
     superseded_by: str | None = None
     steps: str = Field(sa_column=text_column(), description="JSON list: done or not, by step")
-    undo: str = Field(sa_column=text_column())
+    undo: str = Field(sa_column=packed())
     reverts: str | None = None
     reverted_by: str | None = None
     __table_args__ = (
@@ -136,7 +146,7 @@ class ClaimRow(SQLModel, table=True):
     __tablename__ = "claim"
     change_id: str = Field(primary_key=True)
     claim_id: str = Field(primary_key=True)
-    body: str = Field(sa_column=text_column())
+    body: str = Field(sa_column=packed())
     due_at: float = Field(sa_column=seconds())
     verdict: str | None = None
     observed: str | None = Field(default=None, sa_column=text_or_none())
