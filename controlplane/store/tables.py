@@ -316,7 +316,7 @@ class AwaitRow(SQLModel, table=True):
     turn_id: str | None = None
     branch: str | None = None
     position: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    kind: str = Field(description="ask | sleep | request | operator")
+    kind: str = Field(description="ask | sleep | request | operator | effect | gather")
     target: str = Field(description="what is waited on, for people")
     target_agent: str | None = Field(default=None, description="uid of who must answer")
     since: float = Field(sa_column=seconds())
@@ -324,6 +324,8 @@ class AwaitRow(SQLModel, table=True):
     outcome: str | None = None
     result: str | None = Field(default=None, sa_column=text_or_none())
     resolved_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    members: int | None = Field(default=None, description="of a gathering: how many stand before it in the journal")
+    needs: int | None = Field(default=None, description="of a gathering: how many answers are enough")
     __table_args__ = (
         partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
