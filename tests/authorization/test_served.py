@@ -23,6 +23,7 @@ from tests.mcp.conftest import connected
 
 pytestmark = pytest.mark.anyio
 WAIT_S = 30
+ROLES = ("viewer", "operator", "admin", "agent", "admin of two")
 NUMBERS = itertools.count()
 
 
@@ -90,23 +91,29 @@ async def test_a_subscription_tells_nothing_foreign(served: World) -> None:
 
 
 async def test_every_command_has_the_rights_of_its_token(served: World, tmp_path: Path) -> None:
-    """The command of every operation: a wrong token, a small role, what is foreign, and what is one's own to read."""
+    """The command of every operation: a wrong token, every role's own things, and what is foreign to it.
+
+    An operator tries all that is foreign, everybody else one thing of each operation; what acts is previewed.
+    """
     for operation in OPERATIONS.values():
-        own = cases.own_input(operation, served)
+        own = cases.own_input(operation, served) | ({"dry_run": True} if operation.imperative else {})
         wrong = await steward(served, "stw_wrong", operation.name, own)
         assert wrong == (1, "UNAUTHENTICATED"), operation.name
-        viewer = await steward(served, served.plane.tokens["viewer"], operation.name, own)
-        if not may(served.principal("viewer"), operation):
-            assert viewer == (1, "FORBIDDEN"), operation.name
-        elif operation.effect == "read":
-            assert viewer == (0, "ok"), operation.name
-        for case in cases.foreign_cases(operation, served, served.foreign):
-            reason = foreign_reason(operation, case)
-            if reason is None or case.field == "filter":
-                continue
-            told = await steward(served, served.plane.tokens["operator"], operation.name, case.given)
-            expected = reason if may(served.principal("operator"), operation) else "FORBIDDEN"
-            assert told == (1, expected), f"{operation.name}: {case.given}"
+        foreign = [
+            (case, reason)
+            for case in cases.foreign_cases(operation, served, served.foreign)
+            if (reason := foreign_reason(operation, case)) is not None and case.field != "filter"
+        ]
+        for label in ROLES:
+            allowed, token = may(served.principal(label), operation), served.plane.tokens[label]
+            told = await steward(served, token, operation.name, own)
+            if not allowed:
+                assert told == (1, "FORBIDDEN"), (operation.name, label)
+            elif operation.effect == "read" or operation.imperative:
+                assert told == (0, "ok"), (operation.name, label)
+            for case, reason in foreign if label == "operator" else foreign[:1]:
+                told = await steward(served, token, operation.name, case.given)
+                assert told == (1, reason if allowed else "FORBIDDEN"), f"{operation.name}, {label}: {case.given}"
 
 
 async def steward(world: World, token: str, name: str, given: dict[str, Any]) -> tuple[int, str]:

@@ -175,16 +175,16 @@ async def _ours(world: World) -> None:
     }
 
 
-async def _held(world: World) -> None:
-    """An effect of ours that waits for an operator, in a turn of long ago that no summary tells of."""
-    (uid,) = (await world.rows("SELECT uid FROM agent WHERE namespace = 'default' AND name = 'echo'"))[0]
+async def _held(world: World, turn_id: str = "turn_1", namespace: str = "default", name: str = "echo") -> None:
+    """An effect that waits for an operator, in a turn of long ago that no summary tells of."""
+    (uid,) = (await world.rows(f"SELECT uid FROM agent WHERE namespace = '{namespace}' AND name = '{name}'"))[0]
     unit = Unit()
-    turn = ["turn_1", uid, "msg_1", "message", "{}", "committed", 1, 1, "", 0.0, 0.0, 0, 1, None, None, None]
+    turn = [turn_id, uid, "msg_1", "message", "{}", "committed", 1, 1, "", 0.0, 0.0, 0, 1, None, None, None]
     body = '{"effect":"machine.read","connection":null,"arguments":{},"purpose":""}'
     unit.raw(statements.TURN_OPEN, turn, 1)
-    unit.raw(statements.RECORD, ["turn_1", "0", 0, "effect", body, None, None, None, 0.0, 0.0, None], 1)
+    unit.raw(statements.RECORD, [turn_id, "0", 0, "effect", body, None, None, None, 0.0, 0.0, None], 1)
     until = time.time() + 86_400
-    unit.raw(external.HOLD, ["await_1", uid, "turn_1", "0", 0, "turns.settle of machine.read", 0.0, until], 1)
+    unit.raw(external.HOLD, [f"await_{turn_id}", uid, turn_id, "0", 0, "turns.settle of machine.read", 0.0, until], 1)
     assert await world.store.write(unit)
 
 
@@ -201,6 +201,9 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Agent", "echo", "elsewhere"))
     await world.apply(manifest("Fleet", "hiddens", "elsewhere", replicas=2), principal=ABROAD)
     await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
+    await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
+    granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
+    await world.apply(manifest("Agent", "granted", "elsewhere", mandate=granted), principal=ABROAD)
     await world.apply(manifest("Agent", "unborn", "elsewhere"), settle=False)  # stays open
     names = {"namespace": "elsewhere", "request_id": "shared"}
     for number in range(5):
@@ -212,15 +215,16 @@ async def _theirs(world: World) -> None:
     await _host(world, "h-theirs", "elsewhere")
     await _host(world, "h-warm", None)
     await _dead_letter(world, "elsewhere", "hidden")
+    await _held(world, "turn_hidden", "elsewhere", "hidden")
+    await _timer(world, "elsewhere", "hidden")
     await world.issue("theirs", {"principal": "op", "role": "operator", "namespaces": ["elsewhere"]})
     await world.issue("half theirs", {"principal": "op", "role": "viewer", "namespaces": ["default", "elsewhere"]})
-    turns = await world.call("turns.list", ABROAD, namespace="elsewhere", name="hidden")
     page = await world.call("agents.list", ABROAD, namespace="elsewhere", limit=1)
     world.foreign = {
         "change_id": change_id,
         "committed_plan_id": (await world.call("changes.get", change_id=change_id))["plan_id"],
         "plan_id": await world.propose(manifest("Channel", "hidden-too", "elsewhere"), principal=ABROAD),
-        "turn_id": turns["items"][0]["turn_id"],
+        "turn_id": "turn_hidden",
         "token_id": world.plane.token_ids["theirs"],
         "half_token_id": world.plane.token_ids["half theirs"],
         "digest": put["digest"],
@@ -254,6 +258,14 @@ async def _marks(world: World) -> None:
 async def _host(world: World, host_id: str, namespace: str | None) -> None:
     digest = None if namespace is None else "sha256:" + "1" * 64
     await records.host(world.store, host_id, namespace=namespace, digest=digest, pid=1, lease_until=time.time() + 3_600)
+
+
+async def _timer(world: World, namespace: str, name: str) -> None:
+    from controlplane.store.tables import TimerRow
+
+    uid = (await world.call("agents.get", namespace=namespace, name=name))["metadata"]["uid"]
+    timer = {"version": 1, "fired": 0, "due_at": time.time() + 86_400, "every_s": 60.0, "data": "null"}
+    await records.add(world.store, TimerRow, agent=uid, name="hidden", **timer)
 
 
 async def _dead_letter(world: World, namespace: str, name: str) -> None:
