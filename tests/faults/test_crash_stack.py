@@ -103,10 +103,13 @@ def _while_a_host_is_made(stack: Stack) -> None:
 
 
 def test_parts_of_ray_are_killed(arming: Arming) -> None:
-    """GCS and raylet die while a host is made, while turns run, and while a plane starts: hosts come again."""
+    """GCS and raylet die while a host is made, while turns run, and while a plane starts: hosts come again.
+
+    The last of them in every run; how a GCS dies within a change is in `test_crash_changes.py`.
+    """
     with installation(arming) as stack:
         sent = count(stack, 0, 20)
-        for part in ("gcs_server", "raylet") if SOAK else ("gcs_server",):
+        for part in ("gcs_server", "raylet") if SOAK else ():
             head = ended(stack, part)
             sent = count(stack, sent, 20)
             counted(stack, sent)
@@ -123,7 +126,10 @@ def test_parts_of_ray_are_killed(arming: Arming) -> None:
 
 
 def test_plane_and_gate_die_together(arming: Arming) -> None:
-    """A plane killed after its commit, while the gate is down: both come back, and the change is carried out."""
+    """A plane killed after its commit, while the gate is down: both come back, and the change is carried out.
+
+    As long as the gate is away the status says so, and afterwards what befell.
+    """
     with installation(arming) as stack:
         sent = count(stack, 0, 10)
         plan = stack.call("resources.propose", manifests=[manifest(f"both-{n}", "Echo") for n in range(3)])
@@ -139,6 +145,27 @@ def test_plane_and_gate_die_together(arming: Arming) -> None:
             assert ask(stack, f"both-{n}", n) == n
         counted(stack, sent)
         assert len(events(stack, "gate.started")) >= 2
+        assert lately(stack).count("plane.started") == 2
+        assert lately(stack).count("gate.started") >= 2
+        _the_gate_is_away(stack, arming)
+
+
+def _the_gate_is_away(stack: Stack, arming: Arming) -> None:
+    """Its next start stands still, so that it stays away for as long as anybody looks."""
+    arming.arm("gate.start.migrated", act="stand", seconds=60)
+    os.kill(named_pid(stack, "gate"), signal.SIGKILL)
+    until(lambda: not left(arming))
+    status = stack.call("system.status")
+    assert (status["ready"], status["gate"]) == (False, "away")
+    assert any("The gate is away and is being started again" in it for it in status["problems"])
+    arming.go()
+    until(lambda: stack.call("system.status")["gate"] == "up")
+    assert not any("away" in it for it in stack.call("system.status")["problems"])
+
+
+def lately(stack: Stack) -> list[str]:
+    """What befell the installation, newest first, as its status says."""
+    return [it["type"] for it in stack.call("system.status")["recent"]]
 
 
 def named_pid(stack: Stack, name: str) -> int:
