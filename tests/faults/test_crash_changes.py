@@ -4,6 +4,7 @@ Each victim at each step in a soak; otherwise one at each step, all of them in t
 """
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from tests.faults.points import Arming, gone
 from tests.faults.test_crash_stack import count, counted, events, fresh, installation, lately, named_pid
 from tests.stack import Stack
 
+log = logging.getLogger("steward.tests")
 VICTIMS = ("gcs", "host", "gate", "host")
 TOLD = {"gcs": "ray.started", "host": "host.lost", "gate": "gate.started"}
 STEPS = [point for point in POINTS if point.startswith(("placer.", "plane.reconcile."))]
@@ -99,7 +101,7 @@ def test_whatever_dies_at_a_step_of_a_change_it_comes_true(arming: Arming) -> No
                 counted(stack, sent)
             except AssertionError as error:
                 raise AssertionError(f"{victim} died at {point}: {error}") from error
-            print(f"{point} {victim}: {time.monotonic() - begun:.1f} s")
+            log.info("%s %s: %.1f s", point, victim, time.monotonic() - begun)
         status = until(lambda: _settled(stack), 60)
         assert status["open_changes"] == status["dead_letters"] == 0
         stack.stop()
