@@ -7,8 +7,9 @@ is taken away. What is measured from outside is in milliseconds; bytes are those
 
 import asyncio
 import sqlite3
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from benchmarks.startup import ECHO, processes
 from benchmarks.timing import quantiles
 from tests.stack import Stack
 
-PAGE, REPEATS, AT_ONCE, QUIET_S = 100, 9, 256, 5.0
+PAGE, REPEATS, CHANGES, AT_ONCE, QUIET_S = 100, 9, 3, 256, 5.0
 Figures = dict[str, float]
 
 
@@ -29,6 +30,12 @@ def fleet(replicas: int, name: str = "crowd") -> dict[str, Any]:
     spec = {"code": {"files": {"echo.py": ECHO}}, "entrypoint": "echo:Echo", "suspend_after_ms": 200}
     template = {"labels": {"part": "crowd"}, "spec": spec}
     return {"kind": "Fleet", "metadata": {"name": name}, "spec": {"replicas": replicas, "template": template}}
+
+
+def single(name: str) -> dict[str, Any]:
+    """The same agent, of its own."""
+    template = fleet(1)["spec"]["template"]
+    return {"kind": "Agent", "metadata": {"name": name, "labels": template["labels"]}, "spec": template["spec"]}
 
 
 class Asked:
@@ -53,13 +60,20 @@ class Asked:
         return quantiles(samples).p50_ms
 
     def applied(self, manifest: dict[str, Any], figures: Figures, what: str) -> None:
-        """Propose, commit, wait for the verdicts; each into the figures."""
-        begun = time.perf_counter()
-        plan = self.answer("resources.propose", manifests=[manifest])
+        """Propose, commit, wait for the verdicts; each into the figures.
+
+        Proposing is the median of some manifests that differ in a label, of which the last is committed.
+        """
+        samples = []
+        for number in range(REPEATS):
+            labelled = manifest | {"metadata": manifest["metadata"] | {"labels": {"try": str(number)}}}
+            begun = time.perf_counter()
+            plan = self.answer("resources.propose", manifests=[labelled])
+            samples.append(time.perf_counter() - begun)
         proposed = time.perf_counter()
         committed = self.answer("plans.commit", plan_id=plan.json()["plan_id"]).json()
         figures |= {
-            f"{what}: propose": (proposed - begun) * 1e3,
+            f"{what}: propose": statistics.median(samples) * 1e3,
             f"{what}: commit": (time.perf_counter() - proposed) * 1e3,
             f"{what}: bytes of the plan": len(plan.content),
         }
@@ -69,6 +83,13 @@ class Asked:
                 break
         assert change["outcome"] == "verified", change
         figures[f"{what}: verified"] = (time.perf_counter() - proposed) * 1e3
+
+    def several(self, n: int, figures: Figures) -> None:
+        """One agent more, and another: what a change of that size takes, its verdict included."""
+        rounds = [Figures() for _ in range(CHANGES)]
+        for number, each in enumerate(rounds, 1):
+            self.applied(fleet(n + number), each, "one more")
+        figures |= {key: statistics.median(it[key] for it in rounds) for key in rounds[0]}
 
     def close(self) -> None:
         self._client.close()
@@ -88,10 +109,9 @@ def measure(stack: Stack, n: int, say: Callable[[str], None]) -> Figures:
     figures |= {"wake p50": woken.p50_ms, "wake p99": woken.p99_ms, "answer p50": answered.p50_ms}
     figures |= quiet(stack)
     say(f"{n} agents: waking all at once")
-    figures["all at once"] = asyncio.run(_all_at_once(stack, n)) * 1e3
-    until_suspended(stack)
+    figures["all at once"] = statistics.median(_rounds_of_all(stack, n)) * 1e3
     figures |= {f"memory {name}": held for name, held in memory(stack).items()}
-    asked.applied(fleet(n + 1), figures, "one more")
+    asked.several(n, figures)
     asked.close()
     say(f"{n} agents: restarting")
     stack.stop()
@@ -127,6 +147,12 @@ def _read(asked: Asked, n: int, figures: Figures) -> None:
         "system.status": asked.ms("system.status"),
         "feedback.read": asked.ms("feedback.read", limit=PAGE),
     }
+
+
+def _rounds_of_all(stack: Stack, n: int) -> Iterator[float]:
+    for _ in range(CHANGES):
+        yield asyncio.run(_all_at_once(stack, n))
+        until_suspended(stack)
 
 
 async def _all_at_once(stack: Stack, n: int) -> float:

@@ -6,23 +6,27 @@ same thousand agents come and go five times, which shows what is kept of agents 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import growth, wakes
 from benchmarks.growth import Figures, fleet
 from benchmarks.picture import draw
+from benchmarks.targets import at_most
 from benchmarks.timing import table
 from tests.postgres import Postgres
 from tests.stack import Stack
 
 SIZES = (10, 100, 1_000, 10_000)
-LARGEST, POSTGRES_LARGEST = 10_000, 1_000
+LARGEST = 10_000
 ROUNDS, EACH = 5, 1_000
 BYTES_MAX = 4096
+ALONE = ((1_000, 100), (300, 1))  # agents of their own, and how many of them in a plan
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "scale.svg"
 INTRO = f"""A fleet of ever more agents, which are suspended but where it says that they are woken. Medians of
 {growth.REPEATS} calls over REST, in milliseconds, with everything that the call does; pages hold {growth.PAGE}.
+Of {growth.CHANGES} rounds where all are woken or one is added; creating, restarting and taking away are done once.
 The line of slope 1 in the picture is what grows as its count does. Bytes are those in use by the store, with
 indexes, and with the turn and the events of the start. USS counts the pages of SQLite's file that a process
 keeps: 24 MB at most in the gate, and in the plane the file as it is mapped.
@@ -33,6 +37,7 @@ keeps: 24 MB at most in the gate, and in the plane the file as it is mapped.
 OPERATING = (
     ("propose the fleet", "create: propose"),
     ("commit it", "create: commit"),
+    ("commit one agent more", "one more: commit"),
     ("committed → every agent has started, change verified", "create: verified"),
     ("one agent more: committed → verified", "one more: verified"),
     ("to none: committed → verified", "to none: verified"),
@@ -75,21 +80,18 @@ def measure(largest: int = LARGEST) -> str:
         kept = _rounds(stack, min(EACH, largest))
     draw(series, PICTURE)
     text = INTRO + _figures(series) + "\n" + _held(series, before) + "\n" + rows + "\n" + kept
-    return (
-        text
-        + "\nThe same on PostgreSQL, `fsync=off` as in the tests:\n\n"
-        + _on_postgres(min(largest, POSTGRES_LARGEST))
-    )
+    return text + "\nThe same on PostgreSQL, `fsync=off` as in the tests:\n\n" + _on_postgres(sizes)
 
 
-def _figures(series: Series) -> str:
+def _figures(series: Series, database: str = "SQLite") -> str:
     rows: list[list[object]] = []
     rows += [[label, *_cells(series, key)] for label, key in OPERATING]
     rows += [[f"`{it}`" if "." in it else it, *_cells(series, it)] for it in READING]
     rows += [[label, *_cells(series, key)] for label, key in WAKING]
     rows += [["bytes of the plan", *(f"{it['create: bytes of the plan']:.0f}" for it in series.values())]]
-    sizes = ["bytes in the store, an agent", *(f"{it['bytes']:.0f}" for it in series.values())]
-    rows += [[f"{sizes[0]} (target ≤ {BYTES_MAX})", *sizes[1:]]]
+    sizes = [it["bytes"] for it in series.values()]
+    target = at_most(f"bytes in the store, an agent of a fleet, {database}", sizes[-1], BYTES_MAX)
+    rows += [[f"bytes in the store, an agent (target {target.cell})", *(f"{it:.0f}" for it in sizes)]]
     return table(["milliseconds at … agents", *(f"{n:,}" for n in series)], rows)
 
 
@@ -117,8 +119,31 @@ def _by_table(stack: Stack, n: int) -> str:
     growth.until_suspended(stack)
     each = {it: (held - before.get(it, 0)) / n for it, held in growth.tables(stack).items()}
     stack.apply(fleet(0, "counted"), timeout_s=120)
-    rows = [[f"`{it}`", f"{held:.0f}"] for it, held in sorted(each.items(), key=lambda row: -row[1]) if held >= 1]
-    return table([f"bytes an agent, {n:,} at once, by table", "with indexes"], rows) if rows else ""
+    columns = {f"a fleet of {n:,}": each}
+    for many, at_once in ALONE:
+        say(f"{many} agents of their own, {at_once} in a plan")
+        columns[f"{many:,} agents of their own, {at_once} in a plan"] = _of_their_own(stack, many, at_once)
+    return _columns(columns)
+
+
+def _of_their_own(stack: Stack, many: int, at_once: int) -> dict[str, float]:
+    """What an agent outside of fleets costs, with the whole record of the change that made it."""
+    before = growth.tables(stack)
+    named = [f"own-{at_once}-{number}" for number in range(many)]
+    for start in range(0, many, at_once):
+        stack.apply(*(growth.single(it) for it in named[start : start + at_once]), timeout_s=120)
+    growth.until_suspended(stack)
+    return {it: (held - before.get(it, 0)) / many for it, held in growth.tables(stack).items()}
+
+
+def _columns(columns: dict[str, dict[str, float]]) -> str:
+    """Bytes by table, a column for each way in which agents came to be."""
+    for name, each in columns.items():
+        at_most(f"bytes in the store, an agent: {name}", sum(each.values()), BYTES_MAX)
+    names = sorted({it for each in columns.values() for it, held in each.items() if held >= 1})
+    rows: list[list[object]] = [[f"`{it}`", *(f"{each.get(it, 0):.0f}" for each in columns.values())] for it in names]
+    rows.append([f"all (target ≤ {BYTES_MAX})", *(f"{sum(each.values()):.0f}" for each in columns.values())])
+    return table(["bytes an agent, by table with its indexes", *columns], rows)
 
 
 def _rounds(stack: Stack, each: int) -> str:
@@ -135,13 +160,13 @@ def _rounds(stack: Stack, each: int) -> str:
     return table([f"{each:,} agents come and go, round", "plane USS MB", "gate USS MB"], rows)
 
 
-def _on_postgres(largest: int) -> str:
+def _on_postgres(sizes: Sequence[int]) -> str:
     server = Postgres()
     try:
         with Stack(server.lend(), ray_dashboard=True) as stack:
             stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
-            sizes = [it for it in SIZES if it <= largest] or [largest]
-            return _figures({n: growth.measure(stack, n, lambda line: say(f"PostgreSQL, {line}")) for n in sizes})
+            series = {n: growth.measure(stack, n, lambda line: say(f"PostgreSQL, {line}")) for n in sizes}
+            return _figures(series, "PostgreSQL")
     finally:
         server.close()
 

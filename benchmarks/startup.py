@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.targets import at_most
 from benchmarks.timing import table
 from tests.stack import Stack
 
@@ -33,9 +34,10 @@ def measure(stack: Stack) -> str:
     answer = stack.call("agents.ask", name="first", data="hello", timeout_s=60)
     assert answer["reply"] == "hello", answer
     first_turn_s = time.perf_counter() - begun
+    reached = [at_most("`/readyz` is 200", ready_s, 5), at_most("first turn answered", first_turn_s, 20)]
     return table(
         ["from `steward up`", "seconds", "target"],
-        [["`/readyz` is 200", f"{ready_s:.1f}", "≤ 5"], ["first turn answered", f"{first_turn_s:.1f}", "≤ 20"]],
+        [[it.name, f"{it.figure:.1f}", it.cell] for it in reached],
     )
 
 

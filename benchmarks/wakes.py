@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks.targets import at_least
 from benchmarks.timing import Latency, quantiles, table
 from controlplane.effects.client import GateClient
 from controlplane.settings import Settings
@@ -42,13 +43,13 @@ def measure(stack: Stack) -> str:
     stack.apply(CLOCK_AGENT)
     woken, answered = asyncio.run(wakes(stack))
     created = _actors(stack)
-    ratio = created.p50_ms / woken.p50_ms
+    ratio = at_least("a Ray actor's creation beside a wake", created.p50_ms / woken.p50_ms, 300)
     return table(
         ["", "p50 / p99 ms", "n", "ratio at p50"],
         [
             ["published → handler started", woken, woken.n, ""],
             ["published → turn committed, answer read", answered, answered.n, ""],
-            ["creating a Ray actor", created, created.n, f"{ratio:.0f} times a wake (target ≥ 300)"],
+            ["creating a Ray actor", created, created.n, f"{ratio.figure:.0f} times a wake (target {ratio.cell})"],
         ],
     )
 

@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     readers_max: int = Field(default=2560, ge=1, description="Open streams of feedback and MCP subscriptions.")
     connections_max: int = Field(default=4096, ge=1, description="Open connections to the plane.")
     head_s_max: float = Field(default=15, gt=0, description="Seconds in which a request's headers must be there.")
+    body_s_max: float = Field(default=60, gt=0, description="Seconds in which a request's body must be there.")
+    unsent_bytes_max: int = Field(
+        default=256 * 1024 * 1024, ge=1024 * 1024, description="Answers that wait for their clients, all together."
+    )
     answer_s_max: float = Field(default=30, gt=0, description="Seconds in which a client must take an answer.")
     state_bytes_max: int = Field(default=1024 * 1024, ge=1024, description="The largest state of an agent.")
     inbox_messages_max: int = Field(default=10_000, ge=1, description="Messages that wait in one inbox.")

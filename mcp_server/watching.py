@@ -90,7 +90,7 @@ class Watching:
         )
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: context.request_id}
         try:
-            with self._readers.held(principal_of(context).name):
+            with self._readers.held(principal_of(context).identity):
                 await self._tell(context, wanted, meta)
         except Refusal as refusal:
             raise _told(refusal) from None

@@ -101,3 +101,15 @@ def short_name(said: str, value: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX:
         raise refuse("INVALID_VALUE", f"{said}: a name has 1 to {NAME_CHARS_MAX} characters", what=said)
     return value
+
+
+def least_answers(asked: int, quorum: int | None, *, first: bool) -> int:
+    """How many answers are enough: all, unless a quorum or the first is."""
+    if first and quorum is not None:
+        raise refuse("INVALID_VALUE", "ask_all: give first or quorum, not both", field="/quorum", quorum=quorum)
+    if quorum is None:
+        return min(1, asked) if first else asked
+    if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= asked:
+        detail = f"ask_all: a quorum of {quorum!r} is not within 1 and the {asked} that are asked"
+        raise refuse("INVALID_VALUE", detail, field="/quorum", quorum=str(quorum), asked=asked)
+    return quorum

@@ -46,10 +46,14 @@ class Promise(Generic[T]):
             raise refuse("NONDETERMINISTIC", f"{self.said} was awaited twice", what=self.said)
         take = self.journal.intend if self.kind == "effect" else self.journal.record
         self.position = take(self.kind, self.body)
-        answer = yield self
-        if answer.outcome in ("failed", "timeout", "in_doubt"):
-            raise Refusal(Problem.model_validate_json(answer.result))
-        return self.read(answer.result)
+        return self.read(outcome_of((yield self)))
+
+
+def outcome_of(answer: Answer) -> bytes:
+    """The JSON of an answer; raises the Refusal that it is."""
+    if answer.outcome in ("failed", "timeout", "in_doubt"):
+        raise Refusal(Problem.model_validate_json(answer.result))
+    return answer.result
 
 
 class EffectPromise(Promise[Any]):

@@ -40,6 +40,7 @@ class Journal:
         self.stepping = False
         self.promises: list[Promise[Any]] = []
         self._recorded = {entry.position: entry for entry in recorded}
+        self._members: dict[int, Answer] = {}
         self._buffer: list[Entry] = []
         self._bytes = 0
         self._entries_max = entries_max
@@ -81,6 +82,18 @@ class Journal:
         """The recorded answer at a position, if there is one."""
         entry = self._recorded.get(position)
         return Answer(entry.outcome, entry.result, entry.at) if entry is not None and entry.outcome else None
+
+    def fill(self, position: int, answer: Answer) -> None:
+        """What came of a member of a gathering, while its turn was parked."""
+        self._members[position] = answer
+
+    def member(self, position: int) -> Answer | None:
+        """What came of a member of a gathering; None when it was not needed any more. Counts its bytes."""
+        answer = self._members.get(position) or self.replayed(position)
+        if answer is None or answer.outcome == "cancelled":
+            return None
+        self._grow(len(answer.result))
+        return answer
 
     def answered(self, answer: Answer) -> None:
         """Move the turn's time to the answer's, and count its bytes; may end the turn (`fatal`)."""

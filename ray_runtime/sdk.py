@@ -9,6 +9,7 @@ ids come from the turn too, so that a handler can be run again and do the same.
 """
 
 import inspect
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -21,12 +22,14 @@ from ray_runtime.arguments import (
     agent_address,
     channel_address,
     json_bytes,
+    least_answers,
     order_key,
     seconds,
     short_name,
     spawn_bytes,
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
+from ray_runtime.gathering import Gathering, Replies, all_of, each_of, replies
 from ray_runtime.journal import BRANCH, Journal
 from ray_runtime.problems import refuse
 from schemas.base import short_id
@@ -122,6 +125,34 @@ class Turn:
         """Park the turn for so long."""
         body = json_bytes("sleep", {"seconds": seconds("sleep", seconds_)})
         return Promise(self._journal, "sleep", body, lambda _: None, "turn.sleep()")
+
+    def gather(self, *promises: Promise[Any], return_exceptions: bool = False) -> Promise[list[Any]]:
+        """Wait for several asks and sleeps at once; answers their results in the order given.
+
+        Parks once, until the last of them has come. If some failed, raises the Refusal that came first, or
+        answers each Refusal in its place.
+        """
+        of = each_of if return_exceptions else all_of
+        return Gathering(self._journal, promises, len(promises), of, "turn.gather()")
+
+    def ask_all(
+        self,
+        to: Sequence[str],
+        data: Json = None,
+        deadline_s: float = DEADLINE_S,
+        *,
+        quorum: int | None = None,
+        first: bool = False,
+    ) -> Promise[Replies]:
+        """One question for several agents: waits for all, for `quorum` answers, or for the first.
+
+        Answers what came, in the order in which it came, with who failed and why. When enough have answered,
+        the others' answers are not waited for any more; one that comes later is told as late.
+        """
+        addresses = [agent_address(it, self._namespace) for it in to]
+        needs = least_answers(len(addresses), quorum, first=first)
+        asks = [self.ask(it, data, deadline_s) for it in addresses]
+        return Gathering(self._journal, asks, needs, replies(addresses), "turn.ask_all()")
 
     def perform(
         self, effect: str, /, *, connection: str | None = None, purpose: str = "", **arguments: Json

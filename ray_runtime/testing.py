@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import msgspec
 import orjson
 from pydantic import BaseModel
 
@@ -136,12 +137,37 @@ class _Attempt:
 
     def _resolve(self, entry: Entry) -> None:
         """Answer the await that the turn is parked on."""
+        if entry.kind == "gather":
+            self._gather(entry)
+            return
+        answer = self._settle(-1, entry)
+        self._activation.resolved(Resolved("turn_1", entry.branch, entry.position, *answer))
+
+    def _gather(self, entry: Entry) -> None:
+        """Answer the members in their order, until enough have answered."""
+        body = orjson.loads(entry.body)
+        answered, told, at = 0, [], STARTED.timestamp()
+        for place in range(-1 - body["members"], -1):
+            member = self.journal[place]
+            if answered >= body["needs"]:
+                self.journal[place] = msgspec.structs.replace(member, outcome="cancelled", result=b"null", at=at)
+                continue
+            asked = Entry(member.branch, member.position, member.kind, member.body)
+            outcome, result, came_at = self._settle(place, asked)
+            answered, at = answered + (outcome in ("answered", "slept")), max(at, came_at)
+            told.append((member.position, outcome, orjson.Fragment(result), came_at))
+        self.journal[-1] = Recorded(entry.branch, entry.position, entry.kind, entry.body, "gathered", b"null", at)
+        frame = Resolved("turn_1", entry.branch, entry.position, "gathered", orjson.dumps(told), at)
+        self._activation.resolved(frame)
+
+    def _settle(self, place: int, entry: Entry) -> tuple[str, bytes, float]:
+        """Answer an await, and journal that at its place."""
         body = orjson.loads(entry.body)
         name, kind = (body["to"], "answered") if entry.kind == "ask" else (entry.kind, "slept")
         outcome, result = self._answer(name, body.get("data"), kind)
         at = STARTED.timestamp() + 1 + entry.position + body.get("seconds", 0)
-        self.journal[-1] = Recorded(entry.branch, entry.position, entry.kind, entry.body, outcome, result, at)
-        self._activation.resolved(Resolved("turn_1", entry.branch, entry.position, outcome, result, at))
+        self.journal[place] = Recorded(entry.branch, entry.position, entry.kind, entry.body, outcome, result, at)
+        return outcome, result, at
 
     def _answer(self, name: str, asked: Any, outcome: str) -> tuple[str, bytes]:
         """Outcome and JSON of an answer; a Refusal given or raised is a failure."""

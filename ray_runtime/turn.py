@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from ray_runtime.arguments import json_bytes
 from ray_runtime.awaits import EffectPromise, Promise
 from ray_runtime.code import Loaded
+from ray_runtime.gathering import Gathering, came
 from ray_runtime.journal import BRANCH, Answer, Journal
 from ray_runtime.problems import handler_error, problem
 from ray_runtime.sdk import Turn
@@ -72,13 +73,21 @@ class Activation:
         """The answer to the await that the turn is parked on."""
         if self.phase == "parked" and self._waits_at(frame.branch, frame.position):
             self._active_since = time.monotonic()
-            self._resume(Answer(frame.outcome, frame.result, frame.at))
+            self._resume(self._taken(Answer(frame.outcome, frame.result, frame.at)))
 
     def drop(self) -> None:
         """Forget the turn: nothing is sent for it any more."""
         if self.phase != "over":
             self.phase = "over"
             self._close()
+
+    def _taken(self, answer: Answer) -> Answer:
+        """The answer as the journal has it; what the members of a gathering came to goes to their positions."""
+        if not isinstance(self._waiting, Gathering):
+            return answer
+        for position, of_member in came(answer.result):
+            self._journal.fill(position, of_member)
+        return answer._replace(result=b"null")
 
     # The handler, as one coroutine
 

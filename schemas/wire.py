@@ -49,9 +49,10 @@ class Entry(Frame, frozen=True):
 
     `body` is a JSON object; names are complete ("namespace/name"), keys sorted. By kind:
     send {to, data, key}, publish {channel, data, key}, request and ask {to, data, deadline_s},
-    sleep {seconds}, timer {name, after_s, every_s, data}, timer_cancel {name},
+    sleep {seconds}, gather {members, needs}, timer {name, after_s, every_s, data}, timer_cancel {name},
     spawn {name, entrypoint, config, purpose, grants} (null: as the parent has it; the child lives in
-    the parent's namespace). An `effect` is journaled as {effect, connection, arguments, purpose}.
+    the parent's namespace). A gathering stands right behind its members, which say its position as `group`;
+    `needs` is how many answers are enough. An `effect` is journaled as {effect, connection, arguments, purpose}.
     """
 
     branch: str
@@ -206,9 +207,10 @@ class Receipt(Frame, frozen=True):
 
 
 class Resolved(Frame, frozen=True):
-    """An await got its answer: outcome answered | failed | timeout | slept.
+    """An await got its answer: outcome answered | failed | timeout | slept | gathered.
 
-    `result`: the answer as an Envelope; a Problem when failed or timed out; `null` when slept.
+    `result`: the answer as an Envelope; a Problem when failed or timed out; `null` when slept. When gathered, a
+    list of what each member came to, `[position, outcome, result, at]`; in a journal it is `null`.
     """
 
     turn_id: str

@@ -44,6 +44,7 @@ class Surfaces:
     version: str
     body_bytes_max: int = 4 * 1024 * 1024
     body_bytes_in_flight_max: int = 128 * 1024 * 1024
+    body_s_max: float = 60.0
     calls_in_flight_max: int = 1024
     loopback: bool = True
     streams: EventStreams = field(default_factory=EventStreams)
@@ -85,7 +86,7 @@ def create_app(given: Surfaces) -> FastAPI:
 def _rules(given: Surfaces) -> Rules:
     most = max(given.body_bytes_in_flight_max, 4 * given.body_bytes_max)  # room for one whole body in every share
     bodies = Places("bytes of bodies", "body_bytes_in_flight_max", most)
-    return Rules(given.authenticate, given.body_bytes_max, bodies, given.loopback)
+    return Rules(given.authenticate, given.body_bytes_max, bodies, given.body_s_max, given.loopback)
 
 
 def _add_rest(app: DocumentedApp, ready: Ready, metrics: Metrics) -> None:

@@ -22,7 +22,6 @@ from controlplane.resources.problems import refuse
 from schemas.problem import Refusal
 
 DEPTH_MAX = 64
-BODY_S_MAX = 60.0
 VALUES_MAX = 200_000
 VALUE_BYTES = 128  # what one value takes in memory, about
 PARSED_AT_ONCE_MAX = 2
@@ -53,21 +52,21 @@ class Held:
             self._bytes = 0
 
 
-async def read_body(scope: Scope, receive: Receive, bytes_max: int, held: Held) -> bytes:
+async def read_body(scope: Scope, receive: Receive, bytes_max: int, s_max: float, held: Held) -> bytes:
     """The whole body; raises TOO_LARGE, QUOTA, or DEADLINE for one that does not come to its end."""
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > bytes_max):
         raise _too_large(bytes_max)
     try:
-        async with asyncio.timeout(BODY_S_MAX):
+        async with asyncio.timeout(s_max):
             first = await receive()  # which waits for the first byte
             held.grow(len(first.get("body", b"")))
             if not first.get("more_body", False) and first["type"] == "http.request":
                 return _bounded(first, bytes_max)
             return await _read_on(first, receive, bytes_max, held)
     except TimeoutError:
-        detail = f"the body was not complete after {BODY_S_MAX:g} s"
-        raise refuse("DEADLINE", detail, seconds_max=BODY_S_MAX) from None
+        detail = f"the body was not complete after {s_max:g} s (body_s_max)"
+        raise refuse("DEADLINE", detail, limit="body_s_max", seconds_max=s_max) from None
 
 
 async def _read_on(message: Message, receive: Receive, bytes_max: int, held: Held) -> bytes:

@@ -43,6 +43,7 @@ class Rules:
     authenticate: Authenticate
     body_bytes_max: int
     bodies: Places  # the bytes of all bodies
+    body_s_max: float = 60.0
     loopback: bool = True
 
 
@@ -97,8 +98,8 @@ class Boundary:
         if scope["method"] in ("GET", "HEAD") and header(scope, b"content-length") in (None, b"0"):
             return receive
         state = scope["state"]
-        held = state["held"] = Held(self._rules.bodies, state["principal"].name)
-        body = await read_body(scope, receive, self._rules.body_bytes_max, held)
+        held = state["held"] = Held(self._rules.bodies, state["principal"].identity)
+        body = await read_body(scope, receive, self._rules.body_bytes_max, self._rules.body_s_max, held)
         if body:
             require_json_type(scope)
             try:

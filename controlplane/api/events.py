@@ -87,7 +87,7 @@ def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> R
             return cast(EventsFound, await read(principal, OPERATION, {**raw, "after": cursor, "wait_s": wait_s}))
 
         first = cast(EventsFound, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))
-        reader = request.state.principal.name
+        reader = request.state.principal.identity
         return _Stream(lambda receive, send: streams.serve(reader, first, read_on, receive, send))
 
     return respond

@@ -39,8 +39,10 @@ class Guard:
         connections_max: int = CONNECTIONS_MAX,
         head_s_max: float = HEAD_S_MAX,
         answer_s_max: float = ANSWER_S_MAX,
+        unsent_bytes_max: int = UNSENT_BYTES_MAX,
     ) -> None:
         self.connections_max = connections_max
+        self.unsent_bytes_max = unsent_bytes_max
         self.open: set[GuardedProtocol] = set()
         self.heads: dict[GuardedProtocol, float] = {}  # no whole head yet
         self.resting: dict[GuardedProtocol, float] = {}  # answered, and silent since
@@ -76,7 +78,7 @@ class Guard:
         """The connection does not keep up; the longest stalled go when all of them hold too much."""
         self.stalled[connection] = now
         self.unsent_bytes += size
-        while self.unsent_bytes > UNSENT_BYTES_MAX and self.stalled:
+        while self.unsent_bytes > self.unsent_bytes_max and self.stalled:
             next(iter(self.stalled)).end()
 
     def _sweep(self) -> None:

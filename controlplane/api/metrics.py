@@ -88,7 +88,7 @@ def bounded(call: Metered, calls: Places) -> Metered:
     """The same calls, as many at once as there are places."""
 
     async def placed(principal: Principal, name: str, raw: dict[str, Any]) -> BaseModel:
-        with calls.held(principal.name):
+        with calls.held(principal.identity):
             return await call(principal, name, raw)
 
     return placed

@@ -12,8 +12,10 @@ from typing import Any
 
 import orjson
 
+from controlplane.effects.gathers import gathering_id, member_id, settled
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
+from controlplane.store.gathers import GATHER
 from schemas.base import canonical, rfc3339, short_id
 from schemas.wire import Entry
 
@@ -65,9 +67,15 @@ class Aftermath:
     asked: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     due_at: float | None = None
+    open_until: float = 0.0
 
     def due(self, at: float) -> None:
         self.due_at = at if self.due_at is None else min(self.due_at, at)
+
+    def awaits(self, until: float) -> None:
+        """An await that ends by then."""
+        self.due(until)
+        self.open_until = max(self.open_until, until)
 
 
 Made = tuple[list[Row], Aftermath]
@@ -121,6 +129,13 @@ def message_id(turn: TurnRef, entry: Entry) -> str:
     return short_id("msg", turn.turn_id, entry.branch, entry.position)
 
 
+def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any]) -> str:
+    """The id of an await, which is that of its question; a member's says what it is gathered by."""
+    if (group := body.get("group")) is not None:
+        return member_id(turn.turn_id, entry.branch, group, entry.position)
+    return message_id(turn, entry)
+
+
 def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     made = message_id(turn, entry)
     text = envelope(turn, made, "steward.message", body["to"], body["data"], now, partitionkey=body.get("key"))
@@ -172,14 +187,14 @@ def channel_rows(namespace: str, name: str, made: str, text: str, key: str | Non
 
 def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """An `ask` or a `request`: a message, and the await that its answer resolves."""
-    made = message_id(turn, entry)
+    made = _await_id(turn, entry, body)
     until = now + body["deadline_s"]
     to = body["to"]
     text = envelope(turn, made, "steward.message", to, body["data"], now, replyto=made, deadline=at_time(until))
     reached = reach(turn, to)
     after.agents.add(reached)
     after.asked.append(made)
-    after.due(until)
+    after.awaits(until)
     lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()
     given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, *reached, now, until)
     return [
@@ -216,10 +231,20 @@ def reply_envelope(by: str, to: str, await_id: str, data: Any, now: float, *, fa
 
 
 def _sleep(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    made, until = message_id(turn, entry), now + body["seconds"]
-    after.due(until)
+    made, until = _await_id(turn, entry, body), now + body["seconds"]
+    after.awaits(until)
     given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, "sleep", "time", "", "", now, until, made)
     return [(sql.AWAIT, given, 1)]
+
+
+def _gather(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """The await behind its members; some of them may have settled in this very unit."""
+    made, until = gathering_id(turn.turn_id, entry.branch, entry.position), after.open_until or now
+    after.asked.append(made)
+    target = f"{body['needs']} of {body['members']} at once"
+    at = (turn.turn_id, entry.branch, entry.position)
+    given = (made, turn.agent, *at, target, now, until, body["members"], body["needs"])
+    return [(GATHER, given, 1), *settled(made, now)]
 
 
 def _timer(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
@@ -296,6 +321,7 @@ _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], l
     "ask": _question,
     "request": _question,
     "sleep": _sleep,
+    "gather": _gather,
     "timer": _timer,
     "timer_cancel": _timer_cancel,
     "spawn": _spawn,

@@ -21,6 +21,7 @@ from controlplane.effects.entries import (
     timer_mark,
     timer_pattern,
 )
+from controlplane.effects.gathers import counted
 from controlplane.store import external
 from controlplane.store import statements as sql
 from schemas.base import canonical, short_id
@@ -167,6 +168,7 @@ def resolution(await_id: str, outcome: str, result: str, now: float) -> list[Row
     return [
         (sql.RESOLVE, (outcome, result, now, await_id), -1),
         (sql.JOURNAL_RESOLVED, (outcome, result, now, await_id, now, outcome), -1),
+        *counted(await_id, now),
     ]
 
 

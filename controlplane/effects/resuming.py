@@ -17,7 +17,7 @@ from controlplane.store.external import HELD_AT
 from schemas.base import short_id
 from schemas.wire import Recorded, Run
 
-AWAITED = ("ask", "sleep")
+AWAITED = ("ask", "sleep", "gather")
 PINNED = ("entrypoint", "config", "limits")
 
 

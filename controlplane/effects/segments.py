@@ -47,10 +47,17 @@ class _Question(msgspec.Struct):
     to: str
     data: Raw
     deadline_s: float
+    group: int | None = None
 
 
 class _Sleep(msgspec.Struct):
     seconds: float
+    group: int | None = None
+
+
+class _Gather(msgspec.Struct):
+    members: int
+    needs: int
 
 
 class _Timer(msgspec.Struct):
@@ -76,7 +83,7 @@ _BODIES: dict[str, Any] = {
     kind: msgspec.json.Decoder(body)
     for kind, body in {
         "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
-        "sleep": _Sleep, "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn,
+        "sleep": _Sleep, "gather": _Gather, "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn,
     }.items()
 }  # fmt: skip
 

@@ -9,10 +9,13 @@ import asyncio
 from typing import Any
 
 from controlplane.effects import journaling
+from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.rings import Waits, ring_through, rings
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
+from controlplane.store.gathers import MEMBERS
 
 NEVER_S = 3600.0
 AT_ONCE_S = 0.001
@@ -107,6 +110,7 @@ class Timers:
 
     def resolved(self, await_id: str) -> None:
         """After a commit that may have resolved an await: tell whoever waits."""
+        await_id = gathering_of(await_id) or await_id
         row = self._node.reader.one(sql.AWAIT_ROW, await_id)
         if row is None or row[7] is None:
             return
@@ -116,14 +120,18 @@ class Timers:
         elif kind == "request":
             self._node.ownership.ring(agent)
         else:
-            self._wake(agent, turn_id, position, outcome, result, at)
+            self._wake(agent, turn_id, position, outcome, self._told(await_id, kind, result), at)
+
+    def _told(self, await_id: str, kind: str, result: str | None) -> str:
+        """The result, as a turn that is parked in its host hears it."""
+        return came(self._node.reader.rows(MEMBERS, await_id)) if kind == "gather" else result or "null"
 
     def _wake(self, agent: str, turn_id: str, position: int, outcome: str, result: str, at: float) -> None:
         slot = self._node.slots.get(agent)
         if slot is None:
             self._node.ownership.ring(agent)
         elif slot.turn is not None and slot.turn.turn_id == turn_id:
-            self._node.turns.resume(slot, position, outcome, result or "null", at)
+            self._node.turns.resume(slot, position, outcome, result, at)
 
     def recheck(self, slot: Slot) -> None:
         """A turn has just parked: its answer may be there already, or never come, because it waits for itself."""
@@ -133,15 +141,30 @@ class Timers:
         row = self._node.reader.one(sql.AWAIT_AT, slot.uid, turn.turn_id, position)
         if row is None:
             return
-        await_id, kind, outcome, result, at, target_agent = row
+        await_id, kind, outcome, result, at, target = row
         if at is not None:
-            self._node.turns.resume(slot, position, outcome, result or "null", at)
-        elif kind == "ask" and target_agent is not None and (path := self._cycle(slot.uid, target_agent)):
-            self._break(await_id, slot.address, path)
+            self._node.turns.resume(slot, position, outcome, self._told(await_id, kind, result), at)
+        elif kind == "ask":
+            self._break_ring(slot, await_id, target)
+        elif kind == "gather":
+            for of_member, member_kind, asked in self._node.reader.rows(sql.AWAITS_OF_TURN, turn.turn_id):
+                if member_kind == "ask":
+                    self._break_ring(slot, of_member, asked)
 
-    def _break(self, await_id: str, address: str, path: int) -> None:
-        """One edge of a ring fails. Where that can not be written, rings are looked for again."""
-        found = problem("ASK_CYCLE", f"{address} would wait for itself, over {path} agents", agents=path)
+    # Rings
+
+    def _break_ring(self, slot: Slot, await_id: str, target: str | None) -> None:
+        if target is not None and (agents := ring_through(slot.uid, target, self._asked)):
+            self._break(await_id, slot.address, agents)
+
+    def _asked(self, agent: str) -> list[str]:
+        """Whom an agent waits for; not over a question that is being broken: one of a ring is enough."""
+        rows = self._node.reader.rows(sql.WAITS_FOR, agent)
+        return [target for target, await_id in rows if target is not None and await_id not in self._breaking]
+
+    def _break(self, await_id: str, address: str, agents: int) -> None:
+        """One question of a ring fails. Where that can not be written, rings are looked for again."""
+        found = problem("ASK_CYCLE", f"{address} would wait for itself, over {agents} agents", agents=agents)
         rows = journaling.resolution(await_id, "failed", found.model_dump_json(), self._node.clock())
         self._breaking.add(await_id)
 
@@ -156,28 +179,7 @@ class Timers:
         """Rings that closed, and that no gate lived to break: their agents are rows, and nobody parks there again."""
         if not self._rings_due:
             return
-        waits = {row[0]: row for row in self._node.reader.rows(sql.WAITS)}
+        found = [Waits(*row) for row in self._node.reader.rows(sql.WAITS)]
         self._rings_due = False
-        while waits:
-            path = [waits.popitem()[1]]
-            while (following := waits.pop(path[-1][1], None)) is not None:
-                path.append(following)
-            starts = [row[0] for row in path]
-            if path[-1][1] in starts:
-                ring = path[starts.index(path[-1][1]) :]
-                newest = max(ring, key=lambda row: row[3])
-                self._break(newest[2], f"{newest[4]}/{newest[5]}", len(ring))
-
-    def _cycle(self, start: str, target: str) -> int:
-        """How many agents wait for each other in a ring through `start`; 0 when they do not."""
-        at, length = target, 1
-        seen = {start}
-        while at != start:
-            if at in seen:
-                return 0
-            seen.add(at)
-            row = self._node.reader.one(sql.WAITS_FOR, at)
-            if row is None or row[0] is None or row[1] in self._breaking:  # one edge of a ring is enough
-                return 0
-            at, length = row[0], length + 1
-        return length
+        for newest, agents in rings(found):
+            self._break(newest.await_id, f"{newest.namespace}/{newest.name}", agents)

@@ -94,10 +94,10 @@ class Handling:
         return await self._proposer.propose(call.principal.name, admitted, call.now)
 
     async def get_plan(self, call: Call, given: PlanInput) -> Plan:
-        kept = await self._proposer.kept(given.plan_id, call.principal)
-        if kept is None:
+        plan = await self._proposer.stored(given.plan_id, call.principal)
+        if plan is None:
             raise absent_plan(given.plan_id)
-        return kept.plan
+        return plan
 
     async def revert(self, call: Call, given: ChangeInput) -> Plan:
         return await self._reverting.propose(call.principal, given.change_id, call.now)

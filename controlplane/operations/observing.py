@@ -35,7 +35,8 @@ OPEN_TURNS = many(
 )
 AWAITS = many(
     "SELECT turn_id, kind, target, since, until FROM awaiting"
-    " WHERE agent IN :uids AND resolved_at IS NULL AND kind <> 'request' ORDER BY since",
+    " WHERE agent IN :uids AND resolved_at IS NULL AND kind <> 'request'"
+    " ORDER BY since, CASE WHEN kind = 'gather' THEN 0 ELSE 1 END",
     "uids",
 )
 WAITING = many(

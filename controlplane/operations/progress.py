@@ -18,6 +18,7 @@ from controlplane.operations.observing import many, rows
 from controlplane.operations.scaling import Piece, piece_of
 from controlplane.operations.snapshot import known_of, of_fleet, read_known, read_owners
 from controlplane.operations.world import Key, Known
+from controlplane.store.packed import unpack
 from schemas.resource import Kind
 
 WINDOW = 1_000  # names that one look of a sweep goes through
@@ -97,9 +98,13 @@ def open_changes(session: Session, after: tuple[float, str], most: int) -> list[
     """Open changes in the order of their commit, after one of them."""
     found = rows(session, OPEN, after=after[0], last=after[1], many=most)
     return [
-        OpenSteps(it["change_id"], it["committed_at"], orjson.loads(it["steps"]), it["steps"], orjson.loads(it["undo"]))
+        OpenSteps(it["change_id"], it["committed_at"], orjson.loads(it["steps"]), it["steps"], _writes(it["undo"]))
         for it in found
     ]
+
+
+def _writes(undo: bytes) -> list[dict[str, Any]]:
+    return list(orjson.loads(unpack(undo)))
 
 
 def look(session: Session, key: Key, uid: str | None = None, full: Mapping[str, int] | None = None) -> list[Work]:

@@ -20,6 +20,7 @@ from controlplane.operations.snapshot import read_world
 from controlplane.operations.visibility import within
 from controlplane.operations.world import Wanted, World
 from controlplane.resources.problems import refuse
+from controlplane.store.packed import pack
 from controlplane.store.store import Store
 from controlplane.store.tables import PlanRow
 from controlplane.store.unit import Scalar, Unit
@@ -29,7 +30,9 @@ from schemas.principal import PLANE, Principal
 
 ATTEMPTS_MAX = 5
 _PLANS = PlanRow.__table__  # type: ignore[attr-defined]
+_SHOWN = (_PLANS.c.body,)
 _KEPT = (_PLANS.c.body, _PLANS.c.decisions, _PLANS.c.expires_at, _PLANS.c.change_id)
+_NO_DECISIONS = '{"wanted":[],"writes":[],"members":[],"code":{}}'
 KEEP = """INSERT INTO plan (plan_id, principal, namespace, body, decisions, created_at, expires_at)
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (plan_id) DO UPDATE SET body = excluded.body,
 decisions = excluded.decisions, created_at = excluded.created_at, expires_at = excluded.expires_at
@@ -42,7 +45,7 @@ WHERE secret_value.expires_at < excluded.expires_at"""
 
 @dataclass(frozen=True)
 class Kept:
-    """A stored plan with what belongs to it."""
+    """A stored plan with what belongs to it; once it is committed, its decisions are none."""
 
     plan: Plan
     wanted: tuple[Wanted, ...]
@@ -81,6 +84,10 @@ class Proposer:
 
     async def kept(self, plan_id: str, principal: Principal = PLANE) -> Kept | None:
         """A stored plan, if the principal may see it."""
+        return await self.store.read(lambda session: read_kept(session, plan_id, principal))
+
+    async def stored(self, plan_id: str, principal: Principal) -> Plan | None:
+        """A stored plan alone, if the principal may see it."""
         return await self.store.read(lambda session: read_plan(session, plan_id, principal))
 
     def planned(
@@ -110,27 +117,31 @@ def _keeping(planned: Planned, now: float, expires_at: float) -> Unit:
         "members": planned.members,
         "code": planned.code,
     }
-    body = plan.model_dump_json()
+    body = pack(plan.model_dump_json())
     values: list[Scalar] = [
         plan.plan_id,
         plan.principal,
         plan.namespace,
         body,
-        orjson.dumps(decisions).decode(),
+        pack(orjson.dumps(decisions).decode()),
         now,
         expires_at,
     ]
     return Unit().raw(KEEP, values, expect=1)
 
 
-def read_plan(session: Session, plan_id: str, principal: Principal = PLANE) -> Kept | None:
+def read_plan(session: Session, plan_id: str, principal: Principal = PLANE) -> Plan | None:
     """A stored plan, if the principal may see it."""
-    seen = within(principal, col(PlanRow.namespace))
-    found = select(*_KEPT).where(_PLANS.c.plan_id == plan_id, *seen)
-    row = session.connection().execute(found).first()  # plain columns: half of what a row of the ORM costs
+    row = _row(session, _SHOWN, plan_id, principal)
+    return None if row is None else Plan.model_validate_json(row.body)
+
+
+def read_kept(session: Session, plan_id: str, principal: Principal = PLANE) -> Kept | None:
+    """A stored plan with its decisions, if the principal may see it."""
+    row = _row(session, _KEPT, plan_id, principal)
     if row is None:
         return None
-    decisions = orjson.loads(row.decisions)
+    decisions = orjson.loads(row.decisions or _NO_DECISIONS)
     return Kept(
         plan=Plan.model_validate_json(row.body),
         wanted=tuple(Wanted(**it) for it in decisions["wanted"]),
@@ -140,3 +151,9 @@ def read_plan(session: Session, plan_id: str, principal: Principal = PLANE) -> K
         expires_at=row.expires_at,
         change_id=row.change_id,
     )
+
+
+def _row(session: Session, columns: Sequence[Any], plan_id: str, principal: Principal) -> Any:
+    """Plain columns: half of what a row of the ORM costs."""
+    found = select(*columns).where(_PLANS.c.plan_id == plan_id, *within(principal, col(PlanRow.namespace)))
+    return session.connection().execute(found).first()

@@ -14,6 +14,7 @@ import orjson
 from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
 from controlplane.operations.world import Key, Spec
+from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
 from schemas.plan import Claim, OnMiss, ReadEntry
@@ -22,7 +23,7 @@ from schemas.resource import Ref
 RETIRED_S = 30 * 86_400.0  # how long a value that was replaced is kept, so that a revert can bring it back
 _EVENTS = {"create": "resource.created", "update": "resource.updated", "delete": "resource.deleted"}
 
-ONCE = "UPDATE plan SET change_id = ? WHERE plan_id = ? AND change_id IS NULL AND expires_at > ?"
+ONCE = "UPDATE plan SET change_id = ?, decisions = ? WHERE plan_id = ? AND change_id IS NULL AND expires_at > ?"
 AS_READ = """UPDATE plan SET plan_id = plan_id WHERE plan_id = ? AND EXISTS (SELECT 1 FROM resource
 WHERE kind = ? AND namespace = ? AND name = ? AND uid = ? AND generation = ? AND deleted_at IS NULL)"""
 ABSENT = """UPDATE plan SET plan_id = plan_id WHERE plan_id = ? AND NOT EXISTS (SELECT 1 FROM resource
@@ -43,6 +44,7 @@ UNWATCH = """DELETE FROM subscription WHERE agent = ? AND channel IN
 (SELECT uid FROM channel WHERE namespace = ? AND name = ?)"""
 CODE = "INSERT INTO code (digest, files, bytes, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
 REACH = """INSERT INTO code_reach (digest, namespace) VALUES (?, ?) ON CONFLICT (digest, namespace) DO NOTHING"""
+NOTHING = pack("")  # what is decided no more: it is done, and kept with the change
 BIND = "UPDATE secret_value SET bound_to = ?, expires_at = NULL WHERE ref = ?"
 RETIRE = "UPDATE secret_value SET expires_at = ? WHERE ref = ? AND expires_at IS NULL"
 CHANGE = """INSERT INTO change (change_id, plan_id, principal, namespace, on_miss, committed_at, steps, undo, reverts)
@@ -99,7 +101,7 @@ class Commit:
 def commit_unit(commit: Commit, ended: Iterable[OpenChange]) -> Unit:
     """The compare-and-set of a plan; `ended` are the older changes that it supersedes."""
     plan = commit.kept.plan
-    unit = Unit().raw(ONCE, [commit.change_id, plan.plan_id, commit.now], expect=1)
+    unit = Unit().raw(ONCE, [commit.change_id, NOTHING, plan.plan_id, commit.now], expect=1)
     _require_read_set(unit, plan.plan_id, plan.read_set, commit.kept.writes)
     for digest, files in commit.kept.code.items():
         size = sum(len(text.encode()) for text in files.values())
@@ -203,7 +205,7 @@ def _record(unit: Unit, commit: Commit) -> None:
             commit.on_miss,
             commit.now,
             steps,
-            orjson.dumps(undo).decode(),
+            pack(orjson.dumps(undo).decode()),
             plan.reverts,
         ],
         expect=1,
@@ -213,7 +215,7 @@ def _record(unit: Unit, commit: Commit) -> None:
         unit.raw(TARGET, [change_id, *it.key, written.get(it.key, read[it.key])], expect=1)
     for claim in plan.claims:
         due_at = commit.now + claim.verify_within_s
-        unit.raw(CLAIM, [change_id, claim.claim_id, claim.model_dump_json(), due_at], expect=1)
+        unit.raw(CLAIM, [change_id, claim.claim_id, pack(claim.model_dump_json()), due_at], expect=1)
     for subject in _subjects(commit):
         counts = {
             "plan_id": plan.plan_id,

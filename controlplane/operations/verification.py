@@ -9,7 +9,7 @@ revert; `hold` takes no action of its own: the missed change is told and left fo
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from sqlmodel import Session
 from controlplane.operations.observing import rows
 from controlplane.operations.prediction import measure
 from controlplane.operations.recording import DONE, judge, tell
+from controlplane.store.packed import unpack
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
 from schemas import faults
@@ -61,6 +62,10 @@ MISSED = text(
 )
 SUBJECTS = text("SELECT kind, namespace, name FROM change_target WHERE change_id = :change_id")
 VERDICTS = text("SELECT verdict, body FROM claim WHERE change_id = :change_id")
+
+
+def _claim(row: Mapping[str, Any]) -> Claim:
+    return Claim.model_validate_json(unpack(row["body"]))
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,7 @@ class Verifier:
         def query(session: Session) -> tuple[list[Any], dict[str, Counter[str]]]:
             verdicts: dict[str, Counter[str]] = {}
             for it in rows(session, VERDICTS, change_id=change_id):
-                verdicts.setdefault(orjson.loads(it["body"])["subject"]["namespace"], Counter())[it["verdict"]] += 1
+                verdicts.setdefault(_claim(it).subject.namespace, Counter())[it["verdict"]] += 1
             return rows(session, SUBJECTS, change_id=change_id), verdicts
 
         targets, verdicts = await self._store.read(query)
@@ -211,9 +216,6 @@ class Verifier:
     async def _open(self, after: tuple[float, str]) -> list[OpenClaim]:
         def query(session: Session) -> list[OpenClaim]:
             found = rows(session, OPEN, after=after[0], last=after[1], many=CLAIMS_AT_ONCE)
-            return [
-                OpenClaim(it["change_id"], Claim.model_validate_json(it["body"]), it["due_at"], it["committed_at"])
-                for it in found
-            ]
+            return [OpenClaim(it["change_id"], _claim(it), it["due_at"], it["committed_at"]) for it in found]
 
         return await self._store.read(query)

@@ -2,6 +2,8 @@
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, String, Text, text
 
+from controlplane.store.packed import Packed
+
 _BIG = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
 
 
@@ -28,6 +30,11 @@ def seconds_or_none() -> Column[float | None]:
 
 def text_column() -> Column[str]:
     return Column(Text, nullable=False)
+
+
+def packed() -> Column[str]:
+    """A document that is kept for long, and looked for by nothing that is in it."""
+    return Column(Packed, nullable=False)
 
 
 def text_or_none() -> Column[str | None]:

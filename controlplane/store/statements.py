@@ -275,9 +275,9 @@ NEXT_TIMER = (
 )
 DUE_AWAITS = (
     "SELECT await_id, kind, target, agent FROM awaiting WHERE resolved_at IS NULL AND until <= ?"
-    " ORDER BY until LIMIT 500"
+    " AND kind <> 'gather' ORDER BY until LIMIT 500"
 )
-NEXT_AWAIT = "SELECT until FROM awaiting WHERE resolved_at IS NULL ORDER BY until LIMIT 1"
+NEXT_AWAIT = "SELECT until FROM awaiting WHERE resolved_at IS NULL AND kind <> 'gather' ORDER BY until LIMIT 1"
 KNOWN_MESSAGE = (
     "SELECT 1 FROM inbox WHERE agent = ? AND message_id = ?"
     " UNION ALL SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"

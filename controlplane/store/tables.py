@@ -8,7 +8,21 @@ holds stays true after the rows behind it were swept. Models of the surfaces liv
 from sqlalchemy import BigInteger, Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from controlplane.store.columns import auto, big, by_bytes, partial, seconds, seconds_or_none, text_column, text_or_none
+from controlplane.store.columns import (
+    auto,
+    big,
+    by_bytes,
+    packed,
+    partial,
+    seconds,
+    seconds_or_none,
+    text_column,
+    text_or_none,
+)
+from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
+from controlplane.store.waking_tables import ChannelRow as ChannelRow
+from controlplane.store.waking_tables import SubscriptionRow as SubscriptionRow
+from controlplane.store.waking_tables import TimerRow as TimerRow
 
 
 class Meta(SQLModel, table=True):
@@ -80,14 +94,14 @@ class LabelRow(SQLModel, table=True):
 
 
 class PlanRow(SQLModel, table=True):
-    """A plan as proposed, and the decisions that a commit writes (never shown)."""
+    """A plan as proposed, and the decisions that its commit writes, and takes away (never shown)."""
 
     __tablename__ = "plan"
     plan_id: str = Field(primary_key=True)
     principal: str
     namespace: str
-    body: str = Field(sa_column=text_column())
-    decisions: str = Field(sa_column=text_column())
+    body: str = Field(sa_column=packed())
+    decisions: str = Field(sa_column=packed())
     created_at: float = Field(sa_column=seconds())
     expires_at: float = Field(sa_column=seconds())
     change_id: str | None = None
@@ -107,7 +121,7 @@ class ChangeRow(SQLModel, table=True):
     done_at: float | None = Field(default=None, sa_column=seconds_or_none())
     superseded_by: str | None = None
     steps: str = Field(sa_column=text_column(), description="JSON list: done or not, by step")
-    undo: str = Field(sa_column=text_column())
+    undo: str = Field(sa_column=packed())
     reverts: str | None = None
     reverted_by: str | None = None
     __table_args__ = (
@@ -132,7 +146,7 @@ class ClaimRow(SQLModel, table=True):
     __tablename__ = "claim"
     change_id: str = Field(primary_key=True)
     claim_id: str = Field(primary_key=True)
-    body: str = Field(sa_column=text_column())
+    body: str = Field(sa_column=packed())
     due_at: float = Field(sa_column=seconds())
     verdict: str | None = None
     observed: str | None = Field(default=None, sa_column=text_or_none())
@@ -302,7 +316,7 @@ class AwaitRow(SQLModel, table=True):
     turn_id: str | None = None
     branch: str | None = None
     position: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    kind: str = Field(description="ask | sleep | request | operator")
+    kind: str = Field(description="ask | sleep | request | operator | effect | gather")
     target: str = Field(description="what is waited on, for people")
     target_agent: str | None = Field(default=None, description="uid of who must answer")
     since: float = Field(sa_column=seconds())
@@ -310,6 +324,8 @@ class AwaitRow(SQLModel, table=True):
     outcome: str | None = None
     result: str | None = Field(default=None, sa_column=text_or_none())
     resolved_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    members: int | None = Field(default=None, description="of a gathering: how many stand before it in the journal")
+    needs: int | None = Field(default=None, description="of a gathering: how many answers are enough")
     __table_args__ = (
         partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
@@ -317,18 +333,6 @@ class AwaitRow(SQLModel, table=True):
         partial("await_of_target", "target_agent", where="resolved_at IS NULL"),
         partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
     )
-
-
-class TimerRow(SQLModel, table=True):
-    __tablename__ = "timer"
-    agent: str = Field(primary_key=True)
-    name: str = Field(primary_key=True)
-    version: int = Field(sa_column=big())
-    fired: int = Field(sa_column=big())
-    due_at: float = Field(sa_column=seconds())
-    every_s: float | None = Field(default=None, sa_column=seconds_or_none())
-    data: str = Field(sa_column=text_column())
-    __table_args__ = (Index("timer_due", "due_at"),)
 
 
 class HostRow(SQLModel, table=True):
@@ -345,40 +349,6 @@ class HostRow(SQLModel, table=True):
     loop_lag_ms: float | None = Field(default=None, sa_column=seconds_or_none())
     created_at: float = Field(sa_column=seconds())
     ended_at: float | None = Field(default=None, sa_column=seconds_or_none())
-
-
-class ChannelRow(SQLModel, table=True):
-    """The running side of a channel."""
-
-    __tablename__ = "channel"
-    uid: str = Field(primary_key=True)
-    namespace: str
-    name: str
-    next_position: int = Field(sa_column=big(1))
-    retention_s: float = Field(sa_column=seconds())
-    __table_args__ = (Index("channel_by_name", "namespace", "name", unique=True),)
-
-
-class ChannelMessageRow(SQLModel, table=True):
-    __tablename__ = "channel_message"
-    channel: str = Field(primary_key=True)
-    position: int = Field(sa_column=Column(BigInteger, primary_key=True))
-    message_id: str
-    key: str | None = None
-    body: str = Field(sa_column=text_column())
-    accepted_at: float = Field(sa_column=seconds())
-    __table_args__ = (Index("channel_message_once", "channel", "message_id", unique=True),)
-
-
-class SubscriptionRow(SQLModel, table=True):
-    """An agent's place in a channel; `position` is the last one that went to its inbox."""
-
-    __tablename__ = "subscription"
-    channel: str = Field(primary_key=True)
-    agent: str = Field(primary_key=True, index=True)
-    position: int = Field(sa_column=big())
-    since: float = Field(sa_column=seconds())
-    __table_args__ = (Index("subscription_by_position", "channel", "position"),)
 
 
 class DeadLetterRow(SQLModel, table=True):

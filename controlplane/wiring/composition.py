@@ -149,6 +149,7 @@ def _surfaces(
         version=VERSION,
         body_bytes_max=settings.body_bytes_max,
         body_bytes_in_flight_max=settings.body_bytes_in_flight_max,
+        body_s_max=settings.body_s_max,
         calls_in_flight_max=settings.calls_in_flight_max,
         streams=EventStreams(settings.readers_max),
         loopback=settings.host.startswith(LOOPBACK),

@@ -48,7 +48,12 @@ async def serve(settings: Settings, listening: socket.socket, children: Beside, 
         stopping=plane.stopping,
         host=host,
         port=port,
-        guard=Guard(connections_possible(settings.connections_max), settings.head_s_max, settings.answer_s_max),
+        guard=Guard(
+            connections_possible(settings.connections_max),
+            settings.head_s_max,
+            settings.answer_s_max,
+            settings.unsent_bytes_max,
+        ),
     )
     _on_signals(server)
     folder.write_json(settings.folder / "plane.json", {"url": url, "pid": os.getpid()})

@@ -35,6 +35,7 @@ ISSUED: dict[str, dict[str, Any]] = {
     "admin": {"principal": "admin", "role": "admin", "namespaces": ["*"]},
     "operator": {"principal": "op", "role": "operator", "namespaces": ["default"]},
     "viewer": {"principal": "eye", "role": "viewer", "namespaces": ["default"]},
+    "namesake": {"principal": "op", "role": "operator", "namespaces": ["elsewhere"]},
     "foreign": {"principal": "abroad", "role": "operator", "namespaces": ["elsewhere"]},
     "agent": {"principal": "self", "role": "agent", "namespaces": ["default"], "agent": "echo"},
 }

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -213,3 +213,27 @@ async def _eventually(condition: Any, limit_s: float = 5) -> None:
     while not condition():
         assert time.monotonic() < limit
         await asyncio.sleep(0.005)
+
+
+async def test_a_namesake_elsewhere_has_a_share_of_its_own(quick_url: str) -> None:
+    """Whoever is called the same and reaches another namespace is somebody else: for streams, and for calls."""
+    async with listening(quick_url, streams=EventStreams(10), calls_in_flight_max=10) as plane:
+        async with AsyncExitStack() as open_streams:
+            for _ in range(8):  # four fifths
+                await open_streams.enter_async_context(stream(plane, "operator"))
+            async with stream(plane, "operator") as one_more:
+                assert one_more.answer.status_code == 429
+            async with stream(plane, "namesake") as other:
+                assert other.answer.status_code == 200
+        async with httpx.AsyncClient(base_url=plane.url, timeout=20) as client:
+
+            async def poll(token: str, wait_s: float) -> int:
+                given = {"wait_s": wait_s, "filter": {"types": ["never.happens"]}}
+                path, headers = "/v1/operations/feedback.read/call", plane.headers(token)
+                return (await client.post(path, json=given, headers=headers)).status_code
+
+            waiting = [asyncio.ensure_future(poll("operator", 2)) for _ in range(12)]
+            done, _ = await asyncio.wait(waiting, timeout=1)
+            assert {it.result() for it in done} == {429}
+            assert await poll("namesake", 0) == 200
+            assert sorted(await asyncio.gather(*waiting)) == [200] * 8 + [429] * 4

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.hostile.conftest import Attacked
+from tests.hostile.conftest import BODY_S_MAX, Attacked
 from tests.hostile.peers import CALL, SURFACES, Peer, chunk, connected, crowd, head
 
 pytestmark = pytest.mark.anyio
@@ -33,29 +33,33 @@ async def hundred_megabytes(peer: Peer, first: bytes, *, chunked: bool) -> int:
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 async def test_a_hundred_megabytes_are_refused_and_not_held(attacked: Attacked, path: str, chunked: bool) -> None:
     """TOO_LARGE comes while the body does; what still comes is dropped, and the connection serves on or ends."""
-    before = attacked.uss()
     size: dict[str, Any] = {"Transfer_Encoding": "chunked"} if chunked else {"Content_Length": HUNDRED}
+    with attacked.sampled() as held:
+        await _refused(attacked, path, size, chunked=chunked)
+    assert held.grown() < 24 * MIB
+    assert held.grown("gate") < 8 * MIB
+
+
+async def _refused(attacked: Attacked, path: str, size: dict[str, Any], *, chunked: bool) -> None:
     async with connected(attacked.url) as peer:
         sending = asyncio.ensure_future(
             hundred_megabytes(peer, head(attacked.tokens["attacker"], path, **size), chunked=chunked)
         )
         assert (await peer.problem()).reason == "TOO_LARGE"
         await sending
-    assert attacked.uss() - before < 24 * MIB
 
 
 async def test_fifty_times_a_hundred_megabytes_at_once(attacked: Attacked) -> None:
     """All are refused, the memory stays where it was, and a bystander notices little."""
     first = head(attacked.tokens["attacker"], CALL, Content_Length=HUNDRED)
-    before, most = attacked.uss(), 0
-    with attacked.bystander():
+    with attacked.bystander(), attacked.sampled() as held:
         async with crowd(attacked.url, 50) as peers:
             sending = [asyncio.ensure_future(hundred_megabytes(peer, first, chunked=False)) for peer in peers]
             for peer in peers:
                 assert (await peer.problem(60)).reason == "TOO_LARGE"
-                most = max(most, attacked.uss())
             await asyncio.gather(*sending)
-    assert most - before < 64 * MIB
+    assert held.grown() < 64 * MIB
+    assert held.grown("gate") < 16 * MIB
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,7 @@ async def test_bodies_that_never_come(attacked: Attacked) -> None:
 
 async def test_a_thousand_slow_bodies_hold_no_more_than_the_limit(attacked: Attacked) -> None:
     """Of 3.9 MB each only the share of the sender is held at once; the rest is told to come again, others go on."""
-    before, most = attacked.uss(), 0
+    before = attacked.uss()
     first = head(attacked.tokens["attacker"], Content_Length=3_900_000)
     told: list[str] = []
 
@@ -140,21 +144,38 @@ async def test_a_thousand_slow_bodies_hold_no_more_than_the_limit(attacked: Atta
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
-    with attacked.bystander():
+    with attacked.bystander(), attacked.sampled() as held:
         async with crowd(attacked.url, 1000) as peers:
-            sending = asyncio.gather(*(slowly(peer) for peer in peers))
-            while not sending.done():
-                most = max(most, attacked.uss())
-                await asyncio.sleep(0.1)
-            await sending
-    assert set(told) == {"QUOTA"}
-    assert len(told) > 500
-    assert most - before < 4 * IN_FLIGHT_BYTES_MAX  # a read of 256 KiB a connection comes on top
+            await asyncio.gather(*(slowly(peer) for peer in peers))
+    assert set(told) <= {"QUOTA", "DEADLINE"}
+    assert told.count("QUOTA") > 500
+    assert held.grown("gate") < 16 * MIB
+    assert held.grown() < 4 * IN_FLIGHT_BYTES_MAX  # a read of 256 KiB a connection comes on top
     assert attacked.settled(lambda: attacked.uss() - before, 64 * MIB) < 64 * MIB
 
 
-@pytest.mark.parametrize("path", SURFACES)
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x" * 5000])
+async def test_bodies_that_drip(attacked: Attacked) -> None:
+    """A byte now and then is not enough: after `body_s_max` it is over, and others notice nothing."""
+    first = head(attacked.tokens["attacker"], Content_Length=1000)
+
+    async def drip(peer: Peer) -> str:
+        await peer.say(first)
+        asking = asyncio.ensure_future(peer.problem(4 * BODY_S_MAX))
+        while not (await asyncio.wait([asking], timeout=0.5))[0] and await peer.say(b" "):
+            pass
+        return (await asking).reason
+
+    with attacked.bystander():
+        async with crowd(attacked.url, 100) as peers:
+            assert set(await asyncio.gather(*(drip(peer) for peer in peers))) == {"DEADLINE"}
+
+
+CODINGS = ("gzip", "deflate", "br", "zstd", "gzip, gzip", "x" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("path", "coding"), [(SURFACES[n % len(SURFACES)], coding) for n, coding in enumerate(CODINGS)]
+)
 async def test_compressed_bodies_are_not_unpacked(attacked: Attacked, path: str, coding: str) -> None:
     """Whatever they would unfold to: a body is taken as it is, or not at all."""
     import gzip

@@ -9,7 +9,7 @@ import pytest
 
 from tests.end_to_end.agents import agent, channel
 from tests.hostile.bystander import MCP, META
-from tests.hostile.conftest import ANSWER_S_MAX, Attacked
+from tests.hostile.conftest import ANSWER_S_MAX, UNSENT_BYTES_MAX, Attacked
 from tests.hostile.peers import Peer, connected, crowd, head
 
 pytestmark = pytest.mark.anyio
@@ -141,25 +141,30 @@ async def test_two_hundred_watchers_who_never_read(attacked: Attacked, kind: str
     attacked.stack.apply(channel("quiet"), agent("mute", "Echo"))
     attacked.stack.call("agents.stop", name="mute")
     said = watching(kind, attacked.tokens["attacker"], now(attacked))
-    before = attacked.uss()
-    with attacked.bystander():
+    with attacked.bystander(), attacked.sampled() as held:
         async with crowd(attacked.url, 200, receive_bytes=4096) as peers:
             await asyncio.gather(*(peer.say(said) for peer in peers))
             await happen(attacked, 80)
-            assert attacked.uss() - before < 64 * MIB
+    assert held.grown() < 64 * MIB
+    assert held.grown("gate") < 16 * MIB
     attacked.calm()
     assert attacked.stack.call("system.status")["ready"]
 
 
-async def test_a_stream_that_is_not_read_is_ended_and_goes_on_by_its_cursor(attacked: Attacked) -> None:
-    """After `answer_s_max` the connection goes; who comes back with the last cursor has missed nothing."""
+async def test_streams_that_are_not_read_are_ended_and_go_on_by_their_cursor(attacked: Attacked) -> None:
+    """More than two hundred buffers hold: after `answer_s_max` the connections go, and whoever comes back with the
+    last cursor has missed nothing.
+    """
     token, cursor = attacked.tokens["attacker"], now(attacked)
     files = attacked.files()
-    async with crowd(attacked.url, 20, receive_bytes=4096) as peers:
-        await asyncio.gather(*(peer.say(stream(token, cursor)) for peer in peers))
-        await until(lambda: attacked.files() >= files + 15)
-        await happen(attacked, 1600)
-        await until(lambda: attacked.files() <= files + 3, ANSWER_S_MAX + 60)
+    with attacked.bystander(), attacked.sampled() as held:
+        async with crowd(attacked.url, 200, receive_bytes=4096) as peers:
+            await asyncio.gather(*(peer.say(stream(token, cursor)) for peer in peers))
+            await until(lambda: attacked.files() >= files + 150)
+            await happen(attacked, 1600)
+            await until(lambda: attacked.files() <= files + 16, ANSWER_S_MAX + 60)
+    assert held.grown() < UNSENT_BYTES_MAX + 64 * MIB
+    assert held.grown("gate") < 16 * MIB
     async with connected(attacked.url) as peer:
         await peer.say(stream(token, cursor))
         follower = Follower(peer, remembering=False)
@@ -167,6 +172,25 @@ async def test_a_stream_that_is_not_read_is_ended_and_goes_on_by_its_cursor(atta
         await until(lambda: follower.count == 1600)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_answers_that_nobody_takes_are_bounded_together(attacked: Attacked) -> None:
+    """Of forty who ask for ten megabytes and read nothing, those that stalled longest go; memory stays bounded."""
+    attacked.stack.apply(channel("heavy"))
+    for n in range(10):
+        attacked.stack.call("channels.publish", name="heavy", data=str(n) * 1_000_000)
+    body = orjson.dumps({"name": "heavy", "limit": 10})
+    said = head(attacked.tokens["attacker"], "/v1/operations/channels.read/call", Content_Length=len(body)) + body
+    files = attacked.files()
+    with attacked.bystander(), attacked.sampled() as held:
+        async with crowd(attacked.url, 40, receive_bytes=4096) as peers:
+            for peer in peers:  # what is being made at once is bounded by calls, and not meant here
+                await peer.say(said)
+                await asyncio.sleep(0.1)
+            await until(lambda: attacked.files() <= files + 3, ANSWER_S_MAX + 60)
+    assert held.grown() < UNSENT_BYTES_MAX + 128 * MIB
+    assert held.grown("gate") < 16 * MIB
+    attacked.calm()
 
 
 async def test_calls_have_places_too(attacked: Attacked) -> None:

@@ -46,15 +46,15 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_json_that_unfolds(attacked: Attacked, bomb: str) -> None:
     """A Problem on every surface, in bounded memory, while a bystander goes on."""
-    before = attacked.uss()
-    with attacked.bystander():
+    with attacked.bystander(), attacked.sampled() as held:
         for path in SURFACES:
             answer = post(attacked, path, BOMBS[bomb])
             assert answer.status_code in PROBLEMS, answer.text[:500]
             assert len(answer.content) < 200_000
             if "problem+json" in answer.headers["content-type"]:
                 assert orjson.loads(answer.content)["reason"] != "INTERNAL"
-    assert attacked.uss() - before < 160 * MIB
+    assert held.grown() < 160 * MIB
+    assert held.grown("gate") < 16 * MIB
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from controlplane.store.packed import unpack
 from controlplane.store.store import Store
 from tests.laws.acts import HISTORY, VALUE, Act, Story, acts
 from tests.operations.plane import Plane
@@ -101,7 +102,7 @@ async def test_law_5_the_records_of_changes_rebuild_what_is_declared(store: Stor
     rebuilt: dict[tuple[str, str], Any] = {}
     changes = "SELECT c.* FROM change c JOIN event e ON e.change_id = c.change_id AND e.type = 'change.committed'"
     for change in await _of_namespace(story, changes, order="e.cursor"):
-        for write in orjson.loads(change["undo"]):
+        for write in orjson.loads(unpack(change["undo"])):
             key = write["kind"], write["name"]
             if write["action"] == "delete":
                 del rebuilt[key]
@@ -147,7 +148,7 @@ async def test_law_8_changes_and_events_speak_of_each_other(store: Store, histor
         assert types.count("change.committed") == 1
         assert types.count("change.done") + types.count("change.superseded") == 1
         wrote = sum(it.startswith("resource.") for it in types)
-        assert wrote == len(orjson.loads(change["undo"]))
+        assert wrote == len(orjson.loads(unpack(change["undo"])))
 
 
 @bounded

@@ -6,8 +6,8 @@ from ray_runtime import problems
 from ray_runtime.sdk import HOOKS, Agent, Turn
 
 TURN = {
-    "send", "publish", "request", "ask", "sleep", "timer", "cancel_timer", "spawn", "perform", "now", "random", "rng",
-    "uuid", "turn_id",
+    "send", "publish", "request", "ask", "ask_all", "gather", "sleep", "timer", "cancel_timer", "spawn", "perform",
+    "now", "random", "rng", "uuid", "turn_id",
 }  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, select, text
 from sqlmodel import SQLModel
 
 import controlplane.store.tables  # noqa: F401 - fills the metadata
 from controlplane.store import migrate, migrating
+from controlplane.store.tables import PlanRow
 from schemas.problem import Refusal
 
 
@@ -128,3 +129,27 @@ def test_the_file_is_private(tmp_path: Path) -> None:
     """Only its owner reads the SQLite file."""
     migrate.upgrade(f"sqlite:///{tmp_path}/steward.db")
     assert (tmp_path / "steward.db").stat().st_mode & 0o077 == 0
+
+
+def test_documents_stay_what_they_are(empty_url: str) -> None:
+    """What was kept as text is read as it was after an upgrade; what was packed is text again after a downgrade."""
+    migrate.upgrade(empty_url, "0003")
+    engine = create_engine(empty_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        for plan_id, change_id in (("open", None), ("done", "chg_1")):
+            plan = {"plan_id": plan_id, "change_id": change_id}
+            columns = "plan_id, principal, namespace, body, decisions, created_at, expires_at, change_id"
+            fixed = "'p', 'd', '[\"old\"]', '{\"wanted\":[]}', 0, 0"
+            connection.execute(text(f"INSERT INTO plan ({columns}) VALUES (:plan_id, {fixed}, :change_id)"), plan)
+    migrate.upgrade(empty_url)
+    plans = PlanRow.__table__  # type: ignore[attr-defined]
+    new = {"plan_id": "new", "principal": "p", "namespace": "d", "created_at": 0, "expires_at": 0}
+    with engine.begin() as connection:
+        found = connection.execute(select(plans.c.plan_id, plans.c.body, plans.c.decisions)).all()
+        connection.execute(plans.insert(), new | {"body": '{"new":1}', "decisions": "{}"})
+    assert {tuple(it) for it in found} == {("open", '["old"]', '{"wanted":[]}'), ("done", '["old"]', "")}
+    migrate.downgrade(empty_url, "0003")
+    with engine.begin() as connection:
+        bodies = connection.execute(text("SELECT plan_id, body FROM plan")).all()
+    engine.dispose()
+    assert {tuple(it) for it in bodies} == {("open", '["old"]'), ("done", '["old"]'), ("new", '{"new":1}')}

@@ -4,6 +4,8 @@ Statements are found where they stand, as constants of the modules; one that wal
 whole index, is named here with the reason why that is little.
 """
 
+import importlib
+import pkgutil
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,11 +16,17 @@ import psycopg
 import pytest
 from sqlalchemy import TextClause
 
-from controlplane.operations import observing, progress, recording, repeating, scaling, snapshot, starting, verification
-from controlplane.store import retention, statements
+from controlplane import effects, feedback, guard, operations, store
+from controlplane.operations import living
 from controlplane.store.on_postgresql import as_psycopg
 
-MODULES = (statements, starting, recording, repeating, retention, observing, progress, scaling, snapshot, verification)
+NOT_ASKED_AGAIN = {"migrate", "migrating", "claims", "on_postgresql", "unit"}  # at a start, or of no table
+MODULES = [
+    importlib.import_module(it.name)
+    for package in (operations, living, store, guard, feedback, effects)
+    for it in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    if not it.ispkg and it.name.rpartition(".")[2] not in NOT_ASKED_AGAIN
+]
 WALKS = {
     "statements.NEXT_TIMER": "stops at the first row of the order",
     "statements.NEXT_AWAIT": "stops at the first row of the order",
@@ -50,6 +58,8 @@ def found_in(module: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 def plain(sql: str) -> str:
+    """With a place for each value, and a number where an expression is put in."""
+    sql = re.sub(r"\{\w+\}", "0", sql)
     return re.sub(r"(?<![:\w]):(\w+)", "?", re.sub(r" IN :\w+", " IN (?, ?)", sql))
 
 
