@@ -46,6 +46,9 @@ class Children:
         self.started: deque[tuple[str, int]] = deque()  # none of them is started again
         self._running = [subprocess.Popen(it, env=env, stdout=self._out, stderr=self._out) for it in commands]
 
+    def troubles(self) -> list[str]:
+        return []
+
     def views(self) -> list[ProcessView]:
         return [ProcessView(name=f"child-{it.pid}", pid=it.pid, alive=it.poll() is None) for it in self._running]
 

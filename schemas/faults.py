@@ -3,7 +3,8 @@
 Inert unless STEWARD_FAULTS names, when the process starts, a folder that only its user can enter; no
 setting, no file of the data folder and no surface arms them, and hosts that Ray starts never get that
 variable. A process that is armed says so. `POINTS` names every point and what it lies between; tests
-arm each of them, and fail when one is missing here, placed twice, or armed by nobody.
+fail when one is missing here, placed twice, or met by no process that dies of it. Of the three points of
+a unit that is slow to reach that is one, which a seed chooses; in a soak it is all.
 """
 
 import os
@@ -19,6 +20,7 @@ import msgspec
 
 VARIABLE = "STEWARD_FAULTS"
 PLAN = "plan.json"
+STAND_LOOK_S = 0.005
 
 # What the gate commits. Each unit has three points: before it goes to the writer; when it is committed and
 # nobody was told; when whoever waits was told.
@@ -108,7 +110,11 @@ POINTS = {f"gate.{unit}.{moment}": what for unit, what in UNITS.items() for mome
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What happens at the `nth` passing of a point: `kill`, `stop`, `delay` for `seconds`, or `full`, once."""
+    """What happens, once, at the `nth` passing of a point.
+
+    `kill` and `stop` are signals; `delay` lasts for `seconds`, and `stand` until a test lets go, or as long;
+    `full` is a disk without room.
+    """
 
     id: str
     point: str
@@ -133,7 +139,7 @@ class _Armed:
         self._passed[point] += 1
         for fault in self._faults:
             if fault.point == point and fault.nth == self._passed[point] and self._first(fault):
-                _happen(fault)
+                _happen(fault, self._folder)
 
     def _read(self) -> None:
         try:
@@ -198,7 +204,7 @@ def arm(folder: Path | None) -> None:
             _armed = _Armed(folder)
 
 
-def _happen(fault: Fault) -> None:
+def _happen(fault: Fault, folder: Path) -> None:
     match fault.act:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -206,12 +212,21 @@ def _happen(fault: Fault) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "delay":
             time.sleep(fault.seconds)
+        case "stand":
+            _stand(folder / f"go-{fault.id}", fault.seconds)
         case "full":
             error: Any = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
         case _:
             raise RuntimeError(f"{fault.act} is no fault")
+
+
+def _stand(go: Path, seconds: float) -> None:
+    """Wait for a file; the whole process does, as one that the machine gives no time."""
+    end = time.monotonic() + seconds
+    while not go.exists() and time.monotonic() < end:
+        time.sleep(STAND_LOOK_S)
 
 
 arm(Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)

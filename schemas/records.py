@@ -178,8 +178,16 @@ class ProcessView(Output):
     since: Time | None = None
 
 
+class Incident(Output):
+    """Something that befell the installation: the type of its event, and what it says."""
+
+    type: str
+    time: Time
+    text: str
+
+
 class SystemStatus(Output):
-    """Whether messages are durably accepted, whether turns run, and what does not work."""
+    """Whether messages are durably accepted, whether turns run, what does not work, and what befell it lately."""
 
     installation: str
     version: str
@@ -194,6 +202,7 @@ class SystemStatus(Output):
     dead_letters: int
     processes: list[ProcessView]
     problems: list[str]
+    recent: list[Incident] = Field(default_factory=list)
     as_of: Time
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from sqlalchemy import Boolean, ColumnElement, literal_column
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.incidents import lately
 from controlplane.operations.visibility import within
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, ChangeRow, DeadLetterRow, EventRow, HostRow
 from schemas.ports import Handler
 from schemas.principal import Call, Principal
-from schemas.records import Brief, ProcessView, SystemStatus
+from schemas.records import Brief, Incident, ProcessView, SystemStatus
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,10 @@ def handlers(store: Store, facts: Callable[[], Facts], seal: Callable[[int], str
     """`system.status` and `system.brief`; `seal` makes the cursor of a position in the feedback log."""
 
     async def status(call: Call, _: Any) -> SystemStatus:
-        counts, known = await store.read(lambda session: count(session, call.principal)), facts()
+        def look(session: Session) -> tuple[Counts, list[Incident]]:
+            return count(session, call.principal), lately(session, call.principal)
+
+        (counts, recent), known = await store.read(look), facts()
         return SystemStatus(
             installation=known.installation,
             version=known.version,
@@ -117,6 +121,7 @@ def handlers(store: Store, facts: Callable[[], Facts], seal: Callable[[int], str
             dead_letters=counts.dead_letters,
             processes=_processes(call.principal, known.processes),
             problems=known.problems,
+            recent=recent,
             as_of=datetime.fromtimestamp(call.now, UTC),
         )
 

@@ -74,6 +74,7 @@ REASONS: dict[str, Reason] = {
     "NOT_READY": Reason("Messages are not accepted yet", 503, "wait"),
     "CONFLICT": Reason("Others wrote at the same time", 409, "wait"),
     "DATA_LOCKED": Reason("Another plane runs on this data folder", 409, "stop"),
+    "DATA_UNWRITABLE": Reason("The data folder can not be written", 507, "fix_input"),
     "DATABASE_LOCKED": Reason("Another installation runs on this database", 409, "stop"),
     "PORT_TAKEN": Reason("The port is taken", 409, "fix_input"),
     "NO_PLANE": Reason("No plane answers", 503, "wait"),

@@ -18,6 +18,9 @@ from controlplane.supervision.processes import Known, Record, end, known
 
 log = logging.getLogger("steward.supervision")
 STABLE_S = 30
+STAYS_S = 5.0
+ENDS_MIN = 3
+WORDS_BYTES = 2_000
 _GROWTH = wait_exponential(multiplier=0.1, max=5)
 
 
@@ -50,6 +53,16 @@ class Child:
         if self._popen is not None and self._popen.poll() is not None:
             return False
         return self._known is not None and self._known.alive()
+
+    @property
+    def trouble(self) -> str:
+        """That it ends again and again, and its last words; empty when it stays."""
+        if self._failures < ENDS_MIN or (self.alive() and time.monotonic() - self._born > STAYS_S):
+            return ""
+        return (
+            f"The {self.name} ended {self._failures} times in a row soon after its start, the last time with: "
+            f"{_last_line(self._out)} ({self._out.name}). It is started again and again."
+        )
 
     def ensure(self) -> bool:
         """Start, adopt or restart as needed. Answers whether a new process was started."""
@@ -107,6 +120,13 @@ class Child:
         """End it for good."""
         self._ended = True
         self.end(grace_s)
+
+
+def _last_line(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - WORDS_BYTES))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((it.strip() for it in reversed(lines) if it.strip()), "nothing")
 
 
 def _delay_s(failures: int) -> float:

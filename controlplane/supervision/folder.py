@@ -5,10 +5,12 @@ process, so that kill -9 leaves nothing to clean. The runtime folder holds socke
 session under a short path, readable by its owner only; one that belongs to another is refused.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ import orjson
 from controlplane.resources.problems import refuse
 
 PLANE = "plane.json"
+
+
+@contextlib.contextmanager
+def needed(folder: Path) -> Iterator[None]:
+    """What a plane can not begin without: raises DATA_UNWRITABLE when the machine does not let it write."""
+    try:
+        yield
+    except OSError as error:
+        path, cause = str(error.filename or folder), error.strerror or str(error)
+        detail = f"can not write {path} ({cause}); make it writable, make room, or choose another folder with --data"
+        raise refuse("DATA_UNWRITABLE", detail, field="/data", path=path, error=cause) from error
 
 
 def prepare(folder: Path, runtime: Path) -> None:

@@ -17,5 +17,8 @@ class Beside(Protocol):
     def dashboard(self) -> str | None:
         """Where Ray's dashboard is, if it has one."""
 
+    def troubles(self) -> list[str]:
+        """What keeps those from staying that end again and again."""
+
     def views(self) -> list[ProcessView]:
         """The processes, as `system.status` shows them."""

@@ -85,13 +85,13 @@ class Children:
             token = os.environ.get("RAY_AUTH_TOKEN_PATH")
             folder.write_json(self._settings.folder / "ray.json", {"address": address, "token_path": token})
         elif not head.alive() and not head.adopt():
-            self.ray_state = "starting"
+            self.ray_state = "starting" if head.process is None else "starting again, since its head has died"
             head.start()
             if head.process is not None:
                 self.record.put(head.process)
                 self.started.append(("ray", head.process.pid))
         if head is not None and self._placed_at not in ("", head.address):
-            self._placer.end(GRACE_S)
+            self._placer.end(grace_s=0.0)  # what it would end politely went with the head
         if self._placer.ensure() and self._placer.process is not None:
             self.started.append(("placer", self._placer.process.pid))
         self._placed_at = head.address if head is not None else self._settings.ray_address or ""
@@ -109,6 +109,10 @@ class Children:
         end(self.record.read(), grace_s=2)
         self.record.clear()
         shutil.rmtree(self._settings.runtime_folder, ignore_errors=True)
+
+    def troubles(self) -> list[str]:
+        """Why gate or placer do not stay, where they end again and again."""
+        return [it.trouble for it in (self._gate, self._placer) if it.trouble]
 
     @property
     def dashboard(self) -> str | None:

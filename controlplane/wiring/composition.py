@@ -122,17 +122,20 @@ def compose(settings: Settings, children: Beside) -> Plane:
             store, turn_retention_s=settings.turn_retention_s, event_retention_s=settings.event_retention_s
         ),
         jumps=jumps,
-        surfaces=_surfaces(settings, dispatcher, store, gate, ready),
+        surfaces=_surfaces(settings, dispatcher, store, gate, children, ready),
         ready=ready,
     )
 
 
 def _surfaces(
-    settings: Settings, dispatcher: Dispatcher, store: Store, gate: GateClient, ready: asyncio.Event
+    settings: Settings, dispatcher: Dispatcher, store: Store, gate: GateClient, children: Beside, ready: asyncio.Event
 ) -> Surfaces:
     async def authenticate(token: str) -> Principal:
         if not ready.is_set():
-            detail = gate.trouble or "the plane is starting; messages are not accepted yet"
+            detail = (
+                " ".join([gate.trouble, *children.troubles()]).strip()
+                or "the plane is starting; messages are not accepted yet"
+            )
             raise refuse("NOT_READY", detail, retry_after_s=1.0)
         return await tokens.authenticate(store, token, time.time())
 
@@ -159,6 +162,7 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
         problems.append(f"Fault points are armed by {faults.VARIABLE}: this installation fails on purpose, for tests.")
     if not gate.connected:
         problems.append("The gate is away and is being started again.")
+    problems += children.troubles()
     if gate.trouble:
         problems.append(gate.trouble)
     if not jumps.settled():

@@ -24,15 +24,21 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, *, demo: bool) -> int:
-    """Run until SIGTERM or Ctrl-C. Raises Refusal when folder or database are another's, or the port is taken."""
+    """Run until SIGTERM or Ctrl-C.
+
+    Raises Refusal when folder or database are another's, can not be written, or the port is taken.
+    """
     give_freed_memory_back()
     allow_open_files()
-    folder.prepare(settings.folder, settings.runtime_folder)
     lock = folder.Lock(settings.folder)
-    lock.acquire()
+    with folder.needed(settings.folder):
+        folder.prepare(settings.folder, settings.runtime_folder)
+        lock.acquire()
     try:
         listening = bind(settings.host, settings.port)
-        log_to(settings.folder / "logs" / "plane.log", settings.log_bytes_max)
+        with folder.needed(settings.folder):
+            log_to(settings.folder / "logs" / "plane.log", settings.log_bytes_max)
+            folder.installation(settings.folder)
         claim = claimed(settings)
         sys.stdout.write(f"steward is starting, with its data in {settings.folder}\n")
         sys.stdout.flush()

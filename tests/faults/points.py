@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import random
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +12,27 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas.faults import PLAN, VARIABLE, Fault
+from schemas.faults import MOMENTS, PLAN, VARIABLE, Fault
+from tests.conftest import SOAK
 from tests.gate.running import RunningGate
 
 _ids = itertools.count(1)
+SEED = int(os.environ.get("STEWARD_SEED", "20261126"))
+SAMPLED = (  # each of their deaths takes a host's or a world's start
+    "lease", "lost", "host", "ended", "orphan", "asker", "never", "fenced", "trouble", "hold", "resend", "settle",
+)  # fmt: skip
+
+
+def moments(unit: str) -> tuple[str, ...]:
+    """At which of its points a unit of the gate meets a death: all; outside a soak one, if the unit is sampled."""
+    if SOAK or unit not in SAMPLED:
+        return MOMENTS
+    return (random.Random(f"{SEED} {unit}").choice(MOMENTS),)
+
+
+def around(*units: str) -> list[str]:
+    """The points of units."""
+    return [f"gate.{unit}.{it}" for unit in units for it in moments(unit)]
 
 
 class Arming:
@@ -24,6 +42,7 @@ class Arming:
         self.folder = folder / "faults"
         self.folder.mkdir(mode=0o700)
         self._faults: list[Fault] = []
+        self._ever: list[Fault] = []
         monkeypatch.setenv(VARIABLE, str(self.folder))
 
     def arm(self, *points: str, act: str = "kill", nth: int = 1, seconds: float = 0.0) -> None:
@@ -33,6 +52,7 @@ class Arming:
 
     def put(self, *faults: Fault) -> None:
         self._faults = list(faults)
+        self._ever += faults
         new = self.folder / "new"
         new.write_bytes(msgspec.json.encode(self._faults))
         new.rename(self.folder / PLAN)
@@ -46,6 +66,14 @@ class Arming:
     def left(self) -> list[str]:
         """The points that nobody has passed yet."""
         return [it.point for i, it in enumerate(self._faults) if self.pid(i) is None]
+
+    def go(self, which: int = 0) -> None:
+        """Let go of a process that stands at a point."""
+        (self.folder / f"go-{self._faults[which].id}").touch()
+
+    def killed(self) -> set[str]:
+        """The points at which a process has died, by the marks that it left."""
+        return {it.point for it in self._ever if it.act == "kill" and (self.folder / f"fired-{it.id}").exists()}
 
     async def fired(self, which: int = 0, timeout_s: float = 30) -> int:
         limit = time.monotonic() + timeout_s

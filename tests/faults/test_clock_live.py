@@ -69,4 +69,9 @@ def test_a_clock_that_is_set_changes_nothing_but_the_time(stack: Stack, clock: P
         assert stack.call("agents.inspect", name="ticker")["state"]["ticks"] < ticked + 200
     assert told(stack) == [1, -2]
     assert hosts <= {it["host_id"] for it in stack.call("hosts.list")["items"]}
-    assert stack.call("system.status")["ready"]
+    status = stack.call("system.status")
+    assert status["ready"]
+    assert any("clock was moved by -72" in it for it in status["problems"]), status["problems"]
+    moved = [it["text"] for it in status["recent"] if it["type"] == "clock.moved"]
+    assert len(moved) == 2
+    assert all("clock was moved by" in it for it in moved)

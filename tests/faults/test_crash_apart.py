@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import text
 
 from controlplane.store.unit import Unit
-from schemas.faults import MOMENTS, POINTS, Fault
+from schemas.faults import POINTS, Fault
 from tests.conftest import SOAK
 from tests.faults.history import World, said
-from tests.faults.points import Arming, fault, gone, supervised
+from tests.faults.points import Arming, around, fault, gone, moments, supervised
 from tests.gate.running import running, true
 
 pytestmark = pytest.mark.anyio
-SOME = MOMENTS if SOAK else ("committed",)
 OF_HOST = [point for point in POINTS if point.startswith("host.")]
 STOPPED = OF_HOST if SOAK else ["host.handler.waits", "host.handler.ended", "host.frames.sending", "host.frames.sent"]
+FIRES = frozenset([*around("fenced", "asker", "never", "trouble"), *OF_HOST])
 AT_ONCE = [
     ("host.handler.ended", "gate.effect.sent"),
     ("host.frames.sent", "gate.commit.committed"),
@@ -27,12 +27,11 @@ AT_ONCE = [
 ]
 
 
-@pytest.mark.parametrize("moment", SOME)
+@pytest.mark.parametrize("moment", moments("fenced"))
 async def test_the_gate_dies_while_its_store_is_full(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    sqlite_url: str, tmp_path: Path, arming: Arming, moment: str
 ) -> None:
     """A unit of a turn is refused for want of room, and the gate dies around taking the agent from its host."""
-    arming = Arming(tmp_path, monkeypatch)
     async with running(sqlite_url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         limit = time.monotonic() + 60
@@ -50,12 +49,11 @@ def _full() -> list[Fault]:
     return [fault("store.begin", "full", n) for n in range(2, 30)]
 
 
-@pytest.mark.parametrize("moment", SOME)
+@pytest.mark.parametrize("moment", moments("asker"))
 async def test_the_gate_dies_while_it_tells_who_asked_an_agent_that_is_removed(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    sqlite_url: str, tmp_path: Path, arming: Arming, moment: str
 ) -> None:
     """Who asked in the very moment of the removal hears of it, whenever the gate dies."""
-    arming = Arming(tmp_path, monkeypatch)
     async with running(sqlite_url, lease_s=3.0) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         uid = await gate.agent("gone", world.code, "Echo")
@@ -78,12 +76,11 @@ async def test_the_gate_dies_while_it_tells_who_asked_an_agent_that_is_removed(
         await world.check()
 
 
-@pytest.mark.parametrize("moment", SOME)
+@pytest.mark.parametrize("moment", moments("never"))
 async def test_the_gate_dies_while_it_gives_up_a_host(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    sqlite_url: str, tmp_path: Path, arming: Arming, moment: str
 ) -> None:
     """A host that is wanted and never comes is given up, once or once more, and others serve."""
-    arming = Arming(tmp_path, monkeypatch)
     arming.arm(f"gate.never.{moment}")
     async with running(sqlite_url, hosts=0, host_appear_s=0.5, hosts_warm=1, lease_s=3.0) as gate:
         await arming.fired()
@@ -95,12 +92,11 @@ async def test_the_gate_dies_while_it_gives_up_a_host(
             await world.check()
 
 
-@pytest.mark.parametrize("moment", SOME)
+@pytest.mark.parametrize("moment", moments("trouble"))
 async def test_the_gate_dies_while_it_tells_that_its_store_is_well_again(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    sqlite_url: str, tmp_path: Path, arming: Arming, moment: str
 ) -> None:
     """The trouble of a store that was full is over for the next gate too."""
-    arming = Arming(tmp_path, monkeypatch)
     async with running(sqlite_url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         arming.put(fault(f"gate.trouble.{moment}"), *_full())
@@ -110,11 +106,8 @@ async def test_the_gate_dies_while_it_tells_that_its_store_is_well_again(
         await world.check()
 
 
-async def test_hosts_die_at_each_of_their_points(
-    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hosts_die_at_each_of_their_points(quick_url: str, tmp_path: Path, arming: Arming) -> None:
     """Another host goes on from what is committed, and `host.lost` says so."""
-    arming = Arming(tmp_path, monkeypatch)
     async with running(quick_url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         for point in OF_HOST:
@@ -135,10 +128,9 @@ async def test_hosts_die_at_each_of_their_points(
 
 
 async def test_hosts_that_were_stopped_at_a_point_come_back_to_nothing(
-    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_url: str, tmp_path: Path, arming: Arming
 ) -> None:
     """SIGSTOP past the lease: another host takes over, and the old one neither commits nor sends."""
-    arming = Arming(tmp_path, monkeypatch)
     async with running(quick_url, lease_s=1.5, turn_attempts_max=8) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         for point in STOPPED:
@@ -164,10 +156,9 @@ def _continued(pid: int) -> bool:
 
 @pytest.mark.parametrize("points", AT_ONCE if SOAK else AT_ONCE[1:], ids=lambda it: "+".join(it))
 async def test_gate_and_host_die_at_once(
-    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: tuple[str, str]
+    quick_url: str, tmp_path: Path, arming: Arming, points: tuple[str, str]
 ) -> None:
     """Two deaths, and a third in the start after it: the history is that of no death."""
-    arming = Arming(tmp_path, monkeypatch)
     async with running(quick_url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         arming.arm(*points, "gate.start.swept")

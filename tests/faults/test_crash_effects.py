@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.faults import MOMENTS
-from tests.conftest import SOAK
-from tests.faults.points import Arming, supervised
+from tests.faults.points import Arming, around, moments, supervised
 from tests.gate.counting import counting
 from tests.gate.far import HELD, HONOURED, IGNORED, connected, grants, request, settle
 from tests.gate.running import RunningGate, running, true
@@ -19,6 +17,8 @@ BOUNDS: dict[str, Any] = {"send_within_s": 2.5, "hold_s": 60}
 LIMITS = {"timeout_s": 0.5}
 AROUND = ("gate.effect.sending", "gate.effect.sent", "gate.receipt.before")
 UNITS = ("hold", "resend", "settle")
+CASES = [[around(unit)[n] for unit in UNITS] for n in range(len(moments(UNITS[0])))]
+FIRES = frozenset([*AROUND, *around(*UNITS)])
 
 
 async def _noters(gate: RunningGate) -> None:
@@ -31,9 +31,8 @@ async def _ask(gate: RunningGate, name: str, mark: str) -> Any:
     return await gate.ask(name, request(name), mark, 40)
 
 
-async def test_the_gate_dies_around_sending(quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_gate_dies_around_sending(quick_url: str, tmp_path: Path, arming: Arming) -> None:
     """Honoured keys: done exactly once. Ignored ones: at most once, and held until an operator says what it was."""
-    arming = Arming(tmp_path, monkeypatch)
     async with (
         counting() as honest, counting(honours=False) as forgetful,
         running(quick_url, **BOUNDS) as gate, supervised(gate),
@@ -57,16 +56,15 @@ async def test_the_gate_dies_around_sending(quick_url: str, tmp_path: Path, monk
             assert await gate.rows(HELD) == []
 
 
-@pytest.mark.parametrize("moment", MOMENTS if SOAK else ["committed"])
+@pytest.mark.parametrize("points", CASES, ids="-".join)
 async def test_the_gate_dies_while_it_holds_sends_again_or_settles(
-    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    quick_url: str, tmp_path: Path, arming: Arming, points: list[str]
 ) -> None:
     """Of a hold, of an operator's retry and of a settlement: each happens once, whenever the gate dies."""
-    arming = Arming(tmp_path, monkeypatch)
     async with counting(honours=False) as far, running(quick_url, **BOUNDS) as gate, supervised(gate):
         await _noters(gate)
         await connected(gate, "bare", far, IGNORED, limits=LIMITS)
-        arming.arm(*(f"gate.{unit}.{moment}" for unit in UNITS))
+        arming.arm(*points)
         far.behave = ["lost", "lost"]
         asked = asyncio.create_task(_ask(gate, "bare", "m1"))
         turn = (await gate.until(HELD, bool))[0][0]

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from controlplane.store.unit import Unit
-from schemas.faults import MOMENTS, POINTS, UNITS
+from schemas.faults import POINTS, UNITS
 from tests.conftest import SOAK
 from tests.faults.history import World, said
-from tests.faults.points import Arming, supervised
+from tests.faults.points import Arming, around, supervised
 from tests.gate.running import running
 
 log = logging.getLogger("steward.tests")
@@ -95,7 +95,6 @@ PROVOKED: dict[str, Provoke] = {
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
     "stop": _stop_and_go, "remove": _remove,
 }  # fmt: skip
-APART = {"asker", "never", "fenced", "trouble", "hold", "resend", "settle"}
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
     it for it in POINTS if it.startswith(("gate.", "store.")) and it not in STARTING and it.split(".")[1] not in UNITS
@@ -111,14 +110,14 @@ GROUPS: dict[str, list[str]] = {
 
 
 def _cases(group: str) -> list[list[str]]:
-    """In a soak every unit at all of its moments, one after the other; otherwise a group's commits in one go."""
-    units = GROUPS.get(group, [])
+    """In a soak one unit after the other; otherwise all of a group in one go."""
+    units, more = GROUPS.get(group, []), {"starts": STARTING, "rest": REST}.get(group, [])
     if SOAK:
-        cases = [[f"gate.{unit}.{it}" for it in MOMENTS] for unit in units]
-        return cases + {"starts": [STARTING], "rest": [[it] for it in REST]}.get(group, [])
-    return [[f"gate.{unit}.committed" for unit in units] + {"starts": STARTING, "rest": REST}.get(group, [])]
+        return [around(unit) for unit in units] + [[it] for it in more]
+    return [around(*units) + more]
 
 
+FIRES = frozenset(point for group in [*GROUPS, "rest"] for case in _cases(group) for point in case)
 PATIENCE_S = 60
 
 
@@ -156,15 +155,13 @@ async def each_of(url: str, folder: Path, arming: Arming, cases: list[list[str]]
 
 
 @pytest.mark.parametrize("group", [*GROUPS, "rest"])
-async def test_the_gate_dies_at_each_of_its_points(
-    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
-) -> None:
+async def test_the_gate_dies_at_each_of_its_points(quick_url: str, tmp_path: Path, arming: Arming, group: str) -> None:
     """Nothing acknowledged is lost, nothing internal happens twice, and nothing is left open."""
-    await each_of(quick_url, tmp_path, Arming(tmp_path, monkeypatch), _cases(group))
+    await each_of(quick_url, tmp_path, arming, _cases(group))
 
 
 async def test_the_gate_dies_around_its_commits_on_postgresql(
-    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql_url: str, tmp_path: Path, arming: Arming
 ) -> None:
     """The same, where the writer's transaction is another process's."""
     units = ("publish", "commit", "receipt")
@@ -172,4 +169,4 @@ async def test_the_gate_dies_around_its_commits_on_postgresql(
         [f"gate.{unit}.committed" for unit in units],
         [it for it in REST if it.startswith("store") and "sqlite" not in it],
     ]
-    await each_of(postgresql_url, tmp_path, Arming(tmp_path, monkeypatch), cases)
+    await each_of(postgresql_url, tmp_path, arming, cases)

@@ -16,25 +16,26 @@ from tests.operations.plane import Plane
 
 pytestmark = pytest.mark.anyio
 OF_PLANE = [point for point in POINTS if point.startswith("plane.")]
+FIRES = frozenset(OF_PLANE)
 PASSINGS = (1, 2, 3, 5) if SOAK else (1,)
+PG_EVERY = 6
 ONCE = ("plane.revert.planned", "plane.revert.committed")
 
 
 @pytest.mark.parametrize("nth", PASSINGS)
 async def test_a_plane_that_dies_at_any_point_converges_to_the_same_state(
-    database_url: str, writer: DirectWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+    database_url: str, writer: DirectWriter, tmp_path: Path, arming: Arming, nth: int
 ) -> None:
     """A story of every kind, killed at each point in turn; its end is that of the story without a death.
 
-    On PostgreSQL at every second point; in a soak at each.
+    On PostgreSQL at a sample of the points; in a soak at each.
     """
-    arming = Arming(tmp_path, monkeypatch)
     progress = tmp_path / "progress"
     store = Store(database_url, writer)
     plane = Plane(store)
     assert lives(database_url, None, "whole", progress) == 1
     wanted = await state(Story(plane, "whole"))
-    every = 1 if SOAK or database_url.startswith("sqlite") else 2
+    every = 1 if SOAK or database_url.startswith("sqlite") else PG_EVERY
     for n, point in enumerate(OF_PLANE[::every]):
         if nth > 1 and point in ONCE:
             continue

@@ -16,13 +16,12 @@ import pytest
 
 from schemas.faults import MOMENTS, POINTS, Fault
 from tests.faults.history import World
-from tests.faults.points import Arming, fault, supervised
+from tests.faults.points import SEED, Arming, fault, supervised
 from tests.faults.test_crash_apart import OF_HOST
 from tests.faults.test_crash_gate import GROUPS, REST
 from tests.gate.running import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.soak]
-SEED = int(os.environ.get("STEWARD_SEED", "20261126"))
 SOAK_S = float(os.environ.get("STEWARD_SOAK_S", "5"))
 AT_ONCE_MAX = 3
 PASSING_MAX = 4
@@ -68,12 +67,9 @@ async def _going_on(arming: Arming, faults: list[Fault]) -> AsyncIterator[None]:
         await asyncio.gather(*wakers, return_exceptions=True)
 
 
-async def test_random_faults_at_random_points(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_random_faults_at_random_points(database_url: str, tmp_path: Path, arming: Arming) -> None:
     """However they fall together, the history is that of no fault: nothing lost, nothing twice, nothing left open."""
     chance = random.Random(SEED)
-    arming = Arming(tmp_path, monkeypatch)
     met = 0
     async with running(database_url, hosts=2, lease_s=1.5, turn_attempts_max=20) as gate, supervised(gate, 2):
         world = await World(gate, tmp_path).begin()

@@ -1,4 +1,4 @@
-"""No room, no write permission, no descriptors: writes are refused and said, reads go on, and then all goes on."""
+"""No room for files, no descriptors: writes are refused and said, reads go on, and then all goes on."""
 
 import contextlib
 import os
@@ -83,6 +83,8 @@ def test_a_full_disk(stack: Stack) -> None:
     until(lambda: not trouble(stack))
     (told,) = events(stack, "storage.recovered")
     assert told["data"]["reason"] == "STORAGE_FULL"
+    recent = stack.call("system.status")["recent"]
+    assert "The store could not be written since" in next(it["text"] for it in recent if it["type"] == told["type"])
     for n in range(20, 40):  # whoever was refused says it again; who was not gets the first answer
         stack.call("channels.publish", name="kept", data=n, request_id=f"full-{n}")
     assert sorted(published(stack)) == list(range(40))

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from controlplane.store.claims import PlaneClaim
 from controlplane.store.committer import Committer
 from controlplane.supervision.processes import Record, known
 from schemas.problem import Refusal
+from tests.postgres import Postgres
 from tests.stack import STEWARD, Stack
 
 
@@ -47,29 +49,37 @@ def gate_pid(data: Path) -> int:
     return found.pid
 
 
-def test_a_folder_in_use_and_its_copy() -> None:
+@pytest.fixture(scope="module")
+def on_postgresql(postgres: Postgres) -> Iterator[Stack]:
+    url = postgres.lend()
+    with Stack(url) as running:
+        yield running
+    postgres.give_back(url)
+
+
+def test_a_folder_in_use_and_its_copy(on_postgresql: Stack) -> None:
     """Running, stopped by SIGSTOP, asked by four at once: DATA_LOCKED; `down` on a copy of the folder ends nothing."""
-    with Stack() as stack:
-        gate = gate_pid(stack.data)
-        plane_json = (stack.data / "plane.json").read_bytes()
-        for process in [second(stack, stack.data) for _ in range(4)]:
-            refused(process, "DATA_LOCKED")
-        os.kill(stack.pid, signal.SIGSTOP)
-        try:
-            assert str(stack.pid) in refused(second(stack, stack.data), "DATA_LOCKED")
-        finally:
-            os.kill(stack.pid, signal.SIGCONT)
-        assert (stack.data / "plane.json").read_bytes() == plane_json
-        assert gate_pid(stack.data) == gate
-        copy = stack.folder / "copy"
-        shutil.copytree(stack.data, copy, ignore=shutil.ignore_patterns("logs"))
-        ended = subprocess.run(
-            [str(STEWARD), "down", "--data", str(copy)], capture_output=True, text=True, timeout=60, check=True,
-            env=stack.env(), cwd=stack.folder,
-        )  # fmt: skip
-        assert "nothing runs" in ended.stdout, ended.stdout
-        assert psutil.Process(gate).is_running()
-        assert stack.call("system.status")["ready"]
+    stack = on_postgresql
+    gate = gate_pid(stack.data)
+    plane_json = (stack.data / "plane.json").read_bytes()
+    for process in [second(stack, stack.data) for _ in range(4)]:
+        refused(process, "DATA_LOCKED")
+    os.kill(stack.pid, signal.SIGSTOP)
+    try:
+        assert str(stack.pid) in refused(second(stack, stack.data), "DATA_LOCKED")
+    finally:
+        os.kill(stack.pid, signal.SIGCONT)
+    assert (stack.data / "plane.json").read_bytes() == plane_json
+    assert gate_pid(stack.data) == gate
+    copy = stack.folder / "copy"
+    shutil.copytree(stack.data, copy, ignore=shutil.ignore_patterns("logs"))
+    ended = subprocess.run(
+        [str(STEWARD), "down", "--data", str(copy)], capture_output=True, text=True, timeout=60, check=True,
+        env=stack.env(), cwd=stack.folder,
+    )  # fmt: skip
+    assert "nothing runs" in ended.stdout, ended.stdout
+    assert psutil.Process(gate).is_running()
+    assert stack.call("system.status")["ready"]
 
 
 def test_of_many_that_start_at_once_one_runs() -> None:
@@ -97,21 +107,22 @@ def test_of_many_that_start_at_once_one_runs() -> None:
         stack.close()
 
 
-def test_two_installations_on_one_database(postgresql_url: str) -> None:
+def test_two_installations_on_one_database(on_postgresql: Stack) -> None:
     """The second is told whose database it is, also when only the gate of a killed plane is left of the first."""
-    with Stack(postgresql_url) as stack:
-        other = stack.folder / "other"
-        installation = (stack.data / "installation").read_text()
-        refused(second(stack, other, "--database-url", postgresql_url), "DATABASE_LOCKED")
-        stack.kill()
-        out = refused(second(stack, other, "--database-url", postgresql_url), "DATABASE_LOCKED")
-        assert installation in out
-        stack.up()
-        assert stack.call("system.status")["ready"]
-        stack.stop()
-        assert stack.leftovers() == []
-        freed = PlaneClaim(postgresql_url, "another")
-        freed.release()
+    stack, url = on_postgresql, on_postgresql.database_url
+    assert url is not None
+    other = stack.folder / "other"
+    installation = (stack.data / "installation").read_text()
+    refused(second(stack, other, "--database-url", url), "DATABASE_LOCKED")
+    stack.kill()
+    out = refused(second(stack, other, "--database-url", url), "DATABASE_LOCKED")
+    assert installation in out
+    stack.up()
+    assert stack.call("system.status")["ready"]
+    stack.stop()
+    assert stack.leftovers() == []
+    freed = PlaneClaim(url, "another")
+    freed.release()
 
 
 def test_only_the_holder_of_the_claim_writes(database_url: str) -> None:

@@ -255,24 +255,3 @@ async def test_a_head_is_adopted_and_a_killed_one_leaves_nothing() -> None:
             assert not second.adopt()
         finally:
             first.stop()
-
-
-async def test_a_killed_control_store_ends_the_head_and_costs_a_restart() -> None:
-    """kill -9 of Ray's GCS: the head ends by itself, and the next start leaves nothing of it."""
-    with tempfile.TemporaryDirectory(prefix="st-") as made:
-        data, runtime = Path(made) / "data", Path(made) / "run"
-        data.mkdir()
-        runtime.mkdir()
-        head = RayHead(folder=data, runtime=runtime)
-        try:
-            await asyncio.to_thread(head.start)
-            first = head.process
-            assert first is not None
-            store = next(p for p in session_of(first) if p.name() == "gcs_server")
-            store.kill()
-            await until(lambda: not head.alive())
-            await asyncio.to_thread(head.start)
-            assert head.alive()
-            assert not session_of(first)
-        finally:
-            head.stop()
