@@ -42,14 +42,17 @@ class Effector(Protocol):
     `name` is `protocol.verb`; `protocol` is that of the connection it needs, None if it takes none.
     `repeats_for_s` says for how long after its intent an effect may be sent again under its key: infinitely
     when doing it twice is doing it once, 0 when the far side promises nothing.
+    `reads_only` says that it changes nothing anywhere: what breaks has failed, and no doubt is held.
     `ready` loads what it needs, before any timeout begins.
     `execute` gets validated arguments, answers a JSON value, raises `schemas.problem.Refusal` when it
-    failed, `Unreached` when nothing was sent, and `Doubt` when nobody knows. It must not block the loop.
+    failed, `Unreached` when nothing was sent, and `Doubt` when nobody knows. Whatever else it raises is a
+    doubt, too. It must not block the loop.
     """
 
     name: str
     protocol: str | None
     timeout_s: float
+    reads_only: bool
     arguments: type[BaseModel]
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float: ...

@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 import orjson
@@ -24,7 +23,7 @@ from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.segments import generations
-from controlplane.effects.sending import Act, Unsent, receipt_of, send
+from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem, refuse
 from controlplane.store import external
@@ -207,7 +206,7 @@ class Execution:
 
             def doubted(why: str) -> None:
                 self._open[frame.turn_id, frame.position] = why
-                self._node.holding.hold(frame, why)
+                self._node.holding.hold(frame, why)  # ours: it is late
 
             return await send(act, may, doubted)
 
@@ -236,13 +235,13 @@ class Execution:
             self._unsent.add(key)
             return
         error = task.exception()
-        if isinstance(error, Doubt) and act.repeats_for_s != inf:
+        if isinstance(error, Doubt) and not act.effector.reads_only:
             held = self._open.pop(key, "")
             if len(self._ended) >= KNOWN_MAX:  # what is forgotten is waited for until its send_by and timeout
                 self._ended.clear()
             self._ended.add(key)
             if not held:
-                self._node.holding.hold(frame, str(error))
+                self._node.holding.hold(frame, doubt_of(str(error), act))
             return
         outcome, told = receipt_of(task, act)
         self._confirm(slot, frame, outcome, told)

@@ -2,7 +2,8 @@
 
 What could not be sent at all is tried again, and so is what is in doubt where the far side promises to
 do it once; tenacity waits in between, and nothing is sent after `send_by`. What is not answered in time
-and must not be sent again is in doubt; its answer is listened for as long again, and settles it.
+and must not be sent again is in doubt; its answer is listened for as long again, and settles it. In doubt is
+also what an effector breaks at, once it may have sent something: only what says so itself has failed.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from schemas.problem import Refusal
 
 RESULT_BYTES_MAX = 2 * 1_048_576
 ATTEMPTS_MAX = 3
+WHY_CHARS_MAX = 1000
 WAIT_FIRST_S, WAIT_MOST_S = 0.05, 2.0
 
 
@@ -110,7 +112,7 @@ async def _once(act: Act, doubted: Callable[[str], None]) -> bytes:
             done, _ = await asyncio.wait((sending,), timeout=act.timeout_s)
         if not done:
             raise Doubt(late)
-        told: bytes = orjson.dumps(scrubbed(sending.result(), act.secret))
+        told = _told(sending, act.secret)
         faults.at("gate.effect.sent")
         return told
     finally:
@@ -119,19 +121,37 @@ async def _once(act: Act, doubted: Callable[[str], None]) -> bytes:
             await asyncio.gather(sending, return_exceptions=True)
 
 
+def _told(sending: "asyncio.Future[Any]", secret: str) -> bytes:
+    """The answer as it is kept. An effector that breaks, and an answer that can not be kept, say nothing of
+    what was done."""
+    if sending.cancelled():
+        raise Doubt("was cancelled")
+    error = sending.exception()
+    if error is not None and not isinstance(error, Refusal | Unreached | Doubt):
+        raise Doubt(f"broke: {type(error).__name__}: {error}") from error
+    try:
+        told: bytes = orjson.dumps(scrubbed(sending.result(), secret))
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise Doubt(f"answered what is no JSON: {error}") from error
+    if len(told) > RESULT_BYTES_MAX:
+        raise Doubt(f"answered {len(told)} bytes, {RESULT_BYTES_MAX} at most")
+    return told
+
+
+def doubt_of(why: str, act: Act) -> str:
+    """What may be said of a doubt."""
+    return str(scrubbed(why, act.secret))[:WHY_CHARS_MAX]
+
+
 def receipt_of(task: "asyncio.Task[Any]", act: Act) -> tuple[str, bytes]:
     """What came of it, as the receipt says it."""
     error, name = task.exception(), act.effector.name
     if error is None:
-        told: bytes = task.result()
-        if len(told) <= RESULT_BYTES_MAX:
-            return "succeeded", told
-        detail = f"{name} answered {len(told)} bytes, {RESULT_BYTES_MAX} at most"
-        found = problem("EFFECT_FAILED", detail, effect=name, bytes=len(told), max=RESULT_BYTES_MAX)
-    elif isinstance(error, Refusal):
+        return "succeeded", task.result()
+    if isinstance(error, Refusal):
         found = error.problem
     else:
         known = isinstance(error, Doubt | Unreached)
-        detail = (f"{name} {error}" if known else f"{name}: {type(error).__name__}: {error}")[:1000]
+        detail = (f"{name} {error}" if known else f"{name}: {type(error).__name__}: {error}")[:WHY_CHARS_MAX]
         found = problem("EFFECT_FAILED", detail, effect=name, error=type(error).__name__)
     return "failed", orjson.dumps(scrubbed(found.model_dump(mode="json"), act.secret))

@@ -140,6 +140,7 @@ def check(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:
         _check_owner(it, world)
         if it.action == "delete":
             _check_delete(it, world)
+            _check_senders(it, wanted, world)
         if it.kind == "Fleet" and it.action == "apply":
             _check_siblings(it, world)
         if (spec := it.agent_spec) is not None:
@@ -186,6 +187,26 @@ def _check_delete(it: Wanted, world: World) -> None:
         arguments = {"namespace": it.namespace, "name": name}
         step = Next(operation=f"{kind.lower()}s.get", arguments=arguments, why="shows who watches")
         raise refuse("IN_USE", detail, field="/name", next=[step], **about, watchers=list(watchers[:50]))
+
+
+def _check_senders(it: Wanted, wanted: Sequence[Wanted], world: World) -> None:
+    """A secret goes after the connections that send it, or with them."""
+    if it.kind != "Secret":
+        return
+    decided = {one.name: one for one in wanted if (one.kind, one.namespace) == ("Connection", it.namespace)}
+    sends = {name for name, one in decided.items() if one.action == "apply" and _sent(one) == it.name}
+    senders = sorted(sends | (set(world.names("senders", it.namespace, it.name)) - decided.keys()))
+    if senders:
+        detail = f"secret {it.namespace}/{it.name} is sent by {', '.join(senders[:5])}"
+        arguments = {"namespace": it.namespace, "name": senders[0]}
+        step = Next(operation="connections.get", arguments=arguments, why="shows what sends it")
+        about = {"kind": it.kind, "namespace": it.namespace, "name": it.name}
+        raise refuse("IN_USE", detail, field="/name", next=[step], **about, connections=senders[:50])
+
+
+def _sent(connection: Wanted) -> str | None:
+    """The secret that a connection sends a value of."""
+    return connection.spec["secret"]["name"] if connection.spec["secret"] is not None else None
 
 
 def _check_siblings(it: Wanted, world: World) -> None:

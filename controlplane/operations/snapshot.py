@@ -33,6 +33,11 @@ WATCHERS = text(
     " AND namespace = :namespace AND spec LIKE :text"
 )
 
+SENDERS = text(
+    "SELECT name, spec FROM resource WHERE kind = 'Connection' AND deleted_at IS NULL"
+    " AND namespace = :namespace AND spec LIKE :text"
+)
+
 
 def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE) -> World:
     """All that the decisions may know; stored code only as far as `reach` goes."""
@@ -116,6 +121,15 @@ def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
             yield Members("siblings", it.namespace, it.name, names)
         if it.kind == "Channel" and it.action == "delete":
             yield Members("watchers", it.namespace, it.name, watchers(session, it.namespace, it.name))
+        if it.kind == "Secret" and it.action == "delete":
+            yield Members("senders", it.namespace, it.name, senders(session, it.namespace, it.name))
+
+
+def senders(session: Session, namespace: str, secret: str) -> tuple[str, ...]:
+    """The connections that send a value of the secret."""
+    found = rows(session, SENDERS, namespace=namespace, text=f'%"name":"{secret}"%')
+    named = ((it["name"], orjson.loads(it["spec"])["secret"]) for it in found)
+    return tuple(sorted(name for name, sent in named if sent is not None and sent["name"] == secret))
 
 
 def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Members:
     """A selected membership, whose set a plan was decided on; a commit finds it moved when there is another.
 
     `siblings` are the names of live agents that are named like a fleet's and are not the fleet's; `watchers`
-    are what watches a channel by its spec, as kind/name.
+    are what watches a channel by its spec, as kind/name; `senders` the connections that send a value of a secret.
     """
 
     selects: str

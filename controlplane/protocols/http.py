@@ -26,6 +26,7 @@ class HttpEffector:
     name = "http.request"
     protocol: str | None = "http"
     timeout_s = 30.0
+    reads_only = False
     arguments: type[BaseModel] = HttpRequest
 
     def __init__(self) -> None:

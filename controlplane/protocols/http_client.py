@@ -26,6 +26,7 @@ from schemas.ports import Doubt, Link, Unreached
 
 ADDRESSES_MAX = 4
 ANSWER_BYTES_MAX = 2_000_000  # as JSON, so that it fits into a receipt
+EFFECT = "http.request"
 OWN = "steward.own"
 logging.getLogger("httpx").setLevel(logging.WARNING)  # URLs of agents' requests are no matter of the log
 _NOTHING_SENT = (
@@ -37,22 +38,15 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
     """What the far side answers, as JSON."""
     options, most = link.spec.options, link.spec.limits.response_bytes_max
     url = _url(link.spec.endpoint, asked.path)
+    checked = Checked(link)
     client = httpx.AsyncClient(
-        transport=Checked(link),
+        transport=checked,
         timeout=None,  # noqa: S113 - the gate's own; connecting has its part of it
         max_redirects=options.redirects_max,
         trust_env=False,
         headers={"User-Agent": f"steward/{VERSION}"},
     )
-    request = client.build_request(
-        asked.method,
-        url,
-        params=asked.query or None,
-        headers=headers,
-        json=asked.body if "body" in asked.model_fields_set else None,
-        content=_content(asked),
-        extensions={OWN: (_origin(httpx.URL(url)), own)},
-    )
+    request = _request(client, asked, url, headers, own)
     follow = options.redirects_max > 0 and asked.method in ("GET", "HEAD")
     try:
         response = await client.send(request, stream=True, follow_redirects=follow)
@@ -61,13 +55,35 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
         finally:
             await response.aclose()
     except _NOTHING_SENT as error:
+        if checked.answered:  # a redirect was: it is not asked for once more
+            detail = f"{link.name} redirects to where nothing could be sent: {error}"
+            raise refuse("EFFECT_FAILED", detail, effect=EFFECT, connection=link.name) from error
         raise Unreached(f"could not reach {link.name}: {error}") from error
     except httpx.TooManyRedirects as error:
         detail = f"{link.name} redirects more than {options.redirects_max} times"
-        raise refuse("EFFECT_FAILED", detail, effect="http.request", connection=link.name) from error
+        raise refuse("EFFECT_FAILED", detail, effect=EFFECT, connection=link.name) from error
     except httpx.TransportError as error:
         raise Doubt(f"was cut off: {type(error).__name__}: {error}") from error
     return _answer(response, body, truncated=truncated, secret=link.secret)
+
+
+def _request(
+    client: httpx.AsyncClient, asked: HttpRequest, url: str, headers: dict[str, str], own: dict[str, str]
+) -> httpx.Request:
+    """The request, made before anything is sent: what can not be made was certainly not."""
+    try:
+        return client.build_request(
+            asked.method,
+            url,
+            params=asked.query or None,
+            headers=headers,
+            json=asked.body if "body" in asked.model_fields_set else None,
+            content=_content(asked),
+            extensions={OWN: (_origin(httpx.URL(url)), own)},
+        )
+    except (httpx.InvalidURL, ValueError, TypeError) as error:
+        detail = f"no request can be made of this: {type(error).__name__}: {error}"
+        raise refuse("INVALID_VALUE", detail, field="/arguments", error=str(error)) from error
 
 
 def _url(endpoint: str, path: str) -> str:
@@ -141,6 +157,7 @@ class Checked(httpx.AsyncBaseTransport):
         self._allow_private = link.spec.options.allow_private
         self._connection = link.name
         self._timeout_s = link.spec.limits.timeout_s
+        self.answered = False  # whether any request was, a redirected one too
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         origin, own = request.extensions[OWN]
@@ -161,9 +178,12 @@ class Checked(httpx.AsyncBaseTransport):
                 extensions=extensions,
             )
             try:
-                return await _inner().handle_async_request(pinned)
+                response = await _inner().handle_async_request(pinned)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 found = error
+                continue
+            self.answered = True
+            return response
         raise found
 
     async def _addresses(self, url: httpx.URL) -> list[str]:

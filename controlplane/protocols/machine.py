@@ -34,6 +34,7 @@ class MachineEffector:
     name = "machine.read"
     protocol: str | None = None
     timeout_s = 10.0
+    reads_only = True
     arguments: type[BaseModel] = MachineRead
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from ssl import SSLContext
 
 import orjson
 
@@ -38,11 +39,12 @@ class Counting:
     acts: list[str] = field(default_factory=list)  # keys, as often as something was done for them
     busy: int = 0
     busiest: int = 0
+    host: str = "127.0.0.1"
     port: int = 0
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -84,8 +86,10 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
 
 
 @contextlib.asynccontextmanager
-async def counting(*, honours: bool = True) -> AsyncIterator[Counting]:
-    far = Counting(honours)
+async def counting(
+    *, honours: bool = True, host: str = "127.0.0.1", tls: SSLContext | None = None
+) -> AsyncIterator[Counting]:
+    far = Counting(honours, host=host)
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -93,7 +97,7 @@ async def counting(*, honours: bool = True) -> AsyncIterator[Counting]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
     far.port = server.sockets[0].getsockname()[1]
     try:
         yield far

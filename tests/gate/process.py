@@ -41,6 +41,7 @@ class Notes:
     arguments: type[BaseModel] = Note
     protocol: str | None = None
     timeout_s = 3.0
+    reads_only = False
 
     def __init__(self, name: str, *, repeats_safely: bool) -> None:
         self.name = name

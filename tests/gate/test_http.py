@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from controlplane.effects.sending import ATTEMPTS_MAX
 from tests.gate.counting import KEY, Counting, counting
 from tests.gate.far import (
     HELD,
@@ -136,6 +137,33 @@ async def test_a_broken_answer_is_sent_again_only_where_the_far_side_promises(qu
         await settle(gate, turn, "failed")
         assert await asked == "EFFECT_FAILED"
         assert len(far.asked) == 1
+
+
+@pytest.mark.parametrize(("lifetime_s", "sent"), [(1, 1), (3600, 2)])
+async def test_a_key_is_relied_on_only_while_it_lives(quick_url: str, lifetime_s: int, sent: int) -> None:
+    """Where the far side may have forgotten it before a repetition has ended, the effect is held instead."""
+    async with scene(quick_url, honours=True) as (gate, far):
+        options = {**HONOURED, "key_lifetime_s": lifetime_s}
+        await connected(gate, "keyed", far, options, limits={"timeout_s": 2})
+        far.behave = ["lost"]
+        asked = asyncio.create_task(gate.ask("noter", request("keyed"), "m1"))
+        if sent == 1:
+            await settle(gate, await held(gate), "succeeded", result={"json": {"done": 0}})
+        assert (await asked)["json"] == {"done": 0}
+        assert len({it.headers[KEY] for it in far.asked}) == 1
+        assert (len(far.asked), len(far.acts)) == (sent, 1)
+
+
+async def test_what_repeats_safely_is_held_when_it_stays_in_doubt(quick_url: str) -> None:
+    """That trying again is harmless does not say that nothing happened: it is never told as failed."""
+    async with scene(quick_url) as (gate, far):
+        await connected(gate, "gets", far, {**IGNORED, "repeats_safely": ["GET"]})
+        far.behave = ["lost"] * ATTEMPTS_MAX
+        asked = asyncio.create_task(gate.ask("noter", request("gets", "GET"), "m1"))
+        turn = await held(gate)
+        assert 1 <= len(far.asked) <= ATTEMPTS_MAX
+        await settle(gate, turn, "succeeded", result={"done": True})
+        assert await asked == {"done": True}
 
 
 async def test_a_late_answer_settles_what_was_held(quick_url: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.principal import Principal
 from schemas.problem import Refusal
-from tests.operations.plane import Plane, agent, channel, fleet, secret
+from tests.operations.plane import Plane, agent, channel, connection, fleet, secret
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +169,34 @@ async def test_watched_channels_are_subscribed_whichever_comes_first(plane: Plan
     await plane.apply(agent("early"), agent("late"))
     assert await plane.rows("SELECT * FROM subscription") == []
     await plane.delete("Channel", "news")
+
+
+async def test_a_secret_goes_after_the_connections_that_send_it(plane: Plane) -> None:
+    """While one names it, it is IN_USE, and a plan that was made before is stale; a revert takes both at once."""
+    sending = {"name": "db", "key": "password"}
+    await plane.apply(secret("db", password="hunter2"), connection("other", secret={**sending, "name": "db-2"}))
+    early = await plane.call("secrets.delete", name="db")
+    made = await plane.apply(connection("far", secret=sending))
+    assert (await plane.answer("plans.commit", {"plan_id": early["plan_id"]})).model_dump()["outcome"] == "stale"
+    with pytest.raises(Refusal) as refused:
+        await plane.call("secrets.delete", name="db")
+    found = refused.value.problem
+    assert (found.reason, found.metadata["connections"]) == ("IN_USE", ["far"])
+    assert (await plane.call(found.next[0].operation, **found.next[0].arguments))["metadata"]["name"] == "far"
+    await plane.commit(await plane.call("changes.revert", change_id=made["change_id"]))
+    await plane.settle()
+    both = await plane.apply(secret("api", token="a"), connection("api", secret={"name": "api", "key": "token"}))
+    await plane.commit(await plane.call("changes.revert", change_id=both["change_id"]))
+    await plane.settle()
+    assert await reason(plane, "secrets.get", name="api") == "NOT_FOUND"
+    await plane.delete("Secret", "db")
+
+
+async def test_a_connection_goes_at_once_whoever_was_granted_it(plane: Plane) -> None:
+    """A grant is a permission and rests on nothing: deleting the connection is how agents are cut off from it."""
+    grants = [{"effect": "http.request", "connection": "far"}]
+    await plane.apply(connection("far"), agent("echo", mandate={"grants": grants}))
+    assert (await plane.delete("Connection", "far"))["outcome"] == "verified"
 
 
 async def test_what_belongs_to_a_fleet_is_changed_by_the_fleet(plane: Plane) -> None:
