@@ -114,7 +114,7 @@ async def test_one_token_does_not_take_all_places(attacked: Attacked) -> None:
             assert await other.status() == 200
 
 
-def watching(kind: str, token: str, cursor: str) -> bytes:
+def watching(kind: str, token: str, cursor: str, request_id: int | str = 1) -> bytes:
     """One request that waits, of each kind that there is."""
     if kind == "stream":
         return stream(token, cursor)
@@ -125,7 +125,7 @@ def watching(kind: str, token: str, cursor: str) -> bytes:
     }
     if kind == "listen":
         wanted = {"notifications": {"resourceSubscriptions": ["steward://feedback"]}, "_meta": META}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": wanted}
+        body = {"jsonrpc": "2.0", "id": request_id, "method": "subscriptions/listen", "params": wanted}
         headers = MCP | {"Mcp-Method": "subscriptions/listen", "Accept": "application/json, text/event-stream"}
         path = "/mcp"
     else:
@@ -135,7 +135,7 @@ def watching(kind: str, token: str, cursor: str) -> bytes:
     return head(token, path, Content_Length=len(said), **{k.replace("-", "_"): v for k, v in headers.items()}) + said
 
 
-@pytest.mark.parametrize("kind", ["stream", "listen", "poll", "channel", "ask"])
+@pytest.mark.parametrize("kind", ["poll", "channel", "ask"])
 async def test_two_hundred_watchers_who_never_read(attacked: Attacked, kind: str) -> None:
     """What waits for them stays small, others go on, and nothing of them is left when they are gone."""
     attacked.stack.apply(channel("quiet"), agent("mute", "Echo"))
@@ -172,6 +172,23 @@ async def test_streams_that_are_not_read_are_ended_and_go_on_by_their_cursor(att
         await until(lambda: follower.count == 1600)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_subscriptions_that_are_not_read_are_ended(attacked: Attacked) -> None:
+    """Each notification repeats an id of 20,000 characters: buffers fill, after `answer_s_max` the connections go, and
+    what waits for them stays bounded.
+    """
+    said = watching("listen", attacked.tokens["attacker"], "", "i" * 20_000)
+    files = attacked.files()
+    with attacked.bystander(), attacked.sampled() as held:
+        async with crowd(attacked.url, 200, receive_bytes=4096) as peers:
+            await asyncio.gather(*(peer.say(said) for peer in peers))
+            await until(lambda: attacked.files() >= files + 150)
+            await happen(attacked, 400)
+            await until(lambda: attacked.files() <= files + 16, ANSWER_S_MAX + 60)
+    assert held.grown() < UNSENT_BYTES_MAX + 64 * MIB
+    assert held.grown("gate") < 16 * MIB
+    attacked.calm()
 
 
 async def test_answers_that_nobody_takes_are_bounded_together(attacked: Attacked) -> None:
