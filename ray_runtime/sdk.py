@@ -32,6 +32,7 @@ from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.gathering import Gathering, Replies, all_of, each_of, replies
 from ray_runtime.journal import BRANCH, Journal
 from ray_runtime.problems import refuse
+from ray_runtime.timing import timer_bytes
 from schemas.base import short_id
 from schemas.envelope import Envelope
 
@@ -73,20 +74,21 @@ class Turn:
         every_s: float | None = None,
         data: Json = None,
         *,
+        cron: str | None = None,
+        zone: str | None = None,
+        missed: str | None = None,
         cancel: bool = False,
     ) -> Done:
-        """Set (or set anew) the agent's timer of this name; it comes to `on_timer`. Answers the name."""
+        """Set (or set anew) the agent's timer of this name; it comes to `on_timer`. Answers the name.
+
+        Once (`after_s`), again and again (`every_s`), or by a `cron` expression in a `zone` (UTC by default).
+        Of times that were `missed`, `fire_once` (the default) tells the last, `skip` none, `all` each of the
+        newest hundred; `timer.missed` counts the others, and `timer.scheduledat` is the time it stands for.
+        """
         if cancel:
             return self.cancel_timer(name)
-        if after_s is None and every_s is None:
-            raise refuse("INVALID_VALUE", "timer: give after_s, every_s, or both", field="/after_s", name=name)
-        body = {
-            "name": short_name("timer", name),
-            "after_s": None if after_s is None else seconds("timer: after_s", after_s),
-            "every_s": None if every_s is None else seconds("timer: every_s", every_s, least=0.05),
-            "data": data,
-        }
-        self._journal.record("timer", json_bytes("timer", body))
+        body = timer_bytes(name, after_s, every_s, data, cron=cron, zone=zone, missed=missed)
+        self._journal.record("timer", body)
         return Done(name)
 
     def cancel_timer(self, name: str) -> Done:

@@ -17,6 +17,7 @@ from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
+from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
 from schemas.wire import Commit, Entry
 
@@ -65,6 +66,16 @@ class _Timer(msgspec.Struct):
     after_s: float | None
     every_s: float | None
     data: Raw
+    cron: str | None = None
+    zone: str | None = None
+    missed: Missed | None = None
+
+    def __post_init__(self) -> None:
+        if self.cron is not None:
+            require_cron(self.cron)
+            require_zone(self.zone or "UTC")
+        elif self.after_s is None and self.every_s is None:
+            raise ValueError("the timer has no time")
 
 
 class _TimerCancel(msgspec.Struct):

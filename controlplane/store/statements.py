@@ -56,13 +56,6 @@ PUT = Many(
     " WHERE NOT EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL)"
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
-PUT_TIMER = Many(
-    PUT.replace(
-        " ON CONFLICT",
-        " AND NOT EXISTS (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer' AND body LIKE ? ESCAPE '~')"
-        " ON CONFLICT",
-    )
-)
 DISCARD_FIRINGS = Many(
     "DELETE FROM inbox WHERE agent = ? AND trigger = 'timer' AND message_id <> ? AND body LIKE ? ESCAPE '~'"
 )
@@ -138,13 +131,15 @@ CANCEL_AWAITS = Many(
 # Timers
 
 TIMER_SET = Many(
-    "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data) VALUES (?, ?, 1, 0, ?, ?, ?)"
-    " ON CONFLICT (agent, name) DO UPDATE SET version = timer.version + 1, due_at = excluded.due_at,"
-    " every_s = excluded.every_s, data = excluded.data"
+    "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data, cron, zone, missed, behind)"
+    " VALUES (?, ?, 1, 0, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (agent, name) DO UPDATE SET version = timer.version + 1,"
+    " due_at = excluded.due_at, every_s = excluded.every_s, data = excluded.data, cron = excluded.cron,"
+    " zone = excluded.zone, missed = excluded.missed, behind = 0"
 )
 TIMER_CANCEL = Many("DELETE FROM timer WHERE agent = ? AND name = ?")
 TIMER_ADVANCE = Many(
-    "UPDATE timer SET due_at = ?, fired = fired + 1 WHERE agent = ? AND name = ? AND version = ? AND due_at = ?"
+    "UPDATE timer SET due_at = ?, behind = ?, fired = fired + ?"
+    " WHERE agent = ? AND name = ? AND version = ? AND due_at = ?"
 )
 TIMER_END = Many("DELETE FROM timer WHERE agent = ? AND name = ? AND version = ? AND due_at = ?")
 
@@ -267,8 +262,15 @@ WAITS = (  # who waits for whom, once at a gate's start
 )
 ASKERS = "SELECT await_id FROM awaiting WHERE target_agent = ? AND resolved_at IS NULL"
 DUE_TIMERS = (
-    "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, a.namespace, a.name FROM timer t"
-    " JOIN agent a ON a.uid = t.agent WHERE t.due_at <= ? AND a.stopped = 0 ORDER BY t.due_at LIMIT 500"
+    "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, t.cron, t.zone, t.missed, t.behind, a.namespace,"
+    " a.name FROM timer t JOIN agent a ON a.uid = t.agent WHERE t.due_at <= ? AND a.stopped = 0"
+    " ORDER BY t.due_at LIMIT 500"
+)
+NEXT_TIMER_OF = "SELECT name, due_at, every_s, cron, zone FROM timer WHERE agent = ? ORDER BY due_at LIMIT 1"
+TIMER_OF = "SELECT name, due_at, every_s, cron, zone FROM timer WHERE agent = ? AND name = ?"
+FIRINGS_WAITING = (
+    "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer' AND body LIKE ? ESCAPE '~'"
+    " LIMIT ?) AS counted"
 )
 NEXT_TIMER = (
     "SELECT t.due_at FROM timer t JOIN agent a ON a.uid = t.agent WHERE a.stopped = 0 ORDER BY t.due_at LIMIT 1"

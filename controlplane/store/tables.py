@@ -257,6 +257,7 @@ class InboxRow(SQLModel, table=True):
         Index("inbox_order", "agent", "seq"),
         Index("inbox_once", "agent", "message_id", unique=True),
         partial("inbox_start", "agent", where="trigger = 'start'"),
+        partial("inbox_timer", "agent", where="trigger = 'timer'"),
         {"sqlite_autoincrement": True},
     )
 
