@@ -25,18 +25,17 @@ from ray_runtime.arguments import (
     least_answers,
     order_key,
     seconds,
-    short_name,
     spawn_bytes,
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.gathering import Gathering, Replies, all_of, each_of, replies
 from ray_runtime.journal import BRANCH, Journal
 from ray_runtime.problems import refuse
-from ray_runtime.timing import timer_bytes
+from ray_runtime.timing import own_name, timer_bytes
 from schemas.base import short_id
 from schemas.envelope import Envelope
 
-HOOKS = ("on_start", "on_message", "on_reply", "on_timer")
+HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
 DEADLINE_S = 86_400
 
 
@@ -93,7 +92,7 @@ class Turn:
 
     def cancel_timer(self, name: str) -> Done:
         """End the timer of this name, if there is one. Answers the name."""
-        self._journal.record("timer_cancel", json_bytes("timer_cancel", {"name": short_name("timer", name)}))
+        self._journal.record("timer_cancel", json_bytes("timer_cancel", {"name": own_name(name)}))
         return Done(name)
 
     def spawn(
@@ -220,7 +219,12 @@ class Agent:
         """Handles the answer to a `turn.request`; `reply.causationid` is the request's id."""
 
     async def on_timer(self, turn: Turn, timer: Envelope) -> None:
-        """Handles a timer; `timer.subject` is its name."""
+        """Handles a timer; `timer.subject` is its name, `timer.type` `steward.watch` if it is one of the spec's."""
+
+    async def on_batch(self, turn: Turn, envelopes: list[Envelope]) -> None:
+        """Handles what a watch with `batch_max` brings together: all of it in one turn, or nothing."""
+        for envelope in envelopes:
+            await self.on_message(turn, envelope)
 
     def __init_subclass__(cls, **rest: Any) -> None:
         super().__init_subclass__(**rest)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from ray_runtime.arguments import Json, json_bytes, seconds, short_name
 from ray_runtime.problems import refuse
 from schemas.cron import CRON_CHARS_MAX, Missed, require_cron, require_zone
+from schemas.watch import TIMER_PREFIX
 
 POLICIES = get_args(Missed)
 EVERY_S_MIN = 0.05
@@ -36,7 +37,7 @@ def timer_bytes(
         detail = f"timer: missed is one of {', '.join(POLICIES)}, of a timer that repeats"
         raise refuse("INVALID_VALUE", detail, field="/missed", name=name, policies=list(POLICIES))
     body: dict[str, Any] = {
-        "name": short_name("timer", name),
+        "name": own_name(name),
         "after_s": None if after_s is None else seconds("timer: after_s", after_s),
         "every_s": None if every_s is None else seconds("timer: every_s", every_s, least=EVERY_S_MIN),
         "data": data,
@@ -47,6 +48,14 @@ def timer_bytes(
     if missed is not None:
         body["missed"] = missed
     return json_bytes("timer", body)
+
+
+def own_name(name: str) -> str:
+    """The name of a timer that a turn may set and cancel: not one of the spec's watches."""
+    if short_name("timer", name).startswith(TIMER_PREFIX):
+        detail = f"timer: names that begin with {TIMER_PREFIX} are those of spec.watches"
+        raise refuse("INVALID_VALUE", detail, field="/name", name=name, prefix=TIMER_PREFIX)
+    return name
 
 
 def _checked(what: str, value: Any, require: Callable[[str], str]) -> str:

@@ -18,6 +18,7 @@ from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
 from controlplane.store.schedules import Schedule, first_at
 from schemas.base import canonical, rfc3339, short_id
+from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
 
 Row = tuple[str, Sequence[Any], int]
@@ -270,6 +271,8 @@ def _discard_firings(turn: TurnRef, name: str) -> Row:
 
 def timer_mark(name: str) -> dict[str, str]:
     """How the envelope of a timer begins; nothing that anybody else wrote comes before it."""
+    if name.startswith(TIMER_PREFIX):
+        return {"type": "steward.watch", "subject": name.removeprefix(TIMER_PREFIX)}
     return {"type": "steward.timer", "subject": name}
 
 

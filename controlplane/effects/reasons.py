@@ -14,11 +14,13 @@ from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.store import statements as sql
+from schemas.watch import TIMER_PREFIX
 
 COUNTED_MAX = 1_000
 
 
 class _Subject(msgspec.Struct):
+    type: str = ""
     subject: str = ""
 
 
@@ -66,7 +68,8 @@ def _cause(node: Node, slot: Slot) -> str:
     """What began the turn: a timer is named, with how often it fires."""
     if slot.turn is None or slot.turn.trigger != "timer":
         return f"a {slot.turn.trigger}" if slot.turn is not None else "nothing"
-    name = _subject.decode(slot.turn.message).subject
+    about = _subject.decode(slot.turn.message)
+    name = TIMER_PREFIX + about.subject if about.type == "steward.watch" else about.subject
     row = _row(node, sql.TIMER_OF, slot.uid, name)
     return f"timer {name}{_period(row[2:]) if row else ''}"
 

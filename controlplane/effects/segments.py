@@ -19,6 +19,7 @@ from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
+from schemas.watch import TIMER_PREFIX
 from schemas.wire import Commit, Entry
 
 Raw = msgspec.Raw
@@ -71,6 +72,7 @@ class _Timer(msgspec.Struct):
     missed: Missed | None = None
 
     def __post_init__(self) -> None:
+        _require_own(self.name)
         if self.cron is not None:
             require_cron(self.cron)
             require_zone(self.zone or "UTC")
@@ -81,6 +83,9 @@ class _Timer(msgspec.Struct):
 class _TimerCancel(msgspec.Struct):
     name: str
 
+    def __post_init__(self) -> None:
+        _require_own(self.name)
+
 
 class _Spawn(msgspec.Struct):
     name: str
@@ -88,6 +93,11 @@ class _Spawn(msgspec.Struct):
     config: dict[str, Any] | None
     purpose: str | None
     grants: list[dict[str, Any]] | None
+
+
+def _require_own(name: str) -> None:
+    if name.startswith(TIMER_PREFIX):
+        raise ValueError("timers of watches belong to the spec")
 
 
 _BODIES: dict[str, Any] = {

@@ -203,7 +203,7 @@ SPAWN_EVENT = (
 REMOVE_DEAD_LETTERS = (
     "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
     " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ? FROM inbox"
-    " WHERE agent = ? AND trigger IN ('message', 'reply')"
+    " WHERE agent = ? AND trigger IN ('message', 'reply', 'batch')"
 )
 REMOVE_TURNS = (
     "UPDATE turn SET outcome = 'failed', finished_at = ?, problem = ? WHERE agent = ? AND finished_at IS NULL"
@@ -212,6 +212,7 @@ REMOVE = (
     "DELETE FROM inbox WHERE agent = ?",
     "DELETE FROM timer WHERE agent = ?",
     "DELETE FROM subscription WHERE agent = ?",
+    "DELETE FROM feedback_watch WHERE agent = ?",
     "DELETE FROM awaiting WHERE agent = ?",
     "DELETE FROM agent WHERE uid = ?",
     "UPDATE resource SET owner = NULL WHERE uid = ? AND deleted_at IS NOT NULL",
@@ -296,7 +297,8 @@ WAITING_AGENTS = (  # from agent to agent over the index: one step for each that
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
-    "SELECT s.channel, s.agent, s.position, c.next_position FROM channel c CROSS JOIN subscription s"
+    "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name"
+    " FROM channel c CROSS JOIN subscription s"
     " WHERE s.channel = c.uid AND s.position < c.next_position - 1"
 )
 CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name = ?"

@@ -47,6 +47,8 @@ def test_what_was_not_said_does_not_stand_in_the_record() -> None:
         ({"every_s": 5, "zone": "Europe/Berlin"}, "/zone"),
         ({"every_s": 5, "missed": "never"}, "/missed"),
         ({"after_s": 5, "missed": "all"}, "/missed"),
+        ({"name": "watch:t", "every_s": 5}, "/name"),
+        ({"name": "watch:t", "cancel": True}, "/name"),
     ],
 )
 def test_what_makes_no_timer_is_refused_at_the_call(given: dict[str, Any], field: str) -> None:
