@@ -44,7 +44,14 @@ BEYOND_SCHEMA = {
 }
 
 # The same, where the reason alone does not tell: reason and field.
-BEYOND_SCHEMA_AT = {
+_SPECS = ("/manifest/spec", "/manifests/#/spec", "/manifest/spec/template/spec", "/manifests/#/spec/template/spec")
+BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
+    **{
+        ("INVALID_VALUE", f"{it}/watches/#/cron"): "what an expression means, and when, no pattern says"
+        for it in _SPECS
+    },
+    **{("INVALID_VALUE", f"{it}/watches/#/zone"): "zones are a list too long for a document" for it in _SPECS},
+    **{("INVALID_VALUE", f"{it}/watches"): "JSON Schema can not say that names differ within a list" for it in _SPECS},
     ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
     ("INVALID_VALUE", "/manifests/#/spec/dataschema"): "the same",
     ("INVALID_NAME", "/manifest/metadata/name"): "how long a fleet's name may be rests on its replicas",

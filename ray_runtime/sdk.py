@@ -25,17 +25,17 @@ from ray_runtime.arguments import (
     least_answers,
     order_key,
     seconds,
-    short_name,
     spawn_bytes,
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.gathering import Gathering, Replies, all_of, each_of, replies
 from ray_runtime.journal import BRANCH, Journal
 from ray_runtime.problems import refuse
+from ray_runtime.timing import own_name, timer_bytes
 from schemas.base import short_id
 from schemas.envelope import Envelope
 
-HOOKS = ("on_start", "on_message", "on_reply", "on_timer")
+HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
 DEADLINE_S = 86_400
 
 
@@ -73,25 +73,26 @@ class Turn:
         every_s: float | None = None,
         data: Json = None,
         *,
+        cron: str | None = None,
+        zone: str | None = None,
+        missed: str | None = None,
         cancel: bool = False,
     ) -> Done:
-        """Set (or set anew) the agent's timer of this name; it comes to `on_timer`. Answers the name."""
+        """Set (or set anew) the agent's timer of this name; it comes to `on_timer`. Answers the name.
+
+        Once (`after_s`), again and again (`every_s`), or by a `cron` expression in a `zone` (UTC by default).
+        Of times that were `missed`, `fire_once` (the default) tells the last, `skip` none, `all` each of the
+        newest hundred; `timer.missed` counts the others, and `timer.scheduledat` is the time it stands for.
+        """
         if cancel:
             return self.cancel_timer(name)
-        if after_s is None and every_s is None:
-            raise refuse("INVALID_VALUE", "timer: give after_s, every_s, or both", field="/after_s", name=name)
-        body = {
-            "name": short_name("timer", name),
-            "after_s": None if after_s is None else seconds("timer: after_s", after_s),
-            "every_s": None if every_s is None else seconds("timer: every_s", every_s, least=0.05),
-            "data": data,
-        }
-        self._journal.record("timer", json_bytes("timer", body))
+        body = timer_bytes(name, after_s, every_s, data, cron=cron, zone=zone, missed=missed)
+        self._journal.record("timer", body)
         return Done(name)
 
     def cancel_timer(self, name: str) -> Done:
         """End the timer of this name, if there is one. Answers the name."""
-        self._journal.record("timer_cancel", json_bytes("timer_cancel", {"name": short_name("timer", name)}))
+        self._journal.record("timer_cancel", json_bytes("timer_cancel", {"name": own_name(name)}))
         return Done(name)
 
     def spawn(
@@ -218,7 +219,12 @@ class Agent:
         """Handles the answer to a `turn.request`; `reply.causationid` is the request's id."""
 
     async def on_timer(self, turn: Turn, timer: Envelope) -> None:
-        """Handles a timer; `timer.subject` is its name."""
+        """Handles a timer; `timer.subject` is its name, `timer.type` `steward.watch` if it is one of the spec's."""
+
+    async def on_batch(self, turn: Turn, envelopes: list[Envelope]) -> None:
+        """Handles what a watch with `batch_max` brings together: all of it in one turn, or nothing."""
+        for envelope in envelopes:
+            await self.on_message(turn, envelope)
 
     def __init_subclass__(cls, **rest: Any) -> None:
         super().__init_subclass__(**rest)

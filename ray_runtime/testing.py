@@ -25,7 +25,7 @@ from schemas.envelope import Envelope
 from schemas.problem import Problem, Refusal
 from schemas.wire import Ask, Commit, Entry, Failed, Frame, Park, Receipt, Recorded, Resolved, Run
 
-Trigger = Literal["start", "message", "reply", "timer"]
+Trigger = Literal["start", "message", "reply", "timer", "batch"]
 Answers = Mapping[str, Any]
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 STATE_BYTES_MAX = 1_048_576
@@ -55,8 +55,13 @@ def run_turn(
     answers: Answers | None = None,
     **envelope: Any,
 ) -> Tested:
-    """One turn of an agent, with its replay. More of the envelope is given by name, as `subject="tick"`."""
+    """One turn of an agent, with its replay. More of the envelope is given by name, as `subject="tick"`.
+
+    Of a batch, `data` is a list: the data of each envelope.
+    """
     loaded = Loaded(agent, codec_of(agent), "")
+    if trigger == "batch":
+        data = [_message(f"msg_1_{number}", it) for number, it in enumerate(data)]
     message = Envelope(
         **{"id": "msg_1", "source": "/tests", "type": "steward.message", "time": STARTED, "data": data, **envelope}
     )
@@ -193,6 +198,11 @@ def _reply(name: str, value: Any) -> dict[str, Any]:
     namespace, _, agent = name.partition("/")
     source = f"/{namespace}/agents/{agent}"
     envelope = Envelope(id="msg_reply", source=source, type="steward.reply", time=STARTED, data=value)
+    return envelope.model_dump(mode="json")
+
+
+def _message(message_id: str, data: Any) -> dict[str, Any]:
+    envelope = Envelope(id=message_id, source="/tests", type="steward.message", time=STARTED, data=data)
     return envelope.model_dump(mode="json")
 
 

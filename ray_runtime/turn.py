@@ -108,6 +108,8 @@ class Activation:
             await agent.on_reply(turn, envelope)
         elif run.trigger == "timer":
             await agent.on_timer(turn, envelope)
+        elif run.trigger == "batch":
+            await agent.on_batch(turn, [Envelope.model_validate(it) for it in envelope.data])
         elif run.version == 0:
             await agent.on_start(turn)
         state = loaded.codec.dump(agent.state)

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.base import ClosedKeys, Frozen, Name, Output, Text
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
+from schemas.watch import Watch, require_names_once
 
 CODE_FILES_MAX = 200
 CODE_BYTES_MAX = 1_048_576
@@ -68,13 +69,6 @@ class Limits(Frozen):
     turn_s_max: float = Field(default=60, gt=0, le=86_400)
 
 
-class Watch(Frozen):
-    """A channel whose envelopes come to the agent's inbox without anybody asking it."""
-
-    channel: Name
-    start: Literal["now", "beginning"] = "now"
-
-
 class Resources(Frozen):
     """What a host of this agent needs of Ray. Shared hosts take none."""
 
@@ -91,7 +85,7 @@ class AgentSpec(Frozen):
     isolation: Literal["shared"] = "shared"
     resources: Resources = Field(default_factory=Resources)
     suspend_after_ms: int = Field(default=2000, ge=0, le=86_400_000)
-    watches: list[Watch] = Field(default_factory=list, max_length=100)
+    watches: Annotated[list[Watch], AfterValidator(require_names_once)] = Field(default_factory=list, max_length=100)
     capabilities: list[Name] = Field(default_factory=list, max_length=100)
     mandate: Mandate = Field(default_factory=Mandate)
     limits: Limits = Field(default_factory=Limits)

@@ -168,6 +168,12 @@ class TimerView(Output):
     name: str
     due_at: Time
     every_s: float | None
+    cron: str | None = Field(default=None, description="The expression that it is due by.")
+    zone: str | None = Field(default=None, description="The time zone of the expression.")
+    missed: str | None = Field(
+        default=None, description="What becomes of times that are missed; null when it fires once."
+    )
+    behind: int = Field(default=0, description="Scheduled times that were passed over, and not told yet.")
 
 
 class Inspection(Output):

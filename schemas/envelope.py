@@ -28,6 +28,10 @@ class Envelope(Frozen):
     partitionkey: str | None = None
     position: str | None = None
     replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
+    scheduledat: Time | None = Field(default=None, description="Of a timer: the time that it stands for.")
+    missed: int | None = Field(
+        default=None, description="Of a timer: how many scheduled times before it had no message of their own."
+    )
 
     def __getitem__(self, key: Any) -> Any:
         """`envelope["x"]` is `envelope.data["x"]`."""

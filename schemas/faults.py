@@ -28,6 +28,7 @@ UNITS = {
     "publish": "a message of an operator, taken in",
     "channel": "a publication, taken in",
     "delivery": "messages of a channel, put into an inbox",
+    "feedback": "events of the log, put into an inbox",
     "acquire": "an agent, given to a host",
     "park": "a segment that ends in an await",
     "commit": "the end of a turn",

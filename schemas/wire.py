@@ -49,7 +49,8 @@ class Entry(Frame, frozen=True):
 
     `body` is a JSON object; names are complete ("namespace/name"), keys sorted. By kind:
     send {to, data, key}, publish {channel, data, key}, request and ask {to, data, deadline_s},
-    sleep {seconds}, gather {members, needs}, timer {name, after_s, every_s, data}, timer_cancel {name},
+    sleep {seconds}, gather {members, needs}, timer {name, after_s, every_s, data, cron?, zone?, missed?},
+    timer_cancel {name},
     spawn {name, entrypoint, config, purpose, grants} (null: as the parent has it; the child lives in
     the parent's namespace). A gathering stands right behind its members, which say its position as `group`;
     `needs` is how many answers are enough. An `effect` is journaled as {effect, connection, arguments, purpose}.

@@ -15,6 +15,7 @@ import orjson
 from controlplane.effects import journaling
 from controlplane.effects.entries import Row
 from controlplane.effects.node import Node
+from controlplane.effects.reasons import why_awake
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
@@ -52,7 +53,7 @@ def _suspend(node: Node, slot: Slot, principal: str | None, done: Answer) -> Non
         done({"suspended": True})
         return
     slot.suspended_by, slot.leave = principal or slot.suspended_by, True
-    told = _soon(done, lambda: {"suspended": False, "waits_for": why_awake(slot)})
+    told = _soon(done, lambda: {"suspended": False, "waits_for": why_awake(node, slot)})
     slot.on_gone.append(lambda: told({"suspended": True}))
     node.ownership.let_go(slot)
 
@@ -87,7 +88,7 @@ def _awake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
         return
     slot.keep = True
     slot.woken_by = principal or slot.woken_by
-    told = _soon(done, lambda: {"stopped": False, "waits_for": why_awake(slot)})
+    told = _soon(done, lambda: {"stopped": False, "waits_for": why_awake(node, slot)})
     slot.on_awake.append(lambda: told({"stopped": False}))
 
 
@@ -131,32 +132,7 @@ def _reload(node: Node, slot: Slot, principal: str | None, done: Answer) -> None
 
 
 def _look(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
-    done({"why_awake": why_awake(slot), "state": slot.state, "host": slot.host.host_id if slot.host else None})
-
-
-def why_awake(slot: Slot) -> str | None:
-    """Why the agent is not suspended; None when it is."""
-    turn = slot.turn.turn_id if slot.turn is not None else ""
-    match slot.state:
-        case "free":
-            return "it waits for a host" if slot.queued else None
-        case "running":
-            effects = sorted(slot.effects)
-            return f"it waits for effect {effects[0]} of {turn}" if effects else f"it is running {turn}"
-        case "committing":
-            return f"{turn} is being committed"
-        case "parked":
-            return f"{turn} is parked, and its host keeps it until suspend_after_ms have passed"
-        case "idle" if slot.queued:
-            return f"{turn} waits for a place in its host's window"
-        case "idle" if slot.retry_timer is not None:
-            return f"{turn} failed and is about to be tried again"
-        case "idle":
-            return "it is idle, and its host keeps it until suspend_after_ms have passed"
-        case "acquiring":
-            return "it is being brought to a host"
-        case _:
-            return "it is being let go"
+    done({"why_awake": why_awake(node, slot), "state": slot.state, "host": slot.host.host_id if slot.host else None})
 
 
 def _remove(node: Node, uid: str, done: Answer) -> None:

@@ -16,7 +16,9 @@ from controlplane.effects.gathers import gathering_id, member_id, settled
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
+from controlplane.store.schedules import Schedule, first_at
 from schemas.base import canonical, rfc3339, short_id
+from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
 
 Row = tuple[str, Sequence[Any], int]
@@ -248,14 +250,14 @@ def _gather(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after
 
 
 def _timer(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    wait = body["after_s"] if body["after_s"] is not None else body["every_s"]
-    due_at = now + wait
+    schedule = Schedule(body["every_s"], body.get("cron"), body.get("zone"), body.get("missed") or "fire_once")
+    due_at = first_at(schedule, body["after_s"], now)
+    if due_at is None:  # an expression that is over by now
+        return _timer_cancel(turn, entry, body, now, after)
     after.due(due_at)
     data = orjson.dumps(body["data"]).decode()
-    return [
-        (sql.TIMER_SET, (turn.agent, body["name"], due_at, body["every_s"], data), 1),
-        _discard_firings(turn, body["name"]),
-    ]
+    given = (turn.agent, body["name"], due_at, schedule.every_s, data, schedule.cron, schedule.zone, schedule.missed)
+    return [(sql.TIMER_SET, given, 1), _discard_firings(turn, body["name"])]
 
 
 def _timer_cancel(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
@@ -269,6 +271,8 @@ def _discard_firings(turn: TurnRef, name: str) -> Row:
 
 def timer_mark(name: str) -> dict[str, str]:
     """How the envelope of a timer begins; nothing that anybody else wrote comes before it."""
+    if name.startswith(TIMER_PREFIX):
+        return {"type": "steward.watch", "subject": name.removeprefix(TIMER_PREFIX)}
     return {"type": "steward.timer", "subject": name}
 
 

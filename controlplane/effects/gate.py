@@ -31,6 +31,7 @@ from controlplane.effects.trouble import Trouble
 from controlplane.effects.turns import Turns
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.delivery import Delivery
+from controlplane.mesh.events import Events
 from controlplane.store import migrate
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
@@ -116,7 +117,9 @@ class Gate:
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
         node.summaries, node.trouble = Summaries(node), Trouble(node)
-        node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, self._bounds.inbox_messages_max)
+        inbox_max = self._bounds.inbox_messages_max
+        node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
+        node.events = Events(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
         return node
 
     def _delivered(self, loop: asyncio.AbstractEventLoop, outcomes: Outcomes) -> None:
@@ -162,6 +165,7 @@ class Gate:
             node.timers.rings()
             node.ownership.sweep()
             node.delivery.sweep()
+            node.events.look()
         except Away as away:
             log.warning("the database is away: %s", away)
 
@@ -184,6 +188,8 @@ class Gate:
         """No new frames; tell what has ended, release every owner, commit what was handed over."""
         server.close()
         node.timers.end()
+        node.delivery.end()
+        node.events.end()
         if self._sweep_at is not None:
             self._sweep_at.cancel()
         for task in tasks:

@@ -18,8 +18,6 @@ from controlplane.effects.entries import (
     at_time,
     reply_envelope,
     rows_of,
-    timer_mark,
-    timer_pattern,
 )
 from controlplane.effects.gathers import counted
 from controlplane.store import external
@@ -216,34 +214,6 @@ def timed_out(await_id: str, target: str, found: dict[str, Any], now: float) -> 
         (sql.ANSWER_REQUEST, (reply_id, text, now, await_id), -1),
         *resolution(await_id, "timeout", orjson.dumps(found).decode(), now),
     ]
-
-
-def fired(
-    agent: str, address: str, timer: tuple[str, int, float, float | None, str], now: float
-) -> tuple[list[Row], float | None]:
-    """A timer that is due: its message, and its next time.
-
-    Times that were missed fire once, and so do times for which the message of before still waits.
-    """
-    name, version, due_at, every_s, data = timer
-    message_id = short_id("msg", "timer", agent, name, version, due_at)
-    body = {
-        **timer_mark(name),
-        "specversion": "1.0",
-        "id": message_id,
-        "source": f"/{address.replace('/', '/agents/')}",
-        "time": at_time(now),
-        "datacontenttype": "application/json",
-        "data": orjson.Fragment(data),
-    }
-    text, turn_id = orjson.dumps(body).decode(), short_id("turn", agent, message_id)
-    put = (agent, message_id, "timer", text, now, turn_id)
-    if every_s is None:
-        return [(sql.TIMER_END, (agent, name, version, due_at), 1), (sql.PUT, put, -1)], None
-    missed = max(0, int((now - due_at) / every_s))
-    next_at = due_at + (missed + 1) * every_s
-    row: Row = (sql.PUT_TIMER, (*put, agent, timer_pattern(name)), -1)
-    return [(sql.TIMER_ADVANCE, (next_at, agent, name, version, due_at), 1), row], next_at
 
 
 def event(kind: str, turn: TurnRef, data: dict[str, Any], now: float, principal: str | None = None) -> Row:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from controlplane.effects.trouble import Trouble
     from controlplane.effects.turns import Turns
     from controlplane.mesh.delivery import Delivery
+    from controlplane.mesh.events import Events
 
 Done = Callable[[str, str], None]
 TURNS, MESSAGES = 0, 1
@@ -69,6 +70,7 @@ class Node:
     planes: "Planes" = field(init=False)
     timers: "Timers" = field(init=False)
     delivery: "Delivery" = field(init=False)
+    events: "Events" = field(init=False)
     execution: "Execution" = field(init=False)
     holding: "Holding" = field(init=False)
     summaries: "Summaries" = field(init=False)

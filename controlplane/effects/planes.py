@@ -64,6 +64,7 @@ class Planes:
         if not self._roused:
             return
         told, self._answered, self._roused = self._answered, [], False
+        self._node.events.kick()
         for plane in self._planes:
             plane.send(Moved(told, self._node.trouble.words))
 

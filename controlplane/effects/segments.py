@@ -17,7 +17,9 @@ from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
+from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
+from schemas.watch import TIMER_PREFIX
 from schemas.wire import Commit, Entry
 
 Raw = msgspec.Raw
@@ -65,10 +67,24 @@ class _Timer(msgspec.Struct):
     after_s: float | None
     every_s: float | None
     data: Raw
+    cron: str | None = None
+    zone: str | None = None
+    missed: Missed | None = None
+
+    def __post_init__(self) -> None:
+        _require_own(self.name)
+        if self.cron is not None:
+            require_cron(self.cron)
+            require_zone(self.zone or "UTC")
+        elif self.after_s is None and self.every_s is None:
+            raise ValueError("the timer has no time")
 
 
 class _TimerCancel(msgspec.Struct):
     name: str
+
+    def __post_init__(self) -> None:
+        _require_own(self.name)
 
 
 class _Spawn(msgspec.Struct):
@@ -77,6 +93,11 @@ class _Spawn(msgspec.Struct):
     config: dict[str, Any] | None
     purpose: str | None
     grants: list[dict[str, Any]] | None
+
+
+def _require_own(name: str) -> None:
+    if name.startswith(TIMER_PREFIX):
+        raise ValueError("timers of watches belong to the spec")
 
 
 _BODIES: dict[str, Any] = {

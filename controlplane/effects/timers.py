@@ -1,14 +1,15 @@
 """Whatever has a time: timers of agents, deadlines of questions, sleeps. One wake-up for the earliest.
 
 Nothing is scanned but what is due, by an index on the time. Firing inserts the message in the unit
-that advances the timer, so it fires once; times that were missed fire once for all of them. An await is
+that advances the timer, so it fires once; what was missed goes by the timer's policy. An await is
 resolved by its first answer, or by its time, whichever commits first.
 """
 
 import asyncio
-from typing import Any
 
 from controlplane.effects import journaling
+from controlplane.effects.entries import timer_pattern
+from controlplane.effects.firing import Due, fired
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.rings import Waits, ring_through, rings
@@ -16,6 +17,7 @@ from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store.gathers import MEMBERS
+from controlplane.store.schedules import MADE_UP_MAX
 
 NEVER_S = 3600.0
 AT_ONCE_S = 0.001
@@ -54,22 +56,22 @@ class Timers:
         self._handle, self._at = None, float("inf")
         now, reader = self._node.clock(), self._node.reader
         for row in reader.rows(sql.DUE_TIMERS, now):
-            self._fire(row, now)
+            self._fire(Due(*row), now)
         for await_id, kind, target, _ in reader.rows(sql.DUE_AWAITS, now):
             self._expire(await_id, kind, target, now)
         for query in (sql.NEXT_TIMER, sql.NEXT_AWAIT):
             if (first := reader.one(query)) is not None:
                 self.arm(max(float(first[0]), now + 0.005))
 
-    def _fire(self, row: tuple[Any, ...], now: float) -> None:
-        agent, name, version, due_at, every_s, data, namespace, of = row
+    def _fire(self, timer: Due, now: float) -> None:
+        agent, name = timer.agent, timer.name
         if (agent, name) in self._firing:
             return
         self._firing.add((agent, name))
-        timer = (name, version, due_at, every_s, data)
-        rows, next_at = journaling.fired(agent, f"{namespace}/{of}", timer, now)
+        waiting = self._node.reader.one(sql.FIRINGS_WAITING, agent, timer_pattern(name), MADE_UP_MAX)
+        rows, next_at = fired(timer, int(waiting[0]) if waiting else 0, now)
 
-        def fired(outcome: str, _detail: str) -> None:
+        def over(outcome: str, _detail: str) -> None:
             self._firing.discard((agent, name))
             if outcome == "ok":
                 if next_at is not None:
@@ -78,7 +80,7 @@ class Timers:
             else:
                 self.arm(now + 1)
 
-        self._node.commit("timer", rows, fired, MESSAGES)
+        self._node.commit("timer", rows, over, MESSAGES)
         if (slot := self._node.slots.load(agent)) is not None:
             self._node.ownership.acquire_ahead(slot)
 

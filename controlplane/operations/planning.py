@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from controlplane.operations.prediction import claims, probe
+from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Spec, Wanted, World, fleet_of
 from schemas.base import canonical, digest, short_id
 from schemas.plan import FieldChange, Plan, ReadEntry, Step, Undo, Wait
@@ -100,7 +101,7 @@ def reads(wanted: Sequence[Wanted]) -> list[Any]:
     others: set[Key] = set()
     for it in wanted:
         if (spec := it.agent_spec) is not None:
-            others |= {("Channel", it.namespace, watch["channel"]) for watch in spec["watches"]}
+            others |= {("Channel", it.namespace, watch["channel"]) for watch in channels_of(spec["watches"])}
         if it.kind == "Connection" and it.action == "apply" and it.spec["secret"] is not None:
             others.add(("Secret", it.namespace, it.spec["secret"]["name"]))
         if it.kind == "Agent" and (place := fleet_of(it.name)) is not None:

@@ -17,6 +17,7 @@ from sqlmodel import Session
 from controlplane.operations.observing import many, rows
 from controlplane.operations.scaling import Piece, piece_of
 from controlplane.operations.snapshot import known_of, of_fleet, read_known, read_owners
+from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known
 from controlplane.store.packed import unpack
 from schemas.resource import Kind
@@ -171,7 +172,7 @@ def watching(session: Session, channel: Known) -> list[tuple[str, dict[str, Any]
 
 def watched(session: Session, agent: Known) -> list[str]:
     """The uids of channels that the agent's spec watches from the beginning."""
-    names = [it["channel"] for it in agent.spec["watches"] if it["start"] == "beginning"]
+    names = [it["channel"] for it in channels_of(agent.spec["watches"]) if it["start"] == "beginning"]
     return [it["uid"] for it in rows(session, CHANNELS_NAMED, namespace=agent.namespace, names=names)]
 
 

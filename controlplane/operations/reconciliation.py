@@ -24,6 +24,7 @@ from controlplane.operations.starting import (
     start_agents,
     take_down_channel,
 )
+from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known
 from controlplane.store import statements
 from controlplane.store.store import Store
@@ -186,7 +187,7 @@ class Reconciler:
             return False
         faults.at("plane.reconcile.hint")
         await self._hint("reload", agents)
-        if agents and any(it["start"] == "beginning" for it in known.spec["watches"]):
+        if agents and any(it["start"] == "beginning" for it in channels_of(known.spec["watches"])):
             channels = await self._store.read(lambda session: progress.watched(session, known))
             await self._hint("deliver", channels)
         return True

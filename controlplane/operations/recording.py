@@ -13,6 +13,7 @@ import orjson
 
 from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
+from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Spec
 from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
@@ -176,7 +177,7 @@ def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member 
 
 
 def _channels(spec: Spec) -> set[str]:
-    return {watch["channel"] for watch in spec["watches"]}
+    return {watch["channel"] for watch in channels_of(spec["watches"])}
 
 
 def _bind(unit: Unit, write: Write, uid: str, now: float) -> None:

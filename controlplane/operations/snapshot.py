@@ -14,6 +14,7 @@ from sqlmodel import Session, col, func, select
 
 from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
+from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
 from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
 from schemas.resource import Kind, Ref
@@ -153,4 +154,4 @@ def watchers(session: Session, namespace: str, channel: str) -> tuple[str, ...]:
 
 def _watches(kind: str, spec: Mapping[str, Any], channel: str) -> bool:
     agents = spec if kind == "Agent" else spec["template"]["spec"]
-    return any(watch["channel"] == channel for watch in agents["watches"])
+    return any(watch["channel"] == channel for watch in channels_of(agents["watches"]))

@@ -1,16 +1,16 @@
 """What brings a declared agent or channel to life: units that may run again at any time.
 
 An agent starts as a row and a message `start` in its inbox, under an id made of uid and generation;
-a new generation is the same once more. Channels that its spec watches become subscriptions, when
-both are there, whichever came first. Each unit holds everything of its step or nothing, and is a
+a new generation is the same once more. What its spec watches is set up beside it; a channel becomes a
+subscription when both are there, whichever came first. Each unit holds everything of its step or nothing, and is a
 compare-and-set on what it goes on from. Pure.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import orjson
 
+from controlplane.operations import watches
 from controlplane.operations.conditions import moment, start_message, start_turn
 from controlplane.operations.world import Known, Spec
 from controlplane.store import statements
@@ -21,15 +21,6 @@ AGENT = """INSERT INTO agent (uid, namespace, name, generation, epoch, version, 
 SELECT uid, namespace, name, generation, 0, 0, NULL, 0, ? FROM resource
 WHERE uid = ? AND generation = ? AND deleted_at IS NULL ON CONFLICT DO NOTHING"""
 REACH = "UPDATE agent SET generation = ? WHERE uid = ? AND generation < ?"
-WATCH = {
-    "now": """INSERT INTO subscription (channel, agent, position, since)
-SELECT c.uid, a.uid, c.next_position - 1, ? FROM channel c, agent a
-WHERE c.namespace = ? AND c.name = ? AND a.uid = ? ON CONFLICT (channel, agent) DO NOTHING""",
-    "beginning": """INSERT INTO subscription (channel, agent, position, since)
-SELECT c.uid, a.uid, COALESCE((SELECT MIN(position) FROM channel_message m WHERE m.channel = c.uid), c.next_position)
-- 1, ? FROM channel c, agent a
-WHERE c.namespace = ? AND c.name = ? AND a.uid = ? ON CONFLICT (channel, agent) DO NOTHING""",
-}
 CHANNEL = """INSERT INTO channel (uid, namespace, name, next_position, retention_s)
 SELECT uid, namespace, name, 1, ? FROM resource
 WHERE uid = ? AND kind = 'Channel' AND deleted_at IS NULL ON CONFLICT DO NOTHING"""
@@ -74,6 +65,7 @@ def reach_generation(unit: Unit, agents: Iterable[tuple[str, Known]], now: float
     for uid, it in listed:
         unit.raw(REACH, [it.generation, uid, it.generation], expect=1)
     for uid, it in listed:
+        watches.take_away(unit, uid, it.spec["watches"])
         _start(unit, uid, it, now)
     return unit
 
@@ -82,21 +74,16 @@ def _start(unit: Unit, uid: str, it: Known, now: float) -> None:
     message, turn = start_message(uid, it.generation), start_turn(uid, it.generation)
     body = envelope(uid, it.namespace, it.name, it.generation, now)
     unit.raw(statements.PUT, [uid, message, "start", body, now, turn])
-    watch(unit, uid, it.namespace, it.spec["watches"], now)
-
-
-def watch(unit: Unit, uid: str, namespace: str, watches: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Subscriptions of the channels that are there; a membership that is there already stays as it is."""
-    for it in watches:
-        unit.raw(WATCH[it["start"]], [now, namespace, it["channel"], uid])
+    watches.set_up(unit, uid, it.namespace, it.spec["watches"], now)
 
 
 def set_up_channel(unit: Unit, channel: Known, watching: Iterable[tuple[str, Spec]], now: float) -> Unit:
     """The running side of a channel, with the agents that watch it by their spec."""
     unit.raw(CHANNEL, [channel.spec["retention_s"], channel.uid], expect=1)
     for uid, spec in watching:
-        named = [it for it in spec["watches"] if it["channel"] == channel.name]
-        watch(unit, uid, channel.namespace, named, now)
+        for it in watches.channels_of(spec["watches"]):
+            if it["channel"] == channel.name:
+                watches.subscribe(unit, uid, channel.namespace, it, now)
     return unit
 
 

@@ -56,13 +56,6 @@ PUT = Many(
     " WHERE NOT EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL)"
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
-PUT_TIMER = Many(
-    PUT.replace(
-        " ON CONFLICT",
-        " AND NOT EXISTS (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer' AND body LIKE ? ESCAPE '~')"
-        " ON CONFLICT",
-    )
-)
 DISCARD_FIRINGS = Many(
     "DELETE FROM inbox WHERE agent = ? AND trigger = 'timer' AND message_id <> ? AND body LIKE ? ESCAPE '~'"
 )
@@ -138,13 +131,15 @@ CANCEL_AWAITS = Many(
 # Timers
 
 TIMER_SET = Many(
-    "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data) VALUES (?, ?, 1, 0, ?, ?, ?)"
-    " ON CONFLICT (agent, name) DO UPDATE SET version = timer.version + 1, due_at = excluded.due_at,"
-    " every_s = excluded.every_s, data = excluded.data"
+    "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data, cron, zone, missed, behind)"
+    " VALUES (?, ?, 1, 0, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (agent, name) DO UPDATE SET version = timer.version + 1,"
+    " due_at = excluded.due_at, every_s = excluded.every_s, data = excluded.data, cron = excluded.cron,"
+    " zone = excluded.zone, missed = excluded.missed, behind = 0"
 )
 TIMER_CANCEL = Many("DELETE FROM timer WHERE agent = ? AND name = ?")
 TIMER_ADVANCE = Many(
-    "UPDATE timer SET due_at = ?, fired = fired + 1 WHERE agent = ? AND name = ? AND version = ? AND due_at = ?"
+    "UPDATE timer SET due_at = ?, behind = ?, fired = fired + ?"
+    " WHERE agent = ? AND name = ? AND version = ? AND due_at = ?"
 )
 TIMER_END = Many("DELETE FROM timer WHERE agent = ? AND name = ? AND version = ? AND due_at = ?")
 
@@ -208,7 +203,7 @@ SPAWN_EVENT = (
 REMOVE_DEAD_LETTERS = (
     "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
     " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ? FROM inbox"
-    " WHERE agent = ? AND trigger IN ('message', 'reply')"
+    " WHERE agent = ? AND trigger IN ('message', 'reply', 'batch')"
 )
 REMOVE_TURNS = (
     "UPDATE turn SET outcome = 'failed', finished_at = ?, problem = ? WHERE agent = ? AND finished_at IS NULL"
@@ -217,6 +212,7 @@ REMOVE = (
     "DELETE FROM inbox WHERE agent = ?",
     "DELETE FROM timer WHERE agent = ?",
     "DELETE FROM subscription WHERE agent = ?",
+    "DELETE FROM feedback_watch WHERE agent = ?",
     "DELETE FROM awaiting WHERE agent = ?",
     "DELETE FROM agent WHERE uid = ?",
     "UPDATE resource SET owner = NULL WHERE uid = ? AND deleted_at IS NOT NULL",
@@ -267,8 +263,15 @@ WAITS = (  # who waits for whom, once at a gate's start
 )
 ASKERS = "SELECT await_id FROM awaiting WHERE target_agent = ? AND resolved_at IS NULL"
 DUE_TIMERS = (
-    "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, a.namespace, a.name FROM timer t"
-    " JOIN agent a ON a.uid = t.agent WHERE t.due_at <= ? AND a.stopped = 0 ORDER BY t.due_at LIMIT 500"
+    "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, t.cron, t.zone, t.missed, t.behind, a.namespace,"
+    " a.name FROM timer t JOIN agent a ON a.uid = t.agent WHERE t.due_at <= ? AND a.stopped = 0"
+    " ORDER BY t.due_at LIMIT 500"
+)
+NEXT_TIMER_OF = "SELECT name, due_at, every_s, cron, zone FROM timer WHERE agent = ? ORDER BY due_at LIMIT 1"
+TIMER_OF = "SELECT name, due_at, every_s, cron, zone FROM timer WHERE agent = ? AND name = ?"
+FIRINGS_WAITING = (
+    "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer' AND body LIKE ? ESCAPE '~'"
+    " LIMIT ?) AS counted"
 )
 NEXT_TIMER = (
     "SELECT t.due_at FROM timer t JOIN agent a ON a.uid = t.agent WHERE a.stopped = 0 ORDER BY t.due_at LIMIT 1"
@@ -294,7 +297,8 @@ WAITING_AGENTS = (  # from agent to agent over the index: one step for each that
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
-    "SELECT s.channel, s.agent, s.position, c.next_position FROM channel c CROSS JOIN subscription s"
+    "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name"
+    " FROM channel c CROSS JOIN subscription s"
     " WHERE s.channel = c.uid AND s.position < c.next_position - 1"
 )
 CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name = ?"

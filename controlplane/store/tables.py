@@ -21,6 +21,7 @@ from controlplane.store.columns import (
 )
 from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
 from controlplane.store.waking_tables import ChannelRow as ChannelRow
+from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow
 from controlplane.store.waking_tables import SubscriptionRow as SubscriptionRow
 from controlplane.store.waking_tables import TimerRow as TimerRow
 
@@ -249,7 +250,7 @@ class InboxRow(SQLModel, table=True):
     seq: int | None = Field(default=None, sa_column=auto())
     agent: str
     message_id: str
-    trigger: str = Field(description="message | start | reply | timer")
+    trigger: str = Field(description="message | start | reply | timer | batch")
     body: str = Field(sa_column=text_column())
     accepted_at: float = Field(sa_column=seconds())
     attempts: int = Field(sa_column=big())
@@ -257,6 +258,7 @@ class InboxRow(SQLModel, table=True):
         Index("inbox_order", "agent", "seq"),
         Index("inbox_once", "agent", "message_id", unique=True),
         partial("inbox_start", "agent", where="trigger = 'start'"),
+        partial("inbox_timer", "agent", where="trigger = 'timer'"),
         {"sqlite_autoincrement": True},
     )
 

@@ -1,6 +1,6 @@
 """The tables of what comes to an agent by itself: timers, and channels with who reads them. As in `tables`."""
 
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column, Double, Index, String
 from sqlmodel import Field, SQLModel
 
 from controlplane.store.columns import big, seconds, seconds_or_none, text_column
@@ -15,6 +15,14 @@ class TimerRow(SQLModel, table=True):
     due_at: float = Field(sa_column=seconds())
     every_s: float | None = Field(default=None, sa_column=seconds_or_none())
     data: str = Field(sa_column=text_column())
+    cron: str | None = None
+    zone: str | None = None
+    missed: str = Field(
+        default="fire_once",
+        sa_column=Column(String, nullable=False, server_default="fire_once"),
+        description="fire_once | skip | all",
+    )
+    behind: int = Field(default=0, sa_column=big(), description="times that were passed over, and not told yet")
     __table_args__ = (Index("timer_due", "due_at"),)
 
 
@@ -49,4 +57,20 @@ class SubscriptionRow(SQLModel, table=True):
     agent: str = Field(primary_key=True, index=True)
     position: int = Field(sa_column=big())
     since: float = Field(sa_column=seconds())
+    debounce_s: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default="0"))
+    batch_max: int = Field(default=1, sa_column=big(1))
     __table_args__ = (Index("subscription_by_position", "channel", "position"),)
+
+
+class FeedbackWatchRow(SQLModel, table=True):
+    """An agent's place in the feedback log; `position` is the last event that it passed, `told` how many it got."""
+
+    __tablename__ = "feedback_watch"
+    agent: str = Field(primary_key=True)
+    watch: str = Field(primary_key=True)
+    position: int = Field(sa_column=big())
+    told: int = Field(sa_column=big())
+    since: float = Field(sa_column=seconds())
+    filter: str = Field(sa_column=text_column())
+    debounce_s: float = Field(sa_column=seconds())
+    batch_max: int = Field(sa_column=big(1))

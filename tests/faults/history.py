@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from controlplane.operations import watches
+from controlplane.store.unit import Unit
 from schemas.base import short_id
 from schemas.problem import Refusal
 from tests.gate.running import RunningGate
@@ -44,7 +46,11 @@ QUIET = (
     "SELECT 'turn ' || turn_id || ' ' || outcome FROM turn WHERE finished_at IS NULL",
     "SELECT 'lag ' || s.agent FROM subscription s JOIN channel c ON c.uid = s.channel"
     " WHERE s.position < c.next_position - 1",
+    "SELECT 'event ' || e.cursor FROM event e, feedback_watch w WHERE e.type = 'work.done' AND e.cursor > w.position",
 )
+WATCHED: dict[str, Any] = {
+    "feedback": {"types": ["work.*"], "kind": None, "name": None, "own": False}, "debounce_s": 0.0, "batch_max": 1,
+}  # fmt: skip
 
 NO_RING = "agent NOT LIKE 'agent_ring-%'"  # whose turns fail, since they wait for each other
 
@@ -88,6 +94,9 @@ class World:
         await gate.agent("noter", code, "Noter", suspend_after_ms=10, **GRANTS)
         member = await gate.agent("member", code, "Member", suspend_after_ms=10)
         await gate.channel("news", member)
+        witness, unit = await gate.agent("witness", code, "Member", suspend_after_ms=10), Unit()
+        watches.set_up(unit, witness, "default", [WATCHED], time.time())
+        assert await gate.store.write(unit)
         await self.quiet()
         return self
 
@@ -122,6 +131,7 @@ class World:
             self._effects(n),
             self._publish(n),
             self._alarm(n),
+            self._happen(n),
         )
 
     async def _transfers(self, n: int) -> None:
@@ -159,6 +169,11 @@ class World:
 
     async def _alarm(self, n: int) -> None:
         await self.send("alarm", {"after_s": 0.02, "data": n}, f"a{n}")
+
+    async def _happen(self, n: int) -> None:
+        """An event; who does not know whether it was written writes it again."""
+        about = {"kind": "Channel", "namespace": "default", "name": "job", "now": time.time()}
+        await said(lambda: self.gate.store.write(Unit().event("work.done", **about, data={"n": n})))
 
     async def spoil(self, message_id: str) -> None:
         """A turn that fails for good."""
@@ -198,6 +213,8 @@ class World:
         assert [it for it in got if it >= 100] == [100 + k for k in range(1, n + 1)]
         assert (await self._state("alarm"))["got"] == list(range(1, n + 1))
         assert (await self._state("noter"))["got"] == self._noted
+        written = await self.gate.rows("SELECT data FROM event WHERE type = 'work.done' ORDER BY cursor")
+        assert [it["data"] for it in (await self._state("witness"))["got"]] == [orjson.loads(row[0]) for row in written]
 
     async def _turns(self) -> None:
         rows = self.gate.rows

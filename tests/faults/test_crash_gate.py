@@ -100,7 +100,7 @@ REST = [
     it for it in POINTS if it.startswith(("gate.", "store.")) and it not in STARTING and it.split(".")[1] not in UNITS
 ]
 GROUPS: dict[str, list[str]] = {
-    "messages": ["publish", "channel", "delivery", "acquire", "release", "write", "repeat"],
+    "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
     "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
     "effects": ["intent", "receipt", "summary"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],

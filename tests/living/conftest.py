@@ -33,6 +33,7 @@ from tests.living import world
 KEY = "key of this test"
 INBOX_MAX = 50
 SOURCE = """
+import time
 from pydantic import BaseModel
 from ray_runtime import Agent, Turn
 
@@ -53,6 +54,14 @@ class Keeper(Agent):
         if envelope.data == "what?":
             return self.state.got
         self.state.got.append(envelope.data)
+
+
+class Alarm(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        turn.timer("alarm", every_s=0.05)
+
+    async def on_timer(self, turn: Turn, timer):
+        time.sleep(0.02)
 
 
 class Slow(Agent):

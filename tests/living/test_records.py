@@ -41,14 +41,26 @@ async def test_a_dry_run_checks_code_and_stores_nothing(quick_store: Store) -> N
 
 async def test_a_suspended_agent_is_seen_from_the_inside(store: Store) -> None:
     """State, inbox, awaits, timers and dead letters come from the records; nothing keeps it awake."""
-    uid = await world.agent(store, "echo", state='{"seen": 3}', state_digest="sha256:1", version=3, epoch=2)
+    row = {"state_digest": "sha256:1", "version": 3, "epoch": 2, "stopped": 1}
+    uid = await world.agent(store, "echo", state='{"seen": 3}', **row)
     await world.turn(store, uid, 9, outcome="parked", finished_at=None)
     since = {"since": world.NOW, "until": world.NOW + 60}
     await world.add(store, AwaitRow, await_id="aw_1", agent=uid, kind="ask", target="default/other", **since)
     await world.add(
         store, AwaitRow, await_id="aw_0", agent=uid, kind="sleep", target="", outcome="slept", resolved_at=1.0, **since
     )
-    await world.add(store, TimerRow, agent=uid, name="tick", version=1, fired=0, due_at=world.NOW, data="null")
+    await world.add(
+        store,
+        TimerRow,
+        agent=uid,
+        name="tick",
+        version=1,
+        fired=0,
+        due_at=world.NOW,
+        data="null",
+        cron="0 9 * * *",
+        zone="UTC",
+    )
     await world.add(
         store, InboxRow, agent=uid, message_id="m", trigger="message", body="{}", accepted_at=world.NOW, attempts=0
     )
@@ -59,7 +71,7 @@ async def test_a_suspended_agent_is_seen_from_the_inside(store: Store) -> None:
     assert (seen.state, seen.state_bytes, seen.turns, seen.epoch, seen.inbox) == ({"seen": 3}, 11, 3, 2, 1)
     assert (seen.running, seen.host, seen.why_awake) == ("turn_009", None, None)
     assert [(w.await_id, w.on) for w in seen.waiting_on] == [("aw_1", "default/other")]
-    assert [t.name for t in seen.timers] == ["tick"]
+    assert [(t.name, t.cron, t.zone, t.missed) for t in seen.timers] == [("tick", "0 9 * * *", "UTC", "fire_once")]
     assert [(d.message_id, d.reason) for d in seen.dead_letters] == [("m0", "HANDLER_ERROR")]
 
 

@@ -31,6 +31,7 @@ WALKS = {
     "statements.NEXT_TIMER": "stops at the first row of the order",
     "statements.NEXT_AWAIT": "stops at the first row of the order",
     "statements.LIVE_HOSTS": "hosts, of which there are few; asked once at the start",
+    "watching.PLACES_BEHIND": "who watches the log, and of each namespace the last event",
     "statements.LAGGING": "channels; their members by position",
     "statements.WAITING_AGENTS": "its own list of agents that have messages",
     "retention.EVENTS": "stops after the oldest rows",

@@ -16,6 +16,7 @@ from controlplane.mesh.dataschema import require_match
 from controlplane.operations.living import envelopes, paging
 from controlplane.operations.living.lookup import FoundAgent, FoundChannel, absent, find_agent, find_channel
 from controlplane.operations.living.waiting import until
+from controlplane.operations.watches import channels_of
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import ChannelMessageRow, ChannelRow, ResourceRow, SubscriptionRow
@@ -199,8 +200,7 @@ def _spec(session: Session, uid: str) -> dict[str, Any]:
 
 
 def _require_unwatched(spec: dict[str, Any], given: LeaveInput) -> None:
-    watches = spec.get("watches") or []
-    if any(watch["channel"] == given.name for watch in watches):
+    if any(watch["channel"] == given.name for watch in channels_of(spec.get("watches") or [])):
         detail = (
             f"agent {given.namespace}/{given.agent} watches {given.name} by its spec; propose it without that watch"
         )

@@ -27,10 +27,11 @@ def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
 
     async def inspect(call: Call, given: Named) -> Inspection:
         found = await find_agent(store, given.namespace, given.name)
-        why = await _why_awake(gate, found.uid) if found.owner else None
         seen = await store.read(lambda session: _inside(session, found.uid))
         if seen is None:  # it was removed in between
             raise absent("Agent", given.namespace, given.name, "/name")
+        may_wake = seen["inbox"] and not found.stopped  # it may be waiting for a host
+        why = await _why_awake(gate, found.uid) if seen["host"] or may_wake else None
         return Inspection(namespace=given.namespace, name=given.name, why_awake=why, **seen)
 
     return {"agents.inspect": inspect}
@@ -85,7 +86,20 @@ def _waiting_on(session: Session, uid: str) -> list[WaitingOn]:
 
 def _timers(session: Session, uid: str) -> list[TimerView]:
     rows = session.exec(select(TimerRow).where(TimerRow.agent == uid).order_by(col(TimerRow.due_at)).limit(SHOWN_MAX))
-    return [TimerView(name=row.name, due_at=moment(row.due_at), every_s=row.every_s) for row in rows]
+    return [_timer(row) for row in rows]
+
+
+def _timer(row: TimerRow) -> TimerView:
+    repeats = row.every_s is not None or row.cron is not None
+    return TimerView(
+        name=row.name,
+        due_at=moment(row.due_at),
+        every_s=row.every_s,
+        cron=row.cron,
+        zone=row.zone,
+        missed=row.missed if repeats else None,
+        behind=row.behind,
+    )
 
 
 def _dead_letters(session: Session, uid: str) -> list[DeadLetter]:
