@@ -88,12 +88,13 @@ async def test_timers_set_anew_and_cancelled_discard_what_fired_before(database_
         await gate.until(f"SELECT 1 FROM turn WHERE agent = '{uid}' AND trigger = 'timer'", bool)
         await gate.ask("alarm", {"after_s": 0.05, "data": "old"}, "t2")
         await gate.ask("alarm", {"after_s": 0.3, "data": "slow"}, "t3")
-        await gate.until(f"SELECT 1 FROM turn WHERE agent = '{uid}' AND trigger = 'timer'", lambda it: len(it) >= 2)
+        state = f"SELECT state FROM agent WHERE uid = '{uid}'"
+        await gate.until(state, lambda rows: '"slow"' in (rows[0][0] or ""))
         got = (await gate.ask("alarm", "count", "t4"))["got"]
         assert got[0] == "first"
         assert got[-1] == "slow"
         await gate.ask("alarm", {"every_s": 0.05, "data": "again"}, "t5")
-        await gate.until(f"SELECT 1 FROM turn WHERE agent = '{uid}' AND trigger = 'timer'", lambda it: len(it) >= 5)
+        await gate.until(state, lambda rows: (rows[0][0] or "").count('"again"') >= 3)
         await gate.ask("alarm", "cancel", "t6")
         assert await gate.rows("SELECT 1 FROM timer") == []
         assert await gate.rows("SELECT 1 FROM inbox WHERE trigger = 'timer'") == []

@@ -146,9 +146,9 @@ async def test_events_wake_who_watches_them_each_once(
         assert (await gate.rows("SELECT told FROM feedback_watch")) == [(place[0][1] + 1,)]
 
 
-async def test_an_agent_does_not_wake_itself(database_url: str) -> None:
+async def test_an_agent_does_not_wake_itself(quick_url: str) -> None:
     """Neither by events about itself nor by those of its turns about others, unless it says so; nor by summaries."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         others, own = await _begun(gate, "watcher", "narcissus")
         await _watch(gate, others, _feedback())
         await _watch(gate, own, _feedback(own=True, types=["message.*"]))
@@ -161,14 +161,14 @@ async def test_an_agent_does_not_wake_itself(database_url: str) -> None:
         assert await _hears(gate, 3) == [*[["message.dead_lettered", None]] * 2, ["work.done", 1]]
 
 
-async def test_what_comes_within_the_window_is_delivered_together(database_url: str) -> None:
+async def test_what_comes_within_the_window_is_delivered_together(quick_url: str) -> None:
     """Events and envelopes: nothing while it is open, then one turn for each batch, which `batch_max` bounds."""
 
     def watched(debounce_s: float, batch_max: int) -> tuple[dict[str, Any], dict[str, Any]]:
         channel = {"channel": "news", "start": "now", "debounce_s": debounce_s, "batch_max": batch_max}
         return channel, _feedback(debounce_s, batch_max, types=["work.done"])
 
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         uid, witness = await _begun(gate, "watcher", "witness")
         await gate.channel("news")
         await _watch(gate, uid, *watched(HOUR, 3))
