@@ -11,7 +11,7 @@ from fuzz.targets import in_process, live, restore
 from tests.conftest import SOAK
 from tests.fuzzing.test_mcp import require_clean as require_clean_mcp
 
-OVER_ALL = Bound(examples=2, walks=2, lives=5, steps=14)
+OVER_ALL = Bound(examples=2, walks=2, lives=3, steps=14)
 OVER_A_SOCKET = Bound(examples=1, walks=2, lives=2, steps=14, phases=("examples", "fuzzing", "stateful"))
 
 

@@ -18,7 +18,8 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 WAIT_S_MAX = 30.0  # of one call, whatever goes on
-RATIO_MAX = 10.0  # of the median, and of all but every twentieth, to those of the quiet run
+RATIO_MAX = 10.0  # of the median, to that of the quiet run
+RARELY_MAX = 30.0  # of what nineteen of twenty stay below: of few calls that is the longest, behind one that is parsed
 NOISE_S = 0.1  # below which a quiet run tells of the machine only
 
 
@@ -83,8 +84,9 @@ class Bystander:
         assert self.seconds
         assert max(self.seconds) < WAIT_S_MAX
         if self._quiet is not None:
-            for quiet, now in zip(self._quiet.waits(), self.waits(), strict=True):
-                assert now < RATIO_MAX * max(NOISE_S, quiet), (self._quiet.waits(), self.waits())
+            limits = (RATIO_MAX, RARELY_MAX)
+            for ratio, quiet, now in zip(limits, self._quiet.waits(), self.waits(), strict=True):
+                assert now < ratio * max(NOISE_S, quiet), (self._quiet.waits(), self.waits())
 
     def waits(self) -> tuple[float, float]:
         """The median, and what nineteen of twenty stay below."""
