@@ -104,7 +104,7 @@ async def test_answers_that_nobody_takes(attacked: Attacked) -> None:
         async with crowd(attacked.url, 200, receive_bytes=4096) as peers:
             for _ in range(8):
                 await asyncio.gather(*(peer.say(asking) for peer in peers))
-            assert attacked.files() > files + 150
+            assert attacked.files() > files + 50  # some of them went at once, for what all of them together hold
             until = time.monotonic() + ANSWER_S_MAX + 30
             while attacked.files() > files + 10 and time.monotonic() < until:
                 most = max(most, attacked.uss())
