@@ -56,12 +56,15 @@ class Child:
 
     @property
     def trouble(self) -> str:
-        """That it ends again and again, and its last words; empty when it stays."""
+        """That it ends again and again, and where its last words are; empty when it stays.
+
+        The words themselves go to the plane's log: this is told to who has no good token yet.
+        """
         if self._failures < ENDS_MIN or (self.alive() and time.monotonic() - self._born > STAYS_S):
             return ""
         return (
-            f"The {self.name} ended {self._failures} times in a row soon after its start, the last time with: "
-            f"{_last_line(self._out)} ({self._out.name}). It is started again and again."
+            f"The {self.name} ended {self._failures} times in a row soon after its start; its last words are in "
+            f"{self._out.name}, in the data folder's logs. It is started again and again."
         )
 
     def ensure(self) -> bool:
@@ -92,7 +95,8 @@ class Child:
         if self._known is not None:
             self._failures = 0 if time.monotonic() - self._born > STABLE_S else self._failures + 1
             self.restarts += 1
-            log.warning("%s (pid %d) is gone; starting it again", self.name, self._known.pid)
+            said = _last_line(self._out)
+            log.warning("%s (pid %d) is gone; starting it again. It said: %s", self.name, self._known.pid, said)
         with self._out.open("ab") as out:
             self._popen = subprocess.Popen(
                 self._command,
@@ -123,6 +127,8 @@ class Child:
 
 
 def _last_line(path: Path) -> str:
+    if not path.exists():
+        return "nothing"
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - WORDS_BYTES))
         lines = file.read().decode(errors="replace").split("\n")

@@ -169,7 +169,7 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path, below: str) -> None:
 
 
 def test_a_gate_that_can_not_start_is_told() -> None:
-    """Its database can not be opened: who asks hears how often it ended and of what; it starts when it can."""
+    """Its database can not be opened: who asks hears that it ends, the log of what; it starts when it can."""
     stack = Stack()
     (stack.data / "steward.db").mkdir(mode=0o700, parents=True)
     process = second(stack, stack.data)
@@ -183,7 +183,9 @@ def test_a_gate_that_can_not_start_is_told() -> None:
             return str(problem["detail"])
 
         until(lambda: "The gate ended" in told())
-        assert "unable to open database file" in told()
+        assert "gate.out" in told()
+        assert "unable to open database file" not in told()  # no token was good yet
+        assert "unable to open database file" in (stack.data / "logs" / "plane.log").read_text()
         (stack.data / "steward.db").rmdir()
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
     finally:
