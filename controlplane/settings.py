@@ -1,15 +1,21 @@
 """Every setting, typed, in one place: by flag, then `STEWARD_*`, then `steward.toml`, then the default."""
 
 import hashlib
+import os
+from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+RateKey = Annotated[str, StringConstraints(pattern=r"^([a-z0-9._*-]+(@[a-z0-9-]+)?:)?[a-z][a-z0-9_]{0,62}$")]
+Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, max_digits=24, decimal_places=12)]
 
 
 class Settings(BaseSettings):
@@ -22,13 +28,38 @@ class Settings(BaseSettings):
     port: int = Field(default=7700, ge=0, le=65535, description="The port the plane listens on; 0 takes a free one.")
     database_url: str | None = Field(default=None, description="PostgreSQL; SQLite in the data folder when absent.")
     ray_address: str | None = Field(default=None, description="An existing Ray cluster; a local one when absent.")
-    ray_num_cpus: int = Field(default=0, ge=0, description="CPUs that the local Ray offers; hosts take none.")
+    ray_num_cpus: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=0,
+        description="CPUs of the local Ray, for dedicated agents and `turn.compute`; shared hosts take none.",
+    )
     ray_dashboard: bool = Field(default=True, description="Whether the local Ray serves its dashboard.")
+    relay_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^\S{1,255}$",
+        description="This machine's address for hosts on other nodes of Ray; nothing listens while there is one node.",
+    )
+    relay_port: int = Field(default=0, ge=0, le=65535, description="The port for it; 0 takes a free one.")
+    gate_spare: bool = Field(
+        default=True, description="Whether a second gate waits to take the place of one that dies; some 60 MB."
+    )
     hosts_warm: int = Field(default=1, ge=0, le=64, description="Unspecialised hosts kept ahead of need.")
-    hosts_max: int = Field(default=12, ge=1, le=1000, description="Hosts at most on this node.")
+    hosts_max: int = Field(default=12, ge=1, le=1000, description="Hosts at most on a node.")
     host_idle_s: float = Field(default=60, gt=0, description="After this long without agents a host is let go.")
+    host_appear_s: float = Field(
+        default=60, ge=1, le=3600, description="A host that Ray has not started within this is asked for anew, later."
+    )
     host_window: int = Field(default=64, ge=1, le=1024, description="Turns in flight on one host.")
     lease_s: float = Field(default=10, gt=0, description="How long a host's lease runs.")
+    confined_uid_first: int = Field(
+        default=2_000_000_000, ge=1000, le=4_000_000_000, description="The first of the uids that confined agents have."
+    )
+    confined_uids: int = Field(
+        default=65_536, ge=1, le=1_000_000, description="How many of them; no user of the machine may have one."
+    )
+    loop_held_s_max: float = Field(
+        default=5, ge=1, description="Held by one turn for longer, a host is left by all its other agents."
+    )
     body_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest body a surface takes.")
     body_bytes_in_flight_max: int = Field(
         default=128 * 1024 * 1024, ge=1024, description="Bodies that are held at once, with what they unfold to."
@@ -47,11 +78,28 @@ class Settings(BaseSettings):
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")
     effect_send_within_s: float = Field(default=30, gt=0, description="An effect is sent within this, or not at all.")
     effect_hold_s: float = Field(default=86_400, gt=0, description="How long an effect in doubt waits for an operator.")
+    compute_fit_s: float = Field(
+        default=30, ge=0, description="What no node of Ray can ever run is waited for this long, for a node that can."
+    )
     agents_max: int = Field(default=200_000, ge=1, description="Agents of one namespace.")
     plan_ttl_s: float = Field(default=86_400, gt=0, description="How long a plan can be committed.")
     turn_retention_s: float = Field(default=604_800, gt=0, description="How long turns and journals are kept.")
+    archive_turns: bool = Field(default=False, description="Whether turns are written to DATA/archive before they go.")
     event_retention_s: float = Field(default=2_592_000, gt=0, description="How long feedback events are kept.")
+    usage_retention_s: float = Field(default=34_560_000, gt=0, description="How long sums of usage are kept.")
+    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$", description="What the rates are in (ISO 4217).")
+    rates: dict[RateKey, Rate] = Field(
+        default_factory=dict,
+        description="Money for one: `METER`, `EFFECT:METER` or `EFFECT@CONNECTION:METER`.",
+    )
     log_bytes_max: int = Field(default=10_000_000, ge=10_000, description="Size at which a log file is rotated.")
+
+    @field_validator("relay_host")
+    @classmethod
+    def _one_address(cls, given: str) -> str:
+        if given in ("0.0.0.0", "::"):  # noqa: S104 - it is refused
+            raise ValueError("name the one address by which other nodes reach this machine")
+        return given
 
     @classmethod
     def settings_customise_sources(

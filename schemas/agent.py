@@ -5,11 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.base import ClosedKeys, Frozen, Name, Output, Text
+from schemas.isolation import OF_ITS_OWN, Environment, Isolation, Resources, require_its_own
+from schemas.llm import EffectName, Llm
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 from schemas.watch import Watch, require_names_once
+from schemas.workspace import Workspace
 
 CODE_FILES_MAX = 200
 CODE_BYTES_MAX = 1_048_576
+LLM_TURN_S_MAX = 900.0
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 FilePath = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=200)
@@ -20,9 +24,6 @@ Entrypoint = Annotated[
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=200
     ),
 ]
-EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_*]+)+$", max_length=100)]
-
-
 _ONE_OF: dict[str, Any] = {  # what `_one_of` checks, as a schema
     "if": {"required": ["digest"], "properties": {"digest": {"type": "string"}}},
     "then": {"properties": {"files": {"type": "null"}}},
@@ -69,27 +70,104 @@ class Limits(Frozen):
     turn_s_max: float = Field(default=60, gt=0, le=86_400)
 
 
-class Resources(Frozen):
-    """What a host of this agent needs of Ray. Shared hosts take none."""
+class Upgrade(Frozen):
+    """What becomes of a parked turn when the agent gets newer code."""
 
-    num_cpus: float = Field(default=0, ge=0, le=0)
+    parked: Literal["pin_until", "prove", "fail"] = Field(
+        default="pin_until",
+        description="It stays on its code until it ends; goes on under the newer code, if its journal replays there to"
+        " the same place, and stays if not; or fails.",
+    )
+    pinned_s_max: float | None = Field(
+        default=None,
+        gt=0,
+        le=31_536_000,
+        description="How long it may stay, before it fails; null: as long as it takes.",
+    )
+
+
+_BY_RUNTIME: dict[str, Any] = {  # what `_by_runtime` checks, as a schema
+    "if": {"required": ["runtime"], "properties": {"runtime": {"const": "llm"}}},
+    "then": {
+        "required": ["llm"],
+        "properties": {
+            "llm": {"type": "object"},
+            "config": {"maxProperties": 0},
+            "workspace": {"type": "null"},
+            "code": {"properties": {"files": {"type": "null"}}},
+        },
+    },
+    "else": {
+        "required": ["code", "entrypoint"],
+        "properties": {"llm": {"type": "null"}, "code": {"type": "object"}, "entrypoint": {"type": "string"}},
+    },
+}
+_OWN_CODE = {"digest": "sha256:" + 64 * "0"}  # stands for Steward's own package until the spec is admitted
+
+
+def _as_schema(schema: dict[str, Any]) -> None:
+    schema["required"] = [it for it in schema.get("required", []) if it not in ("code", "entrypoint")]
+    schema.update(_BY_RUNTIME | OF_ITS_OWN)
 
 
 class AgentSpec(Frozen):
-    """What is wanted of an agent."""
+    """What is wanted of an agent: code and its entrypoint, or, with runtime `llm`, a model.
 
-    runtime: Literal["python"] = "python"
+    Of runtime `llm`, code and entrypoint are Steward's own, and ignored in input; a turn may take a quarter of an
+    hour unless `limits.turn_s_max` says otherwise.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_as_schema)
+
+    runtime: Literal["python", "llm"] = "python"
+    llm: Llm | None = None
     code: Code
     entrypoint: Entrypoint
     config: dict[str, Any] = Field(default_factory=dict)
-    isolation: Literal["shared"] = "shared"
-    resources: Resources = Field(default_factory=Resources)
+    isolation: Isolation = Field(
+        default="shared",
+        description="`dedicated`: a process of its own, which ends when the agent is suspended. `confined`: that too,"
+        " with a uid of its own, no network and no files but its own; refused where the system can not do it.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources, description="Of a dedicated or confined agent; shared hosts take none."
+    )
+    environment: Environment = Field(
+        default_factory=dict, description="Variables that the process of a dedicated or confined agent finds set."
+    )
+    workspace: Workspace | None = Field(default=None, description="If it has a folder: `turn.workspace`.")
     suspend_after_ms: int = Field(default=2000, ge=0, le=86_400_000)
     watches: Annotated[list[Watch], AfterValidator(require_names_once)] = Field(default_factory=list, max_length=100)
     capabilities: list[Name] = Field(default_factory=list, max_length=100)
     mandate: Mandate = Field(default_factory=Mandate)
     limits: Limits = Field(default_factory=Limits)
     on_hold: Literal["park", "raise", "detach"] = "park"
+    upgrade: Upgrade = Field(default_factory=Upgrade)
+
+    @model_validator(mode="after")
+    def _its_own(self) -> "AgentSpec":
+        require_its_own(self.isolation, self.resources, self.environment)
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_llm(cls, given: Any) -> Any:
+        """What an agent that is a model need not say."""
+        if not isinstance(given, dict) or given.get("runtime") != "llm":
+            return given
+        limits = given.get("limits", {})
+        limits = {"turn_s_max": LLM_TURN_S_MAX, **limits} if isinstance(limits, dict) else limits
+        return {"code": _OWN_CODE, "entrypoint": "steward_llm:LlmAgent", **given, "limits": limits}
+
+    @model_validator(mode="after")
+    def _by_runtime(self) -> "AgentSpec":
+        if self.runtime == "python" and self.llm is not None:
+            raise ValueError("only an agent of runtime llm has a model")
+        if self.runtime == "llm" and (
+            self.llm is None or self.config or self.code.files is not None or self.workspace is not None
+        ):
+            raise ValueError("an agent of runtime llm has a model, no config, no workspace and no code of its own")
+        return self
 
 
 class AgentManifest(Frozen):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from schemas.agent import CODE_FILES_MAX, Digest, FilePath
 from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, Text, Time
+from schemas.chain import Allowance, ChainView, IntentText
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
 
@@ -24,6 +25,10 @@ RequestId = Annotated[
     Identifier,
     Field(description="The same id with the same input gives the first answer again, for 7 days."),
 ]
+
+INTENT: Any = Field(
+    default=None, description="What it is for, in your words: it goes along with all the work because of it."
+)
 
 
 class Empty(Frozen):
@@ -124,6 +129,8 @@ class SendInput(NamedAct):
     """A message for the agent's inbox."""
 
     data: Any = None
+    budget: Allowance | None = None
+    intent: IntentText | None = INTENT
 
 
 class Sent(Output):
@@ -135,6 +142,8 @@ class AskInput(NamedAct):
 
     data: Any = None
     timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)
+    budget: Allowance | None = None
+    intent: IntentText | None = INTENT
 
 
 class Answer(Output):
@@ -152,7 +161,7 @@ class WaitingOn(Output):
     kind: str
     on: str
     since: Time
-    until: Time
+    until: Time | None = Field(description="Null: for ever.")
 
 
 class DeadLetter(Output):
@@ -176,6 +185,15 @@ class TimerView(Output):
     behind: int = Field(default=0, description="Scheduled times that were passed over, and not told yet.")
 
 
+class WorkspaceFile(Output):
+    """A file of an agent's workspace; `digest` is the sha256 of its bytes."""
+
+    path: str
+    bytes: int
+    digest: str
+    executable: bool
+
+
 class Inspection(Output):
     """An agent from the inside."""
 
@@ -185,11 +203,15 @@ class Inspection(Output):
     state: Any = Field(description="The committed state.")
     state_bytes: int
     state_digest: str | None
+    state_version: int = Field(description="What the code that stored it calls its shape.")
+    workspace: list[WorkspaceFile] = Field(description="Its files as the last turn left them, the first 100 by path.")
+    workspace_bytes: int = Field(description="Of all its files.")
     epoch: int
     host: str | None
     turns: int
     inbox: int
     running: str | None = Field(description="The open turn, if any.")
+    chain: ChainView | None = Field(default=None, description="What bounds the open turn from above, if anything does.")
     waiting_on: list[WaitingOn]
     timers: list[TimerView]
     dead_letters: list[DeadLetter]

@@ -27,6 +27,24 @@ _KEYS_LIVE: dict[str, Any] = {  # a key that is honoured is honoured for some ti
 }
 
 
+_OF_LLM: dict[str, Any] = {  # an LLM's endpoint is asked by its API: nothing of how a request is repeated is its own
+    "if": {"required": ["protocol"], "properties": {"protocol": {"const": "llm"}}},
+    "then": {
+        "properties": {
+            "options": {
+                "properties": {
+                    "idempotency_header": {"type": "null"},
+                    "key_lifetime_s": {"type": "null"},
+                    "repeats_safely": {"maxItems": 0},
+                    "redirects_max": {"const": 0},
+                }
+            }
+        }
+    },
+    "else": {"properties": {"options": {"properties": {"api": {"const": "openai"}}}}},
+}
+
+
 class SecretRef(Frozen):
     """One value of a secret of the same namespace."""
 
@@ -66,6 +84,10 @@ class HttpOptions(Frozen):
     )
     redirects_max: int = Field(default=0, ge=0, le=5, description="Redirects followed by GET and HEAD.")
 
+    api: Literal["openai", "anthropic"] = Field(
+        default="openai", description="For protocol `llm`: whose API the endpoint speaks."
+    )
+
     @model_validator(mode="after")
     def _keys_live(self) -> "HttpOptions":
         if (self.idempotency_header is None) != (self.key_lifetime_s is None):
@@ -74,14 +96,25 @@ class HttpOptions(Frozen):
 
 
 class ConnectionSpec(Frozen):
-    """What is wanted of a connection."""
+    """What is wanted of a connection; `llm` is an LLM's endpoint."""
 
-    protocol: Literal["http"]
+    model_config = ConfigDict(json_schema_extra=_OF_LLM)
+
+    protocol: Literal["http", "llm"]
     endpoint: HttpUrl
     secret: SecretRef | None = None
     trust: Literal["untrusted"] = "untrusted"
     limits: ConnectionLimits = Field(default_factory=ConnectionLimits)
     options: HttpOptions = Field(default_factory=HttpOptions)
+
+    @model_validator(mode="after")
+    def _of_its_protocol(self) -> "ConnectionSpec":
+        options = self.options
+        if self.protocol == "llm" and (options.idempotency_header or options.repeats_safely or options.redirects_max):
+            raise ValueError("a connection to an LLM repeats nothing, and follows no redirects")
+        if self.protocol == "http" and options.api != "openai":
+            raise ValueError("only a connection of protocol llm has an api")
+        return self
 
 
 class ConnectionManifest(Frozen):

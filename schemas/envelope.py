@@ -23,6 +23,9 @@ class Envelope(Frozen):
     onbehalfof: str | None = None
     deadline: Time | None = None
     intentid: str | None = None
+    chainid: str | None = Field(
+        default=None, description="The chain that it lies within: the id of the message which that begins with."
+    )
     scope: str | None = None
     taint: str | None = None
     partitionkey: str | None = None
@@ -32,6 +35,7 @@ class Envelope(Frozen):
     missed: int | None = Field(
         default=None, description="Of a timer: how many scheduled times before it had no message of their own."
     )
+    continues: str | None = Field(default=None, description="The turn that this one goes on from (`turn.continue_as`).")
 
     def __getitem__(self, key: Any) -> Any:
         """`envelope["x"]` is `envelope.data["x"]`."""

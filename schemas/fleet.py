@@ -9,6 +9,7 @@ from schemas.base import Frozen, Labels, Output
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
 REPLICAS_MAX = 100_000
+BATCH_MAX = 200
 
 
 class Template(Frozen):
@@ -18,11 +19,24 @@ class Template(Frozen):
     spec: AgentSpec
 
 
+class FleetUpgrade(Frozen):
+    """How a newer template reaches the agents that there are."""
+
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=BATCH_MAX,
+        description="How many agents may be on their way at once; the first that it fails for stops what is left."
+        " null: all at once.",
+    )
+
+
 class FleetSpec(Frozen):
     """What is wanted of a fleet."""
 
     replicas: int = Field(ge=0, le=REPLICAS_MAX)
     template: Template
+    upgrade: FleetUpgrade = Field(default_factory=FleetUpgrade)
 
 
 class FleetManifest(Frozen):
@@ -41,6 +55,7 @@ class FleetStatus(Output):
     conditions: list[Condition]
     replicas: int = Field(description="Agents that exist.")
     ready_replicas: int = Field(description="Agents at the wanted generation whose Ready is true.")
+    upgraded_replicas: int = Field(description="Agents that are made from the wanted template.")
 
 
 class Fleet(Output):

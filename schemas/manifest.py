@@ -5,12 +5,14 @@ from typing import Annotated
 from pydantic import Field
 
 from schemas.agent import Agent, AgentManifest
+from schemas.budget import Budget, BudgetManifest
 from schemas.channel import Channel, ChannelManifest
 from schemas.connection import Connection, ConnectionManifest
 from schemas.fleet import Fleet, FleetManifest
 from schemas.secret import Secret, SecretManifest
 
 Manifest = Annotated[
-    AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest, Field(discriminator="kind")
+    AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest | BudgetManifest,
+    Field(discriminator="kind"),
 ]
-Resource = Annotated[Agent | Fleet | Channel | Connection | Secret, Field(discriminator="kind")]
+Resource = Annotated[Agent | Fleet | Channel | Connection | Secret | Budget, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -21,11 +21,21 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What an effector may answer in place of a result: the result, and what it took, as `{"tokens_in": 12}`."""
+
+    result: Any
+    meters: dict[str, float]
+
+
+@dataclass(frozen=True)
 class EffectCall:
-    """What an effector is given beside its arguments: the idempotency key, and the connection if it needs one."""
+    """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, and who
+    is told of its result while that comes, if anybody is."""
 
     key: str
     link: Link | None = None
+    tell: Callable[[str], None] | None = None
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure
@@ -44,9 +54,9 @@ class Effector(Protocol):
     when doing it twice is doing it once, 0 when the far side promises nothing.
     `reads_only` says that it changes nothing anywhere: what breaks has failed, and no doubt is held.
     `ready` loads what it needs, before any timeout begins.
-    `execute` gets validated arguments, answers a JSON value, raises `schemas.problem.Refusal` when it
-    failed, `Unreached` when nothing was sent, and `Doubt` when nobody knows. Whatever else it raises is a
-    doubt, too. It must not block the loop.
+    `execute` gets validated arguments and answers a JSON value, or one in a `Used`. It raises
+    `schemas.problem.Refusal` when it failed, `Unreached` when nothing was sent, and `Doubt` when nobody
+    knows. Whatever else it raises is a doubt, too. It must not block the loop.
     """
 
     name: str
@@ -60,6 +70,31 @@ class Effector(Protocol):
     async def ready(self) -> None: ...
 
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any: ...
+
+
+@runtime_checkable
+class Costing(Protocol):
+    """An effector that says beforehand what an effect may use at most, beside itself and its bytes."""
+
+    def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """An effector whose effects are done elsewhere, for as long as they take: their turn waits as at an await."""
+
+    def lasts_s(self, arguments: BaseModel) -> float:
+        """For how long it is waited for."""
+
+    def target(self, arguments: BaseModel) -> str:
+        """What is waited for, in words."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An effector whose result comes in parts; `told_to` is the channel that they go to, if they go anywhere."""
+
+    def told_to(self, arguments: BaseModel) -> str | None: ...
 
 
 class Guard(Protocol):
@@ -92,7 +127,14 @@ class GatePort(Protocol):
     async def write(self, statements: list[tuple[str, list[Any], int]]) -> bool: ...
 
     async def publish(
-        self, namespace: str, name: str, message_id: str, body: bytes, ask_until: float, principal: str
+        self,
+        namespace: str,
+        name: str,
+        message_id: str,
+        body: bytes,
+        ask_until: float,
+        principal: str,
+        chain: bytes = b"",
     ) -> dict[str, Any]: ...
 
     async def publish_channel(

@@ -28,6 +28,20 @@ def is_it(pid: int, began: float) -> bool:
         return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether somebody stopped it (SIGSTOP, Ctrl-Z); one that a debugger holds for a moment is not."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return line.rpartition(b")")[2].split()[0] == b"T"
+
+
+def door_of(socket: Path) -> Path:
+    """The gate's other socket, for confined hosts: in a folder that holds nothing else, which they are shown."""
+    return socket.parent / "confined" / socket.name
+
+
 def boot() -> str:
     """The boot that starts are counted from."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -22,6 +22,16 @@ class TurnListInput(Frozen):
     page: Page | None = None
 
 
+class TurnUpgrade(Output):
+    """What was decided about a parked turn when its agent got newer code: it is `pinned` to its own, was `proved` to
+    replay on the newer, or `differs` there and is pinned too."""
+
+    generation: int = Field(description="The generation of the agent that the turn was held against.")
+    decided: Literal["pinned", "proved", "differs"]
+    ends_by: Time | None = Field(default=None, description="When the turn fails, if it still is on its code.")
+    problem: dict[str, Any] | None = Field(default=None, description="What differs.")
+
+
 class TurnSummary(Output):
     """One turn of an agent."""
 
@@ -38,6 +48,8 @@ class TurnSummary(Output):
     cpu_s: float = 0
     state_digest: str | None = None
     problem: dict[str, Any] | None = None
+    digest: str = Field(description="The code that it runs on.")
+    upgrade: TurnUpgrade | None = None
 
 
 class JournalEntry(Output):
@@ -196,6 +208,7 @@ class SystemStatus(Output):
     gate: str
     ray: str
     ray_dashboard: str | None
+    confinement: str = Field(description="`possible`, or why no agent can be `isolation: confined` here.")
     hosts: int
     agents: dict[str, int]
     open_changes: int
@@ -213,6 +226,7 @@ class Brief(Output):
     agents: dict[str, int]
     open_changes: int
     dead_letters: int
+    questions: int = Field(description="How many wait for a person: `questions.list`.")
     cursor: str
     as_of: Time
 
@@ -225,7 +239,8 @@ class HostView(Output):
     pid: int | None
     namespace: str | None
     digest: str | None
-    state: Literal["warm", "serving", "lost"]
+    agent: str | None = Field(description="Whose own it is, `namespace/name`; null where agents share it.")
+    state: Literal["warm", "serving", "draining", "lost"]
     agents: int
     lease_until: Time | None
     loop_lag_ms: float | None

@@ -5,16 +5,31 @@ A frame is a little-endian u32 length and one of these. Payloads (`state`, `body
 the guard must look inside. A peer is told by its first frame; hosts hold nothing but their id.
 """
 
-from typing import Any
-
 import msgspec
 
-FRAME_BYTES_MAX = 32 * 1024 * 1024
-
-
-class Frame(msgspec.Struct, array_like=True, tag=True, frozen=True, gc=False):
-    """The base of all frames."""
-
+from schemas.frames import (
+    Control,
+    Done,
+    EndProcess,
+    Frame,
+    Home,
+    HostGone,
+    HostsWanted,
+    Moved,
+    NodesSeen,
+    PlacerHello,
+    PlaneHello,
+    Publish,
+    PublishChannel,
+    RelayHello,
+    Shutdown,
+    TaskBegin,
+    TaskEnded,
+    TasksWanted,
+    Through,
+    Write,
+)
+from schemas.workspace import Folder, Saved
 
 # Host -> gate
 
@@ -28,6 +43,7 @@ class Hello(Frame, frozen=True):
     node: str
     namespace: str = ""
     digest: str = ""
+    reserved: str = ""
 
 
 class LeaseHello(Frame, frozen=True):
@@ -37,22 +53,31 @@ class LeaseHello(Frame, frozen=True):
 
 
 class Lease(Frame, frozen=True):
-    """Renews the lease; `loop_lag_ms` is how long the turn loop has not answered its own thread."""
+    """Renews the lease; `loop_lag_ms` is how long the turn loop has not answered its own thread.
+
+    `holding` is the turn that holds the loop at this moment, and has done so for `held_ms`.
+    """
 
     host_id: str
     loop_lag_ms: float
     running: int
+    holding: str = ""
+    held_ms: float = 0.0
 
 
 class Entry(Frame, frozen=True):
-    """One internal effect, buffered until the segment commits. Positions of a turn count up from 0.
+    """One internal effect, buffered until the segment commits. Positions of a branch count up from 0.
 
     `body` is a JSON object; names are complete ("namespace/name"), keys sorted. By kind:
-    send {to, data, key}, publish {channel, data, key}, request and ask {to, data, deadline_s},
-    sleep {seconds}, gather {members, needs}, timer {name, after_s, every_s, data, cron?, zone?, missed?},
+    send {to, data, key, budget?}, publish {channel, data, key}, request and ask {to, data, deadline_s, budget?},
+    sleep {seconds}, question {question, choices, deadline_s} (null: for ever), gather {members, needs},
+    timer {name, after_s, every_s, data, cron?, zone?, missed?},
     timer_cancel {name},
-    spawn {name, entrypoint, config, purpose, grants} (null: as the parent has it; the child lives in
-    the parent's namespace). A gathering stands right behind its members, which say its position as `group`;
+    spawn {name, entrypoint, config, purpose, grants, budget?} (null: as the parent has it; the child lives in
+    the parent's namespace),
+    continue {data}: the last entry of a Commit, whose message stays in its place, with this data.
+    order {came}: places `[branch, position]` in the order in which their answers reached the branches.
+    A gathering stands right behind its members, which say its position as `group`;
     `needs` is how many answers are enough. An `effect` is journaled as {effect, connection, arguments, purpose}.
     """
 
@@ -84,17 +109,24 @@ class Park(Frame, frozen=True):
     """A durable await: `entries` holds what was buffered, the last one being the await itself.
 
     Empty when a replay ended at an await that is recorded and still open. `cpu_ns`, here and in Commit
-    and Failed, is what was spent since the last of these frames of the turn: add it up.
+    and Failed, is what was spent since the last of these frames of the turn: add it up. `waits` are the awaits,
+    and held effects, that branches wait for. A turn with branches says this whenever all of them wait, also for
+    effects: it goes on meanwhile, unless nothing is on its way. `heard` counts the answers that it got so far.
     """
 
     turn_id: str
     epoch: int
     entries: list[Entry]
     cpu_ns: int
+    waits: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    heard: int = 0
 
 
 class Commit(Frame, frozen=True):
-    """The end of a turn: new state, what is still buffered, and the answer to whoever asked."""
+    """The end of a turn: new state, with the version of its shape, what is still buffered, the answer to who asked.
+
+    Of a workspace, `files` are those that are new or other than before, `gone` the paths that are no more.
+    """
 
     turn_id: str
     epoch: int
@@ -104,6 +136,9 @@ class Commit(Frame, frozen=True):
     entries: list[Entry]
     reply: bytes
     cpu_ns: int
+    state_version: int = 1
+    files: list[Saved] = msgspec.field(default_factory=list)
+    gone: list[str] = msgspec.field(default_factory=list)
 
 
 class Failed(Frame, frozen=True):
@@ -173,6 +208,7 @@ class Run(Frame, frozen=True):
     `message` is an Envelope, `journal` is in the order of positions, `started_at` is the turn's first
     start (the same in every attempt). Trigger `start` at version 0 runs `on_start`; at a later version
     it loads the code and validates the state. A timer's envelope has the timer's name as `subject`.
+    `state_version` is the one that the state was stored under; at 0 it is the code's own.
     """
 
     agent: str
@@ -191,12 +227,16 @@ class Run(Frame, frozen=True):
     effects_max: int
     journal_bytes_max: int
     turn_s_max: float
+    state_version: int = 0
+    workspace: Folder | None = None
 
 
 class Receipt(Frame, frozen=True):
     """What came of an external effect: outcome succeeded | failed | in_doubt.
 
-    `result` is the effector's JSON value when it succeeded, else a Problem (a denial is `failed`).
+    `result` is the effector's JSON value when it succeeded, else a Problem (a denial is `failed`). Outcome `held`
+    says that it lasts, or that one of a branch waits for an operator: its turn waits as at an await; what comes of it
+    comes as Resolved, or to a replay.
     """
 
     turn_id: str
@@ -236,115 +276,6 @@ class Bye(Frame, frozen=True):
     reason: str
 
 
-# Placer <-> gate
-
-
-class PlacerHello(Frame, frozen=True):
-    """The process that asks Ray for hosts."""
-
-    pid: int
-    node: str
-    dashboard: str
-
-
-class HostsWanted(Frame, frozen=True):
-    """How many hosts shall be there in all, and which shall go."""
-
-    host_ids: list[str]
-
-
-class HostGone(Frame, frozen=True):
-    """Ray says that the actor is dead."""
-
-    host_id: str
-    reason: str
-
-
-# Plane <-> gate
-
-
-class PlaneHello(Frame, frozen=True):
-    """The first frame of a plane's connection; `key` proves it may write."""
-
-    pid: int
-    key: str
-
-
-class Statement(Frame, frozen=True):
-    """One SQL statement of a unit, with the count of rows that it must touch (-1: any)."""
-
-    sql: str
-    params: list[Any]
-    expect: int
-
-
-class Write(Frame, frozen=True):
-    """All statements in one transaction, or none."""
-
-    call: int
-    statements: list[Statement]
-
-
-class Publish(Frame, frozen=True):
-    """A message for an agent's inbox. `ask` makes an await without an agent, named by the message id."""
-
-    call: int
-    namespace: str
-    name: str
-    message_id: str
-    body: bytes
-    ask_until: float
-    principal: str
-
-
-class PublishChannel(Frame, frozen=True):
-    """A message for a channel."""
-
-    call: int
-    namespace: str
-    name: str
-    message_id: str
-    body: bytes
-    key: str
-
-
-class Control(Frame, frozen=True):
-    """verb: suspend | wake | stop | reload | remove | look | settle, of one agent by uid; deliver, of one channel.
-
-    `argument` is JSON. For suspend, wake and stop it is `{"principal": name}`: an operator asked, and the event
-    `agent.suspended | woken | stopped` is written in the unit of the record, when the record changed at all.
-    `look` answers `{"why_awake": text or null}` beside `ok`. `deliver` brings to the members' inboxes what they
-    have not got yet (somebody joined from the beginning). `settle` says what came of an effect that is held.
-    """
-
-    call: int
-    verb: str
-    agent: str
-    argument: bytes
-
-
-class Done(Frame, frozen=True):
-    """Answers a call of the plane: outcome ok | conflict | refused; `body` is JSON."""
-
-    call: int
-    outcome: str
-    body: bytes
-
-
-class Moved(Frame, frozen=True):
-    """Something was committed; readers of the feedback log may look. `awaits` were resolved.
-
-    `trouble` says in words what keeps the gate from writing; empty when nothing does.
-    """
-
-    awaits: list[str]
-    trouble: str = ""
-
-
-class Shutdown(Frame, frozen=True):
-    """End in good order."""
-
-
 FromHost = (
     Hello
     | LeaseHello
@@ -357,6 +288,8 @@ FromHost = (
     | Released
     | PlacerHello
     | HostGone
+    | NodesSeen
+    | TaskEnded
     | PlaneHello
     | Write
     | Publish
@@ -365,5 +298,7 @@ FromHost = (
     | Shutdown
 )
 ToHost = Welcome | Specialise | CodeFiles | Run | Receipt | Resolved | Evict | Bye
-ToPlacer = HostsWanted | Bye
+FromRelay = RelayHello | Through
+ToRelay = EndProcess
+ToPlacer = HostsWanted | Home | TaskBegin | TasksWanted | Bye
 ToPlane = Done | Moved

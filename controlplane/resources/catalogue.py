@@ -1,10 +1,38 @@
 """Every operation, once. Whatever a surface offers, it offers by walking this."""
 
-from controlplane.resources import agents, changes, channels, connections, fleets, secrets, settling, system
+from controlplane.resources import (
+    agents,
+    budgets,
+    changes,
+    channels,
+    connections,
+    fleets,
+    moving,
+    nodes,
+    questions,
+    secrets,
+    settling,
+    system,
+    usage,
+)
 from controlplane.resources.operation import Operation
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
-    for room in (changes, agents, settling, fleets, channels, connections, secrets, system)
+    for room in (
+        changes,
+        agents,
+        questions,
+        moving,
+        nodes,
+        settling,
+        fleets,
+        channels,
+        connections,
+        secrets,
+        budgets,
+        system,
+        usage,
+    )
     for operation in room.OPERATIONS
 }

@@ -158,7 +158,7 @@ OPERATIONS = (
     Operation(
         "hosts.list",
         "List hosts",
-        "The Ray actors that run agents' code.",
+        "The hosts there are: the Ray actors that run agents' code.",
         Empty,
         HostsFound,
         "GET",

@@ -1,0 +1,40 @@
+"""Moving: agents to other hosts, hosts out of the way."""
+
+from controlplane.resources.operation import Operation
+from schemas.moving import DrainHostInput, HostDrained, Migrated, MigrateInput
+
+OPERATIONS = (
+    Operation(
+        "agents.migrate",
+        "Move an agent to another host",
+        "It leaves at the end of its turn or at the next durable await, and goes on elsewhere from its journal; "
+        "senders notice a short gap. Of a suspended agent only the placement changes: nothing is woken. Waits up to "
+        "10 s; an open effect is waited for longer, and said.",
+        MigrateInput,
+        Migrated,
+        "POST",
+        "/v1/agents/{namespace}/{name}/migrate",
+        "change",
+        "operator",
+        "namespace",
+        imperative=True,
+        problems=("NOT_FOUND", "UNFIT_HOST", "NOT_READY", "NOT_SET_UP"),
+        example={"namespace": "default", "name": "echo"},
+    ),
+    Operation(
+        "hosts.drain",
+        "Empty a host and end it",
+        "It takes nobody any more; its agents leave in batches, each where its turn rests, and then it ends. Another "
+        "host is there first, if one can come. Waits up to 10 s and goes on after that, over restarts too.",
+        DrainHostInput,
+        HostDrained,
+        "POST",
+        "/v1/hosts/{host_id}/drain",
+        "change",
+        "operator",
+        "record",
+        imperative=True,
+        problems=("NOT_FOUND", "NOT_READY"),
+        example={"host_id": "h0123456789ab"},
+    ),
+)
