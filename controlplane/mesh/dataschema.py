@@ -58,6 +58,18 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
     return None
 
 
+def data_fault(schema: dict[str, Any], data: Any) -> str | None:
+    """What is wrong with data by a schema, and where; None when it meets it."""
+    _steps.left = STEPS_MAX
+    try:
+        worst = best_match(_validator(orjson.dumps(schema)).iter_errors(data))
+    except _TooCostlyError:
+        return f"it takes more than {STEPS_MAX} steps to judge"
+    except (Unresolvable, RecursionError) as error:
+        return f"it can not be judged: {type(error).__name__}"
+    return None if worst is None else f"{worst.json_path}: {worst.message[:500]}"
+
+
 def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str) -> None:
     """Refuse data that does not meet the schema of channel `namespace/name`."""
     _steps.left = STEPS_MAX

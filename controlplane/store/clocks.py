@@ -24,8 +24,10 @@ class ForwardClock:
 
     def __call__(self) -> float:
         steady = self._steady()
-        slow = self._last + max(TICK_S, (steady - self._at) * SLOWER)
-        self._last, self._at = max(self._wall(), slow), steady
+        # asked several times a turn: no calls that can be saved
+        since, wall = (steady - self._at) * SLOWER, self._wall()
+        slow = self._last + (since if since > TICK_S else TICK_S)
+        self._last, self._at = wall if wall > slow else slow, steady
         return self._last
 
     def ahead(self) -> float:

@@ -3,9 +3,10 @@
 It takes what waits (one batch), does it in one transaction, and only after COMMIT tells each job
 its outcome, all of a batch in one delivery. Where any part of a batch misses its count or fails, the
 transaction is rolled back and the jobs are done again one by one, each under a savepoint: then a bad
-job harms nobody but itself. No job ends the thread. An `error` is told only of jobs that certainly
-did not commit (or says IN_DOUBT, when the end came first); its detail starts with a reason of the catalogue.
-A lost database is waited for, for a while, and the batch done again on the new connection.
+job harms nobody but itself. No job ends the thread; should anything else end it, `died` is called.
+An `error` is told only of jobs that certainly did not commit (or says IN_DOUBT, when the end came
+first); its detail starts with a reason of the catalogue. A lost database is waited for, for a while,
+and the batch done again on the new connection.
 """
 
 import queue
@@ -36,8 +37,15 @@ def deliver_here(delivery: Delivery) -> None:
 class Committer(threading.Thread):
     """Opens the database when made, so that a wrong url fails there; `start`, `submit`, `stop`."""
 
-    def __init__(self, url: str, deliver: Callable[[Delivery], None] = deliver_here, sole: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        deliver: Callable[[Delivery], None] = deliver_here,
+        sole: str | None = None,
+        died: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(name="committer", daemon=True)
+        self._died = died
         self._deliver = deliver
         self._submitted: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lanes = Lanes()
@@ -70,6 +78,9 @@ class Committer(threading.Thread):
                 self._restless = True
                 faults.at("store.committed")
                 self._deliver([(job, *outcome) for job, outcome in zip(batch, outcomes, strict=True)])
+        except BaseException:  # the end of the thread, whatever it was: told, and raised on
+            self._died()
+            raise
         finally:
             self._ended = True
             self._refuse_rest()

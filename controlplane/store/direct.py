@@ -7,7 +7,7 @@ False is a conflict; a refusal says why nothing was written.
 
 import asyncio
 
-from controlplane.resources.problems import refuse
+from controlplane.resources.problems import problem, refuse
 from controlplane.store.batching import Job
 from controlplane.store.committer import Committer
 from controlplane.store.unit import Statement
@@ -50,5 +50,8 @@ def _answer(answered: Answered, outcome: str, detail: str) -> None:
 def refused(detail: str) -> Refusal:
     """The refusal of a job that ended in error; its detail is `REASON: text`."""
     reason, _, text = detail.partition(": ")
+    if reason == "IN_DOUBT":
+        found = problem(reason, text, cause=text)
+        return Refusal(found.model_copy(update={"changed": "unknown", "retry_after_s": RETRY_AFTER_S}))
     waits = reason in ("NOT_READY", "STORAGE_FULL")
     return refuse(reason, f"nothing was written: {text}", retry_after_s=RETRY_AFTER_S if waits else None, cause=text)

@@ -16,6 +16,11 @@ HELD_AT = (  # the newest: what was tried again may be held again
     "SELECT await_id, since, until, outcome, result FROM awaiting"
     " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect' ORDER BY since DESC LIMIT 1"
 )
+WAITS_AT = (
+    "SELECT 1 FROM awaiting WHERE turn_id = ? AND branch = ? AND position = ? AND kind IN ('effect', 'compute')"
+    " AND resolved_at IS NULL"
+)
+HOLDS = "SELECT 1 FROM awaiting WHERE turn_id = ? AND kind = 'effect' AND resolved_at IS NULL"
 HOLD = Many(
     "INSERT INTO awaiting (await_id, agent, turn_id, branch, position, kind, target, since, until)"
     " VALUES (?, ?, ?, ?, ?, 'effect', ?, ?, ?)"

@@ -8,7 +8,7 @@ resolved, and what is still open of it is closed. These keep their place: they c
 from controlplane.store.batching import Many
 
 _OF_GROUP = (
-    "m.turn_id = awaiting.turn_id AND m.position < awaiting.position"
+    "m.turn_id = awaiting.turn_id AND m.branch = awaiting.branch AND m.position < awaiting.position"
     " AND m.position >= awaiting.position - awaiting.members"
 )
 GATHER = Many(
@@ -23,6 +23,7 @@ SETTLE = (
 )
 _SETTLED = (
     "turn_id = (SELECT g.turn_id FROM awaiting g WHERE g.await_id = ? AND g.resolved_at IS NOT NULL)"
+    " AND branch = (SELECT g.branch FROM awaiting g WHERE g.await_id = ?)"
     " AND position >= (SELECT g.position - g.members FROM awaiting g WHERE g.await_id = ?)"
     " AND position <= (SELECT g.position FROM awaiting g WHERE g.await_id = ?)"
 )

@@ -16,6 +16,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from controlplane.resources.problems import refuse
 from controlplane.store.location import BUSY_TIMEOUT_MS, dialect_of, sqlite_path, sqlite_uri
@@ -79,6 +80,17 @@ def _private_file(url: str) -> None:
         os.close(os.open(sqlite_path(url), os.O_RDWR | os.O_CREAT, 0o600))
 
 
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_delay(BUSY_TIMEOUT_MS / 1000),
+    wait=wait_fixed(0.02),
+    reraise=True,
+)
+def _wal(connection: sqlite3.Connection) -> None:
+    """The change of the mode does not wait for another's lock, whatever the timeout is."""
+    connection.execute("PRAGMA journal_mode = WAL").close()
+
+
 def _engine(url: str) -> Engine:
     if dialect_of(url) == "postgresql":
         return create_engine("postgresql+psycopg://" + url.removeprefix("postgresql://"), poolclass=NullPool)
@@ -87,7 +99,7 @@ def _engine(url: str) -> Engine:
         connection = sqlite3.connect(
             sqlite_uri(url, "rw"), uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None
         )
-        connection.execute("PRAGMA journal_mode = WAL").close()
+        _wal(connection)
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)

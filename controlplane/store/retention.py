@@ -3,21 +3,25 @@
 Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their
 journals and awaits, except the turn that started an agent which is still there, because its condition
 `Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
-slowest subscription; hosts that ended. Kept are tombstones, changes, claims, dead letters and code.
-Each step looks at `ROWS_MAX` records at most and is a unit of its own, so the writer is never held
-for long. Answers under request ids are swept by whoever keeps them.
+slowest subscription; hosts that ended; sums of usage, and chains. Kept are tombstones, changes, claims, dead
+letters and code. Each step takes `ROWS_MAX` records at most and is a unit of its own, so the writer is never
+held for long; a sweep repeats it while it is full, so that what is kept does not grow with how fast it comes.
+With an archive, turns are written down before they go. Answers under request ids are swept by whoever keeps them.
 """
 
 from dataclasses import dataclass
 
+import anyio.to_thread
 from sqlalchemy import delete, exists, select
 from sqlmodel import Session, col
 
+from controlplane.store.archive import Archive, records
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
 from controlplane.store.unit import Unit
 
 ROWS_MAX = 500
+ROUNDS_MAX = 400  # of each step in one sweep
 START_OVER_S = 3_600.0
 
 EXPIRED_PLAN_KEPT_S = 604_800.0  # so long a commit can still be told that its plan has expired
@@ -30,6 +34,12 @@ ORDER BY cursor LIMIT ?) AS oldest WHERE time < ?)"""
 ANSWERS = """DELETE FROM awaiting WHERE await_id IN (SELECT await_id FROM awaiting
 WHERE turn_id IS NULL AND resolved_at < ? ORDER BY resolved_at LIMIT ?)"""
 HOSTS = """DELETE FROM host WHERE host_id IN (SELECT host_id FROM host WHERE ended_at < ? LIMIT ?)"""
+USAGE = """DELETE FROM usage WHERE (namespace, agent, hour, effect, connection, meter, chain) IN
+(SELECT namespace, agent, hour, effect, connection, meter, chain FROM usage WHERE hour < ? ORDER BY hour LIMIT ?)"""
+# Those of living agents stay, and with them what they are within.
+CHAINS = """DELETE FROM chain WHERE chain_id IN (SELECT c.chain_id FROM chain c WHERE c.created_at < ?
+AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.chain = c.chain_id)
+AND NOT EXISTS (SELECT 1 FROM chain b WHERE b.parent = c.chain_id) ORDER BY c.created_at LIMIT ?)"""
 # Of each channel, the oldest messages are looked at, by its key.
 MESSAGES = """DELETE FROM channel_message WHERE (channel, position) IN (SELECT m.channel, m.position
 FROM channel c CROSS JOIN channel_message m WHERE m.channel = c.uid
@@ -49,40 +59,63 @@ class Retention:
     store: Store
     turn_retention_s: float
     event_retention_s: float
+    usage_retention_s: float = 34_560_000.0
+    archive: Archive | None = None
     looked_until: float = 0.0
     start_over_at: float = 0.0
 
     async def sweep(self, now: float) -> None:
         """One round over everything; what a conflict leaves is met again in the next."""
-        for unit in self.steps(now):
-            await self.store.write(unit)
+        for sql, params in self.steps(now):
+            await self._emptied(sql, params)
         await self._turns(now)
 
-    def steps(self, now: float) -> list[Unit]:
-        """What needs no reading first, each its own transaction."""
+    def steps(self, now: float) -> list[tuple[str, list[float]]]:
+        """What needs no reading first."""
         turns_before = now - self.turn_retention_s
         return [
-            Unit().raw(PLANS, [now - EXPIRED_PLAN_KEPT_S, ROWS_MAX]),
-            Unit().raw(SECRETS, [now, ROWS_MAX]),
-            Unit().raw(EVENTS, [ROWS_MAX, now - self.event_retention_s]),
-            Unit().raw(ANSWERS, [turns_before, ROWS_MAX]),
-            Unit().raw(HOSTS, [turns_before, ROWS_MAX]),
-            Unit().raw(MESSAGES, [ROWS_MAX, now, ROWS_MAX]),
-            Unit().raw(ORPHANED, [turns_before, ROWS_MAX]),
+            (PLANS, [now - EXPIRED_PLAN_KEPT_S, ROWS_MAX]),
+            (SECRETS, [now, ROWS_MAX]),
+            (EVENTS, [ROWS_MAX, now - self.event_retention_s]),
+            (ANSWERS, [turns_before, ROWS_MAX]),
+            (HOSTS, [turns_before, ROWS_MAX]),
+            (MESSAGES, [ROWS_MAX, now, ROWS_MAX]),
+            (ORPHANED, [turns_before, ROWS_MAX]),
+            (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
+            (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
         ]
+
+    async def _emptied(self, sql: str, params: list[float]) -> None:
+        """A step that must be full goes as often as it is; then what is left goes."""
+        for _ in range(ROUNDS_MAX - 1):
+            if not await self.store.write(Unit().raw(sql, params, ROWS_MAX)):
+                break
+        await self.store.write(Unit().raw(sql, params))
 
     async def _turns(self, now: float) -> None:
         """Finished turns that are old enough, in the order in which they finished."""
         if not self.start_over_at - START_OVER_S <= now < self.start_over_at:  # in time, or the clock went back
             self.looked_until, self.start_over_at = 0.0, now + START_OVER_S
+        for _ in range(ROUNDS_MAX):
+            if await self._some_turns(now) < ROWS_MAX:
+                return
+
+    async def _some_turns(self, now: float) -> int:
+        """How many were looked at; those that nobody rests on are gone."""
         after, before = self.looked_until, now - self.turn_retention_s
         found = await self.store.read(lambda session: _finished(session, after, before))
-        if not found:
-            return
         gone = [turn_id for turn_id, _, needed in found if not needed]
         if gone:
+            await self._archived(gone, now)
             await self.store.write(_forget(gone))
-        self.looked_until = found[-1][1]
+        if found:
+            self.looked_until = found[-1][1]
+        return len(found)
+
+    async def _archived(self, turns: list[str], now: float) -> None:
+        if self.archive is not None:
+            found = await self.store.read(lambda session: records(session, turns))
+            await anyio.to_thread.run_sync(self.archive.append, found, now)
 
 
 def _finished(session: Session, after: float, before: float) -> list[tuple[str, float, bool]]:

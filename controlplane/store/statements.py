@@ -6,6 +6,7 @@ Every commit of a turn starts with a fence: the agent's row under its owner, epo
 """
 
 from controlplane.store.batching import Many
+from controlplane.store.questions import EXPIRED_EVENT
 
 # Ownership
 
@@ -22,10 +23,11 @@ UNSTOP = "UPDATE agent SET stopped = 0, changed_at = ? WHERE uid = ? AND stopped
 # Turns
 
 COMMIT = Many(
-    "UPDATE agent SET state = ?, state_digest = ?, version = version + 1, changed_at = ?"
+    "UPDATE agent SET state = ?, chunks = ?, state_digest = ?, state_version = ?, version = version + 1, changed_at = ?"
     " WHERE uid = ? AND epoch = ? AND owner = ? AND version = ?"
 )
 CONSUME = Many("DELETE FROM inbox WHERE agent = ? AND message_id = ?")
+CONTINUE = Many("UPDATE inbox SET message_id = ?, body = ?, attempts = 0 WHERE agent = ? AND message_id = ?")
 ATTEMPT = Many("UPDATE inbox SET attempts = attempts + 1 WHERE agent = ? AND message_id = ?")
 TURN_OPEN = Many(
     "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
@@ -122,7 +124,8 @@ RESOLVE = Many(
 JOURNAL_RESOLVED = Many(
     "UPDATE journal SET outcome = ?, result = ?, finished_at = ? WHERE outcome IS NULL AND (turn_id, branch, position)"
     " IN (SELECT turn_id, branch, position FROM awaiting"
-    " WHERE await_id = ? AND resolved_at = ? AND outcome = ? AND kind IN ('ask', 'sleep', 'effect'))"
+    " WHERE await_id = ? AND resolved_at = ? AND outcome = ?"
+    " AND kind IN ('ask', 'sleep', 'effect', 'question', 'compute'))"
 )
 CANCEL_AWAITS = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE turn_id = ? AND resolved_at IS NULL"
@@ -213,7 +216,9 @@ REMOVE = (
     "DELETE FROM timer WHERE agent = ?",
     "DELETE FROM subscription WHERE agent = ?",
     "DELETE FROM feedback_watch WHERE agent = ?",
-    "DELETE FROM awaiting WHERE agent = ?",
+    "DELETE FROM awaiting WHERE agent = ? AND (outcome IS NULL OR outcome <> 'cancelled')",
+    "DELETE FROM state_chunk WHERE agent = ?",
+    "DELETE FROM workspace_file WHERE agent = ?",
     "DELETE FROM agent WHERE uid = ?",
     "UPDATE resource SET owner = NULL WHERE uid = ? AND deleted_at IS NOT NULL",
 )
@@ -221,8 +226,8 @@ REMOVE = (
 # Hosts
 
 HOST_PUT = (
-    "INSERT INTO host (host_id, node, pid, pid_started, namespace, digest, lease_until, loop_lag_ms, created_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (host_id) DO UPDATE SET pid = excluded.pid,"
+    "INSERT INTO host (host_id, node, pid, pid_started, namespace, digest, kept_for, lease_until, loop_lag_ms,"
+    " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (host_id) DO UPDATE SET pid = excluded.pid,"
     " pid_started = excluded.pid_started, namespace = excluded.namespace, digest = excluded.digest,"
     " lease_until = excluded.lease_until, ended_at = NULL"
 )
@@ -232,28 +237,41 @@ HOST_END = "UPDATE host SET ended_at = ? WHERE host_id = ? AND ended_at IS NULL"
 # Reading
 
 AGENT_COLUMNS = (
-    "SELECT a.uid, a.namespace, a.name, a.generation, a.epoch, a.version, a.owner, a.stopped, a.state, r.spec"
+    "SELECT a.uid, a.namespace, a.name, a.generation, a.epoch, a.version, a.owner, a.stopped, a.state, r.spec,"
+    " a.placement, r.labels, (SELECT f.name FROM resource f WHERE f.uid = r.owner AND f.kind = 'Fleet'), a.chunks,"
+    " a.state_version, a.chain"
     " FROM agent a JOIN resource r ON r.uid = a.uid"
 )
 AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"
 AGENT_BY_NAME = AGENT_COLUMNS + " WHERE a.namespace = ? AND a.name = ?"
-NEXT_MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? ORDER BY seq LIMIT 1"
+NEXT_MESSAGE = (
+    "SELECT message_id, trigger, body, attempts,"
+    " (SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT 2) AS counted)"
+    " FROM inbox WHERE agent = ? ORDER BY seq LIMIT 1"
+)
 MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? AND message_id = ?"
 OPEN_TURN = (
-    "SELECT turn_id, message_id, digest, started_at, entries, pinned FROM turn WHERE agent = ? AND finished_at IS NULL"
+    "SELECT turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by FROM turn"
+    " WHERE agent = ? AND finished_at IS NULL"
 )
-TURN_FINISHED = "SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
+TURN_BEFORE = (
+    "SELECT (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL),"
+    " (SELECT outcome FROM awaiting WHERE await_id = ?)"
+)
 JOURNAL = (
     "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at FROM journal"
     " WHERE turn_id = ? ORDER BY position"
 )
-JOURNAL_LAST = "SELECT position, kind, outcome FROM journal WHERE turn_id = ? ORDER BY position DESC LIMIT 1"
+JOURNAL_LAST = (
+    "SELECT position, kind, outcome FROM journal WHERE turn_id = ? AND branch = '0' ORDER BY position DESC LIMIT 1"
+)
+JOURNAL_BRANCHES = "SELECT branch, position, kind, body, outcome FROM journal WHERE turn_id = ? AND branch > '0'"
 AWAIT_ROW = (
     "SELECT agent, turn_id, branch, position, kind, outcome, result, resolved_at FROM awaiting WHERE await_id = ?"
 )
 AWAIT_AT = (
     "SELECT await_id, kind, outcome, result, resolved_at, target_agent FROM awaiting"
-    " WHERE agent = ? AND turn_id = ? AND position = ?"
+    " WHERE agent = ? AND turn_id = ? AND branch = ? AND position = ? ORDER BY since DESC LIMIT 1"
 )
 AWAITS_OF_TURN = "SELECT await_id, kind, target_agent FROM awaiting WHERE turn_id = ? AND resolved_at IS NULL"
 WAITS_FOR = "SELECT target_agent, await_id FROM awaiting WHERE agent = ? AND kind = 'ask' AND resolved_at IS NULL"
@@ -292,7 +310,10 @@ WAITING_AGENTS = (  # from agent to agent over the index: one step for each that
     " WHERE waiting.agent IS NOT NULL)"
     " SELECT a.uid FROM waiting JOIN agent a ON a.uid = waiting.agent WHERE a.owner IS NULL AND a.stopped = 0"
     " AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
-    " AND w.kind IN ('ask', 'sleep', 'effect')) LIMIT 2000"
+    " AND w.kind IN ('ask', 'sleep', 'effect', 'question', 'compute')) LIMIT 2000"
+)
+BRANCHED_AGENTS = (  # one branch waits; another may have an answer that nobody lived to tell
+    "SELECT DISTINCT agent FROM awaiting WHERE branch > '0' AND resolved_at IS NULL AND agent IS NOT NULL"
 )
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
@@ -305,7 +326,10 @@ CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name =
 CHANNEL_SCHEMA = "SELECT r.spec FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"
 CHANNEL_POSITION = "SELECT position FROM channel_message WHERE channel = ? AND message_id = ?"
 CODE = "SELECT files FROM code WHERE digest = ?"
-LIVE_HOSTS = "SELECT host_id, pid, pid_started FROM host WHERE ended_at IS NULL"
+LIVE_HOSTS = (
+    "SELECT host_id, node, pid, pid_started, draining_since, namespace, digest, kept_for FROM host"
+    " WHERE ended_at IS NULL"
+)
 RESOURCE = "SELECT uid, generation, deleted_at FROM resource WHERE kind = 'Agent' AND namespace = ? AND name = ?"
 SUMMARY_MARK = "SELECT value FROM meta WHERE key = 'turns.summarised'"
 SUMMARY_MARK_PUT = (
@@ -318,9 +342,20 @@ UNSUMMARISED = (
     " WHERE t.finished_at > ? AND t.finished_at <= ? GROUP BY a.namespace, a.name"
 )
 TELLING = frozenset(
-    (EVENT, LATE_EVENT, SEND_LOST_EVENT, PUBLISH_LOST_EVENT, SPAWN_EVENT, CHANNEL_PUT, RESOLVE_OPERATOR, STOP, UNSTOP)
+    (
+        EVENT,
+        LATE_EVENT,
+        EXPIRED_EVENT,
+        SEND_LOST_EVENT,
+        PUBLISH_LOST_EVENT,
+        SPAWN_EVENT,
+        CHANNEL_PUT,
+        RESOLVE_OPERATOR,
+        STOP,
+        UNSTOP,
+    )
 )  # what readers of the feedback log, of channels and of answers wait for
 RECEIPT_AT = (
     "SELECT outcome, result, finished_at, recorded_at FROM journal"
-    " WHERE turn_id = ? AND branch = '0' AND position = ? AND kind = 'effect'"
+    " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect'"
 )

@@ -19,6 +19,10 @@ from controlplane.store.columns import (
     text_column,
     text_or_none,
 )
+from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
+from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
+from controlplane.store.usage_tables import ChainRow as ChainRow
+from controlplane.store.usage_tables import UsageRow as UsageRow
 from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
 from controlplane.store.waking_tables import ChannelRow as ChannelRow
 from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow
@@ -236,12 +240,19 @@ class AgentRow(SQLModel, table=True):
     owner: str | None = None
     stopped: int = Field(sa_column=big())
     state: str | None = Field(default=None, sa_column=text_or_none())
+    chunks: str | None = Field(
+        default=None, sa_column=text_or_none(), description="of a large state: the hashes of its pieces, in order"
+    )
     state_digest: str | None = None
     changed_at: float = Field(sa_column=seconds())
+    placement: str | None = Field(default=None, description="the host it shall go to, as long as that one is there")
+    state_version: int = Field(default=1, sa_column=big(1), description="what its code calls the shape of the state")
+    chain: str | None = Field(default=None, description="of one that was spawned in a chain: what it may use is there")
     __table_args__ = (
         Index("agent_by_name", "namespace", "name", unique=True),
         partial("agent_owned", "owner", where="owner IS NOT NULL"),
         partial("agent_stopped", "namespace", where="stopped = 1"),
+        partial("agent_of_chain", "chain", where="chain IS NOT NULL"),
     )
 
 
@@ -285,10 +296,17 @@ class TurnRow(SQLModel, table=True):
     pinned: str | None = Field(
         default=None, sa_column=text_or_none(), description="while it is open: what of the spec it runs on"
     )
+    looked_for: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="the generation that it was held against"
+    )
+    decided: str | None = Field(default=None, description="what came of that: pinned | proved | differs")
+    ends_by: float | None = Field(default=None, sa_column=seconds_or_none(), description="until when it is pinned")
+    differs: str | None = Field(default=None, sa_column=text_or_none(), description="the Problem of the proof")
     __table_args__ = (
         Index("turn_by_agent", "agent", "started_at"),
         Index("turn_finished", "finished_at"),
         partial("turn_open", "agent", where="finished_at IS NULL"),
+        partial("turn_ends_by", "ends_by", where="ends_by IS NOT NULL AND finished_at IS NULL"),
     )
 
 
@@ -318,7 +336,7 @@ class AwaitRow(SQLModel, table=True):
     turn_id: str | None = None
     branch: str | None = None
     position: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    kind: str = Field(description="ask | sleep | request | operator | effect | gather")
+    kind: str = Field(description="ask | sleep | request | operator | effect | gather | question | compute")
     target: str = Field(description="what is waited on, for people")
     target_agent: str | None = Field(default=None, description="uid of who must answer")
     since: float = Field(sa_column=seconds())
@@ -328,12 +346,18 @@ class AwaitRow(SQLModel, table=True):
     resolved_at: float | None = Field(default=None, sa_column=seconds_or_none())
     members: int | None = Field(default=None, description="of a gathering: how many stand before it in the journal")
     needs: int | None = Field(default=None, description="of a gathering: how many answers are enough")
+    answered_by: str | None = Field(default=None, description="of a question: the principal who answered")
+    attempts: int | None = Field(default=None, description="of a compute: how often its task was begun")
+    runner: str | None = Field(default=None, description="of a compute: the placer that was told so last")
     __table_args__ = (
         partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
         partial("await_of_agent", "agent", where="resolved_at IS NULL"),
         partial("await_of_target", "target_agent", where="resolved_at IS NULL"),
+        partial("await_of_person", "since", "await_id", where="kind = 'question' AND resolved_at IS NULL"),
         partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
+        partial("await_of_branch", "agent", where="branch > '0' AND resolved_at IS NULL"),
+        partial("await_of_compute", "await_id", where="kind = 'compute' AND resolved_at IS NULL"),
     )
 
 
@@ -351,6 +375,8 @@ class HostRow(SQLModel, table=True):
     loop_lag_ms: float | None = Field(default=None, sa_column=seconds_or_none())
     created_at: float = Field(sa_column=seconds())
     ended_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    draining_since: float | None = Field(default=None, sa_column=seconds_or_none())
+    kept_for: str | None = None
 
 
 class DeadLetterRow(SQLModel, table=True):

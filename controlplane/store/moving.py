@@ -1,0 +1,19 @@
+"""The statements of moving agents and emptying hosts. As in `statements`."""
+
+PLACE = "UPDATE agent SET placement = ?, changed_at = ? WHERE uid = ?"
+DRAIN = "UPDATE host SET draining_since = ? WHERE host_id = ? AND ended_at IS NULL AND draining_since IS NULL"
+EVENT_OF_HOST = (
+    "INSERT INTO event (type, time, kind, namespace, name, principal, data) VALUES (?, ?, 'Host', '', ?, ?, ?)"
+)
+EVENT_OF_NODE = (
+    "INSERT INTO event (type, time, kind, namespace, name, principal, data) VALUES (?, ?, 'Plane', '', 'plane', ?, ?)"
+)
+ALL_CLOSED = "SELECT key FROM meta WHERE key > 'node.closed.' AND key < 'node.closed/'"
+CLOSE = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+OPEN = "DELETE FROM meta WHERE key = ?"
+CLOSED_PREFIX = "node.closed."
+
+
+def closed_key(node: str) -> str:
+    """Under which it is recorded that a node takes no agents."""
+    return CLOSED_PREFIX + node
