@@ -1,0 +1,1 @@
+"""What work costs: meters, money by a rate card, budgets."""

@@ -1,0 +1,80 @@
+"""What is metered, and the rows that a unit of the gate carries for it. Pure.
+
+A turn meters itself in the transaction that commits its segment, an effect in that of its receipt: what
+is done again after a crash commits once, and so counts once. What is lost uncommitted is not counted.
+Sums are kept by agent and hour, in millionths, so that no row is written for each effect.
+"""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, NamedTuple
+
+from controlplane.store import usage as sql
+from schemas.budget import MONEY
+
+MICRO = 1_000_000
+HOUR_S = 3600
+AMOUNT_MAX = 1e9  # of one meter of one effect: sums of these stay within 64 bits for as long as they are kept
+METERS_MAX = 16
+TURN_METERS = ("turns", "active_s", "cpu_s")
+EFFECT_METERS = ("effects", "bytes_out", "bytes_in")
+
+Row = tuple[str, tuple[Any, ...], int]
+Amounts = dict[str, int]  # meter to millionths
+
+
+class Who(NamedTuple):
+    """Whose work it is, and within which chain."""
+
+    namespace: str
+    agent: str
+    fleet: str = ""
+    chain: str = ""
+
+
+class What(NamedTuple):
+    """What did it: an effect and its connection, or the turn itself."""
+
+    effect: str = ""
+    connection: str = ""
+
+
+TURN = What()
+
+
+def micro(amount: float) -> int:
+    """Millionths, to the nearest."""
+    return round(amount * MICRO)
+
+
+def hour_of(now: float) -> int:
+    return int(now // HOUR_S)
+
+
+def of_turn(active_s: float, cpu_ns: int, *, ended: bool) -> Amounts:
+    """What a segment of a turn used; a turn counts when it ends."""
+    found = {"active_s": micro(max(0.0, active_s)), "cpu_s": max(0, cpu_ns) // 1000}
+    return {"turns": MICRO, **found} if ended else found
+
+
+def of_effect(bytes_out: int, bytes_in: int, used: Mapping[str, float] | None = None) -> Amounts:
+    """What an effect used: itself, its bytes, and what its effector says."""
+    found = {"effects": MICRO, "bytes_out": bytes_out * MICRO, "bytes_in": bytes_in * MICRO}
+    return {name: amount for name, amount in (fitting(used or {}) | found).items() if amount}
+
+
+def fitting(used: Mapping[str, float]) -> Amounts:
+    """Of what an effector says that it used, what can be counted."""
+    kept = list(used.items())[:METERS_MAX]
+    return {
+        name: micro(amount) for name, amount in kept if name != MONEY and isfinite(amount) and 0 <= amount <= AMOUNT_MAX
+    }
+
+
+def rows(who: Who, what: What, amounts: Amounts, now: float) -> list[Row]:
+    """The rows that add to the sums of this hour."""
+    hour = hour_of(now)
+    return [
+        (sql.ADD, (who.namespace, who.agent, hour, *what, meter, who.chain, who.fleet, amount), 1)
+        for meter, amount in amounts.items()
+    ]
