@@ -49,7 +49,7 @@ class HttpEffector:
         assert isinstance(arguments, HttpRequest)
         assert call.link is not None
         headers = {**arguments.headers, "Accept-Encoding": "identity"}
-        own = _own_headers(call.link, call.key)
+        own = own_headers(call.link, call.key)
         if taken := {it.lower() for it in arguments.headers} & {it.lower() for it in own}:
             detail = f"header {min(taken)} is the connection's to set, not an agent's"
             raise refuse("INVALID_VALUE", detail, field="/arguments/headers", header=min(taken))
@@ -64,14 +64,14 @@ def _loaded() -> Answer:
     return answer
 
 
-def _own_headers(link: Link, key: str) -> dict[str, str]:
+def own_headers(link: Link, key: str) -> dict[str, str]:
     """The secret and the key, as the connection says that they are sent."""
     options = link.spec.options
     headers = {}
     if link.secret:
         if not (link.secret.isascii() and link.secret.isprintable()):
             detail = f"the secret of connection {link.name} holds characters that no header can carry"
-            raise refuse("EFFECT_FAILED", detail, effect=HttpEffector.name, connection=link.name)
+            raise refuse("EFFECT_FAILED", detail, connection=link.name)
         headers[options.secret_header] = f"{options.secret_scheme} {link.secret}".lstrip()
     if options.idempotency_header is not None:
         headers[options.idempotency_header] = key

@@ -29,7 +29,7 @@ ANSWER_BYTES_MAX = 2_000_000  # as JSON, so that it fits into a receipt
 EFFECT = "http.request"
 OWN = "steward.own"
 logging.getLogger("httpx").setLevel(logging.WARNING)  # URLs of agents' requests are no matter of the log
-_NOTHING_SENT = (
+NOTHING_SENT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError,
 )  # fmt: skip
 
@@ -51,10 +51,10 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
     try:
         response = await client.send(request, stream=True, follow_redirects=follow)
         try:
-            body, truncated = await _body(response, most)
+            body, truncated = await body_of(response, most)
         finally:
             await response.aclose()
-    except _NOTHING_SENT as error:
+    except NOTHING_SENT as error:
         if checked.answered:  # a redirect was: it is not asked for once more
             detail = f"{link.name} redirects to where nothing could be sent: {error}"
             raise refuse("EFFECT_FAILED", detail, effect=EFFECT, connection=link.name) from error
@@ -79,7 +79,7 @@ def _request(
             headers=headers,
             json=asked.body if "body" in asked.model_fields_set else None,
             content=_content(asked),
-            extensions={OWN: (_origin(httpx.URL(url)), own)},
+            extensions={OWN: (origin_of(httpx.URL(url)), own)},
         )
     except (httpx.InvalidURL, ValueError, TypeError) as error:
         detail = f"no request can be made of this: {type(error).__name__}: {error}"
@@ -96,11 +96,11 @@ def _content(asked: HttpRequest) -> bytes | None:
     return asked.text.encode() if asked.text is not None else None
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-async def _body(response: httpx.Response, most: int) -> tuple[bytes, bool]:
+async def body_of(response: httpx.Response, most: int) -> tuple[bytes, bool]:
     """The beginning of the body, and whether there is more; as it came, whatever its encoding."""
     found = bytearray()
     async for chunk in response.aiter_raw():
@@ -162,7 +162,7 @@ class Checked(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         origin, own = request.extensions[OWN]
         headers = httpx.Headers(request.headers)
-        if _origin(request.url) == origin:
+        if origin_of(request.url) == origin:
             headers.update(own)
         addresses = await self._addresses(request.url)
         # Not reached is known before the gate's patience ends, which could not tell it from not answered.

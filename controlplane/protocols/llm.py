@@ -1,0 +1,121 @@
+"""`llm.request`: one request to a language model over a connection of protocol `llm`, and its answer.
+
+The credential is the connection's, and stays in the gate. Asking a model changes nothing, so what breaks
+has failed; it is asked again only where it said that it took nothing. The adapters are loaded with the
+first request.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from controlplane.protocols.http import own_headers
+from controlplane.resources.problems import refuse
+from schemas.connection import ConnectionSpec
+from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
+from schemas.ports import EffectCall, Link, Used
+
+Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
+Fault = Callable[[dict[str, Any], Any], str | None]  # what is wrong with data by a schema
+Tell = Callable[[str], None]
+Ask = Callable[
+    [LlmRequest, Parameters, Link, dict[str, str], Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
+]
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+class LlmEffector:
+    """Asks models for agents. `arguments_of` are the effects that can be offered to a model as tools."""
+
+    name = "llm.request"
+    protocol: str | None = "llm"
+    timeout_s = 120.0
+    reads_only = True
+    arguments: type[BaseModel] = LlmRequest
+
+    def __init__(self, arguments_of: Mapping[str, type[BaseModel]], fault_of: Fault) -> None:
+        self._arguments_of = arguments_of
+        self._fault_of = fault_of
+        self._ask: Ask | None = None
+
+    def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
+        """After a crash it is asked once more: that costs, and changes nothing."""
+        return inf
+
+    def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
+        """No token is less than a byte of what is asked; unlimited answers have as many as may be asked for."""
+        assert isinstance(arguments, LlmRequest)
+        known = [self._parameters(it) for it in arguments.tools if it.effect is None or it.effect in self._arguments_of]
+        tools = sum(len(orjson.dumps(it)) for it in known)
+        asked = len(arguments.model_dump_json().encode()) + tools
+        return {"tokens_in": asked, "tokens_out": arguments.output_tokens_max or OUTPUT_TOKENS_MAX, "requests": 1}
+
+    def told_to(self, arguments: BaseModel) -> str | None:
+        assert isinstance(arguments, LlmRequest)
+        return arguments.stream
+
+    async def ready(self) -> None:
+        """Load the adapters, in a thread: they take some seconds, once."""
+        if self._ask is None:
+            self._ask = await asyncio.to_thread(_loaded)
+
+    async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
+        assert isinstance(arguments, LlmRequest)
+        assert call.link is not None
+        parameters = {it.name: self._parameters(it) for it in arguments.tools}
+        await self.ready()
+        assert self._ask is not None
+        answer, meters = await self._ask(arguments, parameters, call.link, _own_headers(call), call.tell)
+        judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})
+        return Used(judged.model_dump(mode="json"), meters)
+
+    def _judged(self, asked: LlmRequest, call: ToolCall) -> ToolCall:
+        """The call, and what is wrong with its arguments by a schema of the agent's own; effects judge theirs."""
+        own = {it.name: it.parameters for it in asked.tools} | {OUTPUT_TOOL: asked.output}
+        schema = own.get(call.tool)
+        if call.fault or schema is None:
+            return call
+        return call.model_copy(update={"fault": self._fault_of(schema, call.arguments) or ""})
+
+    def _parameters(self, offer: Offer) -> dict[str, Any]:
+        """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
+        if offer.parameters is not None:
+            return offer.parameters
+        if offer.effect is None:
+            return NO_ARGUMENTS
+        known = self._arguments_of.get(offer.effect)
+        if known is None:
+            detail = f"tool {offer.name}: there is no effect {offer.effect}"
+            raise refuse(
+                "UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._arguments_of)
+            )
+        return without(known.model_json_schema(by_alias=True), offer.fixed)
+
+
+def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:
+    """A schema of an object without some of its properties."""
+    properties = {name: it for name, it in schema.get("properties", {}).items() if name not in fixed}
+    required = [name for name in schema.get("required", []) if name not in fixed]
+    return {**schema, "properties": properties, "required": required}
+
+
+def _loaded() -> Ask:
+    from controlplane.protocols.llm_client import ask
+
+    return ask
+
+
+def _own_headers(call: EffectCall) -> dict[str, str]:
+    """The secret as the API wants it, unless the connection says otherwise."""
+    link = call.link
+    assert link is not None
+    options = link.spec.options
+    if options.api == "anthropic" and options.secret_header == "Authorization":  # noqa: S105 - the name of a header
+        options = options.model_copy(update={"secret_header": "x-api-key", "secret_scheme": ""})
+        link = replace(link, spec=link.spec.model_copy(update={"options": options}))
+    return own_headers(link, call.key)
