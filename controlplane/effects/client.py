@@ -18,7 +18,7 @@ import orjson
 from controlplane.effects.wireio import Wire
 from controlplane.resources.problems import problem, refuse
 from controlplane.store.direct import refused
-from schemas import wire as frames
+from schemas import frames, wire
 from schemas.problem import Problem, Refusal
 
 AWAY_S_MAX = 5.0
@@ -70,7 +70,7 @@ class GateClient:
 
     def _wired(self) -> Wire:
         gone = self._gone
-        return Wire(frames.ToPlane, self._received, lambda _: gone.set())
+        return Wire(wire.ToPlane, self._received, lambda _: gone.set())
 
     def _lost(self) -> None:
         self._up.clear()
@@ -113,10 +113,17 @@ class GateClient:
         return done.outcome == "ok"
 
     async def publish(
-        self, namespace: str, name: str, message_id: str, body: bytes, ask_until: float, principal: str
+        self,
+        namespace: str,
+        name: str,
+        message_id: str,
+        body: bytes,
+        ask_until: float,
+        principal: str,
+        chain: bytes = b"",
     ) -> dict[str, Any]:
         return await self._body(
-            lambda call: frames.Publish(call, namespace, name, message_id, body, ask_until, principal)
+            lambda call: frames.Publish(call, namespace, name, message_id, body, ask_until, principal, chain)
         )
 
     async def publish_channel(

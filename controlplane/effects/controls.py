@@ -1,4 +1,4 @@
-"""What an operator or a reconciler does to one agent: suspend, wake, stop, reload, remove, look, deliver.
+"""What an operator or a reconciler does to one agent: suspend, wake, stop, reload, remove, look, migrate.
 
 Each verb is level-triggered and may be said twice. It is answered when it is done, or after a moment
 with what it waits for. A verb of an operator that changes a record writes its event in the same unit,
@@ -18,9 +18,11 @@ from controlplane.effects.node import Node
 from controlplane.effects.reasons import why_awake
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
+from controlplane.store import cancelling
 from controlplane.store import statements as sql
+from schemas.frames import Control
 from schemas.problem import Problem
-from schemas.wire import Control, Evict
+from schemas.wire import Evict
 
 Answer = Callable[[dict[str, Any] | Problem], None]
 PATIENCE_S = 2.0
@@ -38,6 +40,18 @@ def control(node: Node, frame: Control, done: Answer) -> None:
     if frame.verb == "settle":
         node.holding.settle(frame, done)
         return
+    if frame.verb == "migrate":
+        node.moving.migrate(frame, done)
+        return
+    if frame.verb == "drain":
+        node.draining.drain(frame, done)
+        return
+    if frame.verb == "nodes":
+        node.nodes.list(done)
+        return
+    if frame.verb == "drain_node":
+        node.nodes.drain(frame, done)
+        return
     slot, verb = node.slots.load(frame.agent), _VERBS.get(frame.verb)
     if slot is None or verb is None:
         done(problem("NOT_FOUND", f"there is no agent of uid {frame.agent}", uid=frame.agent, verb=frame.verb))
@@ -52,14 +66,14 @@ def _suspend(node: Node, slot: Slot, principal: str | None, done: Answer) -> Non
     if slot.state == "free" and slot.owner is None and not slot.queued:
         done({"suspended": True})
         return
-    slot.suspended_by, slot.leave = principal or slot.suspended_by, True
-    told = _soon(done, lambda: {"suspended": False, "waits_for": why_awake(node, slot)})
+    slot.suspended_by, slot.leave, slot.move = principal or slot.suspended_by, True, None
+    told = soon(done, lambda: {"suspended": False, "waits_for": why_awake(node, slot)})
     slot.on_gone.append(lambda: told({"suspended": True}))
     node.ownership.let_go(slot)
 
 
 def _wake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
-    slot.leave = False
+    slot.leave = slot.move is not None
     if not slot.stopped:
         _awake(node, slot, principal, done)
         return
@@ -69,7 +83,7 @@ def _wake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
         rows.append(journaling.agent_event("agent.woken", slot.namespace, slot.name, principal, now))
 
     def woken(outcome: str, detail: str) -> None:
-        if _failed(outcome, detail, done):
+        if failed(outcome, detail, done):
             return
         if (known := node.slots.get(slot.uid)) is not None:
             node.ownership.forget(known)
@@ -88,7 +102,7 @@ def _awake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
         return
     slot.keep = True
     slot.woken_by = principal or slot.woken_by
-    told = _soon(done, lambda: {"stopped": False, "waits_for": why_awake(node, slot)})
+    told = soon(done, lambda: {"stopped": False, "waits_for": why_awake(node, slot)})
     slot.on_awake.append(lambda: told({"stopped": False}))
 
 
@@ -108,7 +122,7 @@ def _stop(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
         if outcome != "error":  # a conflict: it was stopped meanwhile
             done({"stopped": True})
         else:
-            _failed(outcome, detail, done)
+            failed(outcome, detail, done)
             node.ownership.ring(slot.uid)
 
     node.commit("stop", rows, stopped)
@@ -125,8 +139,15 @@ def _reload(node: Node, slot: Slot, principal: str | None, done: Answer) -> None
     """The spec has changed, or there is a first message: the next turn runs on what is stored now."""
     if slot.state == "free" and not slot.queued:
         node.ownership.forget(slot)
+    elif slot.state == "free" and slot.turn is not None and slot.turn.proving:
+        node.ownership.forget(slot)  # on code that is wanted no more
+    elif slot.state == "free":
+        node.slots.refresh(slot)  # it may wait for a host of a kind that it wants no more
+        slot.queued = False
     else:
         slot.stale = slot.more = True
+        if slot.state == "parked":
+            node.ownership.let_go(slot)
     node.ownership.ring(slot.uid)
     done({})
 
@@ -147,18 +168,21 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
     told = orjson.dumps(found).decode()
     rows: list[Row] = [(sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
     rows.append((sql.REMOVE_TURNS, (now, told, uid), -1))
+    asked = node.cancelling.asked_by_agent(uid)
+    rows.append((cancelling.CANCEL_OF_AGENT, (now, uid), -1))
     askers = [row[0] for row in node.reader.rows(sql.ASKERS, uid)]
     for await_id in askers:
         rows += journaling.refusal(slot.address, await_id, found, now)
     rows += [(text, (uid,), -1) for text in sql.REMOVE]
 
     def removed(outcome: str, detail: str) -> None:
-        if _failed(outcome, detail, done):
+        if failed(outcome, detail, done):
             return
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
         for await_id in askers:
             node.timers.resolved(await_id)
+        node.cancelling.cancelled(asked)
         _tell_late_askers(node, uid, slot.address, found)
         done({"removed": True})
 
@@ -176,7 +200,7 @@ def _resolved(node: Node, await_id: str, _outcome: str, _detail: str) -> None:
     node.timers.resolved(await_id)
 
 
-def _failed(outcome: str, detail: str, done: Answer) -> bool:
+def failed(outcome: str, detail: str, done: Answer) -> bool:
     """Whether the unit did not commit; then that is the answer."""
     if outcome == "ok":
         return False
@@ -185,7 +209,7 @@ def _failed(outcome: str, detail: str, done: Answer) -> bool:
     return True
 
 
-def _soon(done: Answer, otherwise: Callable[[], dict[str, Any]]) -> Answer:
+def soon(done: Answer, otherwise: Callable[[], dict[str, Any]], patience_s: float | None = None) -> Answer:
     """Answer once: with what comes within a moment, or with what it waits for."""
     open_ = [done]
 
@@ -194,7 +218,9 @@ def _soon(done: Answer, otherwise: Callable[[], dict[str, Any]]) -> Answer:
             timer.cancel()
             open_.pop()(body)
 
-    timer = asyncio.get_running_loop().call_later(PATIENCE_S, lambda: answer(otherwise()))
+    timer = asyncio.get_running_loop().call_later(
+        PATIENCE_S if patience_s is None else patience_s, lambda: answer(otherwise())
+    )
     return answer
 
 

@@ -5,19 +5,26 @@ are hashes of the turn and the position, so that a retry makes the same ones; no
 twice, because the segment that holds an entry commits once, at its expected journal position.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import orjson
+from msgspec.structs import replace
 
+from controlplane.effects.chaining import Chain, opened_by
+from controlplane.effects.children import child_spec
 from controlplane.effects.gathers import gathering_id, member_id, settled
 from controlplane.resources.problems import problem
+from controlplane.store import chains
 from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
 from controlplane.store.schedules import Schedule, first_at
 from schemas.base import canonical, rfc3339, short_id
+from schemas.branches import ROOT, Place
+from schemas.question import FOREVER
 from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
 
@@ -25,12 +32,14 @@ Row = tuple[str, Sequence[Any], int]
 NOBODY = ""  # the name that nothing has
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRef:
+class TurnRef(msgspec.Struct, frozen=True):
     """One turn, as its commits need it.
 
-    `entries` is the journal's length, `recorded` whether it has a row. `pinned` is what of the spec the
+    `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
+    row. `pinned` is what of the spec the
     turn began on, and replays on, whatever the spec says by now; what it may do is `spec`, as of now.
+    `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
+    `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
     """
 
     agent: str
@@ -48,16 +57,42 @@ class TurnRef:
     started_at: float
     entries: int
     recorded: bool
-    generation: int = 0
-    spec: dict[str, Any] = field(default_factory=dict)
-    pinned: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = {}
+    pinned: dict[str, Any] = {}
     onbehalfof: str | None = None
     traceparent: str | None = None
     replyto: str | None = None
+    by_operator: bool = False
+    branches: dict[str, int] = {}
+    deadline: float | None = None
+    intentid: str | None = None
+    chain: Chain | None = None
+    looked_for: int = 0
+    ends_by: float | None = None
+    proving: str = ""
+    rests_at: frozenset[Place] = frozenset()
+
+    def length(self, branch: str) -> int:
+        """How many entries a branch has."""
+        return self.branches.get(branch, 0) if branch != ROOT else self.entries - sum(self.branches.values())
+
+    def grown(self, branches: Iterable[str]) -> "TurnRef":
+        """The turn with one entry more for each of these."""
+        lengths, entries = dict(self.branches), self.entries
+        for branch in branches:
+            entries += 1
+            if branch != ROOT:
+                lengths[branch] = lengths.get(branch, 0) + 1
+        return replace(self, recorded=True, entries=entries, branches=lengths)
 
     @property
     def address(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def within(self) -> str:
+        """The chain that its use is counted for; empty where there is none."""
+        return self.chain.chain_id if self.chain is not None else ""
 
 
 @dataclass(slots=True)
@@ -106,6 +141,8 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
         "causationid": turn.message_id,
         "onbehalfof": turn.onbehalfof,
         "traceparent": turn.traceparent,
+        "intentid": turn.intentid,
+        "chainid": turn.chain.chain_id if turn.chain is not None else None,
         **more,
     }
     return orjson.dumps({name: value for name, value in body.items() if value is not None or name == "data"}).decode()
@@ -131,17 +168,19 @@ def message_id(turn: TurnRef, entry: Entry) -> str:
     return short_id("msg", turn.turn_id, entry.branch, entry.position)
 
 
-def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any]) -> str:
+def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any], prefix: str = "msg") -> str:
     """The id of an await, which is that of its question; a member's says what it is gathered by."""
     if (group := body.get("group")) is not None:
         return member_id(turn.turn_id, entry.branch, group, entry.position)
-    return message_id(turn, entry)
+    return short_id(prefix, turn.turn_id, entry.branch, entry.position)
 
 
 def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     made = message_id(turn, entry)
-    text = envelope(turn, made, "steward.message", body["to"], body["data"], now, partitionkey=body.get("key"))
-    return _to_inbox(turn, body["to"], made, text, now, after)
+    opened, within = opened_by(turn, made, body.get("budget"), now)
+    more = {"partitionkey": body.get("key"), **within}
+    text = envelope(turn, made, "steward.message", body["to"], body["data"], now, **more)
+    return [*opened, *_to_inbox(turn, body["to"], made, text, now, after)]
 
 
 def _to_inbox(turn: TurnRef, to: str, made: str, text: str, now: float, after: Aftermath) -> list[Row]:
@@ -188,11 +227,14 @@ def channel_rows(namespace: str, name: str, made: str, text: str, key: str | Non
 
 
 def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    """An `ask` or a `request`: a message, and the await that its answer resolves."""
+    """An `ask` or a `request`: a message, and the await that its answer resolves; deadlines of a chain only narrow."""
     made = _await_id(turn, entry, body)
     until = now + body["deadline_s"]
+    until = until if turn.deadline is None else min(until, turn.deadline)  # whoever asked here waits no longer
     to = body["to"]
-    text = envelope(turn, made, "steward.message", to, body["data"], now, replyto=made, deadline=at_time(until))
+    opened, within = opened_by(turn, made, body.get("budget"), now)
+    more = {"replyto": made, "deadline": at_time(until), **within}
+    text = envelope(turn, made, "steward.message", to, body["data"], now, **more)
     reached = reach(turn, to)
     after.agents.add(reached)
     after.asked.append(made)
@@ -200,6 +242,7 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()
     given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, *reached, now, until)
     return [
+        *opened,
         (sql.AWAIT, (*given, made), 1),
         (sql.SEND, (made, text, now, *reached), -1),
         *([] if entry.kind == "ask" else _lost_request(turn, made, to, lost, now)),
@@ -237,6 +280,21 @@ def _sleep(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after:
     after.awaits(until)
     given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, "sleep", "time", "", "", now, until, made)
     return [(sql.AWAIT, given, 1)]
+
+
+def _person(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """A question to a person: an await that `questions.answer` resolves."""
+    made = _await_id(turn, entry, body, "question")
+    until = FOREVER if body["deadline_s"] is None else now + body["deadline_s"]
+    after.awaits(until)
+    told = {"question_id": made, "question": body["question"], "choices": body["choices"],
+            "until": None if until == FOREVER else at_time(until)}  # fmt: skip
+    at = (turn.turn_id, entry.branch, entry.position)
+    address, text = (turn.namespace, turn.name), canonical(told).decode()
+    return [
+        (sql.AWAIT, (made, turn.agent, *at, "question", "a person", "", "", now, until, made), 1),
+        (sql.EVENT, ("question.asked", now, "Agent", *address, None, turn.turn_id, text), 1),
+    ]
 
 
 def _gather(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
@@ -288,35 +346,38 @@ def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after:
     name, generation = body["name"], body["generation"]
     spec = orjson.dumps(child_spec(turn.spec, body)).decode()
     start_id = short_id("msg", "start", uid, generation)
-    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{name}", None, now)
+    opened, within = opened_by(turn, start_id, body.get("budget"), now)
+    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{name}", None, now, **within)
+    above = turn.chain.chain_id if turn.chain is not None else None
+    kept = within.get("chainid", above)  # for life: what it does by itself is because of this, too
     told = canonical({"owner": turn.address, "generation": generation}).decode()
     after.agents.add((turn.namespace, name))
     return [
+        *opened,
         (sql.SPAWN, (turn.namespace, name, uid, spec, 1, generation, now, now, turn.agent), -1),
         (sql.SPAWN_AGENT, (now, uid), -1),
+        *([] if kept is None else [(chains.GIVE, (kept, uid), -1)]),
         (sql.SPAWN_START, (start_id, start, now, uid), -1),
         (sql.SPAWN_EVENT, (uid, now, turn.namespace, name, turn.address, turn.turn_id, told), 1),
     ]
 
 
-def child_spec(parent: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """The parent's spec, with what the spawn says; grants are narrowed, never widened."""
-    mandate = dict(parent.get("mandate") or {})
-    held = mandate.get("grants") or []
-    wanted = body.get("grants")
-    mandate["grants"] = held if wanted is None else [grant for grant in held if _granted(grant, wanted)]
-    if body.get("purpose") is not None:
-        mandate["purpose"] = body["purpose"]
-    child = {**parent, "mandate": mandate, "watches": []}
-    if body.get("entrypoint") is not None:
-        child["entrypoint"] = body["entrypoint"]
-    if body.get("config") is not None:
-        child["config"] = body["config"]
-    return child
+def _continue(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """Nothing of its own: the end of the turn leaves its message where it is, as `continued` says."""
+    return []
 
 
-def _granted(held: dict[str, Any], wanted: list[dict[str, Any]]) -> bool:
-    return any(it.get("effect") == held["effect"] and it.get("connection") == held.get("connection") for it in wanted)
+def _order(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """Nothing but its record: a replay goes by it."""
+    return []
+
+
+def continued(turn: TurnRef, entry: Entry) -> tuple[str, str]:
+    """The id and the body of the message that the next turn handles in place of this turn's."""
+    made = message_id(turn, entry)
+    body = orjson.loads(turn.message)
+    body |= {"id": made, "data": orjson.loads(entry.body)["data"], "continues": turn.turn_id}
+    return made, orjson.dumps(body).decode()
 
 
 _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], list[Row]]] = {
@@ -325,9 +386,12 @@ _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], l
     "ask": _question,
     "request": _question,
     "sleep": _sleep,
+    "question": _person,
     "gather": _gather,
     "timer": _timer,
     "timer_cancel": _timer_cancel,
     "spawn": _spawn,
+    "continue": _continue,
+    "order": _order,
 }
 KINDS = frozenset(_KINDS)

@@ -11,25 +11,30 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from controlplane.economy import meters
+from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
 from controlplane.effects.admission import admit, misconnected
-from controlplane.effects.entries import TurnRef
+from controlplane.effects.budgeting import beyond, exceeded
+from controlplane.effects.computing import awaited
+from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.segments import generations
 from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send
 from controlplane.effects.slots import Slot
+from controlplane.effects.telling import telling
 from controlplane.resources.problems import problem, refuse
 from controlplane.store import external
 from controlplane.store import statements as sql
+from schemas.branches import BRANCHES_MAX, ORDER, ROOT, is_branch
 from schemas.effect import Verdict
-from schemas.ports import Doubt, EffectCall
+from schemas.ports import Doubt, EffectCall, Lasting
 from schemas.problem import Problem, Refusal
 from schemas.wire import Ask, Receipt
 
@@ -37,8 +42,7 @@ log = logging.getLogger("steward.gate")
 AT_ONCE_MAX = 16
 AGAIN_S = 0.5
 KNOWN_MAX = 10_000
-BRANCH = "0"
-Key = tuple[str, int]  # turn and position
+Key = tuple[str, str, int]  # turn, branch and position
 
 
 class Execution:
@@ -49,48 +53,74 @@ class Execution:
         self._bounds = {name: asyncio.Semaphore(AT_ONCE_MAX) for name in node.effectors}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[Key, str] = {}  # on its way; and why it is in doubt, if it is
+        self._awaited: dict[Key, tuple[Slot, TurnRef, Ask]] = {}  # asked for again by a replay while it is on its way
         self._unsent: set[Key] = set()  # intents that this gate knows were not sent
         self._ended: set[Key] = set()  # in doubt, and nothing of it on its way any more
 
-    def flying(self, turn_id: str, position: int) -> bool:
+    def flying(self, key: Key) -> bool:
         """Whether this gate still waits for what the far side says."""
-        return (turn_id, position) in self._open
+        return key in self._open
 
-    def ended(self, turn_id: str, position: int) -> bool:
+    def ended(self, key: Key) -> bool:
         """Whether this gate itself sent it last, and listens no more: nothing of it is on its way."""
-        return (turn_id, position) in self._ended
+        return key in self._ended
 
     def asked(self, host: Host, frame: Ask) -> None:
-        """An effect, asked for the first time or again by a replay."""
-        slot = self._node.turns.of(host, frame.turn_id, frame.epoch)
-        if slot is None or slot.turn is None or frame.branch != BRANCH or slot.effects:
+        """An effect, asked for the first time or again by a replay; several, of as many branches."""
+        self._node.turns.heard(host, frame, lambda slot, turn: self._asked(host, slot, turn, frame))
+
+    def _asked(self, host: Host, slot: Slot, turn: TurnRef, frame: Ask) -> None:
+        place = frame.branch, frame.position
+        if place in slot.effects:
             return
-        if frame.position < slot.turn.entries:
-            slot.effects.add(frame.position)
-            self._again(slot, slot.turn, frame)
-        elif frame.position == slot.turn.entries + len(frame.entries):
-            if not self._node.turns.refused(slot, slot.turn, frame.entries):
-                slot.effects.add(frame.position)
-                self._first(slot, slot.turn, frame)
+        length = turn.length(frame.branch)
+        here = is_branch(frame.branch) and len(slot.effects) < BRANCHES_MAX
+        if turn.proving and (frame.entries or frame.position >= length or frame.branch == ROOT):
+            at_end = not frame.entries and frame.position == length - 1
+            self._node.upgrading.reached(slot, turn, here=at_end, waits={place}, held=True)
+        elif here and frame.position < length:
+            slot.effects.add(place)
+            if turn.proving:  # all that it rests at is held, or was until a moment ago
+                self._node.holding.still(slot, frame)
+            else:
+                self._again(slot, turn, frame)
+        elif here and frame.position == length + sum(it.branch == frame.branch for it in frame.entries):
+            if not self._node.turns.refused(slot, turn, frame.entries):
+                slot.effects.add(place)
+                self._first(slot, turn, frame)
         else:
-            log.warning("%s asked for an effect at %d, out of place", slot.address, frame.position)
+            log.warning("%s asked for an effect at %s:%d, out of place", slot.address, *place)
             host.wire.close()
 
     def _first(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
-        verdict, decided = self._decided(slot, frame)
+        verdict, decided = self._decided(slot, turn, frame)
+        if isinstance(decided, Act) and (excess := self._node.budgeting.lacks(slot, frame, decided)) is not None:
+            verdict = beyond(excess, verdict)
+            if excess.action == "pause":
+                self._node.budgeting.pause(slot, turn, frame, decided, excess)
+                return
+            if excess.action == "hold":
+                self._ended.add(_key(frame))
+                self._node.holding.hold_back(slot, turn, frame, verdict, excess)
+                return
+            decided = exceeded(excess, self._node.clock())
         refused = decided if isinstance(decided, Problem) else None
         now = self._node.clock()
         next_generations = generations(self._node.reader, turn, frame.entries)
         send_by, steady_by = self._send_by(now)
         rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
+        lasts = isinstance(decided, Act) and isinstance(decided.effector, Lasting)
+        if lasts and isinstance(decided, Act):
+            rows.append(awaited(turn, frame, decided, now))
         told = b"" if refused is None else refused.model_dump_json().encode()
         if refused is not None:
             rows += journaling.receipt(frame.turn_id, frame.branch, frame.position, "failed", told, now)
             rows.append(_denied(turn, frame, refused, now))
-        grown = replace(turn, recorded=True, entries=turn.entries + len(frame.entries) + 1)
+        grown = turn.grown([*(it.branch for it in frame.entries), frame.branch])
 
         def written(outcome: str, detail: str) -> None:
             if outcome != "ok":
+                self._node.budgeting.over(frame)
                 self._node.ownership.fenced(slot, "intending", outcome, detail)
                 return
             if slot.turn is turn:
@@ -98,9 +128,13 @@ class Execution:
             self._node.turns.settle(after)
             if isinstance(decided, Problem):
                 self._tell(frame, "failed", told, now)
-            elif self._still(slot, frame):
+            elif lasts:
+                self._node.computing.begun(slot, frame)
+            else:
                 self._start(slot, frame, decided, steady_by)
+            self._node.turns.wrote(slot)
 
+        slot.writing = True
         self._node.commit("intent", rows, written)
 
     def _send_by(self, now: float) -> tuple[float, float]:
@@ -108,51 +142,60 @@ class Execution:
         within_s = self._node.bounds.send_within_s
         return now + within_s, self._node.steady() + within_s
 
-    def _decided(self, slot: Slot, frame: Ask) -> tuple[Verdict, Act | Problem]:
+    def _decided(self, slot: Slot, turn: TurnRef, frame: Ask) -> tuple[Verdict, Act | Problem]:
         grants = (slot.spec.get("mandate") or {}).get("grants") or []
         connection = frame.connection or None
-        verdict = judge(frame.effect, connection, grants)
+        verdict = judge(frame.effect, connection, grants, enforced=slot.host is not None and slot.host.enforced)
         if verdict.outcome != "allow":
             detail = f"the mandate of {slot.address} does not grant {frame.effect}" + (
                 f" over {connection}" if connection else ""
             )
             refused = problem("NOT_GRANTED", detail, effect=frame.effect, connection=connection, agent=slot.address)
             return verdict, refused
-        return verdict, self._act_of(slot, frame)
+        before = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in frame.entries)
+        return verdict, self._act_of(slot, frame, before)
 
-    def _act_of(self, slot: Slot, frame: Ask) -> Act | Problem:
+    def _act_of(self, slot: Slot, frame: Ask, effects: int) -> Act | Problem:
         """What is to be done, over which connection; or why it can not be."""
         most = int(slot.limits.get("effects_max", 1000))
-        admitted = admit(frame.effect, orjson.loads(frame.arguments), frame.position, most, self._node.effectors)
+        admitted = admit(frame.effect, orjson.loads(frame.arguments), effects, most, self._node.effectors)
         if isinstance(admitted, Problem):
             return admitted
         name = frame.connection or None
         declared = self._node.connections.named(slot.namespace, name) if name is not None else None
         spec = declared.spec if declared is not None else None
-        return misconnected(admitted[0], slot.namespace, name, spec) or Act(*admitted, declared)
+        return misconnected(admitted[0], slot.namespace, name, spec) or Act(*admitted, declared, who=slot.who)
 
     def _again(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         """An intent of before: it is on its way, or was answered meanwhile, or nobody knows."""
-        key = frame.turn_id, frame.position
+        key = _key(frame)
         doubt = self._open.get(key)
+        held = self._node.reader.one(external.HELD_AT, *key)
+        if held is not None and held[3] is None:
+            self._node.holding.still(slot, frame)
+            return
         if doubt is not None:
             if doubt:
                 self._node.holding.hold(frame, doubt)
-            return  # it will be told
-        row = self._node.reader.one(sql.RECEIPT_AT, frame.turn_id, frame.position)
+            self._awaited[key] = slot, turn, frame  # it will be told
+            return
+        row = self._node.reader.one(sql.RECEIPT_AT, *key)
         if row is None:
             self._node.ownership.fenced(slot, "asking again", "conflict", "there is no intent")
             return
         if row[0] is not None:
             self._tell(frame, row[0], (row[1] or "null").encode(), row[2])
             return
-        held = self._node.reader.one(external.HELD_AT, frame.turn_id, frame.branch, frame.position)
-        act = self._act_of(slot, frame)
+        retried = held is not None and held[3] == "retry"
+        if isinstance(self._node.effectors.get(frame.effect), Lasting) and not retried:
+            self._node.computing.waits(slot, frame)
+            return
+        act = self._act_of(slot, frame, frame.position)
         if isinstance(act, Problem):
             self._node.holding.hold(frame, f"was sent before a crash, and can not be sent again: {act.detail}")
             return
         act.age_s = max(0.0, self._node.clock() - row[3])
-        if held is not None and held[3] == "retry":
+        if held is not None and retried:
             self._resend(slot, turn, frame, act, held[0])
         elif key in self._unsent or self._repeats(act, row[3]):
             self._unsent.discard(key)
@@ -168,34 +211,64 @@ class Execution:
     def _resend(self, slot: Slot, turn: TurnRef, frame: Ask, act: Act, retry_of: str | None) -> None:
         """Write ahead that it is sent once more, then send it."""
         send_by, steady_by = self._send_by(self._node.clock())
+        self._node.budgeting.reserve(slot, frame, act)
         rows = journaling.intent_again(turn, frame, send_by, retry_of, self._node.clock())
+        lasts = isinstance(act.effector, Lasting)
+        if lasts:
+            rows.append(awaited(turn, frame, act, self._node.clock()))
 
         def written(outcome: str, detail: str) -> None:
             if outcome != "ok":
+                self._node.budgeting.over(frame)
                 self._node.ownership.fenced(slot, "sending again", outcome, detail)
-            elif self._still(slot, frame):
+                return
+            if lasts:
+                self._node.computing.begun(slot, frame)
+            else:
                 self._start(slot, frame, act, steady_by)
+            self._node.turns.wrote(slot)
 
+        slot.writing = True
         self._node.commit("resend", rows, written)
 
     # Acting
 
     def _start(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
-        key = frame.turn_id, frame.position
+        if not self._still(slot, frame):
+            self._later(slot, frame, act, send_by)
+            return
+        key = _key(frame)
         self._open[key] = ""
         self._ended.discard(key)
+        self._unsent.discard(key)
         task = asyncio.get_running_loop().create_task(self._act(slot, frame, act, send_by))
         self._tasks.add(task)
-        task.add_done_callback(lambda ended: self._acted(ended, slot, frame, act))
+        task.add_done_callback(lambda ended: self._acted(ended, slot, frame, act, send_by))
+
+    def _later(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
+        """A turn whose host's lease is over has it again soon, when only this gate was late; or it has lost it."""
+        if self._with_host(slot, frame):
+            asyncio.get_running_loop().call_later(AGAIN_S, self._start, slot, frame, act, send_by)
+        else:
+            self._not_sent(frame)
+
+    def _not_sent(self, frame: Ask) -> None:
+        """It was written ahead, and certainly not sent: whoever asks again may have it sent."""
+        if len(self._unsent) >= KNOWN_MAX:
+            self._unsent.clear()
+        self._unsent.add(_key(frame))
+        self._node.budgeting.over(frame)
 
     async def _act(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> Any:
         """Send, if the turn still has its host and it is not too late; what comes back is the task's."""
         await act.effector.ready()
         async with self._place(act, send_by):
-            declared = act.declared
+            declared, turn = act.declared, slot.turn
+            act.telling = None if turn is None else telling(self._node, turn, frame, act)
             act.call = EffectCall(
                 f"{frame.turn_id}:{frame.branch}:{frame.position}",
                 None if declared is None else self._node.connections.link(declared),
+                None if act.telling is None else act.telling.part,
             )
 
             def may() -> None:
@@ -205,7 +278,7 @@ class Execution:
                     raise _too_late(act)
 
             def doubted(why: str) -> None:
-                self._open[frame.turn_id, frame.position] = why
+                self._open[_key(frame)] = why
                 self._node.holding.hold(frame, why)  # ours: it is late
 
             return await send(act, may, doubted)
@@ -224,15 +297,18 @@ class Execution:
                 raise _too_late(act) from None
             yield
 
-    def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, act: Act) -> None:
+    def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
         """Whatever an effector raises, the turn gets a receipt, or an operator the question."""
         self._tasks.discard(task)
-        key = frame.turn_id, frame.position
+        key = _key(frame)
+        again = self._awaited.pop(key, None)
         if task.cancelled() or isinstance(task.exception(), Unsent):
             self._open.pop(key, None)
-            if len(self._unsent) >= KNOWN_MAX:
-                self._unsent.clear()
-            self._unsent.add(key)
+            self._not_sent(frame)
+            if again is not None and self._with_host(again[0], again[2]):
+                self._node.turns.in_line(again[0], lambda: self._again(*again))
+            else:
+                self._later(slot, frame, act, send_by)
             return
         error = task.exception()
         if isinstance(error, Doubt) and not act.effector.reads_only:
@@ -240,48 +316,75 @@ class Execution:
             if len(self._ended) >= KNOWN_MAX:  # what is forgotten is waited for until its send_by and timeout
                 self._ended.clear()
             self._ended.add(key)
+            self._node.budgeting.over(frame)
             if not held:
                 self._node.holding.hold(frame, doubt_of(str(error), act))
             return
         outcome, told = receipt_of(task, act)
-        self._confirm(slot, frame, outcome, told)
+        amounts = meters.of_effect(len(frame.arguments), len(told), act.used)
+        what = meters.What(frame.effect, frame.connection or "")
+        used = Work(act.who or slot.who, slot.labels, what, amounts)
+        last = act.telling.last(outcome) if act.telling is not None else []
+        self._confirm(slot, frame, outcome, told, used, last, act)
 
-    def _confirm(self, slot: Slot, frame: Ask, outcome: str, told: bytes) -> None:
+    def _confirm(
+        self, slot: Slot, frame: Ask, outcome: str, told: bytes, used: Work, last: list[Row], act: Act
+    ) -> None:
         now = self._node.clock()
-        key = frame.turn_id, frame.position
+        key = _key(frame)
         late = bool(self._open.get(key))
         rows = journaling.receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now, late=late)
+        rows += [*meters.rows(used.who, used.what, used.amounts, now), *last]
 
         def confirmed(committed: str, detail: str) -> None:
             if committed == "error" and detail.startswith(("NOT_READY", "STORAGE_FULL")):
-                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, slot, frame, outcome, told)
+                asyncio.get_running_loop().call_later(
+                    AGAIN_S, self._confirm, slot, frame, outcome, told, used, last, act
+                )
                 return
             self._open.pop(key, None)
+            self._awaited.pop(key, None)
+            self._node.budgeting.over(frame, used if committed == "ok" else None)
             if committed != "ok":
                 self._node.ownership.fenced(slot, "confirming", committed, detail)
                 return
             self._tell(frame, outcome, told, now)
+            if act.telling is not None:
+                act.telling.kick()
             if late:
                 self._node.ownership.ring(slot.uid)
 
         self._node.commit("receipt", rows, confirmed)
 
     def _still(self, slot: Slot, frame: Ask) -> bool:
-        """Whether the turn that asked still has its host."""
+        """Whether the turn that asked still has its host, and the host its lease."""
+        return self._with_host(slot, frame) and slot.host is not None and slot.host.alive(self._node.steady())
+
+    def _with_host(self, slot: Slot, frame: Ask) -> bool:
+        """Whether nobody has taken the turn that asked from its host."""
         turn = slot.turn
         return (
             turn is not None
             and turn.turn_id == frame.turn_id
+            and slot.epoch == frame.epoch
             and slot.host is not None
-            and slot.host.alive(self._node.steady())
+            and (frame.branch, frame.position) in slot.effects
         )
 
     def _tell(self, frame: Ask, outcome: str, told: bytes, at: float) -> None:
         """Tell the turn, wherever it runs by now."""
         slot = self._node.turns.running(frame.turn_id)
-        if slot is not None and slot.host is not None and frame.position in slot.effects:
-            slot.effects.discard(frame.position)
+        place = frame.branch, frame.position
+        if slot is not None and slot.host is not None and place in slot.effects:
+            slot.effects.discard(place)
+            slot.held.discard(place)
+            slot.told.add(place)
+            slot.said += 1
             slot.host.wire.send(Receipt(frame.turn_id, frame.branch, frame.position, outcome, told, at))
+
+
+def _key(frame: Ask) -> Key:
+    return frame.turn_id, frame.branch, frame.position
 
 
 def _too_late(act: Act) -> Refusal:

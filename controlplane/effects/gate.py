@@ -16,19 +16,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from controlplane.economy.rating import RateCard
+from controlplane.effects.budgeting import Budgeting
+from controlplane.effects.cancelling import Cancelling
+from controlplane.effects.computing import Computing
 from controlplane.effects.connections import Connections, OpenSecret, sealed
+from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
 from controlplane.effects.holding import Holding
+from controlplane.effects.holdups import Holdups
 from controlplane.effects.hosts import Host, Hosts
+from controlplane.effects.moving import Moving
 from controlplane.effects.node import Bounds, Node
+from controlplane.effects.nodes import Nodes
 from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
 from controlplane.effects.reading import Away, Reader
+from controlplane.effects.relays import Relays
 from controlplane.effects.slots import Slots
 from controlplane.effects.summaries import Summaries
 from controlplane.effects.timers import Timers
 from controlplane.effects.trouble import Trouble
 from controlplane.effects.turns import Turns
+from controlplane.effects.upgrading import Upgrading
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.delivery import Delivery
 from controlplane.mesh.events import Events
@@ -37,14 +47,16 @@ from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer
 from controlplane.store.committer import Delivery as Outcomes
-from schemas import faults
-from schemas import wire as frames
+from schemas import faults, frames
+from schemas import wire as hosting
 from schemas.base import canonical
 from schemas.ports import Clock, Effector
+from schemas.processes import door_of
 
 log = logging.getLogger("steward.gate")
 SWEEP_S = 2.0
 SWEEP_SOON_S = 0.01
+CONFINED_WIRES_MAX = 8
 
 
 class Gate:
@@ -61,6 +73,7 @@ class Gate:
         installation: str = "",
         clock: Clock = time.time,
         open_secret: OpenSecret = sealed,
+        card: RateCard | None = None,
     ) -> None:
         self._url = url
         self._socket = socket
@@ -70,6 +83,7 @@ class Gate:
         self._installation = installation
         self._clock = clock
         self._open_secret = open_secret
+        self._card = card or RateCard()
         self._ended = asyncio.Event()
         self._wires: set[Wire] = set()
         self._sweep_at: asyncio.TimerHandle | None = None
@@ -84,13 +98,14 @@ class Gate:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
                 loop.call_soon_threadsafe(self._delivered, loop, outcomes)
 
-        committer = Committer(self._url, deliver, sole=self._installation)
+        loop.set_exception_handler(_not_handled)
+        committer = Committer(self._url, deliver, self._installation, _without_writer)
         node = self._node = self._wired(committer)
         self._of_host = _host_handlers(node)
         self._of_plane = _plane_handlers(node, self._ended)
         committer.start()
         await self._recover(node)
-        server = await self._listen(loop)
+        servers = await self._listen(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._ended.set)
@@ -103,7 +118,7 @@ class Gate:
         try:
             await self._ended.wait()
         finally:
-            await self._end(node, server, tasks)
+            await self._end(node, servers, tasks)
 
     def _wired(self, committer: Committer) -> Node:
         reader = Reader(self._url)
@@ -113,7 +128,12 @@ class Gate:
         connections = Connections(reader, self._open_secret, time.monotonic)
         slots, steady = Slots(reader), time.monotonic
         node = Node(self._bounds, clock, steady, reader, committer, slots, self._effectors, connections)
+        node.budgeting = Budgeting(node, self._card)
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
+        node.moving, node.draining, node.holdups = Moving(node), Draining(node), Holdups(node)
+        node.nodes, node.upgrading = Nodes(node), Upgrading(node)
+        node.relays = Relays(node, self._received, self._lost)
+        node.cancelling, node.computing = Cancelling(node), Computing(node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
         node.summaries, node.trouble = Summaries(node), Trouble(node)
@@ -129,19 +149,37 @@ class Gate:
             self._node.trouble.heard(outcome, detail)
         loop.call_soon(self._node.planes.moved)
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Server]:
+        """The socket that only our own user can open; and, where hosts may be confined, the door that is shown them.
+
+        That one lies below a folder that is closed, so nobody else comes to it; whom it lets in is `confining`'s.
+        """
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._socket.unlink(missing_ok=True)
-        before = os.umask(0o177)
+        servers = [await self._listen_at(loop, self._socket, 0o177)]
+        if self._bounds.confined_uids:
+            door = door_of(self._socket)
+            door.parent.mkdir(mode=0o755, exist_ok=True)
+            door.parent.chmod(0o755)
+            servers.append(await self._listen_at(loop, door, 0o111))
+        return servers
+
+    async def _listen_at(self, loop: asyncio.AbstractEventLoop, path: Path, mask: int) -> asyncio.Server:
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - at the start, before anybody is served
+        before = os.umask(mask)
         try:
-            return await loop.create_unix_server(self._wire, str(self._socket), backlog=512)
+            return await loop.create_unix_server(self._wire, str(path), backlog=512)
         finally:
             os.umask(before)
 
     def _wire(self) -> Wire:
-        wire = Wire(frames.FromHost, self._received, self._lost)
+        wire = Wire(hosting.FromHost, self._received, self._lost, self._made)
         self._wires.add(wire)
         return wire
+
+    def _made(self, wire: Wire) -> None:
+        """A confined host has two connections; whoever makes many more would take those of others."""
+        if wire.foreign and sum(it.uid == wire.uid for it in self._wires) > CONFINED_WIRES_MAX:
+            wire.close()
 
     # Start and end
 
@@ -152,8 +190,9 @@ class Gate:
         started = (sql.EVENT, ("gate.started", node.clock(), "Plane", "", "plane", None, None, about), 1)
         node.commit("recover", [(sql.RELEASE_ALL, (), -1), started], lambda *_: released.set())
         await released.wait()
-        for host_id, pid, started in node.reader.rows(sql.LIVE_HOSTS):
-            node.hosts.remember(host_id, pid, started)
+        node.nodes.recover()
+        for host_id, where, pid, started, draining_since, *serves in node.reader.rows(sql.LIVE_HOSTS):
+            node.hosts.remember(host_id, where, pid, started, tuple(serves), drained=draining_since is not None)
         faults.at("gate.start.remembered")
         self._sweep(node)
         faults.at("gate.start.swept")
@@ -164,6 +203,8 @@ class Gate:
             node.timers.look()
             node.timers.rings()
             node.ownership.sweep()
+            node.upgrading.sweep()
+            node.computing.look()
             node.delivery.sweep()
             node.events.look()
         except Away as away:
@@ -179,14 +220,21 @@ class Gate:
             self._sweep(self._node)
 
     async def _sweeping(self, node: Node) -> None:
+        unrecovered = True  # a look at every open turn, which the start does not wait for
         while True:
             await asyncio.sleep(SWEEP_S)
             self._sweep(node)
+            if unrecovered:
+                with contextlib.suppress(Away):
+                    node.cancelling.recover()
+                    unrecovered = False
             node.trouble.sweep()
 
-    async def _end(self, node: Node, server: asyncio.Server, tasks: list["asyncio.Task[None]"]) -> None:
+    async def _end(self, node: Node, servers: list[asyncio.Server], tasks: list["asyncio.Task[None]"]) -> None:
         """No new frames; tell what has ended, release every owner, commit what was handed over."""
-        server.close()
+        for server in servers:
+            server.close()
+        node.ownership.end()
         node.timers.end()
         node.delivery.end()
         node.events.end()
@@ -195,7 +243,7 @@ class Gate:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for wire in list(self._wires):
+        for wire in [*self._wires, *node.relays.wires]:
             wire.mute()
         with contextlib.suppress(Away):
             await node.summaries.flush()
@@ -206,8 +254,10 @@ class Gate:
         self._over = True
         for wire in list(self._wires):
             wire.close()
+        node.relays.end()
         node.reader.close()
-        self._socket.unlink(missing_ok=True)
+        for path in (self._socket, door_of(self._socket)):
+            path.unlink(missing_ok=True)
 
     # Frames
 
@@ -241,18 +291,24 @@ class Gate:
     def _first(self, node: Node, wire: Wire, frame: Any) -> bool:
         """What a peer is follows from what it says first."""
         match frame:
-            case frames.Hello() if wire.peer is None:
+            case hosting.Hello() if wire.peer is None:
                 node.hosts.hello(wire, frame)
-            case frames.LeaseHello() if wire.peer is None:
+            case hosting.LeaseHello() if wire.peer is None:
                 node.hosts.lease_hello(wire, frame)
-            case frames.Lease() if wire.peer == frame.host_id:
+            case hosting.Lease() if wire.peer == frame.host_id:
                 node.hosts.lease(frame)
-            case frames.PlacerHello() if wire.peer is None:
+            case frames.PlacerHello() if wire.peer is None and wire.ours:
                 node.hosts.placer_hello(wire, frame)
             case frames.HostGone() if wire.peer is node.hosts:
                 node.hosts.gone(frame)
-            case frames.PlaneHello() if wire.peer is None and node.planes.hello(wire, frame):
+            case frames.NodesSeen() if wire.peer is node.hosts:
+                node.nodes.seen(frame)
+                node.computing.look()
+            case frames.TaskEnded() if wire.peer is node.hosts:
+                node.computing.ended(frame)
+            case frames.PlaneHello() if wire.peer is None and wire.ours and node.planes.hello(wire, frame):
                 wire.peer = node.planes
+                node.upgrading.look_soon()
             case _:
                 return False
         return True
@@ -266,16 +322,31 @@ class Gate:
             self._node.hosts.disconnected(peer)
         self._node.planes.lost(wire)
         self._node.hosts.placer_lost(wire)
+        self._node.computing.placer_lost(wire)
+
+
+def _without_writer() -> None:
+    """A gate that can not write would refuse for ever: it dies, and the next one goes on from what is committed."""
+    log.critical("the writer has died of what no job can cause; this gate ends with it", exc_info=True)
+    os._exit(1)
+
+
+def _not_handled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback that found the database away has left nothing half done: the sweep takes it up again."""
+    if isinstance(away := context.get("exception"), Away):
+        log.warning("the database is away: %s", away)
+    else:
+        loop.default_exception_handler(context)
 
 
 def _host_handlers(node: Node) -> dict[type, Callable[[Host, Any], None]]:
     return {
-        frames.Commit: node.turns.commit,
-        frames.Park: node.turns.park,
-        frames.Failed: node.turns.failed,
-        frames.Ask: node.execution.asked,
-        frames.CodeWanted: node.hosts.code,
-        frames.Released: _noted,
+        hosting.Commit: node.turns.commit,
+        hosting.Park: node.turns.park,
+        hosting.Failed: node.turns.failed,
+        hosting.Ask: node.execution.asked,
+        hosting.CodeWanted: node.hosts.code,
+        hosting.Released: _noted,
     }
 
 

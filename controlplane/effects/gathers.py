@@ -41,8 +41,8 @@ def settled(group: str, now: float) -> list[Row]:
     """Resolve a gathering if enough of its members are; then close the rest, and say so in the journal."""
     return [
         (sql.SETTLE, (now, group), -1),
-        (sql.CLOSE, (now, group, group, group), -1),
-        (sql.JOURNAL, (now, group, group, group), -1),
+        (sql.CLOSE, (now, group, group, group, group), -1),
+        (sql.JOURNAL, (now, group, group, group, group), -1),
     ]
 
 

@@ -3,21 +3,24 @@
 An agent may do what its mandate grants, and nothing else: a grant names an effect (or all of a
 protocol, `machine.*`) over one connection, or over none. What no grant covers is denied, and the
 verdict says so. Hosts hold no credential, so whatever needs one passes here; only the operating
-system could enforce more, which is why containment is `cooperative`.
+system can enforce more, which is why containment is `cooperative` but for agents that it confines.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from schemas.effect import Verdict
 
 
-def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]]) -> Verdict:
-    """The verdict on an effect over a connection."""
-    for grant in grants:
-        if _names(grant["effect"], effect) and grant.get("connection") == connection:
-            return Verdict(outcome="allow", rules=["grant"], features={"grant": {"known": True, "value": 1}})
-    return Verdict(outcome="deny", rules=["no-grant"], features={"grant": {"known": True, "value": 0}})
+def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]], *, enforced: bool = False) -> Verdict:
+    """The verdict on an effect over a connection; `enforced`: the system keeps who asks from all else."""
+    contained: Literal["enforced", "cooperative"] = "enforced" if enforced else "cooperative"
+    granted = any(_names(it["effect"], effect) and it.get("connection") == connection for it in grants)
+    outcome: Literal["allow", "deny"] = "allow" if granted else "deny"
+    features = {"grant": {"known": True, "value": int(granted)}}
+    return Verdict(
+        outcome=outcome, rules=["grant" if granted else "no-grant"], features=features, containment=contained
+    )
 
 
 def _names(granted: str, effect: str) -> bool:

@@ -12,14 +12,23 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
+from controlplane.economy import meters
+from controlplane.economy.accounts import Excess
 from controlplane.effects import journaling
+from controlplane.effects.budgeting import HELD_BACK, words
 from controlplane.effects.controls import Answer
+from controlplane.effects.entries import TurnRef
 from controlplane.effects.node import Node
+from controlplane.effects.resuming import chain_id
+from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import external
+from schemas.branches import HELD, ROOT, Place
+from schemas.effect import Verdict
+from schemas.frames import Control
 from schemas.problem import Next, Problem
-from schemas.wire import Ask, Control, Evict
+from schemas.wire import Ask, Evict, Receipt
 
 TIMEOUT_S_MAX = 300.0  # of a connection that is not there any more
 Outcome = Literal["succeeded", "failed", "retry"]
@@ -56,31 +65,86 @@ class Holding:
     def __init__(self, node: Node) -> None:
         self._node = node
 
+    def holds(self, turn_id: str) -> bool:
+        """Whether a turn waits for an operator to settle an effect: it does not end over that."""
+        return self._node.reader.one(external.HOLDS, turn_id) is not None
+
     def hold(self, frame: Ask, why: str) -> None:
-        """Park the turn that waits for the effect. One that does not run now asks again when it does."""
+        """Park the turn, or the branch, that waits for the effect. A turn that does not run now asks again then."""
         slot = self._node.turns.running(frame.turn_id)
-        if slot is None or slot.turn is None or frame.position not in slot.effects:
+        if slot is not None:
+            self._node.turns.in_line(slot, lambda: self._hold(slot, frame, why))
+
+    def _hold(self, slot: Slot, frame: Ask, why: str) -> None:
+        if slot is not self._node.turns.running(frame.turn_id) or slot.turn is None:
+            return
+        if (place := (frame.branch, frame.position)) not in slot.effects or place in slot.held:
             return
         now = self._node.clock()
         until = now + self._node.bounds.hold_s
         rows = journaling.hold(slot.turn, frame, why, now, until)
-        slot.state = "committing"
+        self._rests(slot, frame)
+        self._node.commit("hold", rows, lambda *came: self._held_now(slot, frame, until, *came))
+
+    def still(self, slot: Slot, frame: Ask) -> None:
+        """A replay has come to an effect that is held already."""
+        if frame.branch == ROOT:
+            self.suspend(slot, (frame.branch, frame.position))
+        else:
+            self._tell(slot, frame)
+
+    def _rests(self, slot: Slot, frame: Ask) -> None:
+        """Nothing else of the turn goes on until this is written; of a branch's effect, nothing else is written."""
+        slot.writing = True
+        if frame.branch == ROOT:
+            slot.state = "committing"
+
+    def _tell(self, slot: Slot, frame: Ask) -> None:
+        """One branch waits; its host says so when all of them do."""
+        place = frame.branch, frame.position
+        if slot.host is not None and slot.state == "running" and place in slot.effects:
+            slot.held.add(place)
+            slot.said += 1
+            slot.host.wire.send(Receipt(frame.turn_id, *place, HELD, b"null", self._node.clock()))
+
+    def hold_back(self, slot: Slot, turn: TurnRef, frame: Ask, verdict: Verdict, excess: Excess) -> None:
+        """Write the effect ahead and hold it at once: it was not sent, and is only when an operator says `retry`."""
+        now = self._node.clock()
+        until = now + self._node.bounds.hold_s
+        next_generations = generations(self._node.reader, turn, frame.entries)
+        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), now, now, next_generations)
+        grown = turn.grown([*(it.branch for it in frame.entries), frame.branch])
+        by = f"{HELD_BACK}{excess.namespace}/{excess.budget}: "
+        rows += journaling.hold(grown, frame, words(excess), now, until, kind="effect.held", by=by)
+        self._rests(slot, frame)
 
         def held(outcome: str, detail: str) -> None:
-            if outcome != "ok":
-                self._node.ownership.fenced(slot, "holding", outcome, detail)
-                return
-            self._node.timers.arm(until)
-            if self._node.slots.holds(slot):
-                self._suspend(slot, frame.position)
+            if outcome == "ok":
+                if slot.turn is turn:
+                    slot.turn = grown
+                self._node.turns.settle(after)
+            self._held_now(slot, frame, until, outcome, detail)
 
-        self._node.commit("hold", rows, held)
+        self._node.commit("withhold", rows, held)
 
-    def _suspend(self, slot: Slot, position: int) -> None:
+    def _held_now(self, slot: Slot, frame: Ask, until: float, outcome: str, detail: str) -> None:
+        if outcome != "ok":
+            self._node.ownership.fenced(slot, "holding", outcome, detail)
+            return
+        self._node.timers.arm(until)
+        if not self._node.slots.holds(slot):
+            return
+        if frame.branch == ROOT:
+            self.suspend(slot, (frame.branch, frame.position))
+            return
+        self._tell(slot, frame)
+        self._node.turns.wrote(slot)
+
+    def suspend(self, slot: Slot, place: Place) -> None:
         """The coroutine waits for a receipt that may never come: forget it, a replay goes on."""
         assert slot.host is not None
         slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
-        slot.state, slot.await_position = "parked", position
+        slot.state, slot.awaits = "parked", {place}
         slot.effects.clear()
         self._node.hosts.turn_over(slot)
         self._node.ownership.let_go(slot)
@@ -120,7 +184,8 @@ class Holding:
 
     def _on_its_way_s(self, agent: str, asked: Asked, held: Held) -> float:
         """For how long it may still be on its way."""
-        if self._node.execution.ended(asked.turn_id, asked.position):
+        key = asked.turn_id, asked.branch, asked.position
+        if self._node.execution.ended(key):
             return 0.0
         effector = self._node.effectors.get(held.effect)
         timeout_s = effector.timeout_s if effector is not None else TIMEOUT_S_MAX
@@ -129,7 +194,7 @@ class Holding:
             declared = self._node.connections.named(slot.namespace, held.connection) if slot is not None else None
             timeout_s = declared.spec.limits.timeout_s if declared is not None else TIMEOUT_S_MAX
         wait_s = held.send_by + timeout_s - self._node.clock()
-        if self._node.execution.flying(asked.turn_id, asked.position):
+        if self._node.execution.flying(key):
             return max(wait_s, timeout_s)
         return wait_s
 
@@ -145,6 +210,7 @@ class Holding:
             result = found.model_dump_json()
         told = {"effect": held.effect, "connection": held.connection}
         about = {**_about(asked), **told, "outcome": asked.outcome, "reason": asked.reason}
+        now = self._node.clock()
         rows = journaling.settled(
             held.await_id,
             asked.outcome,
@@ -152,8 +218,12 @@ class Holding:
             (slot.namespace, slot.name),
             asked.principal,
             about,
-            self._node.clock(),
+            now,
         )
+        if asked.outcome == "succeeded":
+            what = meters.What(held.effect, held.connection or "")
+            who = slot.who._replace(chain=chain_id(self._node, slot, asked.turn_id))
+            rows += meters.rows(who, what, meters.of_effect(0, 0), now)
 
         def settled(outcome: str, detail: str) -> None:
             if outcome == "ok":

@@ -1,32 +1,38 @@
 """Hosts: who they are, whether they live, what they may have in flight.
 
 A process is what the kernel says it is, never what it says itself. A lost connection is positive
-evidence of death; silence waits for the lease to run out; a loop that one turn holds for longer than
-the turn may last is ended, and that turn with it. Each of these fences first: the agents get a new
-epoch and go on elsewhere. A gate that itself came late declares nobody dead. A turn that ran when its
-host died is tried again alone.
+evidence of death; a process that stays stopped is as good as dead; silence waits for the lease to run
+out; a loop that one turn holds for longer than the turn may last is ended, and that turn with it. Each
+of these fences first: the agents get a new epoch and go on elsewhere. A gate that itself came late
+declares nobody dead. A turn that ran when its host died is tried again alone.
 """
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 
-from controlplane.effects.node import Node
+from controlplane.effects.confining import Known, unfit
+from controlplane.effects.kernel import lives, process_of, same, uid_of
+from controlplane.effects.keys import address_of
+from controlplane.effects.node import Done, Node
 from controlplane.effects.placing import Host, Placing
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.wireio import Wire
 from controlplane.store import statements as sql
 from schemas.base import canonical
-from schemas.processes import is_it, started
-from schemas.wire import CodeFiles, CodeWanted, Hello, HostGone, Lease, LeaseHello, PlacerHello, Welcome
+from schemas.frames import HostGone, PlacerHello
+from schemas.processes import is_stopped
+from schemas.wire import CodeFiles, CodeWanted, Hello, Lease, LeaseHello, Welcome
 
 log = logging.getLogger("steward.gate")
 SWEEP_S = 0.5
 WEDGED_LAG_MS = 2000.0
+OWN_IDLE_S = 1.0
 
 __all__ = ["Host", "Hosts"]
 
@@ -38,9 +44,15 @@ class Hosts:
         self._node = node
         self._placing = Placing(node)
         self.suspects: set[str] = set()
-        self.pick = self._placing.pick
-        self.demand = self._placing.demand
-        self.placer_lost = self._placing.placer_lost
+        self._drained: set[str] = set()  # of before the restart, and not back yet
+        self.pick, self.other = self._placing.pick, self._placing.other
+        self.ensure, self.more_can_come = self._placing.ensure, self._placing.more_can_come
+        self.demand, self.waited_for, self.why_not = (
+            self._placing.demand,
+            self._placing.waited_for,
+            self._placing.why_not,
+        )
+        self.placer_lost, self.placers_told = self._placing.placer_lost, self._placing.placers_told
 
     def __len__(self) -> int:
         return len(self._placing.here)
@@ -48,32 +60,68 @@ class Hosts:
     def all(self) -> list[Host]:
         return list(self._placing.here.values())
 
-    def remember(self, host_id: str, pid: int | None, began: float | None) -> None:
-        """A host of before the restart: it comes back, or it has ended."""
-        if pid is not None and began is not None and _process(pid, began) is not None:
-            self._placing.remember(host_id)
+    def get(self, host_id: str) -> Host | None:
+        return self._placing.here.get(host_id)
+
+    def holds(self, host: Host) -> bool:
+        """Whether it is here, and this is it."""
+        return self._placing.here.get(host.host_id) is host
+
+    def remember(
+        self,
+        host_id: str,
+        where: str,
+        pid: int | None,
+        began: float | None,
+        serves: Sequence[str | None],
+        *,
+        drained: bool = False,
+    ) -> None:
+        """A host of before the restart, and its namespace, digest and agent: it comes back, or it has ended.
+
+        Of another node's nobody knows yet.
+        """
+        process = process_of(pid, began) if pid is not None and began is not None else None
+        far = where != self._node.nodes.here
+        if far or process is not None:
+            uid = uid_of(process) if process is not None and not far else 0
+            self._placing.remember(host_id, Known(uid, *(it or "" for it in serves)))
+            if drained:
+                self._drained.add(host_id)
         else:
             self._end_record(host_id, "host.lost")
 
     # Peers
 
     def hello(self, wire: Wire, frame: Hello) -> None:
-        began = _began(wire.pid)
+        began = wire.began
         before = self._placing.here.get(frame.host_id)
-        foreign = before is not None and before.pid != wire.pid and _process(before.pid, before.pid_started) is not None
-        if began is None or foreign:
-            log.warning("process %d says that it is host %s, and is not", wire.pid, frame.host_id)
+        foreign = before is not None and not same(before, wire) and lives(before)
+        why = unfit(wire.uid, wire.pid, frame, self._placing.known(frame.host_id), foreign=wire.foreign)
+        if began is None or foreign or why:
+            log.warning("process %d says that it is host %s, and is not; %s", wire.pid, frame.host_id, why)
             wire.close()
             return
         if before is not None:
             before.wire.peer = None
             before.wire.close()
             self._placing.departed(before.host_id)
-            self._release(before, "it connected again", count=before.pid != wire.pid)
+            self._release(before, "it connected again", count=not same(before, wire))
         now = self._node.steady()
         leased = now + self._node.bounds.lease_s
         host = Host(
-            frame.host_id, wire, wire.pid, began, frame.node, frame.namespace, frame.digest, leased, now, now, now
+            frame.host_id,
+            wire,
+            wire.pid,
+            began,
+            self._node.nodes.name_of(wire.node) if wire.node else frame.node,
+            frame.namespace,
+            frame.digest,
+            frame.reserved,
+            leased,
+            now,
+            now,
+            now,
         )
         wire.on_resume = lambda: self.drain_waiting(host)
         wire.peer = host
@@ -82,12 +130,15 @@ class Hosts:
         wire.send(Welcome(bounds.lease_s, bounds.lease_s / 3, bounds.state_bytes_max))
         self.record(host, started=True)
         log.info("host %s is here, pid %d%s", host.host_id, host.pid, "" if asked else ", unasked")
+        drained = host.host_id in self._drained or (before is not None and before.emptying)
+        if drained or host.node in self._node.nodes.closed:
+            self._node.draining.empty(host)
         self._placing.serve()
         self._placing.ensure()
 
     def lease_hello(self, wire: Wire, frame: LeaseHello) -> None:
         host = self._placing.here.get(frame.host_id)
-        if host is None or host.pid != wire.pid:  # it comes again when the host is known
+        if host is None or not same(host, wire):  # it comes again when the host is known
             wire.close()
         else:
             wire.peer = frame.host_id
@@ -97,6 +148,7 @@ class Hosts:
         if host is not None:
             host.seen, host.lag_ms = self._node.steady(), frame.loop_lag_ms
             host.leased = host.seen + self._node.bounds.lease_s
+            host.holding, host.held_s = frame.holding, frame.held_ms / 1000
             row = (
                 sql.HOST_LEASE,
                 (self._node.clock() + self._node.bounds.lease_s, frame.loop_lag_ms, frame.host_id),
@@ -105,17 +157,18 @@ class Hosts:
             self._node.commit("lease", [row], _ignored, 1)
 
     def code(self, host: Host, frame: CodeWanted) -> None:
-        row = self._node.reader.one(sql.CODE, frame.digest)
+        row = self._node.reader.one(sql.CODE, frame.digest) if frame.digest == host.digest else None
         host.wire.send(CodeFiles(frame.digest, row[0].encode() if row else b""))
 
     def placer_hello(self, wire: Wire, frame: PlacerHello) -> None:
-        if any(host.pid == wire.pid for host in self.all()):
+        if any(same(host, wire) for host in self.all()):
             log.warning("host process %d says that it is the placer; its connection is closed", wire.pid)
             wire.close()
             return
         wire.peer = self
         log.info("the placer is here, pid %d", wire.pid)
         self._placing.placer(wire)
+        self._node.computing.placer(wire, frame.runner)
 
     def gone(self, frame: HostGone) -> None:
         """Ray says that it is dead; its id is never used again."""
@@ -125,7 +178,7 @@ class Hosts:
             host.wire.peer = None
             host.wire.close()
         else:
-            self._placing.departed(frame.host_id)
+            self._placing.departed(frame.host_id, frame.reason)
             self._placing.ensure()
 
     # The window
@@ -180,7 +233,10 @@ class Hosts:
 
     def idle(self, host: Host) -> None:
         """An agent has left the host."""
-        if not host.slots:
+        if host.emptying:
+            if all(it.state != "leaving" for it in host.slots):  # a batch has gone
+                self._node.draining.step(host)
+        elif not host.slots:
             host.idle_since = self._node.steady()
             if host.draining and host.host_id in self._placing.here:
                 self.retire(host, "others need its place")
@@ -193,43 +249,61 @@ class Hosts:
         if self._placing.here.get(host.host_id) is host:
             self.lost(host, "its connection ended")
 
-    def lost(self, host: Host, why: str, *, count: bool = True) -> None:
+    def lost(self, host: Host, why: str, *, count: bool = True, suspect: Slot | None = None) -> None:
         log.warning("host %s (pid %d) is lost with %d agents: %s", host.host_id, host.pid, len(host.slots), why)
         self._placing.departed(host.host_id)
-        self._release(host, why, count=count)
+        self._release(host, why, count=count, suspect=suspect)
         self._end_record(host.host_id, "host.lost", {"reason": why})
+        self._ended(host)
         self._placing.ensure()
 
     def retire(self, host: Host, why: str) -> None:
         log.info("host %s is let go: %s", host.host_id, why)
         self._placing.bye(host, why)
         self._end_record(host.host_id, "host.retired", {"reason": why})
+        self._ended(host)
 
-    def kill(self, host: Host, why: str, *, count: bool = True) -> None:
-        """Fence first, then end the process, by pid and start time."""
-        self.lost(host, why, count=count)
+    def drop(self, host_id: str, done: Done) -> None:
+        """A host that is not here, and shall not come."""
+        self._placing.departed(host_id)
+        self._end_record(host_id, "host.retired", {"reason": "it was drained"}, done)
+        self._placing.ensure()
+
+    def _ended(self, host: Host) -> None:
+        self._drained.discard(host.host_id)
+        told, host.on_end = host.on_end, []
+        for tell in told:
+            tell()
+
+    def kill(self, host: Host, why: str, *, count: bool = True, suspect: Slot | None = None) -> None:
+        """Fence first, then end the process, by pid and start time. Of a known suspect alone an attempt counts."""
+        self.lost(host, why, count=count, suspect=suspect)
         host.wire.peer = None
         host.wire.close()
+        if host.wire.node:
+            self._node.relays.kill(host.wire.node, host.pid, host.pid_started)
+            return
         with contextlib.suppress(psutil.Error):
-            if (process := _process(host.pid, host.pid_started)) is not None:
+            if (process := process_of(host.pid, host.pid_started)) is not None:
                 process.kill()
 
-    def _release(self, host: Host, why: str, *, count: bool) -> None:
-        slots, host.slots = list(host.slots), set()
+    def _release(self, host: Host, why: str, *, count: bool, suspect: Slot | None = None) -> None:
+        slots, host.slots = sorted(host.slots, key=lambda it: it.turn is None), set()  # who was in a turn goes on first
         host.waiting.clear()
         rows: list[Any] = [(sql.RELEASE_HOST, (self._node.clock(), host.host_id), -1)]
         for slot in slots:
-            if count and slot.turn is not None and slot.state == "running" and not slot.effects:
-                rows.append((sql.ATTEMPT, (slot.uid, slot.turn.message_id), -1))
+            counts = count and suspect in (None, slot)
+            if counts and slot.turn is not None and slot.state == "running" and not slot.effects:
+                if slot.turn.proving:
+                    self._node.upgrading.lost(slot.turn)
+                else:
+                    rows.append((sql.ATTEMPT, (slot.uid, slot.turn.message_id), -1))
                 self.suspects.add(slot.turn.turn_id)
             slot.host, slot.counted, slot.queued = None, False, False
             self._node.ownership.forget(slot)
 
-        def released(_outcome: str, _detail: str) -> None:
-            for slot in slots:
-                self._node.ownership.ring(slot.uid)
-
-        self._node.commit("lost", rows, released)
+        uids = [it.uid for it in slots]
+        self._node.commit("lost", rows, lambda _outcome, _detail: self._node.ownership.ring_all(uids))
 
     # Sweep
 
@@ -252,55 +326,66 @@ class Hosts:
         for host in self.all():
             if now > host.leased:
                 self.kill(host, f"its lease ran out {now - host.leased:.1f} s ago")
-            elif host.lag_ms > WEDGED_LAG_MS and (slot := _overdue(host, now)) is not None:
+            elif (stopped_s := self._stopped_s(host, now)) > bounds.stopped_s_max:
+                self.kill(host, f"its process has been stopped for {stopped_s:.1f} s")
+            elif host.lag_ms > WEDGED_LAG_MS and (slot := self._overdue(host, now)) is not None:
                 self._node.turns.timed_out(slot)
                 self.kill(host, f"its loop is wedged by {slot.address}", count=False)
-            elif host.digest and not host.slots and now - host.idle_since > bounds.host_idle_s:
+            elif host.held_s > bounds.loop_held_s_max or host.freed_from:
+                self._node.holdups.look(host)
+            elif (host.digest or host.reserved) and not host.slots and now - host.idle_since > self._stays_s(host):
                 self.retire(host, "it has had no agents for a while")
+            elif host.emptying:
+                self._node.draining.step(host)
         for host_id in self._placing.overdue():
             log.warning("host %s was wanted and never came", host_id)
-            self._placing.departed(host_id)
+            self._placing.departed(host_id, "Ray has not placed it")
             self._node.commit("never", [(sql.HOST_END, (self._node.clock(), host_id), -1)], _ignored, 1)
         self._placing.serve()
         self._placing.ensure()
+
+    def _stopped_s(self, host: Host, now: float) -> float:
+        """For how long the kernel has said so: that is evidence, and need not wait for the lease."""
+        if host.wire.node or not is_stopped(host.pid):  # of another node's, silence says it
+            host.stopped_at = None
+            return 0.0
+        if host.stopped_at is None:
+            host.stopped_at = now
+        return now - host.stopped_at
+
+    def _stays_s(self, host: Host) -> float:
+        """How long it stays without agents; what is kept for one agent is soon given back."""
+        return OWN_IDLE_S if host.reserved else self._node.bounds.host_idle_s
+
+    def _overdue(self, host: Host, now: float) -> Slot | None:
+        """The turn that holds the loop, if it should long be over; where nobody says which it is, the oldest one."""
+        holder = self._node.turns.running(host.holding)
+        running = [it for it in host.slots if it.state == "running" and not it.effects and holder in (None, it)]
+        first = min(running, key=lambda it: it.started, default=None)
+        return first if first is not None and now - first.started > first.turn_s_max else None
 
     # Records
 
     def record(self, host: Host, *, started: bool = False) -> None:
         """The host's row, with its lease."""
         now = self._node.clock()
-        given = (host.host_id, host.node, host.pid, host.pid_started, host.namespace or None, host.digest or None)
+        serves = (host.namespace or None, host.digest or None, address_of(host.reserved))
+        given = (host.host_id, host.node, host.pid, host.pid_started, *serves)
         rows: list[Any] = [(sql.HOST_PUT, (*given, now + self._node.bounds.lease_s, now), 1)]
         if started:
             rows.append(_event("host.started", host.host_id, {"pid": host.pid, "node": host.node}, now))
         self._node.commit("host", rows, _ignored, 1)
 
-    def _end_record(self, host_id: str, kind: str, data: dict[str, Any] | None = None) -> None:
+    def tell(self, kind: str, host_id: str, data: dict[str, Any]) -> None:
+        """An event about a host."""
+        self._node.commit("held", [_event(kind, host_id, data, self._node.clock())], _ignored, 1)
+
+    def _end_record(
+        self, host_id: str, kind: str, data: dict[str, Any] | None = None, done: Done | None = None
+    ) -> None:
         now = self._node.clock()
         rows = [(sql.HOST_END, (now, host_id), 1), _event(kind, host_id, data or {}, now)]
-        self._node.commit("ended", rows, _ignored, 1)
-
-
-def _overdue(host: Host, now: float) -> Slot | None:
-    """The turn that holds the loop: of those that should long be over, the one that began first."""
-    running = [it for it in host.slots if it.state == "running" and not it.effects]
-    first = min(running, key=lambda it: it.started, default=None)
-    return first if first is not None and now - first.started > float(first.limits.get("turn_s_max", 60)) else None
-
-
-def _process(pid: int, began: float) -> psutil.Process | None:
-    """The living process of a pid and start time."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        if is_it(pid, began) and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    return None
-
-
-def _began(pid: int) -> float | None:
-    with contextlib.suppress(ProcessLookupError):
-        return started(pid)
-    return None
+        self._node.commit("ended", rows, done or _ignored, 1)
 
 
 def _event(kind: str, host_id: str, data: dict[str, Any], now: float) -> Any:

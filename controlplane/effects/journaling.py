@@ -16,40 +16,57 @@ from controlplane.effects.entries import (
     Row,
     TurnRef,
     at_time,
+    continued,
     reply_envelope,
     rows_of,
 )
 from controlplane.effects.gathers import counted
-from controlplane.store import external
+from controlplane.store import external, questions, states, workspaces
 from controlplane.store import statements as sql
+from controlplane.store.states import Kept
 from schemas.base import canonical, short_id
+from schemas.branches import ROOT
 from schemas.wire import Ask, Commit, Entry
 
 ENDED = ("committed", "failed")
 
 
-def park(turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, generations: Mapping[str, int]) -> Made:
-    """A segment that ends in a durable await."""
+def park(
+    turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, generations: Mapping[str, int], *, rests: bool
+) -> Made:
+    """A segment that ends in a durable await; the turn rests there, or another branch of it goes on."""
     rows, after = rows_of(turn, entries, now, generations)
-    head = [_fence(turn, now), _open_or_grow(turn, "parked", len(entries), cpu_ns)]
+    head = [fence(turn, now), _open_or_grow(turn, "parked" if rests else "running", len(entries), cpu_ns)]
     return [*head, *(_record(turn, entry, now) for entry in entries), *rows], after
 
 
-def commit(turn: TurnRef, frame: Commit, now: float, generations: Mapping[str, int]) -> Made:
+def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, generations: Mapping[str, int]) -> Made:
     """The end of a turn: state, consumption, what is buffered, the answer."""
     rows, after = rows_of(turn, frame.entries, now, generations)
-    state = (frame.state.decode(), frame.state_digest, now, turn.agent, turn.epoch, turn.owner, turn.version)
+    held = (turn.agent, turn.epoch, turn.owner, turn.version)
+    state = (kept.text, kept.chunks, frame.state_digest, frame.state_version, now, *held)
     head: list[Row] = [
         (sql.COMMIT, state, 1),
+        *((states.DROP, (turn.agent, name), 1) for name in kept.drop),
+        *((states.PUT, (turn.agent, name, body), 1) for name, body in kept.put),
+        *((workspaces.DROP, (turn.agent, path), 1) for path in frame.gone),
+        *(
+            (workspaces.PUT, (turn.agent, it.path, it.digest, int(it.executable), len(it.body), it.body), 1)
+            for it in frame.files
+        ),
         _end(turn, "committed", len(frame.entries), frame.cpu_ns, now, frame.state_digest, None),
     ]
-    answer = answered(turn, frame.reply, now, after)
-    return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *answer, _consume(turn)], after
+    if frame.entries and frame.entries[-1].kind == "continue":
+        after.agents.add((turn.namespace, turn.name))  # its message is there again, and nobody sent it
+        over = [_go_on(turn, frame.entries[-1])]
+    else:
+        over = [*answered(turn, frame.reply, now, after), _consume(turn)]
+    return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *over], after
 
 
 def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
     """An attempt that failed and will be repeated; what was journaled stays."""
-    rows: list[Row] = [_fence(turn, now), (sql.ATTEMPT, (turn.agent, turn.message_id), 1)]
+    rows: list[Row] = [fence(turn, now), (sql.ATTEMPT, (turn.agent, turn.message_id), 1)]
     if turn.recorded:
         grown = ("running", turn.attempts + 1, turn.epoch, cpu_ns, turn.entries, turn.turn_id, turn.entries)
         rows.append((sql.TURN_GROW, grown, 1))
@@ -57,7 +74,10 @@ def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
 
 
 def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: float, *, owned: bool = True) -> Made:
-    """The message goes to the dead letters, whoever asked hears of it, and the agent goes on."""
+    """The message goes to the dead letters, whoever asked hears of it, and the agent goes on.
+
+    One that was cancelled is for nobody: it is no dead letter, and is told as such.
+    """
     after = Aftermath()
     text = orjson.dumps(found).decode()
     letter = (
@@ -66,20 +86,26 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
-        _fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
+        fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
         _end(turn, "failed", 0, cpu_ns, now, None, text),
         (sql.CANCEL_AWAITS, (now, turn.turn_id), -1),
-        (sql.DEAD_LETTER, letter, 1),
-        event("turn.failed", turn, data, now),
-        event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
     ]
-    return [*rows, *refused(turn, found, now, after), _consume(turn)], after
+    if found["reason"] == "CANCELLED":
+        rows.append(event("turn.cancelled", turn, data, now))
+    else:
+        rows += [
+            (sql.DEAD_LETTER, letter, 1),
+            event("turn.failed", turn, data, now),
+            event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
+            *refused(turn, found, now, after),
+        ]
+    return [*rows, _consume(turn)], after
 
 
 def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:
     """An external effect, written ahead together with what was buffered before it."""
     rows, after = rows_of(turn, ask.entries, now, generations)
-    head = [_fence(turn, now), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
+    head = [fence(turn, now), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
     record = (
         turn.turn_id,
         ask.branch,
@@ -116,30 +142,41 @@ def receipt(
     return [(sql.RECEIPT, given, 1), *([(external.RECEIVED, given, -1)] if late else [])]
 
 
+def receipt_of_await(await_id: str, outcome: str, result: bytes, now: float) -> list[Row]:
+    """What came of a lasting effect, once: whoever is late changes nothing."""
+    text = result.decode()
+    return [
+        (sql.RESOLVE, (outcome, text, now, await_id), 1),
+        (sql.JOURNAL_RESOLVED, (outcome, text, now, await_id, now, outcome), 1),
+    ]
+
+
 def intent_again(turn: TurnRef, ask: Ask, send_by: float, retry_of: str | None, now: float) -> list[Row]:
     """An effect that is sent once more, written ahead; an operator's `retry` is good for one time."""
     rows: list[Row] = [
-        _fence(turn, now),
+        fence(turn, now),
         (external.RESEND, (send_by, turn.turn_id, ask.branch, ask.position), 1),
     ]
     return rows if retry_of is None else [*rows, (external.RETRIED, (retry_of,), 1)]
 
 
-def hold(turn: TurnRef, ask: Ask, why: str, now: float, until: float) -> list[Row]:
-    """An effect in doubt: the turn parks, and everything that is known is told."""
+def hold(
+    turn: TurnRef, ask: Ask, why: str, now: float, until: float, *, kind: str = "effect.in_doubt", by: str = ""
+) -> list[Row]:
+    """An effect in doubt, or that a budget holds back: the turn parks, or a branch waits; what is known is told."""
     over = f" over {ask.connection}" if ask.connection else ""
     await_id = short_id("await", turn.turn_id, ask.branch, ask.position, turn.epoch, now)
-    target = f"turns.settle of {ask.effect}{over}"
+    target = f"{by}turns.settle of {ask.effect}{over}"
     at = (turn.turn_id, ask.branch, ask.position)
     data = {
         "effect": ask.effect, "connection": ask.connection or None, "branch": ask.branch, "position": ask.position,
         "idempotency_key": f"{turn.turn_id}:{ask.branch}:{ask.position}", "why": why, "until": at_time(until),
     }  # fmt: skip
     return [
-        _fence(turn, now),
-        _open_or_grow(turn, "parked", 0, 0),
+        fence(turn, now),
+        _open_or_grow(turn, "parked" if ask.branch == ROOT else "running", 0, 0),
         (external.HOLD, (await_id, turn.agent, *at, target, now, until), 1),
-        event("effect.in_doubt", turn, data, now),
+        event(kind, turn, data, now),
     ]
 
 
@@ -161,6 +198,20 @@ def settled(
     return rows
 
 
+def person_answered(
+    question_id: str, answer: bytes, principal: str, address: tuple[str, str], turn_id: str, now: float
+) -> list[Row]:
+    """What a person says to a question, once: the first answer counts."""
+    text = answer.decode()
+    told = canonical({"question_id": question_id}).decode()
+    return [
+        (questions.ANSWER, (text, now, principal, question_id), 1),
+        (sql.JOURNAL_RESOLVED, ("answered", text, now, question_id, now, "answered"), 1),
+        *counted(question_id, now),
+        (sql.EVENT, ("question.answered", now, "Agent", *address, principal, turn_id, told), 1),
+    ]
+
+
 def resolution(await_id: str, outcome: str, result: str, now: float) -> list[Row]:
     """Resolve an await, unless somebody already did."""
     return [
@@ -175,11 +226,13 @@ def answered(turn: TurnRef, reply: bytes, now: float, after: Aftermath) -> list[
     if turn.replyto is None:
         return []
     after.answered.append(turn.replyto)
+    told = [_late(turn, now), (sql.RESOLVE_OPERATOR, ("answered", reply.decode(), now, turn.replyto), -1)]
+    if turn.by_operator:
+        return told
     text, reply_id = reply_envelope(turn.address, "", turn.replyto, orjson.Fragment(reply), now)
     return [
-        _late(turn, now),
+        *told,
         (sql.ANSWER_REQUEST, (reply_id, text, now, turn.replyto), -1),
-        (sql.RESOLVE_OPERATOR, ("answered", reply.decode(), now, turn.replyto), -1),
         *resolution(turn.replyto, "answered", text, now),
     ]
 
@@ -216,24 +269,42 @@ def timed_out(await_id: str, target: str, found: dict[str, Any], now: float) -> 
     ]
 
 
+def question_expired(question_id: str, found: dict[str, Any], now: float) -> list[Row]:
+    """No person answered in time."""
+    told = canonical({"question_id": question_id}).decode()
+    return [
+        *resolution(question_id, "timeout", orjson.dumps(found).decode(), now),
+        (questions.EXPIRED_EVENT, (now, told, question_id, now), -1),
+    ]
+
+
 def event(kind: str, turn: TurnRef, data: dict[str, Any], now: float, principal: str | None = None) -> Row:
     """A feedback event about the turn's agent."""
     text = canonical(data).decode()
     return sql.EVENT, (kind, now, "Agent", turn.namespace, turn.name, principal, turn.turn_id or None, text), 1
 
 
-def agent_event(kind: str, namespace: str, name: str, principal: str | None, now: float) -> Row:
+def agent_event(
+    kind: str, namespace: str, name: str, principal: str | None, now: float, data: dict[str, Any] | None = None
+) -> Row:
     """A feedback event about what an operator did to an agent."""
-    return sql.EVENT, (kind, now, "Agent", namespace, name, principal, None, "{}"), 1
+    return sql.EVENT, (kind, now, "Agent", namespace, name, principal, None, canonical(data or {}).decode()), 1
 
 
-def _fence(turn: TurnRef, now: float) -> Row:
+def fence(turn: TurnRef, now: float) -> Row:
+    """The first row of every unit of a turn: nothing is changed by who has lost the agent."""
     return sql.FENCE, (now, turn.agent, turn.epoch, turn.owner), 1
 
 
 def _consume(turn: TurnRef) -> Row:
     """The message is done. Last in its unit: before it, whoever sends it again finds it there, after it, the turn."""
     return sql.CONSUME, (turn.agent, turn.message_id), 1
+
+
+def _go_on(turn: TurnRef, entry: Entry) -> Row:
+    """The next turn's message, in the place of this turn's; like consuming it, last in its unit."""
+    made, body = continued(turn, entry)
+    return sql.CONTINUE, (made, body, turn.agent, turn.message_id), 1
 
 
 def _record(turn: TurnRef, entry: Entry, now: float) -> Row:

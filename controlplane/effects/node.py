@@ -18,15 +18,24 @@ from schemas import faults
 from schemas.ports import Clock, Effector
 
 if TYPE_CHECKING:
+    from controlplane.effects.budgeting import Budgeting
+    from controlplane.effects.cancelling import Cancelling
+    from controlplane.effects.computing import Computing
+    from controlplane.effects.draining import Draining
     from controlplane.effects.execution import Execution
     from controlplane.effects.holding import Holding
+    from controlplane.effects.holdups import Holdups
     from controlplane.effects.hosts import Hosts
+    from controlplane.effects.moving import Moving
+    from controlplane.effects.nodes import Nodes
     from controlplane.effects.ownership import Ownership
     from controlplane.effects.planes import Planes
+    from controlplane.effects.relays import Relays
     from controlplane.effects.summaries import Summaries
     from controlplane.effects.timers import Timers
     from controlplane.effects.trouble import Trouble
     from controlplane.effects.turns import Turns
+    from controlplane.effects.upgrading import Upgrading
     from controlplane.mesh.delivery import Delivery
     from controlplane.mesh.events import Events
 
@@ -50,6 +59,15 @@ class Bounds:
     send_within_s: float = 30.0
     hold_s: float = 86_400.0
     node: str = "local"
+    move_wait_s: float = 10.0
+    loop_held_s_max: float = 5.0
+    stopped_s_max: float = 1.0
+    acquiring_max: int = 64
+    relay_host: str = "127.0.0.1"
+    relay_port: int = 0
+    confined_uid_first: int = 0
+    confined_uids: int = 0
+    compute_fit_s: float = 30.0
 
 
 @dataclass(eq=False)
@@ -64,6 +82,7 @@ class Node:
     slots: Slots
     effectors: Mapping[str, Effector]
     connections: Connections
+    budgeting: "Budgeting" = field(init=False)
     ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
     hosts: "Hosts" = field(init=False)
@@ -73,6 +92,14 @@ class Node:
     events: "Events" = field(init=False)
     execution: "Execution" = field(init=False)
     holding: "Holding" = field(init=False)
+    moving: "Moving" = field(init=False)
+    draining: "Draining" = field(init=False)
+    holdups: "Holdups" = field(init=False)
+    nodes: "Nodes" = field(init=False)
+    relays: "Relays" = field(init=False)
+    upgrading: "Upgrading" = field(init=False)
+    cancelling: "Cancelling" = field(init=False)
+    computing: "Computing" = field(init=False)
     summaries: "Summaries" = field(init=False)
     trouble: "Trouble" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
@@ -80,10 +107,14 @@ class Node:
     def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
         done = faults.around(unit, done)
-        if any(row[0] in sql.TELLING for row in rows):
+        if not sql.TELLING.isdisjoint([row[0] for row in rows]):
             self.committer.submit(Job(rows, self._rousing(done), lane))
         else:
             self.committer.submit(Job(rows, done, lane))
+
+    def publish(self, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
+        """Commit what goes into a channel."""
+        self.commit("channel", rows, done, lane)
 
     def _rousing(self, done: Done) -> Done:
         def told(outcome: str, detail: str) -> None:

@@ -3,14 +3,19 @@
 One function, `pump`, decides what an agent does next, from its slot alone; whatever happens calls it.
 Calling it once too often changes nothing, and a call that was missed is made up for by the sweep. An
 agent that nobody needs is a row without an owner, and nothing in memory. An owner nobody speaks for
-is taken away by a new epoch, never argued with.
+is taken away by a new epoch, never argued with. Only so many are acquired at once; of those who wait, one
+of each namespace is next.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from controlplane.effects import journaling
+from controlplane.effects.fairness import Turnstile
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import next_turn
@@ -20,6 +25,8 @@ from schemas.wire import Evict
 
 log = logging.getLogger("steward.gate")
 TROUBLE_S = 0.25
+LOOK_S = 30.0
+RINGS = 32
 
 
 class Ownership:
@@ -27,12 +34,32 @@ class Ownership:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._line: Turnstile[Slot] = Turnstile()
+        self._acquiring = 0
+        self._look_at = 0.0  # at turns of which one branch waits, and another could go on
+        self._unrung: deque[str] = deque()
+        self._ended = False
 
     def ring(self, uid: str) -> None:
         """Something may have come for an agent."""
         if (slot := self._node.slots.load(uid)) is not None:
             slot.more = True
             self.pump(slot)
+
+    def ring_all(self, uids: Sequence[str]) -> None:
+        """Some at a time: the first must not wait until a thousand others were looked at."""
+        if self._ended:
+            return
+        self._unrung.extend(uids)
+        for _ in range(min(RINGS, len(self._unrung))):
+            with contextlib.suppress(Away):  # then the sweep finds it
+                self.ring(self._unrung.popleft())
+        if self._unrung:
+            asyncio.get_running_loop().call_soon(self.ring_all, ())
+
+    def end(self) -> None:
+        """Of many that are to be rung, nobody is any more: what they would be read by is about to be closed."""
+        self._ended = True
 
     def ring_name(self, namespace: str, name: str) -> None:
         if (slot := self._node.slots.named(namespace, name)) is not None:
@@ -53,7 +80,22 @@ class Ownership:
             self._orphan(slot.uid, slot.epoch)
         elif slot.state == "idle" and (slot.stale or slot.leave):
             self.let_go(slot)
-        elif slot.stopped or not (next_turn(self._node, slot) or slot.keep):
+        elif slot.stopped:
+            self._rest(slot)
+        else:
+            self._go_on(slot)
+
+    def _go_on(self, slot: Slot) -> None:
+        """With its open turn, or the next message; one that waits may be held against newer code first."""
+        slot.asked = None
+        ready = next_turn(self._node, slot)
+        rests = slot.state == "idle" or not ready  # one that is about to get a host is looked at there
+        if (rests and self._node.cancelling.ends(slot)) or (not ready and self._node.upgrading.ends(slot)):
+            return
+        if ready and self._node.budgeting.spends(slot):
+            return
+        proving = slot.turn is not None and slot.turn.proving != ""
+        if not (ready or proving or slot.keep) or self._node.budgeting.bars(slot) is not None:
             self._rest(slot)
         elif slot.turn is not None and slot.turn.attempts >= self._node.bounds.turn_attempts_max:
             self._node.turns.give_up(slot, slot.turn)
@@ -67,7 +109,7 @@ class Ownership:
     def sweep(self) -> None:
         """Take up what no bell was heard for."""
         for slot in self._node.slots.all():
-            if slot.state == "parked":
+            if slot.state == "parked" or (slot.state == "running" and slot.awaits):
                 self._node.timers.recheck(slot)
             elif not slot.queued:
                 self.pump(slot)
@@ -76,10 +118,14 @@ class Ownership:
             for (uid,) in reader.rows(query):
                 if self._node.slots.get(uid) is None:
                     self.ring(uid)
+        if self._node.steady() >= self._look_at:
+            self._look_at = self._node.steady() + LOOK_S
+            for (uid,) in reader.rows(sql.BRANCHED_AGENTS):
+                self.ring(uid)
 
     def _rest(self, slot: Slot) -> None:
         """Nothing to do: an agent without a host is forgotten, one with a host may stay a while."""
-        slot.more = slot.keep = False
+        slot.more = slot.keep = slot.last = False
         slot.tell_awake()
         if slot.state == "free":
             self._node.slots.drop(slot)
@@ -107,28 +153,43 @@ class Ownership:
             or slot.retry_timer is not None
         ):
             return
-        if next_turn(self._node, slot) or slot.await_position is not None:
+        if next_turn(self._node, slot) or slot.awaits or self._node.budgeting.bars(slot):
             return
-        if self._node.hosts.pick(slot.namespace, slot.digest) is not None:
+        if self._node.hosts.pick(slot.key, slot.placement) is not None:
             self._acquire(slot)
 
     def _acquire(self, slot: Slot) -> None:
-        host = self._node.hosts.pick(slot.namespace, slot.digest)
+        if self._acquiring >= self._node.bounds.acquiring_max:
+            slot.queued = True
+            self._line.put(slot.namespace, slot)
+            return
+        host = self._node.hosts.pick(slot.key, slot.placement)
         if host is None:
             self._node.hosts.demand(slot)
             return
+        self._acquiring += 1
         slot.state, slot.host = "acquiring", host
         host.slots.add(slot)
         now = self._node.clock()
         rows: list[Any] = [(sql.ACQUIRE, (host.host_id, slot.epoch + 1, now, slot.uid, slot.epoch), 1)]
         if slot.woken_by is not None:
             rows.append(journaling.agent_event("agent.woken", slot.namespace, slot.name, slot.woken_by, now))
+        if slot.move is not None:
+            rows.append(self._node.moving.arriving(slot, host, now))
         host_id, epoch = host.host_id, slot.epoch + 1
 
         def acquired(outcome: str, detail: str) -> None:
+            self._acquiring -= 1
             self._acquired(slot, host_id, epoch, outcome, detail)
+            self._admit()
 
         self._node.commit("acquire", rows, acquired, MESSAGES)
+
+    def _admit(self) -> None:
+        """Acquire who waits, one of each namespace in turn."""
+        while self._acquiring < self._node.bounds.acquiring_max and (slot := self._line.take()) is not None:
+            slot.queued = False
+            self.pump(slot)
 
     def _acquired(self, slot: Slot, host_id: str, epoch: int, outcome: str, detail: str) -> None:
         if not self._node.slots.holds(slot):  # the host was lost, or an operator came in between
@@ -138,6 +199,7 @@ class Ownership:
         if outcome == "ok":
             slot.state, slot.owner, slot.epoch, slot.resident, slot.woken_by = "idle", host_id, epoch, -1, None
             slot.tell_awake()
+            self._node.moving.arrived(slot)
             self.pump(slot)
             return
         log.info("acquiring %s: %s %s", slot.address, outcome, detail)
@@ -164,9 +226,11 @@ class Ownership:
         if held and outcome == "error" and slot.host is not None:  # the store is in trouble: the host forgot it already
             self.fenced(slot, "releasing", outcome, "")
             return
-        more = slot.more or slot.stale or slot.leave or outcome == "conflict"
+        more, move = slot.more or slot.stale or slot.leave or outcome == "conflict", slot.move
         self.forget(slot)
-        if held and more:
+        if held and move is not None:
+            self._node.moving.left(slot.uid, move)
+        elif held and more:
             self.ring(slot.uid)
 
     def forget(self, slot: Slot) -> None:
@@ -177,6 +241,7 @@ class Ownership:
             self._node.hosts.idle(slot.host)
             slot.host = None
         self._node.turns.forget(slot)
+        self._node.budgeting.ended(slot, committed=False)
         self._node.slots.drop(slot)
         slot.tell_gone()
 
@@ -194,7 +259,7 @@ class Ownership:
             slot.host.wire.send(Evict(uid, epoch, abort=True))
         self.forget(slot)
         rows: list[Any] = [(sql.RELEASE_EPOCH, (self._node.clock(), uid, epoch), -1)]
-        if turn is not None and not detail.startswith(("NOT_READY", "STORAGE_FULL", "IN_DOUBT")):
+        if turn is not None and not turn.proving and not detail.startswith(("NOT_READY", "STORAGE_FULL", "IN_DOUBT")):
             rows.append((sql.ATTEMPT, (uid, turn.message_id), -1))
         loop = asyncio.get_running_loop()
 

@@ -1,27 +1,30 @@
 """Which hosts shall be there, and which one an agent goes to.
 
 A host is warm until it is specialised for one namespace and one code digest, for good. Warm ones are
-kept ahead of need; never more than `hosts_max`. Who waits for a host waits in the order of coming,
+kept ahead of need; never more than `hosts_max` on a node, and the emptiest node that is open gets the
+next. Who waits for a host waits in the order of coming,
 one place for each namespace and digest; when there is no room, the host that has had nothing to do
 for longest makes place, then the one that has served for longest: it finishes its turns, and its
 agents come to the end of the line. What is wanted is said as a list of ids, so that saying it twice
 changes nothing.
 """
 
-import secrets
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from controlplane.effects.confining import Known
+from controlplane.effects.keys import SHARED, Key, address_of
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
+from controlplane.effects.wanting import Wishes
 from controlplane.effects.wireio import Wire
-from schemas.wire import Bye, HostsWanted, Specialise
+from schemas.frames import HostsWanted
+from schemas.wire import Bye, Specialise
 
 PATIENCE_S = 1.0
 SERVED_S_MIN = 2.0
 IDLE_S_MIN = 0.25
-BACKOFF_S, BACKOFF_S_MAX = 0.5, 15.0
-Key = tuple[str, str]
 
 
 @dataclass(eq=False, slots=True)
@@ -35,6 +38,7 @@ class Host:
     node: str
     namespace: str
     digest: str
+    reserved: str
     leased: float
     seen: float
     idle_since: float
@@ -46,10 +50,23 @@ class Host:
     served: Slot | None = None
     slots: set[Slot] = field(default_factory=set)
     waiting: deque[Slot] = field(default_factory=deque)
+    holding: str = ""  # the turn that holds its loop, and for how long
+    held_s: float = 0.0
+    freed_from: str = ""
+    stopped_at: float | None = None  # when the kernel first said that it is stopped
+    emptying: bool = False  # an operator drains it: it takes nobody, and ends when it is empty
+    emptied_from: float = 0.0
+    relieved: bool = False
+    on_end: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the operating system keeps it from the world, and not the gate alone."""
+        return self.wire.foreign  # such a one was let in because it is confined
 
     @property
     def key(self) -> Key:
-        return self.namespace, self.digest
+        return Key(self.namespace, self.digest, self.reserved)
 
     def alive(self, now: float) -> bool:
         """Whether its lease runs and its connection stands."""
@@ -58,7 +75,7 @@ class Host:
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """Agents of one namespace and digest that wait for a host."""
+    """Agents of one key that wait for a host."""
 
     since: float
     slots: deque[Slot] = field(default_factory=deque)
@@ -70,97 +87,149 @@ class Placing:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.here: dict[str, Host] = {}
-        self._wanted: dict[str, float] = {}
+        self._before: dict[str, Known] = {}  # hosts of before the restart that have not come back yet
+        first, count = node.bounds.confined_uid_first, node.bounds.confined_uids
+        self._wanted = Wishes(node.steady, range(first, first + count))
         self._lines: dict[Key, Line] = {}
         self._placers: set[Wire] = set()
-        self._said: list[str] = []
-        self._failures = 0
-        self._again_at = 0.0
+        self._said: HostsWanted | None = None
 
     # Choosing
 
-    def pick(self, namespace: str, digest: str) -> Host | None:
-        """The least loaded host of a namespace and digest; a warm one is specialised for it."""
-        hosts = [it for it in self.here.values() if not it.draining]
-        fitting = [it for it in hosts if it.key == (namespace, digest)]
+    def pick(self, key: Key, placement: str | None = None) -> Host | None:
+        """The host that is wished for, if it can; else the least loaded one of its kind, or a warm one."""
+        wished = self.here.get(placement) if placement is not None else None
+        if wished is not None and not wished.emptying and self._takes(wished):
+            if wished.key == key:
+                return wished
+            if not wished.digest and wished.reserved == key.reserved:
+                return self._specialised(wished, key)
+        return self.other(key, None) or self._leaving(key)
+
+    def other(self, key: Key, than: Host | None) -> Host | None:
+        """The least loaded host of a key but for one; a warm one is specialised for it."""
+        hosts = [it for it in self.here.values() if self._takes(it) and not it.emptying and it is not than]
+        fitting = [it for it in hosts if it.key == key]
         if fitting:
             return min(fitting, key=lambda it: len(it.slots))
-        warm = next((it for it in hosts if not it.digest), None)
-        if warm is None:
-            return None
-        warm.namespace, warm.digest = namespace, digest
+        warm = next((it for it in hosts if not it.digest and it.reserved == key.reserved), None)
+        return None if warm is None else self._specialised(warm, key)
+
+    def _leaving(self, key: Key) -> Host | None:
+        """A host that shall be empty serves until another has come."""
+        fitting = (it for it in self.here.values() if self._takes(it) and it.key == key)
+        return next(fitting, None)
+
+    def _takes(self, host: Host) -> bool:
+        """Whether it can be given agents: not while it is emptied, or held by a turn for too long."""
+        return not host.draining and host.held_s <= self._node.bounds.loop_held_s_max
+
+    def _specialised(self, warm: Host, key: Key) -> Host:
+        warm.namespace, warm.digest = key.namespace, key.digest
         warm.since = warm.idle_since = self._node.steady()
-        warm.wire.send(Specialise(namespace, digest))
+        warm.wire.send(Specialise(key.namespace, key.digest))
         self._node.hosts.record(warm)
         self.ensure()
         return warm
 
     def demand(self, slot: Slot) -> None:
-        """An agent waits for a host of its namespace and digest."""
+        """An agent waits for a host of its key."""
         if not slot.queued:
             slot.queued = True
-            self._lines.setdefault((slot.namespace, slot.digest), Line(self._node.steady())).slots.append(slot)
+            self._lines.setdefault(slot.key, Line(self._node.steady())).slots.append(slot)
             self.ensure()
 
     def serve(self) -> None:
         """Give the agents that wait to hosts that have come."""
         for key in list(self._lines):
-            if self.pick(*key) is None:
+            if self.pick(key) is None:
                 continue
             for slot in self._lines.pop(key).slots:
                 slot.queued = False
                 self._node.ownership.pump(slot)
+        self._node.moving.served()
 
     # Wanting
 
-    def remember(self, host_id: str) -> None:
-        """A host of before the restart: it has a while to come back."""
-        self._wanted[host_id] = self._node.steady()
+    def remember(self, host_id: str, known: Known) -> None:
+        """A host of before the restart: it has a while to come back, and says for whom it is kept."""
+        self._before[host_id] = known
+        self._wanted.put(host_id, uid=known.uid)
+
+    def known(self, host_id: str) -> Known | None:
+        """What is recorded of a host that was asked for."""
+        if host_id not in self._wanted:
+            return None
+        here, uid = self.here.get(host_id), self._wanted.uid_of(host_id)
+        if here is not None:
+            return Known(uid, here.namespace, here.digest, address_of(here.reserved) or "")
+        return self._before.get(host_id) or Known(uid, "", "", self._wanted.address_of(host_id))
 
     def arrived(self, host: Host) -> bool:
         """Whether it was asked for."""
         self.here[host.host_id] = host
-        self._failures = 0
-        asked = host.host_id in self._wanted
-        self._wanted[host.host_id] = self._node.steady()
-        return asked
+        self._before.pop(host.host_id, None)
+        return self._wanted.arrived(host.host_id, host.reserved, host.wire.node)
 
-    def departed(self, host_id: str) -> None:
-        """It is gone, and its id is never used again."""
-        if host_id in self._wanted and host_id not in self.here:  # it never came: ask less and less often
-            self._again_at = self._node.steady() + min(BACKOFF_S * 2**self._failures, BACKOFF_S_MAX)
-            self._failures += 1
-        self.here.pop(host_id, None)
-        self._wanted.pop(host_id, None)
+    def departed(self, host_id: str, why: str = "") -> None:
+        """It is gone, and its id is never used again; what never came is asked for less and less often."""
+        if self.here.pop(host_id, None) is None:
+            self._wanted.failed(host_id, why)
+        self._wanted.drop(host_id)
+        self._before.pop(host_id, None)
+
+    def why_not(self, key: Key) -> str:
+        """Why no host has come for a key, as far as it was said."""
+        return self._wanted.why_not(key.reserved)
+
+    def waited_for(self, key: Key) -> bool:
+        """Whether agents of a key wait for a host."""
+        return key in self._lines
+
+    def more_can_come(self) -> bool:
+        """Whether another host is on its way, or there is room for one."""
+        open_nodes = self._node.nodes.open()
+        return bool(open_nodes) and (bool(self._places(open_nodes)) or bool(self._wanted.coming(set(self.here))))
+
+    def _places(self, nodes: Sequence[str]) -> list[str]:
+        """The nodes that one more host can be on, once for each; the emptiest first."""
+        on, most = self._wanted.on(), self._node.bounds.hosts_max
+        rounds = sorted((n, at) for at, node in enumerate(nodes) for n in range(on[node], most))
+        return [nodes[at] for _, at in rounds]
 
     def overdue(self) -> list[str]:
         """Hosts that were asked for and have not come."""
-        now = self._node.steady()
-        return [
-            it
-            for it, since in self._wanted.items()
-            if it not in self.here and now - since > self._node.bounds.host_appear_s
-        ]
+        return self._wanted.overdue(set(self.here), self._node.bounds.host_appear_s)
 
     def ensure(self) -> None:
         """Want as many hosts as are needed: one for each line, and the warm ones."""
-        now, bounds = self._node.steady(), self._node.bounds
         self._close_empty_lines()
-        coming = len(self._wanted.keys() - self.here.keys())
-        warm = sum(1 for it in self.here.values() if not it.digest)
-        missing = len(self._lines) + bounds.hosts_warm - warm - coming
-        room = bounds.hosts_max - len(self._wanted)
-        if len(self._lines) > room + warm + coming:
-            self._make_room(now)
-            room = bounds.hosts_max - len(self._wanted)
-        if now >= self._again_at:
-            for _ in range(min(missing, room)):
-                self._wanted[f"h{secrets.token_hex(6)}"] = now
+        sought = Counter(it.reserved for it in self._all_sought())
+        here = set(self.here)
+        open_nodes = self._node.nodes.open()
+        unneeded = self._wanted.unneeded(here, set(sought))
+        for host_id in [*unneeded, *self._wanted.stranded(here, open_nodes)]:
+            self._wanted.drop(host_id)
+        coming = self._wanted.coming(here)
+        warm = Counter(it.reserved for it in self.here.values() if not it.digest)
+        missing = {it: count - warm[it] - coming[it] for it, count in sought.items()}
+        missing[SHARED] = missing.get(SHARED, -warm[SHARED] - coming[SHARED]) + self._node.bounds.hosts_warm
+        places = self._places(open_nodes)
+        if open_nodes and len(self._lines) > len(places) + warm.total() + coming.total():
+            self._make_room(self._node.steady())
+            places = self._places(open_nodes)
+        for reserved in sorted(missing):
+            asked = max(0, missing[reserved])
+            self._wanted.ask(reserved, places[:asked])
+            places = places[asked:]
         self._tell()
+
+    def _all_sought(self) -> set[Key]:
+        return self._lines.keys() | self._node.moving.sought() | self._node.draining.sought()
 
     def _close_empty_lines(self) -> None:
         for key, line in list(self._lines.items()):
-            if not any(self._node.slots.holds(slot) and slot.state == "free" for slot in line.slots):
+            if not any(self._node.slots.holds(it) and it.state == "free" and it.key == key for it in line.slots):
                 del self._lines[key]
 
     def _make_room(self, now: float) -> None:
@@ -193,15 +262,23 @@ class Placing:
 
     def placer(self, wire: Wire) -> None:
         self._placers.add(wire)
-        wire.send(HostsWanted(sorted(self._wanted)))
+        if (home := self._node.relays.home) is not None:
+            wire.send(home)
+        wire.send(self._wanted.said(self._node.nodes.avoided()))
         self.ensure()
+
+    def placers_told(self) -> None:
+        """Where relays reach the gate."""
+        if (home := self._node.relays.home) is not None:
+            for placer in self._placers:
+                placer.send(home)
 
     def placer_lost(self, wire: Wire) -> None:
         self._placers.discard(wire)
 
     def _tell(self) -> None:
-        wanted = sorted(self._wanted)
+        wanted = self._wanted.said(self._node.nodes.avoided())
         if wanted != self._said:
             self._said = wanted
             for placer in self._placers:
-                placer.send(HostsWanted(wanted))
+                placer.send(wanted)

@@ -7,17 +7,20 @@ costs one commit. Each call is answered once, after its transaction ended.
 import hmac
 from typing import Any
 
+import msgspec
 import orjson
 
-from controlplane.effects import controls
+from controlplane.effects import controls, questions
+from controlplane.effects.chaining import opening
 from controlplane.effects.entries import channel_rows
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.reading import Away
 from controlplane.effects.wireio import Wire
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from schemas.base import short_id
+from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Publish, PublishChannel, Write
 from schemas.problem import Problem
-from schemas.wire import Control, Done, Moved, PlaneHello, Publish, PublishChannel, Write
 
 RETRY_AFTER_S = 1.0
 RECOUNT = 256
@@ -81,6 +84,8 @@ class Planes:
         def written(outcome: str, detail: str) -> None:
             if outcome == "ok":
                 self.rouse()
+                if any("resource" in it.sql for it in frame.statements):
+                    self._node.budgeting.moved()
                 if any(word in it.sql for it in frame.statements for word in _WAKING):
                     self._node.sweep_soon()
             _answer(wire, frame.call, outcome, detail, {})
@@ -102,6 +107,10 @@ class Planes:
         turn_id = short_id("turn", uid, frame.message_id)
         known = node.reader.one(sql.KNOWN_MESSAGE, uid, frame.message_id, turn_id) is not None
         rows: list[Any] = [(sql.PUT, (uid, frame.message_id, "message", frame.body.decode(), now, turn_id), -1)]
+        if frame.chain:
+            said = msgspec.json.decode(frame.chain, type=Opened)
+            by = frame.principal
+            rows.insert(0, opening(frame.message_id, frame.namespace, None, by, by, said.intent, said.limits, now))
         until = frame.ask_until and frame.ask_until + node.clock.ahead()  # the plane goes by the machine's clock
         if until:
             rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, until), -1))
@@ -142,12 +151,16 @@ class Planes:
         rows = channel_rows(frame.namespace, frame.name, frame.message_id, frame.body.decode(), key, now)
 
         def published(outcome: str, detail: str) -> None:
-            row = node.reader.one(sql.CHANNEL_POSITION, found[0], frame.message_id)
+            try:
+                row = node.reader.one(sql.CHANNEL_POSITION, found[0], frame.message_id)
+            except Away as away:  # who publishes says it again under the same id; the sweep delivers
+                _answer(wire, frame.call, "error", f"IN_DOUBT: it may be published; the database went away: {away}", {})
+                return
             body = {"message_id": frame.message_id, "position": row[0] if row else 0}
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
             node.delivery.deliver(found[0])
 
-        node.commit("channel", rows, published, MESSAGES)
+        node.publish(rows, published, MESSAGES)
 
     def control(self, wire: Wire, frame: Control) -> None:
         def done(body: dict[str, Any] | Problem) -> None:
@@ -156,7 +169,10 @@ class Planes:
             else:
                 wire.send(Done(frame.call, "ok", orjson.dumps({"ok": True, **body})))
 
-        controls.control(self._node, frame, done)
+        if frame.verb == "answer":
+            questions.answer(self._node, frame, done)
+        else:
+            controls.control(self._node, frame, done)
 
 
 def _answer(wire: Wire, call: int, outcome: str, detail: str, body: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.store import statements as sql
+from schemas.branches import ROOT, Place
 from schemas.watch import TIMER_PREFIX
 
 COUNTED_MAX = 1_000
@@ -31,11 +32,13 @@ def why_awake(node: Node, slot: Slot) -> str | None:
     """Why the agent is not suspended; None when it is."""
     turn = slot.turn.turn_id if slot.turn is not None else ""
     match slot.state:
+        case "free" if slot.queued and not node.nodes.open():
+            return "it waits for a host, and its node is drained: nodes.drain with undo ends that"
         case "free":
-            return "it waits for a host" if slot.queued else None
+            return _waits_for_a_host(node, slot) if slot.queued else node.budgeting.why(slot)
         case "running":
             effects = sorted(slot.effects)
-            doing = f"it waits for effect {effects[0]} of {turn}" if effects else f"it is running {turn}"
+            doing = f"it waits for effect {shown(effects[0])} of {turn}" if effects else f"it is running {turn}"
             return f"{doing}, since {max(0.0, node.steady() - slot.started):.3f} s, begun by {_cause(node, slot)}"
         case "committing":
             return f"{turn} is being committed, begun by {_cause(node, slot)}"
@@ -51,6 +54,18 @@ def why_awake(node: Node, slot: Slot) -> str | None:
             return f"it is being brought to a host{_coming(node, slot)}"
         case _:
             return "it is being let go"
+
+
+def shown(place: Place) -> str:
+    """A place of the journal, in words."""
+    branch, position = place
+    return str(position) if branch == ROOT else f"{branch}:{position}"
+
+
+def _waits_for_a_host(node: Node, slot: Slot) -> str:
+    own = "it waits for a host of its own" if slot.key.reserved else "it waits for a host"
+    why = node.hosts.why_not(slot.key)
+    return f"{own}; of the last one that was asked for Ray says: {why}" if why else own
 
 
 def _window(slot: Slot) -> str:

@@ -4,29 +4,46 @@ An open turn of before (parked, or cut off by a crash) is finished before anythi
 parked on an await which nobody has resolved is no work: the agent stays a row.
 """
 
-from dataclasses import replace
+from collections import Counter
+from datetime import datetime
+from math import inf
+from typing import Any
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from controlplane.effects.entries import TurnRef
+from controlplane.effects.filed import Filed, waiting
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
+from controlplane.store import chains, states, workspaces
 from controlplane.store import statements as sql
-from controlplane.store.external import HELD_AT
+from controlplane.store.external import WAITS_AT
 from schemas.base import short_id
+from schemas.branches import ROOT, Place
 from schemas.wire import Recorded, Run
+from schemas.workspace import Folder, Saved, Workspace
 
-AWAITED = ("ask", "sleep", "gather")
-PINNED = ("entrypoint", "config", "limits")
+CARRIED = ("onbehalfof", "intentid", "chainid")
+PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 
 class Head(msgspec.Struct):
     """What the gate reads of a message; its data stays unread."""
 
+    source: str = ""
     replyto: str | None = None
     onbehalfof: str | None = None
     traceparent: str | None = None
+    deadline: datetime | None = None
+    intentid: str | None = None
+    chainid: str | None = None
+
+    @property
+    def by_operator(self) -> bool:
+        """Whether a plane made it for an operator: what agents and channels send has a source of three parts."""
+        return self.source.startswith("/operators/") and self.source.count("/") == 2
 
 
 _head = msgspec.json.Decoder(Head)
@@ -34,21 +51,26 @@ _head = msgspec.json.Decoder(Head)
 
 def next_turn(node: Node, slot: Slot) -> bool:
     """Whether the slot has a turn to run now; it is put into `slot.turn`."""
-    if slot.turn is not None and slot.await_position is None:
+    if slot.turn is not None and not slot.awaits:
         return True
     if slot.state == "free" and _open_turn(node, slot):
-        return slot.await_position is None
+        return not slot.awaits
     if slot.turn is not None:
         return False
-    row = node.reader.one(sql.NEXT_MESSAGE, slot.uid)
+    if slot.emptied:
+        return False
+    slot.more = False  # whatever rang before is in what is read now
+    row = node.reader.one(sql.NEXT_MESSAGE, slot.uid, slot.uid)
     if row is None:
         return False
-    message_id, trigger, body, attempts = row
+    message_id, trigger, body, attempts, waiting = row
     turn_id = short_id("turn", slot.uid, message_id)
-    if node.reader.one(sql.TURN_FINISHED, turn_id) is not None:
+    turn = _ref(node, slot, turn_id, message_id, trigger, body, attempts, "", node.clock(), None)
+    finished, asked = node.reader.rows(sql.TURN_BEFORE, turn_id, turn.replyto or "")[0]
+    if finished is not None:
         _consume_again(node, slot.uid, message_id)
         return False
-    slot.turn = _ref(slot, turn_id, message_id, trigger, body, attempts, "", node.clock(), None)
+    slot.turn, slot.last, slot.asked = turn, waiting == 1, asked or ""
     return True
 
 
@@ -59,33 +81,54 @@ def _consume_again(node: Node, uid: str, message_id: str) -> None:
 
 
 def _open_turn(node: Node, slot: Slot) -> bool:
-    """Take up an open turn, if there is one; `await_position` says what it still waits for."""
+    """Take up an open turn, if there is one; `awaits` says what it still waits for."""
     row = node.reader.one(sql.OPEN_TURN, slot.uid)
     if row is None:
         return False
-    turn_id, message_id, digest, started_at, entries, pinned = row
+    turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by = row
     message = node.reader.one(sql.MESSAGE, slot.uid, message_id)
     if message is None:
         return False
-    slot.turn = _ref(slot, turn_id, message_id, message[1], message[2], message[3], digest, started_at, entries)
+    about = (message[1], message[2], message[3], digest, started_at, entries)
+    slot.turn = _ref(node, slot, turn_id, message_id, *about)
+    slot.turn = replace(slot.turn, looked_for=looked_for or 0, ends_by=ends_by)
     if pinned is not None:
         slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
-    waiting = bool(last) and last[0][2] is None and (last[0][1] in AWAITED or _held(node, turn_id, *last[0][:2]))
-    slot.await_position = int(last[0][0]) if waiting else None
+    branched = [Filed(*row) for row in node.reader.rows(sql.JOURNAL_BRANCHES, turn_id)]
+    slot.turn = replace(slot.turn, branches=dict(Counter(it.branch for it in branched)))
+
+    def held(place: Place) -> bool:
+        return node.reader.one(WAITS_AT, turn_id, *place) is not None
+
+    root = [Filed(ROOT, position, kind, "{}", outcome) for position, kind, outcome in last]
+    slot.awaits = waiting(root, held) or waiting(branched, held)
     return True
 
 
-def _held(node: Node, turn_id: str, position: int, kind: str) -> bool:
-    """Whether the entry is an effect that waits for an operator."""
-    row = node.reader.one(HELD_AT, turn_id, "0", position) if kind == "effect" else None
-    return row is not None and row[3] is None
+def chain_id(node: Node, slot: Slot, turn_id: str) -> str:
+    """The chain that a turn of before was within; empty where there was none."""
+    row = node.reader.one(chains.MESSAGE_OF, turn_id)
+    found = _head.decode(row[0]).chainid if row is not None else None
+    return found or slot.chain or ""
+
+
+def _going_on(node: Node, body: str) -> str:
+    """A reply, with what the turn that made the request went on: it is part of the same."""
+    reply = orjson.loads(body)
+    row = node.reader.one(chains.ASKED_IN, reply.get("causationid"))
+    if row is None:
+        return body
+    asked = orjson.loads(row[0])
+    kept = {name: asked[name] for name in CARRIED if asked.get(name) is not None and reply.get(name) is None}
+    return orjson.dumps(reply | kept).decode() if kept else body
 
 
 def _ref(
-    slot: Slot, turn_id: str, message_id: str, trigger: str, body: str,
+    node: Node, slot: Slot, turn_id: str, message_id: str, trigger: str, body: str,
     attempts: int, digest: str, started_at: float, entries: int | None,
 ) -> TurnRef:  # fmt: skip
+    body = _going_on(node, body) if trigger == "reply" else body
     about = _head.decode(body)
     return TurnRef(
         agent=slot.uid,
@@ -104,11 +147,20 @@ def _ref(
         entries=entries or 0,
         recorded=entries is not None,
         spec=slot.spec,
-        pinned={name: slot.spec.get(name) for name in PINNED},
+        pinned=pinned_by(slot.spec),
         onbehalfof=about.onbehalfof,
         traceparent=about.traceparent,
         replyto=about.replyto,
+        by_operator=about.by_operator,
+        deadline=about.deadline.timestamp() if about.deadline is not None else None,
+        intentid=about.intentid,
+        chain=node.budgeting.chain(about.chainid or slot.chain),
     )
+
+
+def pinned_by(spec: dict[str, Any]) -> dict[str, Any]:
+    """What of a spec a turn that begins now stays on."""
+    return {name: spec.get(name) for name in PINNED}
 
 
 def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
@@ -117,8 +169,9 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
     if slot.resident != slot.version and slot.version > 0:
         if slot.state_text is None:
             row = node.reader.one(sql.AGENT_BY_UID, slot.uid)
-            slot.state_text = row[8] if row else ""
+            slot.state_text = _state(node, row) if row else ""
         state = (slot.state_text or "").encode()
+    workspace = _workspace(node, slot, turn)
     slot.resident, slot.state_text = slot.version, None
     pinned = turn.pinned
     limits = pinned.get("limits") or {}
@@ -129,7 +182,7 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
         epoch=slot.epoch,
         version=slot.version,
         entrypoint=pinned["entrypoint"],
-        config=orjson.dumps(pinned.get("config") or {}),
+        config=orjson.dumps(pinned.get("llm") or pinned.get("config") or {}),
         state=state,
         turn_id=turn.turn_id,
         trigger=turn.trigger,
@@ -138,15 +191,41 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
         journal=recorded(node, turn) if turn.recorded else [],
         effects_max=int(limits.get("effects_max", 1000)),
         journal_bytes_max=int(limits.get("journal_bytes_max", 1_048_576)),
-        turn_s_max=float(limits.get("turn_s_max", 60)),
+        turn_s_max=min(float(limits.get("turn_s_max", 60)), inf if slot.turn_s is None else slot.turn_s),
+        state_version=slot.state_version,
+        workspace=workspace,
     )
+
+
+def _workspace(node: Node, slot: Slot, turn: TurnRef) -> Folder | None:
+    """The agent's folder, if its turn has one; files go along unless the host holds them."""
+    declared = turn.pinned.get("workspace")
+    if declared is None:
+        slot.foldered = False
+        return None
+    limits = Workspace.model_validate(declared)
+    files = None
+    if slot.resident != slot.version or not slot.foldered:
+        rows = node.reader.rows(workspaces.FILES, slot.uid)
+        files = [Saved(path, digest, bool(executable), bytes(body)) for path, digest, executable, body in rows]
+    slot.foldered = True
+    return Folder(limits.bytes_max, limits.files_max, files)
+
+
+def _state(node: Node, row: tuple[Any, ...]) -> str | None:
+    """The committed state, whole."""
+    uid, text, chunks = row[0], row[8], row[13]
+    if chunks is None:
+        return None if text is None else str(text)
+    return states.whole(chunks, [(name, bytes(body)) for name, body in node.reader.rows(states.PIECES, uid)])
 
 
 def recorded(node: Node, turn: TurnRef) -> list[Recorded]:
     """The journal of an open turn, for its replay."""
-    return [
-        Recorded(branch, position, kind, body.encode(), outcome or "", (result or "").encode(), finished_at or at)
-        for branch, position, kind, body, outcome, result, finished_at, at in node.reader.rows(
-            sql.JOURNAL, turn.turn_id
-        )
-    ]
+    found = []
+    for branch, position, kind, body, outcome, result, finished_at, at in node.reader.rows(sql.JOURNAL, turn.turn_id):
+        said, value = outcome or "", (result or "").encode()
+        if turn.proving and (branch, position) in turn.rests_at:  # it ends there, even if the answer has come meanwhile
+            said, value = "", b""
+        found.append(Recorded(branch, position, kind, body.encode(), said, value, finished_at or at))
+    return found

@@ -6,10 +6,11 @@ later, with the same ids; anything else fails the turn for good. Nothing is drop
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import orjson
+from msgspec import Meta
 
 from controlplane.effects.entries import TurnRef, split
 from controlplane.effects.node import Node
@@ -17,10 +18,16 @@ from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
+from controlplane.store import workspaces
+from schemas.branches import ORDER, Place, is_branch
+from schemas.budget import AMOUNT_MAX, LIMITS_MAX, METER_PATTERN
+from schemas.chain import DEPTH_MAX
 from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
+from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
 from schemas.watch import TIMER_PREFIX
 from schemas.wire import Commit, Entry
+from schemas.workspace import Workspace, over, saved, unfit_paths
 
 Raw = msgspec.Raw
 _json = msgspec.json.Decoder(msgspec.Raw)
@@ -33,10 +40,16 @@ class Unfit(NamedTuple):
     retry: bool
 
 
+Most = Annotated[float, Meta(ge=0, le=AMOUNT_MAX)]
+MeterName = Annotated[str, Meta(pattern=METER_PATTERN)]
+Allowed = Annotated[dict[MeterName, Most], Meta(min_length=1, max_length=LIMITS_MAX)]
+
+
 class _Send(msgspec.Struct):
     to: str
     data: Raw
     key: str | None = None
+    budget: Allowed | None = None
 
 
 class _Publish(msgspec.Struct):
@@ -50,6 +63,7 @@ class _Question(msgspec.Struct):
     data: Raw
     deadline_s: float
     group: int | None = None
+    budget: Allowed | None = None
 
 
 class _Sleep(msgspec.Struct):
@@ -57,9 +71,30 @@ class _Sleep(msgspec.Struct):
     group: int | None = None
 
 
+class _Person(msgspec.Struct):
+    question: Annotated[str, Meta(min_length=1, max_length=QUESTION_CHARS_MAX)]
+    choices: (
+        Annotated[
+            list[Annotated[str, Meta(min_length=1, max_length=CHOICE_CHARS_MAX)]],
+            Meta(min_length=1, max_length=CHOICES_MAX),
+        ]
+        | None
+    )
+    deadline_s: float | None
+    group: int | None = None
+
+
 class _Gather(msgspec.Struct):
     members: int
     needs: int
+
+
+class _Order(msgspec.Struct):
+    came: list[Place]
+
+
+class _Continue(msgspec.Struct):
+    data: Raw
 
 
 class _Timer(msgspec.Struct):
@@ -93,6 +128,7 @@ class _Spawn(msgspec.Struct):
     config: dict[str, Any] | None
     purpose: str | None
     grants: list[dict[str, Any]] | None
+    budget: Allowed | None = None
 
 
 def _require_own(name: str) -> None:
@@ -104,15 +140,25 @@ _BODIES: dict[str, Any] = {
     kind: msgspec.json.Decoder(body)
     for kind, body in {
         "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
-        "sleep": _Sleep, "gather": _Gather, "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn,
+        "sleep": _Sleep, "question": _Person, "gather": _Gather,
+        "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
+        ORDER: _Order,
     }.items()
 }  # fmt: skip
 
 
-def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> Unfit | None:
-    """Why a segment can not be committed; None when it can."""
+def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, ends: bool = False) -> Unfit | None:
+    """Why a segment can not be committed; None when it can. `ends` is said of the last one of a turn."""
+    last = len(entries) - 1 if ends and turn.trigger != "start" else None
+    lengths: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        found = _misshapen(entry, turn.entries + index)
+        position = lengths.get(entry.branch, turn.length(entry.branch))
+        lengths[entry.branch] = position + 1
+        found = _misshapen(entry, position)
+        if found is None and entry.kind == "continue" and index != last:
+            found = _unjournaled(entry, "a turn goes on as another at its end alone")
+        if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
+            found = _too_deep(turn.chain.depth)
         if found is None and entry.kind == "publish":
             found = _against_schema(node.reader, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
@@ -139,6 +185,30 @@ def unfit_end(frame: Commit, state_bytes_max: int) -> Unfit | None:
     return None
 
 
+def unfit_folder(node: Node, turn: TurnRef, frame: Commit) -> Unfit | None:
+    """Why the files of a turn can not be kept."""
+    if not frame.files and not frame.gone:
+        return None
+    declared = turn.pinned.get("workspace")
+    if declared is None:
+        found = problem("INTERNAL", "the host sent files of an agent that has no workspace")
+        return Unfit(found.model_dump(mode="json"), retry=False)
+    limits = Workspace.model_validate(declared)
+    sizes = {row[0]: row[1] for row in node.reader.rows(workspaces.SIZES, turn.agent)}
+    if missing := [path for path in frame.gone if sizes.pop(path, None) is None]:
+        found = problem("INTERNAL", f"the host says that {missing[0]!r} is gone, which was not there", path=missing[0])
+        return Unfit(found.model_dump(mode="json"), retry=False)
+    if wrong := [it.path for it in frame.files if saved(it.path, it.body, executable=False).digest != it.digest]:
+        found = problem("INTERNAL", f"the host sent {wrong[0]!r} under a digest that is another's", path=wrong[0])
+        return Unfit(found.model_dump(mode="json"), retry=False)
+    sizes |= {it.path: len(it.body) for it in frame.files}
+    fault = unfit_paths(it.path for it in frame.files) or over(sizes, limits.bytes_max, limits.files_max)
+    if fault is None:
+        return None
+    reason = "INVALID_WORKSPACE" if fault.limit is None else "LIMIT_REACHED"
+    return Unfit(problem(reason, fault.detail, **fault.values).model_dump(mode="json"), retry=False)
+
+
 def generations(reader: Reader, turn: TurnRef, entries: Sequence[Entry]) -> dict[str, int]:
     """The next generation of each name that a spawn would take over from a deleted agent."""
     found: dict[str, int] = {}
@@ -150,6 +220,15 @@ def generations(reader: Reader, turn: TurnRef, entries: Sequence[Entry]) -> dict
     return found
 
 
+def _budget(entry: Entry) -> bool:
+    return entry.kind in ("send", "ask", "request", "spawn") and orjson.loads(entry.body).get("budget") is not None
+
+
+def _too_deep(depth: int) -> Unfit:
+    detail = f"the message lies within {depth} budgets already, and at most {DEPTH_MAX} lie within each other"
+    return Unfit(problem("LIMIT_REACHED", detail, limit="budgets", max=DEPTH_MAX).model_dump(mode="json"), retry=False)
+
+
 def _misshapen(entry: Entry, position: int) -> Unfit | None:
     decoder = _BODIES.get(entry.kind)
     try:
@@ -158,11 +237,16 @@ def _misshapen(entry: Entry, position: int) -> Unfit | None:
         else:
             decoder.decode(entry.body)
             entry.body.decode()
-            if entry.branch == "0" and entry.position == position:
+            placed = entry.branch == ORDER if entry.kind == ORDER else is_branch(entry.branch)
+            if placed and entry.position == position:
                 return None
-            fault = f"it stands at {entry.branch[:20]}:{entry.position}, where 0:{position} was to come"
+            fault = f"it stands at {entry.branch[:20]}:{entry.position}, where {position} of a branch was to come"
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         fault = str(error)
+    return _unjournaled(entry, fault)
+
+
+def _unjournaled(entry: Entry, fault: str) -> Unfit:
     detail = f"the host sent an entry that can not be journaled: {fault}"
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 

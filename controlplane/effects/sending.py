@@ -9,16 +9,20 @@ also what an effector breaks at, once it may have sent something: only what says
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import BaseModel
 
+from controlplane.economy.meters import Who
 from controlplane.effects.connections import Declared, scrubbed
 from controlplane.resources.problems import problem
 from schemas import faults
-from schemas.ports import Doubt, EffectCall, Effector, Unreached
+from schemas.ports import Doubt, EffectCall, Effector, Unreached, Used
 from schemas.problem import Refusal
+
+if TYPE_CHECKING:
+    from controlplane.effects.telling import Telling
 
 RESULT_BYTES_MAX = 2 * 1_048_576
 ATTEMPTS_MAX = 3
@@ -35,6 +39,9 @@ class Act:
     declared: Declared | None
     call: EffectCall = field(default_factory=lambda: EffectCall(""))
     age_s: float = 0.0  # how long ago it was first written ahead
+    used: dict[str, float] = field(default_factory=dict)  # what its effector says that it took
+    telling: "Telling | None" = None  # of its result, while that comes
+    who: Who | None = None  # whose it is, whatever that agent does by the time it is over
 
     @property
     def timeout_s(self) -> float:
@@ -51,21 +58,42 @@ class Act:
 
 async def send(act: Act, may: Callable[[], None], doubted: Callable[[str], None]) -> bytes:
     """The effector's answer as JSON. `may` raises when it must not be sent (any more)."""
+    again = act.repeats_for_s > 0 and not act.effector.reads_only  # what only reads has failed, and may have cost
+    safe = (Unreached, Doubt) if again else (Unreached,)
+    began = asyncio.get_running_loop().time() - act.age_s
+    try:
+        _require_may(may, None)
+        return await _once(act, doubted)
+    except _Ended as ended:
+        raise ended.known from None
+    except safe as error:
+        return await _again(act, may, doubted, safe, error, began)
+
+
+async def _again(
+    act: Act,
+    may: Callable[[], None],
+    doubted: Callable[[str], None],
+    safe: tuple[type[Exception], ...],
+    first: Exception,
+    began: float,
+) -> bytes:
+    """After what the first attempt came to, by which tenacity begins."""
     from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-    safe = (Unreached, Doubt) if act.repeats_for_s > 0 else (Unreached,)
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(safe),
         stop=stop_after_attempt(ATTEMPTS_MAX),
         wait=wait_exponential_jitter(multiplier=WAIT_FIRST_S, max=WAIT_MOST_S, jitter=WAIT_FIRST_S),
         reraise=True,
     )
-    last: Exception | None = None
+    last = first
     loop = asyncio.get_running_loop()
-    began = loop.time() - act.age_s
     try:
         async for attempt in retrying:
             with attempt:
+                if attempt.retry_state.attempt_number == 1:
+                    raise first
                 if isinstance(last, Doubt) and loop.time() - began + act.timeout_s >= act.repeats_for_s:
                     raise _Ended(last)  # by its latest moment the far side may have forgotten the key
                 _require_may(may, last)
@@ -113,6 +141,8 @@ async def _once(act: Act, doubted: Callable[[str], None]) -> bytes:
         if not done:
             raise Doubt(late)
         told = _told(sending, act.secret)
+        if isinstance(answered := sending.result(), Used):
+            act.used = answered.meters
         faults.at("gate.effect.sent")
         return told
     finally:
@@ -130,12 +160,16 @@ def _told(sending: "asyncio.Future[Any]", secret: str) -> bytes:
     if error is not None and not isinstance(error, Refusal | Unreached | Doubt):
         raise Doubt(f"broke: {type(error).__name__}: {error}") from error
     try:
-        told: bytes = orjson.dumps(scrubbed(sending.result(), secret))
+        told: bytes = orjson.dumps(scrubbed(_bare(sending.result()), secret))
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise Doubt(f"answered what is no JSON: {error}") from error
     if len(told) > RESULT_BYTES_MAX:
         raise Doubt(f"answered {len(told)} bytes, {RESULT_BYTES_MAX} at most")
     return told
+
+
+def _bare(answered: Any) -> Any:
+    return answered.result if isinstance(answered, Used) else answered
 
 
 def doubt_of(why: str, act: Act) -> str:

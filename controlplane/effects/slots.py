@@ -1,22 +1,29 @@
 """Agents that are awake, and only those. A suspended agent has no slot: it is a row, and nothing else.
 
 A slot holds what the gate must know to run the agent's next turn: its fence (owner, epoch, version),
-its spec, and the turn it is in. It is made from the row when something comes for the agent, and is
-dropped when the agent is let go.
+its spec, and the turn it is in: which effects and awaits its branches wait for, which of them are held or lasting,
+what the host was told in this attempt, and the frames that wait until the unit before them is committed. It is made
+from the row when something comes for the agent, and is dropped when the agent is let go.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from controlplane.economy.accounts import Excess
+from controlplane.economy.meters import Who
 from controlplane.effects.entries import TurnRef
+from controlplane.effects.keys import Key, reserved_for
 from controlplane.effects.reading import Reader
 from controlplane.store import statements as sql
+from schemas.branches import Place
 
 if TYPE_CHECKING:
+    from controlplane.effects.moving import Move
     from controlplane.effects.placing import Host
 
 State = Literal["free", "acquiring", "idle", "running", "parked", "committing", "leaving"]
@@ -37,11 +44,17 @@ class Slot:
     state_text: str | None
     spec: dict[str, Any]
     state: State = "free"
+    chunks: str | None = None
+    state_version: int = 1
     host: "Host | None" = None
     resident: int = -1
+    foldered: bool = False  # whether the host holds the workspace of the resident version
     turn: TurnRef | None = None
-    await_position: int | None = None
+    awaits: set[Place] = field(default_factory=set)
     more: bool = False
+    last: bool = False  # whether nothing was waiting behind the message of its turn when that was read
+    emptied: bool = False  # while the next step is looked for, and nothing can have come since
+    asked: str | None = None  # what became of the question of its turn, where that was read in this very step
     keep: bool = False
     leave: bool = False
     stale: bool = False
@@ -54,7 +67,21 @@ class Slot:
     started: float = 0.0
     idle_timer: asyncio.TimerHandle | None = None
     retry_timer: asyncio.TimerHandle | None = None
-    effects: set[int] = field(default_factory=set)
+    effects: set[Place] = field(default_factory=set)
+    held: set[Place] = field(default_factory=set)
+    lasting: set[Place] = field(default_factory=set)
+    told: set[Place] = field(default_factory=set)
+    said: int = 0
+    writing: bool = False
+    line: deque[Callable[[], None]] = field(default_factory=deque)
+    placement: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    fleet: str = ""
+    used: dict[str, int] = field(default_factory=dict)
+    move: "Move | None" = None
+    chain: str | None = None  # what it was spawned within
+    turn_s: float | None = None  # for how long its turn may be active, where a chain leaves it less than its limits
+    narrowed: Excess | None = None  # the limit of that chain
 
     @property
     def digest(self) -> str:
@@ -62,12 +89,34 @@ class Slot:
         return self.turn.digest if self.turn is not None else str(self.spec["code"]["digest"])
 
     @property
+    def key(self) -> Key:
+        """What a host must serve to take it."""
+        return Key(self.namespace, self.digest, reserved_for(self.uid, self.namespace, self.name, self.spec))
+
+    @property
     def address(self) -> str:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def who(self) -> Who:
+        """Whose work is metered."""
+        return Who(self.namespace, self.name, self.fleet, self.turn.within if self.turn is not None else "")
+
+    @property
     def limits(self) -> dict[str, Any]:
         return dict(self.spec.get("limits") or {})
+
+    @property
+    def turn_s_max(self) -> float:
+        """For how long its turn may be active."""
+        most = float(self.limits.get("turn_s_max", 60))
+        return most if self.turn_s is None else min(most, self.turn_s)
+
+    def begin(self) -> None:
+        """An attempt at the turn begins: nothing was heard or told of it."""
+        for of_attempt in (self.awaits, self.effects, self.held, self.lasting, self.told, self.line):
+            of_attempt.clear()
+        self.said, self.writing, self.more = 0, False, self.more and self.last
 
     def tell_gone(self) -> None:
         """Answer whoever waits for the agent to be suspended."""
@@ -118,6 +167,11 @@ class Slots:
         found = self._by_name.get((namespace, name))
         return found or self._made(self._reader.one(sql.AGENT_BY_NAME, namespace, name))
 
+    def refresh(self, slot: Slot) -> None:
+        """Take over what is declared by now."""
+        if (row := self._reader.one(sql.AGENT_BY_UID, slot.uid)) is not None:
+            slot.generation, slot.spec = row[3], orjson.loads(row[9])
+
     def drop(self, slot: Slot) -> None:
         slot.cancel_timers()
         if self._by_uid.get(slot.uid) is slot:
@@ -138,6 +192,12 @@ class Slots:
             stopped=bool(row[7]),
             state_text=row[8],
             spec=orjson.loads(row[9]),
+            placement=row[10],
+            labels=orjson.loads(row[11]),
+            fleet=row[12] or "",
+            chunks=row[13],
+            state_version=row[14],
+            chain=row[15],
         )
         self._by_uid[slot.uid] = slot
         self._by_name[slot.namespace, slot.name] = slot

@@ -8,7 +8,8 @@ resolved by its first answer, or by its time, whichever commits first.
 import asyncio
 
 from controlplane.effects import journaling
-from controlplane.effects.entries import timer_pattern
+from controlplane.effects.budgeting import HELD_BACK
+from controlplane.effects.entries import TurnRef, timer_pattern
 from controlplane.effects.firing import Due, fired
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
@@ -18,6 +19,7 @@ from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store.gathers import MEMBERS
 from controlplane.store.schedules import MADE_UP_MAX
+from schemas.branches import Place
 
 NEVER_S = 3600.0
 AT_ONCE_S = 0.001
@@ -67,9 +69,9 @@ class Timers:
         agent, name = timer.agent, timer.name
         if (agent, name) in self._firing:
             return
-        self._firing.add((agent, name))
         waiting = self._node.reader.one(sql.FIRINGS_WAITING, agent, timer_pattern(name), MADE_UP_MAX)
         rows, next_at = fired(timer, int(waiting[0]) if waiting else 0, now)
+        self._firing.add((agent, name))  # not before: a read that finds the database away must leave nothing behind
 
         def over(outcome: str, _detail: str) -> None:
             self._firing.discard((agent, name))
@@ -90,14 +92,25 @@ class Timers:
         self._firing.add(("", await_id))
         if kind == "sleep":
             rows = journaling.resolution(await_id, "slept", "null", now)
+        elif kind == "effect" and target.startswith(HELD_BACK):
+            detail = f"{target} did not come in time; the effect was not sent"
+            unsent = problem("BUDGET_EXCEEDED", detail, await_id=await_id, target=target)
+            rows = journaling.resolution(await_id, "failed", unsent.model_dump_json(), now)
+        elif kind == "compute":
+            late = problem("DEADLINE", f"{target} did not end in time", target=target, await_id=await_id)
+            rows = journaling.resolution(await_id, "timeout", late.model_dump_json(), now)
         elif kind == "effect":
             detail = f"{target} did not come in time, and nobody knows whether it happened"
             rows = journaling.resolution(
                 await_id, "in_doubt", problem("IN_DOUBT", detail, await_id=await_id).model_dump_json(), now
             )
         else:
-            found = problem("DEADLINE", f"{target} did not answer in time", target=target, await_id=await_id)
-            rows = journaling.timed_out(await_id, target, found.model_dump(mode="json"), now)
+            late = problem("DEADLINE", f"{target} did not answer in time", target=target, await_id=await_id)
+            found = late.model_dump(mode="json")
+            if kind == "question":
+                rows = journaling.question_expired(await_id, found, now)
+            else:
+                rows = journaling.timed_out(await_id, target, found, now)
 
         def expired(outcome: str, _detail: str) -> None:
             self._firing.discard(("", await_id))
@@ -116,36 +129,42 @@ class Timers:
         row = self._node.reader.one(sql.AWAIT_ROW, await_id)
         if row is None or row[7] is None:
             return
-        agent, turn_id, _, position, kind, outcome, result, at = row
+        agent, turn_id, branch, position, kind, outcome, result, at = row
+        if kind == "gather":
+            self._node.cancelling.settled(await_id)
+        elif kind == "compute":
+            self._node.computing.look()
         if agent is None:
             self._node.planes.answered(await_id)
         elif kind == "request":
             self._node.ownership.ring(agent)
         else:
-            self._wake(agent, turn_id, position, outcome, self._told(await_id, kind, result), at)
+            self._wake(agent, turn_id, (branch, position), outcome, self._told(await_id, kind, result), at)
 
     def _told(self, await_id: str, kind: str, result: str | None) -> str:
         """The result, as a turn that is parked in its host hears it."""
         return came(self._node.reader.rows(MEMBERS, await_id)) if kind == "gather" else result or "null"
 
-    def _wake(self, agent: str, turn_id: str, position: int, outcome: str, result: str, at: float) -> None:
+    def _wake(self, agent: str, turn_id: str, place: Place, outcome: str, result: str, at: float) -> None:
         slot = self._node.slots.get(agent)
         if slot is None:
             self._node.ownership.ring(agent)
         elif slot.turn is not None and slot.turn.turn_id == turn_id:
-            self._node.turns.resume(slot, position, outcome, result, at)
+            self._node.turns.resume(slot, place, outcome, result, at)
 
     def recheck(self, slot: Slot) -> None:
-        """A turn has just parked: its answer may be there already, or never come, because it waits for itself."""
-        turn, position = slot.turn, slot.await_position
-        if turn is None or position is None:
-            return
-        row = self._node.reader.one(sql.AWAIT_AT, slot.uid, turn.turn_id, position)
+        """A turn has just parked: its answers may be there already, or never come, because it waits for itself."""
+        for place in sorted(slot.awaits):
+            if slot.turn is not None:
+                self._recheck(slot, slot.turn, place)
+
+    def _recheck(self, slot: Slot, turn: TurnRef, place: Place) -> None:
+        row = self._node.reader.one(sql.AWAIT_AT, slot.uid, turn.turn_id, *place)
         if row is None:
             return
         await_id, kind, outcome, result, at, target = row
         if at is not None:
-            self._node.turns.resume(slot, position, outcome, self._told(await_id, kind, result), at)
+            self._node.turns.resume(slot, place, outcome, self._told(await_id, kind, result), at)
         elif kind == "ask":
             self._break_ring(slot, await_id, target)
         elif kind == "gather":

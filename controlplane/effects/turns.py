@@ -9,22 +9,26 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
+from controlplane.economy import meters
 from controlplane.effects import journaling
-from controlplane.effects.entries import Aftermath, TurnRef
+from controlplane.effects.endings import too_long, worn_out
+from controlplane.effects.entries import Aftermath, Row, TurnRef
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
-from controlplane.effects.segments import Unfit, generations, unfit, unfit_end
+from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder
 from controlplane.effects.slots import Slot
-from controlplane.resources.problems import problem
+from controlplane.store.states import keep
 from schemas import faults
-from schemas.wire import Commit, Entry, Evict, Failed, Park, Resolved
+from schemas.branches import Place
+from schemas.problem import Problem
+from schemas.wire import Ask, Commit, Entry, Evict, Failed, Park, Resolved
 
 log = logging.getLogger("steward.gate")
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 10.0
@@ -43,7 +47,8 @@ class Turns:
             del self._by_turn[slot.turn.turn_id]
 
     def of(self, host: Host, turn_id: str, epoch: int) -> Slot | None:
-        """The slot that a host may speak for; a stale host is told to forget."""
+        """The slot that a host may speak for; a stale host is told to forget. Whoever speaks is not held."""
+        host.holding, host.held_s = "", 0.0
         slot = self._by_turn.get(turn_id)
         if slot is not None and slot.host is host and slot.epoch == epoch and slot.state == "running":
             return slot
@@ -66,9 +71,10 @@ class Turns:
             turn, owner=host.host_id, epoch=slot.epoch, version=slot.version, digest=host.digest, spec=slot.spec
         )
         slot.cancel_timers()
+        self._node.budgeting.began(slot)
         frame = run_frame(self._node, slot, turn)
-        slot.state, slot.started, slot.more, slot.await_position = "running", self._node.steady(), False, None
-        slot.effects.clear()
+        slot.state, slot.started = "running", self._node.steady()
+        slot.begin()
         self._by_turn[turn.turn_id] = slot
         faults.at("gate.run.sending")
         host.wire.send(frame)
@@ -76,61 +82,138 @@ class Turns:
 
     # What hosts say
 
-    def park(self, host: Host, frame: Park) -> None:
+    def heard(self, host: Host, frame: Ask | Park | Commit | Failed, act: Callable[[Slot, TurnRef], None]) -> None:
+        """A frame of a turn, as soon as what its host said before is written."""
         slot = self.of(host, frame.turn_id, frame.epoch)
         if slot is None or slot.turn is None:
             return
-        turn = slot.turn
-        if not frame.entries:
-            self._parked(slot, turn, Aftermath())
+        if slot.writing:
+            slot.line.append(lambda: self.heard(host, frame, act))
+        else:
+            act(slot, slot.turn)
+
+    def in_line(self, slot: Slot, act: Callable[[], None]) -> None:
+        """One unit of a turn at a time: each says how long the journal is that it finds."""
+        if slot.writing:
+            slot.line.append(act)
+        else:
+            act()
+
+    def wrote(self, slot: Slot) -> None:
+        """A unit of a running turn is committed: the next one may be."""
+        slot.writing = False
+        while slot.line and not slot.writing and self._node.slots.holds(slot):
+            slot.line.popleft()()
+
+    def park(self, host: Host, frame: Park) -> None:
+        self.heard(host, frame, lambda slot, turn: self._park(slot, turn, frame))
+
+    def _park(self, slot: Slot, turn: TurnRef, frame: Park) -> None:
+        """The turn rests, if its host has heard all that it was told and nothing is on its way; else branches do."""
+        waits = set(frame.waits) - slot.told
+        rests = frame.heard == slot.said and not slot.effects - slot.held
+        if turn.proving:
+            if rests or frame.entries:
+                self._node.upgrading.reached(slot, turn, here=not frame.entries, waits=waits)
             return
+        if not rests:
+            self._half(slot, turn, frame, waits)
+            return
+        if not (frame.entries or turn.branches or slot.lasting):
+            self._node.budgeting.ended(slot, committed=False)
+            self.parked(slot, turn, Aftermath(), waits)
+            return
+        self._write(slot, turn, frame, rests=True, then=lambda grown, after: self.parked(slot, grown, after, waits))
+
+    def _half(self, slot: Slot, turn: TurnRef, frame: Park, waits: set[Place]) -> None:
+        """Branches wait and others go on; what the former wait for is written, and may be answered, meanwhile."""
+        if not frame.entries:
+            self._wait_for(slot, waits)
+            return
+
+        def written(grown: TurnRef, after: Aftermath) -> None:
+            if self._node.slots.holds(slot):
+                slot.turn = grown
+                self._node.budgeting.began(slot)
+            self.settle(after)
+            self._wait_for(slot, waits)
+            self.wrote(slot)
+
+        self._write(slot, turn, frame, rests=False, then=written)
+
+    def _write(
+        self, slot: Slot, turn: TurnRef, frame: Park, *, rests: bool, then: Callable[[TurnRef, Aftermath], None]
+    ) -> None:
+        """Commit what branches wait for, unless it holds what it may not."""
         if self.refused(slot, turn, frame.entries, frame.cpu_ns):
             return
         now = self._node.clock()
-        rows, after = journaling.park(
-            turn, frame.entries, frame.cpu_ns, now, generations(self._node.reader, turn, frame.entries)
-        )
-        slot.state = "committing"
-        grown = replace(turn, recorded=True, entries=turn.entries + len(frame.entries))
-        self._submit(slot, "park", rows, lambda: self._parked(slot, grown, after))
+        next_generations = generations(self._node.reader, turn, frame.entries)
+        rows, after = journaling.park(turn, frame.entries, frame.cpu_ns, now, next_generations, rests=rests)
+        self._metered(slot, rows, frame.cpu_ns, now, ended=False)
+        if rests:
+            slot.state = "committing"
+        else:
+            slot.started, slot.writing = self._node.steady(), True
+        grown = turn.grown(it.branch for it in frame.entries)
+        self._submit(slot, "park", rows, lambda: then(grown, after))
 
-    def _parked(self, slot: Slot, turn: TurnRef, after: Aftermath) -> None:
+    def _wait_for(self, slot: Slot, waits: set[Place]) -> None:
+        """From now on answers may be told; some may be there already."""
+        new = (waits - slot.told) - slot.awaits
+        slot.awaits = waits - slot.told
+        if new and slot.state == "running":
+            self._node.timers.recheck(slot)
+
+    def parked(self, slot: Slot, turn: TurnRef, after: Aftermath, waits: set[Place]) -> None:
+        """The turn waits; who shall leave its host, or has another spec by now, leaves."""
         held = self._node.slots.holds(slot)
         if held:
-            slot.turn, slot.state, slot.await_position = turn, "parked", turn.entries - 1
+            slot.turn, slot.state, slot.awaits = turn, "parked", waits
             self._node.hosts.turn_over(slot)
             self._node.ownership.arm_idle(slot)
         self.settle(after)
         if held:
             self._node.timers.recheck(slot)
-            if slot.leave:
+            self._node.cancelling.parked(slot)
+            if slot.leave or slot.stale or slot.held:  # who waits for an operator does so as a row
                 self._node.ownership.let_go(slot)
 
     def commit(self, host: Host, frame: Commit) -> None:
-        slot = self.of(host, frame.turn_id, frame.epoch)
-        if slot is None or slot.turn is None or frame.version != slot.version:
+        self.heard(host, frame, lambda slot, turn: self._commit(slot, turn, frame))
+
+    def _commit(self, slot: Slot, turn: TurnRef, frame: Commit) -> None:
+        if frame.version != slot.version:
             return
-        turn = slot.turn
-        found = unfit_end(frame, self._node.bounds.state_bytes_max) or unfit(self._node, slot, turn, frame.entries)
+        if turn.proving:
+            self._node.upgrading.reached(slot, turn, here=False)
+            return
+        found = (
+            unfit_end(frame, self._node.bounds.state_bytes_max)
+            or unfit_folder(self._node, turn, frame)
+            or unfit(self._node, slot, turn, frame.entries, ends=True)
+        )
         if found is not None:
             self._refuse(slot, turn, found, frame.cpu_ns)
             return
         now = self._node.clock()
-        rows, after = journaling.commit(turn, frame, now, generations(self._node.reader, turn, frame.entries))
+        kept = keep(frame.state, slot.chunks)
+        rows, after = journaling.commit(turn, frame, kept, now, generations(self._node.reader, turn, frame.entries))
+        self._metered(slot, rows, frame.cpu_ns, now, ended=True)
         slot.state = "committing"
         told = self._node.summaries.ending(now)
 
         def committed() -> None:
             slot.version += 1
-            slot.resident, slot.state_text = slot.version, None
+            slot.resident, slot.state_text, slot.chunks = slot.version, None, kept.chunks
+            slot.state_version = frame.state_version
             self._over(slot, after)
 
         self._submit(slot, "commit", rows, committed, told)
 
     def failed(self, host: Host, frame: Failed) -> None:
-        slot = self.of(host, frame.turn_id, frame.epoch)
-        if slot is not None and slot.turn is not None:
-            self._fail(slot, slot.turn, Unfit(orjson.loads(frame.problem), frame.retry), frame.cpu_ns)
+        found = Unfit(orjson.loads(frame.problem), frame.retry)
+        self.heard(host, frame, lambda slot, turn: self._fail(slot, turn, found, frame.cpu_ns))
 
     # Failures
 
@@ -148,17 +231,24 @@ class Turns:
         self._fail(slot, turn, found, cpu_ns)
 
     def _fail(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
+        if turn.proving:
+            self._node.upgrading.differs(slot, turn, found.problem)
+            return
         slot.state = "committing"
+        if found.problem.get("reason") == "TURN_TIMEOUT":
+            found = found._replace(problem=self._cut(slot, found.problem))
         if found.retry and turn.attempts + 1 < self._node.bounds.turn_attempts_max:
-            rows = journaling.failed_again(turn, cpu_ns, self._node.clock())
+            now = self._node.clock()
+            rows = journaling.failed_again(turn, cpu_ns, now)
+            self._metered(slot, rows, cpu_ns, now, ended=False)
             self._submit(slot, "again", rows, lambda: self._retry(slot, turn, found.problem.get("retry_after_s")))
         else:
-            self._bury(slot, turn, found.problem, cpu_ns)
+            self.bury(slot, turn, found.problem, cpu_ns)
 
     def _retry(self, slot: Slot, turn: TurnRef, least_s: float | None) -> None:
         if not self._node.slots.holds(slot):
             return
-        slot.turn, slot.state = replace(turn, attempts=turn.attempts + 1), "idle"
+        slot.turn, slot.state, slot.resident = replace(turn, attempts=turn.attempts + 1), "idle", -1
         self._node.hosts.turn_over(slot)
         wait_s = max(least_s or 0.0, min(RETRY_MOST_S, RETRY_FIRST_S * 4**turn.attempts))
         slot.retry_timer = asyncio.get_running_loop().call_later(wait_s, self._again, slot)
@@ -167,32 +257,52 @@ class Turns:
         slot.retry_timer = None
         self._node.ownership.pump(slot)
 
-    def _bury(self, slot: Slot, turn: TurnRef, found: dict[str, Any], cpu_ns: int, *, owned: bool = True) -> None:
+    def _cut(self, slot: Slot, found: dict[str, Any]) -> dict[str, Any]:
+        return self._node.budgeting.cut(slot, Problem.model_validate(found)).model_dump(mode="json")
+
+    def bury(
+        self, slot: Slot, turn: TurnRef, found: dict[str, Any], cpu_ns: int, *, owned: bool = True, counts: bool = True
+    ) -> None:
+        """The turn fails for good; `owned` by a host, or as a row. One that was not let begin does not count."""
         slot.state = "committing"
         now = self._node.clock()
         rows, after = journaling.failed_for_good(turn, found, cpu_ns, now, owned=owned)
+        self._metered(slot, rows, cpu_ns, now, ended=counts)
         told = self._node.summaries.ending(now)
-        self._submit(slot, "bury", rows, lambda: self._over(slot, after), told)
+        asked = self._node.cancelling.asked_by(turn.turn_id) if turn.recorded else []
+
+        def buried() -> None:
+            self._over(slot, after)
+            self._node.cancelling.cancelled(asked)
+            self._node.computing.over(turn.turn_id)
+
+        self._submit(slot, "bury", rows, buried, told)
 
     def give_up(self, slot: Slot, turn: TurnRef) -> None:
         """A message whose every attempt took its host along, or could not be committed."""
-        detail = f"{turn.attempts} attempts at {turn.message_id} ended without an end of the turn"
-        found = problem("TURN_FAILED", detail, attempts=turn.attempts, message_id=turn.message_id)
         owner = slot.host.host_id if slot.host is not None else ""
         ref = replace(turn, owner=owner, epoch=slot.epoch, version=slot.version, attempts=turn.attempts - 1)
-        self._bury(slot, ref, found.model_dump(mode="json"), 0, owned=slot.state == "idle")
+        self.bury(slot, ref, worn_out(turn), 0, owned=slot.state == "idle")
 
     def timed_out(self, slot: Slot) -> None:
         """The turn holds its host for longer than it may: it is over, whatever it would have done."""
         turn = slot.turn
         if turn is None or slot.state != "running":
             return
-        most = float(slot.limits.get("turn_s_max", 60))
-        detail = f"the turn held its host for more than {most:g} s"
-        found = problem("TURN_TIMEOUT", detail, limit="turn_s_max", max=most).model_dump(mode="json")
-        self._bury(slot, turn, found, 0)
+        found = too_long(slot.turn_s_max)
+        if turn.proving:
+            self._node.upgrading.differs(slot, turn, found)
+        else:
+            self.bury(slot, turn, self._cut(slot, found), 0)
 
     # Afterwards
+
+    def _metered(self, slot: Slot, rows: list[Row], cpu_ns: int, now: float, *, ended: bool) -> None:
+        """What the segment used is of its unit, behind the fence; one that no host had was not active."""
+        active_s = self._node.steady() - slot.started if slot.started else 0.0
+        slot.started = 0.0
+        slot.used = meters.of_turn(active_s, cpu_ns, ended=ended)
+        rows[1:1] = meters.rows(slot.who, meters.TURN, slot.used, now)
 
     def _submit(
         self,
@@ -207,6 +317,7 @@ class Turns:
         def ended(outcome: str, detail: str) -> None:
             if told is not None:
                 told()
+            self._node.budgeting.ended(slot, committed=outcome == "ok")
             if outcome == "ok":
                 then()
             else:
@@ -221,16 +332,18 @@ class Turns:
             self._node.hosts.suspects.discard(slot.turn.turn_id)
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
-        slot.turn = None
+        slot.turn, slot.awaits = None, set()
         held = self._node.slots.holds(slot)
         if held and slot.host is not None:
             slot.state = "idle"
-            slot.stale = slot.stale or slot.digest != slot.host.digest
+            slot.stale = slot.stale or slot.key != slot.host.key
             self._node.hosts.turn_over(slot)
         elif held:
             slot.state = "free"
         self.settle(after)
+        slot.emptied, slot.last = slot.last and not slot.more, False
         self._node.ownership.pump(slot)
+        slot.emptied = False
 
     def settle(self, after: Aftermath) -> None:
         """Ring whoever a committed unit was for."""
@@ -244,18 +357,42 @@ class Turns:
             for channel in after.channels:
                 self._node.delivery.kick(*channel)
 
-    def resume(self, slot: Slot, position: int, outcome: str, result: str, at: float) -> None:
-        """The answer to what a parked turn waits for, handed to the coroutine that still lives."""
-        turn, host = slot.turn, slot.host
-        if turn is None or host is None or slot.state != "parked" or slot.await_position != position:
+    def resume(self, slot: Slot, place: Place, outcome: str, result: str, at: float) -> None:
+        """The answer to what a turn waits for, handed to the coroutine that still lives."""
+        turn, host, awaited = slot.turn, slot.host, place in (slot.awaits | slot.held | slot.lasting)
+        if turn is None or host is None or slot.state not in ("parked", "running") or not awaited:
             slot.more = True
             if slot.state in ("free", "idle"):  # it is not with its host: by replay, then
-                slot.await_position = None
+                slot.awaits.clear()
                 self._node.ownership.pump(slot)
             return
-        slot.cancel_timers()
-        slot.state, slot.await_position, slot.started = "running", None, self._node.steady()
-        self._node.hosts.count(slot)
-        self._by_turn[turn.turn_id] = slot
+        if outcome in ("retry", "retried"):
+            self._replay(slot)
+            return
+        if slot.state == "parked" and self._node.budgeting.shuts(
+            slot
+        ):  # it leaves, and is looked at as any that goes on
+            slot.leave = True
+            self._node.ownership.let_go(slot)
+            return
+        if slot.state == "parked":
+            slot.cancel_timers()
+            slot.state, slot.started = "running", self._node.steady()
+            self._node.hosts.count(slot)
+            self._by_turn[turn.turn_id] = slot
+            self._node.budgeting.began(slot)
+        for of_attempt in (slot.awaits, slot.held, slot.lasting, slot.effects):
+            of_attempt.discard(place)
+        slot.told.add(place)
+        slot.said += 1
         faults.at("gate.resume")
-        host.wire.send(Resolved(turn.turn_id, "0", position, outcome, result.encode(), at))
+        host.wire.send(Resolved(turn.turn_id, *place, outcome, result.encode(), at))
+
+    def _replay(self, slot: Slot) -> None:
+        """An operator wants an effect sent once more: whoever asks for it again has it sent."""
+        assert slot.host is not None
+        slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
+        slot.state, slot.more = "parked", True
+        slot.effects.clear()
+        self._node.hosts.turn_over(slot)
+        self._node.ownership.let_go(slot)

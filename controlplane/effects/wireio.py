@@ -5,7 +5,9 @@ garbled or too long ends that connection, and nothing else. Writes of one tick g
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas.wire import FRAME_BYTES_MAX, Frame
+from schemas.frames import FRAME_BYTES_MAX, Frame
+from schemas.processes import started
 
 log = logging.getLogger("steward.gate")
 HEAD = struct.Struct("<I")
@@ -22,18 +25,28 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Wire(asyncio.Protocol):
-    """One connection. `received(wire, frame)` and `lost(wire)` are called on the loop."""
+    """One connection. `received(wire, frame)` and `lost(wire)` are called on the loop; `made(wire)` before both."""
 
-    def __init__(self, frames: Any, received: Callable[["Wire", Any], None], lost: Callable[["Wire"], None]) -> None:
+    def __init__(
+        self,
+        frames: Any,
+        received: Callable[["Wire", Any], None],
+        lost: Callable[["Wire"], None],
+        made: Callable[["Wire"], None] | None = None,
+    ) -> None:
         self._decode = msgspec.msgpack.Decoder(frames).decode
         self._received = received
         self._lost = lost
+        self._made = made
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._in = bytearray()
         self._out: list[bytes] = []
         self.peer: Any = None
         self.pid = 0
+        self.node = ""  # Ray's id of the node that the peer is on, where that is another one
+        self.frame_bytes_max = FRAME_BYTES_MAX
+        self.uid = -1
         self.stalled = False
         self._deaf = False
         self.on_resume: Callable[[], None] | None = None
@@ -41,7 +54,26 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.pid = _CREDENTIALS.unpack(peer)[0]
+        self.pid, self.uid, _ = _CREDENTIALS.unpack(peer)
+        if self._made is not None:
+            self._made(self)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the peer is somebody else than this process and root: a confined host, or nobody we know."""
+        return self.uid not in (0, os.geteuid())
+
+    @property
+    def ours(self) -> bool:
+        """Whether the peer is on this machine, and this process's user or root."""
+        return not self.node and not self.foreign
+
+    @property
+    def began(self) -> float | None:
+        """When the peer's process began; None when it is no more."""
+        with contextlib.suppress(ProcessLookupError):
+            return started(self.pid)
+        return None
 
     def pause_writing(self) -> None:
         """The peer does not keep up: it gets nothing new until it does."""
@@ -56,6 +88,11 @@ class Wire(asyncio.Protocol):
         self._transport, self._deaf = None, True
         self._lost(self)
 
+    def hear(self, frames: Any, received: Callable[["Wire", Any], None]) -> None:
+        """From the next frame on it says these, to somebody else."""
+        self._decode = msgspec.msgpack.Decoder(frames).decode
+        self._received = received
+
     def mute(self) -> None:
         """Hear nothing more; what is sent still goes out."""
         self._deaf = True
@@ -68,7 +105,7 @@ class Wire(asyncio.Protocol):
         at = 0
         while len(held) - at >= HEAD.size:
             (length,) = HEAD.unpack_from(held, at)
-            if length > FRAME_BYTES_MAX:
+            if length > self.frame_bytes_max:
                 self._refuse(f"a frame of {length} bytes")
                 return
             end = at + HEAD.size + length

@@ -1,0 +1,284 @@
+"""Functions that Ray runs for turns which wait: `compute.run`. Begun, lost, begun again, and what came of them.
+
+A compute is an effect whose intent is an await: its turn parks, and may be suspended for as long as it takes. Which
+tasks shall run follows from the open rows alone, and is said to the placer as a list, so that whoever is new on either
+side is soon right. That a task is begun is written ahead, with the placer that is told so: tasks die with their placer,
+so what another one had is lost. What is lost begins anew as often as it may; more than that, nobody can say of it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from controlplane.economy import meters
+from controlplane.effects import journaling
+from controlplane.effects.entries import Row, TurnRef
+from controlplane.effects.fitting import fits, lacking
+from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.sending import Act
+from controlplane.effects.slots import Slot
+from controlplane.effects.wireio import Wire
+from controlplane.resources.problems import problem
+from controlplane.store import computing as sql
+from controlplane.store import statements
+from schemas.base import short_id
+from schemas.branches import HELD
+from schemas.compute import COMPUTE, ComputeRun
+from schemas.frames import TaskBegin, TaskEnded, TasksWanted
+from schemas.ports import Lasting
+from schemas.problem import Next, Problem
+from schemas.wire import Ask, Receipt
+
+AGAIN_S = 0.5
+ANEW_S_MAX = 10.0
+ENDED = "the placer that had it has ended"
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """An open compute."""
+
+    await_id: str
+    agent: str
+    namespace: str
+    name: str
+    turn_id: str
+    branch: str
+    position: int
+    digest: str
+    given: ComputeRun
+    arguments: bytes
+    attempts: int = 0
+    runner: str | None = None
+    busy: bool = False
+    why: str = ""  # the last attempt was lost
+    unfit_since: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Its await and its attempt, as the placer knows it."""
+        return f"{self.await_id}:{self.attempts}"
+
+
+def awaited(turn: TurnRef, frame: Ask, act: Act, now: float) -> Row:
+    """The row by which a turn waits for a lasting effect, behind its intent."""
+    assert isinstance(act.effector, Lasting)
+    place = frame.branch, frame.position
+    await_id = short_id("await", turn.turn_id, *place)
+    until = now + act.effector.lasts_s(act.arguments)
+    return sql.AWAIT, (await_id, turn.agent, turn.turn_id, *place, act.effector.target(act.arguments), now, until), 1
+
+
+class Computing:
+    """The computes of this gate's agents."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._wire: Wire | None = None
+        self._runner = ""
+        self._sent: set[str] = set()
+        self._said: list[str] | None = None
+        self._tasks: dict[str, Task] = {}
+
+    # The turn that waits
+
+    def waits(self, slot: Slot, frame: Ask) -> None:
+        """Its turn waits as at an await; so does one whose replay has come to it."""
+        place = frame.branch, frame.position
+        if slot.host is None or slot.state != "running" or place not in slot.effects:
+            return
+        slot.effects.discard(place)
+        slot.lasting.add(place)
+        slot.said += 1
+        slot.host.wire.send(Receipt(frame.turn_id, *place, HELD, b"null", self._node.clock()))
+
+    def begun(self, slot: Slot, frame: Ask) -> None:
+        """Its intent has just been written."""
+        self.waits(slot, frame)
+        self.look()
+
+    # The placer
+
+    def placer(self, wire: Wire, runner: str) -> None:
+        """A placer is here: what it was told before it has, unless it is another one."""
+        self._wire, self._runner, self._said = wire, runner, None
+        self._sent.clear()
+        self.look()
+
+    def placer_lost(self, wire: Wire) -> None:
+        if self._wire is wire:
+            self._wire = None
+
+    def look(self) -> None:
+        """Take the next step of each open compute, and say which tasks shall run."""
+        found: dict[str, Task] = {}
+        for await_id, attempts, runner, until in self._node.reader.rows(sql.OPEN):
+            task = self._tasks.get(await_id) or self._read(await_id, until)
+            if task is not None:
+                found[await_id] = task
+                if not task.busy:
+                    task.attempts, task.runner = attempts, runner
+        for gone in self._tasks.keys() - found.keys():
+            self._node.budgeting.free(_key(self._tasks[gone]))
+        self._tasks = found
+        if self._wire is None:
+            return
+        for task in found.values():
+            if not task.busy:
+                self._step(task)
+        self._tell()
+
+    def over(self, turn_id: str) -> None:
+        """A turn has failed: nobody waits for what it had begun."""
+        if any(it.turn_id == turn_id for it in self._tasks.values()):
+            self.look()
+
+    def _read(self, await_id: str, until: float) -> Task | None:
+        self._node.timers.arm(until)
+        row = self._node.reader.one(sql.ABOUT, await_id)
+        if row is None:
+            return None
+        uid, namespace, name, turn_id, branch, position, body, digest = row
+        arguments = orjson.loads(body)["arguments"]
+        given = ComputeRun.model_validate(arguments)
+        return Task(await_id, uid, namespace, name, turn_id, branch, position, digest, given, orjson.dumps(arguments))
+
+    def _step(self, task: Task) -> None:
+        if self._unfit(task):
+            return
+        if task.runner == self._runner and not task.why:
+            self._begin(task)
+        elif task.runner is None or task.attempts <= task.given.retries:
+            self._write_ahead(task)
+        else:
+            self._resolve(task, "failed", _lost(task), {})
+
+    def _unfit(self, task: Task) -> bool:
+        """Whether no node could ever run it; after a while that is the answer."""
+        nodes = self._node.nodes.seen_by_ray
+        if nodes is None or fits(task.given.resources, nodes):
+            task.unfit_since = None
+            return nodes is None and task.runner is None
+        now = self._node.steady()
+        task.unfit_since = now if task.unfit_since is None else task.unfit_since
+        if now - task.unfit_since >= self._node.bounds.compute_fit_s:
+            self._resolve(task, "failed", _unfitting(task, nodes), {})
+        return True
+
+    def _write_ahead(self, task: Task) -> None:
+        runner, attempts = self._runner, task.attempts
+        task.busy = True
+        rows: list[Row] = [(sql.BEGIN, (runner, task.await_id, attempts), 1)]
+        if attempts:
+            rows.append(_told(task, self._node.clock()))
+
+        def written(outcome: str, detail: str) -> None:
+            task.busy = False
+            if outcome == "ok":
+                task.attempts, task.runner, task.why = attempts + 1, runner, ""
+                if self._runner == runner:
+                    self._begin(task)
+                    self._tell()
+            else:
+                self._soon()
+
+        self._node.commit("compute", rows, written, MESSAGES)
+
+    def _begin(self, task: Task) -> None:
+        if task.key in self._sent or self._wire is None:
+            return
+        row = self._node.reader.one(statements.CODE, task.digest)
+        files = row[0].encode() if row else b""
+        self._sent.add(task.key)
+        name = f"{task.namespace}/{task.name}"
+        self._wire.send(TaskBegin(task.key, name, task.digest, files, task.arguments))
+
+    def _tell(self) -> None:
+        """Which tasks shall run: those that this placer was told of, and that are still open."""
+        keys = sorted(it.key for it in self._tasks.values() if it.key in self._sent)
+        if self._wire is not None and keys != self._said:
+            self._said = keys
+            self._wire.send(TasksWanted(keys))
+
+    # What came of them
+
+    def ended(self, frame: TaskEnded) -> None:
+        """The placer says what came of a task. What is open no more, or another attempt by now, is nobody's."""
+        await_id, _, _ = frame.key.rpartition(":")
+        task = self._tasks.get(await_id)
+        if task is None or task.key != frame.key or task.busy or task.runner != self._runner:
+            self._said = None  # it is told again what shall run
+            self._soon()
+            return
+        if frame.outcome == "lost":
+            task.why = str(orjson.loads(frame.result))
+            wait_s = min(ANEW_S_MAX, AGAIN_S * 2 ** (task.attempts - 1))
+            asyncio.get_running_loop().call_later(wait_s, self.look)
+            return
+        used = {"cpu_s": frame.cpu_s, "task_s": frame.active_s, "gpu_s": frame.active_s * task.given.resources.num_gpus}
+        self._resolve(task, frame.outcome, frame.result, used)
+
+    def _resolve(self, task: Task, outcome: str, result: bytes, used: dict[str, float]) -> None:
+        """Its receipt, once; what it used is counted with it."""
+        slot = self._node.slots.load(task.agent)
+        if slot is None:
+            return
+        now, what = self._node.clock(), meters.What(COMPUTE)
+        amounts = meters.of_effect(len(task.arguments), len(result), used)
+        rows = journaling.receipt_of_await(task.await_id, outcome, result, now)
+        rows += meters.rows(slot.who, what, amounts, now)
+        task.busy = True
+
+        def resolved(committed: str, _detail: str) -> None:
+            task.busy = False
+            if committed == "ok":
+                self._node.budgeting.count(_key(task), slot, what, amounts)
+                self._node.timers.resolved(task.await_id)
+            elif committed == "error":
+                asyncio.get_running_loop().call_later(AGAIN_S, self._again, task, outcome, result, used)
+            else:
+                self.look()  # cancelled, or too late
+
+        self._node.commit("computed", rows, resolved, MESSAGES)
+
+    def _again(self, task: Task, outcome: str, result: bytes, used: dict[str, float]) -> None:
+        """The store could not take the receipt: once more, while it is open."""
+        if self._tasks.get(task.await_id) is task and not task.busy:
+            self._resolve(task, outcome, result, used)
+
+    def _soon(self) -> None:
+        asyncio.get_running_loop().call_later(AGAIN_S, self.look)
+
+
+def _key(task: Task) -> tuple[str, str, int]:
+    return task.turn_id, task.branch, task.position
+
+
+def _told(task: Task, now: float) -> Row:
+    """The event of an attempt that was lost, and is followed by another."""
+    about = {
+        "turn_id": task.turn_id, "branch": task.branch, "position": task.position,
+        "function": task.given.function, "attempt": task.attempts, "why": task.why or ENDED,
+    }  # fmt: skip
+    return journaling.agent_event("compute.lost", task.namespace, task.name, None, now, about)
+
+
+def _lost(task: Task) -> bytes:
+    function, attempts, why = task.given.function, task.attempts, task.why or ENDED
+    detail = f"{function}: its worker died, at attempt {attempts} of {task.given.retries + 1}: {why}"
+    look = Next(operation="turns.get", arguments={"turn_id": task.turn_id}, why="shows what the turn did before")
+    return _bytes(problem("COMPUTE_LOST", detail, next=[look], function=function, attempts=attempts, why=why))
+
+
+def _unfitting(task: Task, nodes: Sequence[dict[str, Any]]) -> bytes:
+    detail = f"{task.given.function}: {lacking(task.given.resources, nodes)}"
+    look = Next(operation="nodes.list", why="shows the nodes there are, and what they have")
+    needs = task.given.resources.model_dump(mode="json", exclude_defaults=True)
+    return _bytes(problem("NO_RESOURCES", detail, next=[look], function=task.given.function, resources=needs))
+
+
+def _bytes(found: Problem) -> bytes:
+    return found.model_dump_json().encode()

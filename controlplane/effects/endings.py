@@ -1,0 +1,18 @@
+"""Why a turn ends that does not end by itself, as Problems. Pure."""
+
+from typing import Any
+
+from controlplane.effects.entries import TurnRef
+from controlplane.resources.problems import problem
+
+
+def worn_out(turn: TurnRef) -> dict[str, Any]:
+    """Every attempt at its message took its host along, or could not be committed."""
+    detail = f"{turn.attempts} attempts at {turn.message_id} ended without an end of the turn"
+    return problem("TURN_FAILED", detail, attempts=turn.attempts, message_id=turn.message_id).model_dump(mode="json")
+
+
+def too_long(most_s: float) -> dict[str, Any]:
+    """It held its host for longer than it may."""
+    detail = f"the turn held its host for more than {most_s:g} s"
+    return problem("TURN_TIMEOUT", detail, limit="turn_s_max", max=most_s).model_dump(mode="json")

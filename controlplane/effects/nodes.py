@@ -1,0 +1,139 @@
+"""The nodes: what Ray says of them, and which of them take agents.
+
+The gate's own takes them, and every other whose relay is here. Draining one empties its hosts and asks for
+no other there, so where it is the last that is open its agents wait: each says so, their messages are kept,
+and undoing it goes on with them. That a node is drained is a record, by its name.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import orjson
+
+from controlplane.effects.controls import Answer, failed, soon
+from controlplane.effects.node import Node
+from controlplane.effects.placing import Host
+from controlplane.resources.problems import problem
+from controlplane.store import moving as sql
+from schemas.base import canonical
+from schemas.frames import Control, NodesSeen
+from schemas.problem import Next
+
+
+class Asked(msgspec.Struct):
+    """Whether the node shall be empty, or take agents again."""
+
+    principal: str
+    undo: bool = False
+    reason: str = ""
+    dry_run: bool = False
+
+
+class Nodes:
+    """The nodes that this gate knows of, its own first."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._seen: Sequence[dict[str, Any]] | None = None
+        self._names: dict[str, str] = {}  # of nodes, by Ray's ids
+        self.closed: set[str] = set()
+
+    @property
+    def here(self) -> str:
+        """The name of the gate's own."""
+        return self._node.bounds.node
+
+    def recover(self) -> None:
+        """What was recorded before this start."""
+        self.closed = {key.removeprefix(sql.CLOSED_PREFIX) for (key,) in self._node.reader.rows(sql.ALL_CLOSED)}
+
+    def seen(self, frame: NodesSeen) -> None:
+        """The placer says what Ray says."""
+        self._seen = seen = orjson.loads(frame.nodes)
+        self._names = {it["ray_node_id"]: it["node"] for it in seen}
+        if any(it["alive"] and not it["here"] for it in seen):
+            self._node.relays.listen()
+        self._node.hosts.ensure()
+
+    def name_of(self, node_id: str) -> str:
+        """How a node is called, by Ray's id; the gate's own has none here."""
+        return self._names.get(node_id, node_id[:12]) if node_id else self.here
+
+    def open(self) -> Sequence[str]:
+        """Ray's ids of the nodes that take agents; of the gate's own it is empty, and the first."""
+        own = [] if self.here in self.closed else [""]
+        return own + [it for it in self._node.relays.nodes() if self.name_of(it) not in self.closed]
+
+    def avoided(self) -> Sequence[str]:
+        """Ray's ids of those that are alive and take none."""
+        return sorted(it["ray_node_id"] for it in self._seen or () if it["alive"] and it["node"] in self.closed)
+
+    @property
+    def seen_by_ray(self) -> Sequence[dict[str, Any]] | None:
+        """The nodes, by what Ray said last; None before it said anything."""
+        return self._seen
+
+    def list(self, done: Answer) -> None:
+        done({"here": self.here, "closed": sorted(self.closed), "ray": self._seen or []})
+
+    def drain(self, frame: Control, done: Answer) -> None:
+        """Empty a node, or let it take agents again; the same again says how far it is."""
+        asked, name = msgspec.json.decode(frame.argument, type=Asked), frame.agent
+        known = {self.here, *self.closed, *self._names.values(), *(it.node for it in self._node.hosts.all())}
+        if name not in known:
+            look = [Next(operation="nodes.list", why="shows the nodes there are")]
+            done(problem("NOT_FOUND", f"there is no node {name}", field="/node", next=look, kind="Node", node=name))
+        elif asked.dry_run:
+            done(self._progress(name))
+        elif (name in self.closed) != asked.undo:
+            self._until(name, done)
+        else:
+            self._record(name, asked, done)
+
+    def _record(self, name: str, asked: Asked, done: Answer) -> None:
+        now, key = self._node.clock(), sql.closed_key(name)
+        row: Any = (sql.OPEN, (key,), 1) if asked.undo else (sql.CLOSE, (key, repr(now)), 1)
+        about = canonical({"node": name, "reason": asked.reason}).decode()
+        event = sql.EVENT_OF_NODE, ("node.opened" if asked.undo else "node.draining", now, asked.principal, about), 1
+
+        def recorded(outcome: str, detail: str) -> None:
+            if outcome != "conflict" and failed(outcome, detail, done):  # a conflict: it is so already
+                return
+            if asked.undo:
+                self.closed.discard(name)
+            else:
+                self.closed.add(name)
+            self._until(name, done)
+            for host in self._of(name) if name in self.closed else ():
+                self._node.draining.empty(host)
+            self._node.hosts.ensure()
+
+        self._node.commit("node", [row, event], recorded)
+
+    def _of(self, name: str) -> Sequence[Host]:
+        return [it for it in self._node.hosts.all() if it.node == name]
+
+    def _until(self, name: str, done: Answer) -> None:
+        """Answer when it is so, or with how far it is after a while."""
+        hosts = self._of(name)
+        if name not in self.closed or not hosts:
+            done(self._progress(name))
+            return
+        told = soon(done, lambda: self._progress(name), self._node.bounds.move_wait_s)
+
+        def ended() -> None:
+            if not self._of(name):
+                told(self._progress(name))
+
+        for host in hosts:
+            host.on_end.append(ended)
+
+    def _progress(self, name: str) -> dict[str, Any]:
+        hosts = self._of(name)
+        return {
+            "draining": name in self.closed,
+            "done": name not in self.closed or not hosts,
+            "hosts": len(hosts),
+            "agents": sum(len(it.slots) for it in hosts),
+        }
