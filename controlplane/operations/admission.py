@@ -14,11 +14,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from controlplane.mesh.dataschema import schema_fault
+from controlplane.operations import runtimes
 from controlplane.operations.codecheck import check_entrypoint, check_files, code_digest
 from controlplane.operations.world import Spec, Wanted, World, fleet_of
 from controlplane.resources.problems import refuse
 from schemas.agent import AgentManifest, AgentSpec
 from schemas.base import short_id
+from schemas.budget import BudgetManifest
 from schemas.channel import ChannelManifest
 from schemas.connection import ConnectionManifest
 from schemas.fleet import FleetManifest, FleetSpec
@@ -26,7 +28,7 @@ from schemas.problem import Next
 from schemas.secret import Kept, SecretManifest
 
 Mac = Callable[..., str]
-AnyManifest = AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest
+AnyManifest = AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest | BudgetManifest
 NAME_CHARS_MAX = 63
 EVERYWHERE = ("*",)
 
@@ -84,7 +86,7 @@ def _admitted(
         spec = manifest.spec.model_dump(mode="json")
         if manifest.spec.dataschema is not None and (fault := schema_fault(manifest.spec.dataschema)):
             raise refuse("INVALID_VALUE", f"dataschema: {fault}", field=f"{place}/spec/dataschema", fault=fault)
-    elif isinstance(manifest, ConnectionManifest):
+    elif isinstance(manifest, ConnectionManifest | BudgetManifest):
         spec = manifest.spec.model_dump(mode="json")
     elif isinstance(manifest, FleetManifest):
         spec = _whole(manifest.spec)
@@ -102,7 +104,11 @@ def _whole(spec: AgentSpec | FleetSpec) -> Spec:
 
 
 def _code(spec: Spec, place: str, code: dict[str, Mapping[str, str]]) -> None:
-    """Replace inline files by their digest."""
+    """Replace inline files by their digest; a runtime that brings its own code gets it."""
+    if spec["runtime"] == "llm":
+        runtimes.of_llm(spec, place)
+        code[runtimes.DIGEST] = runtimes.FILES
+        return
     files = spec["code"]["files"]
     if files is not None:
         found = code_digest(files)
@@ -134,8 +140,13 @@ def _last_name(fleet: str, replicas: int, place: str) -> None:
         raise refuse("INVALID_NAME", detail, field=place, name=last, max_length=NAME_CHARS_MAX)
 
 
-def check(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:
-    """Refuse what the world does not allow; the same for a proposal and for its commit."""
+def check(
+    wanted: Sequence[Wanted], world: World, agents_max: int, currency: str, unconfined: str | None = None
+) -> None:
+    """Refuse what the world does not allow; the same for a proposal and for its commit.
+
+    `unconfined` says why this system can not confine an agent.
+    """
     for it in wanted:
         _check_owner(it, world)
         if it.action == "delete":
@@ -145,8 +156,11 @@ def check(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:
             _check_siblings(it, world)
         if (spec := it.agent_spec) is not None:
             _check_code(it, spec, world)
+            _check_isolation(it, spec, unconfined)
         if it.kind == "Secret" and it.action == "apply":
             _check_kept(it, world)
+        if it.kind == "Budget" and it.action == "apply":
+            _check_currency(it, currency)
     _check_quota(wanted, world, agents_max)
 
 
@@ -233,6 +247,15 @@ def _check_code(it: Wanted, spec: Spec, world: World) -> None:
     check_entrypoint(files, spec["entrypoint"], f"{place}/entrypoint")
 
 
+def _check_isolation(it: Wanted, spec: Spec, unconfined: str | None) -> None:
+    """An agent that shall be confined is refused where it can not be: it would wait for a host for ever."""
+    if unconfined is not None and spec["isolation"] == "confined":
+        place = f"{it.place}/spec" + ("/template/spec" if it.kind == "Fleet" else "")
+        detail = f"no agent can be confined here: {unconfined}"
+        step = Next(operation="system.status", why="shows as `confinement` what this system lacks")
+        raise refuse("NO_CONFINEMENT", detail, field=f"{place}/isolation", next=[step], why=unconfined)
+
+
 def _check_kept(it: Wanted, world: World) -> None:
     stored = world.at("Secret", it.namespace, it.name).spec.get("values", {})
     for key, value in it.spec["values"].items():
@@ -246,6 +269,14 @@ def _check_kept(it: Wanted, world: World) -> None:
                 name=it.name,
                 key=key,
             )
+
+
+def _check_currency(it: Wanted, currency: str) -> None:
+    """Money is what the rate card says, in its currency; a limit in another one would be held against nothing."""
+    wanted = it.spec.get("currency")
+    if wanted not in (None, currency):
+        detail = f"the budget is in {wanted}, the rates of this installation are in {currency}, and nothing converts"
+        raise refuse("INVALID_VALUE", detail, field=f"{it.place}/spec/currency", wanted=wanted, currency=currency)
 
 
 def _check_quota(wanted: Sequence[Wanted], world: World, agents_max: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import and_, or_
 from sqlmodel import Session, col, select
 
-from controlplane.operations.admission import Admitted, check
+from controlplane.operations.admission import Admitted
 from controlplane.operations.planning import moved
 from controlplane.operations.proposing import ATTEMPTS_MAX, Kept, Proposer
 from controlplane.operations.recording import Commit, OpenChange, commit_unit
@@ -79,7 +79,7 @@ class Commitment:
         world = await self._store.read(lambda session: _world_of(session, kept))
         if not self._as_read(kept, world):
             return await self._too_late(call, kept, world)
-        check(kept.wanted, world, self._proposer.agents_max)
+        self._proposer.check(kept.wanted, world)
         commit = Commit(kept, call.principal.name, given.on_miss, call.now)
         ended = await self._store.read(lambda session: superseded_by(session, kept))
         faults.at("plane.committing")

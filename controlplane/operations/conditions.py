@@ -1,8 +1,9 @@
 """Conditions: what is observed of a resource, derived from records at reading time, never stored.
 
 An agent is Ready for its declared generation when the turn of that generation's start message has
-committed. Where retention took that turn away, its absence from the inbox and from the dead letters
-says the same. Idle means that Active is false; only a stop makes Stopped true. Pure.
+committed, or when a turn that was parked before was proved on its code. Where retention took the
+start's turn away, its absence from the inbox and from the dead letters says the same. Idle means that
+Active is false; only a stop makes Stopped true. Pure.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import orjson
 
 from schemas.base import rfc3339, short_id
+from schemas.question import FOREVER
 from schemas.resource import Condition
 
 
@@ -94,11 +96,28 @@ def _ready(seen: Seen) -> Condition:
         dead = seen.start_dead
         return _condition(seen, "Ready", "false", dead["reason"], dead["at"], dead["detail"])
     if seen.start is not None or seen.start_waits or seen.version == 0:
+        if (held := _held_up(seen)) is not None:
+            return held
         detail = "its first turn has not ended yet"
         if seen.stopped:
             detail = "stopped before its first turn has ended"
         return _condition(seen, "Ready", "unknown", "Starting", seen.changed_at, detail)
     return _condition(seen, "Ready", "true", "Started", None)
+
+
+def _held_up(seen: Seen) -> Condition | None:
+    """Where a parked turn of before stands in front of the start: what was decided about it."""
+    turn = seen.open_turn
+    if turn is None or turn["looked_for"] != seen.reached or seen.stopped or seen.version == 0:
+        return None
+    name, since = turn["turn_id"], seen.changed_at
+    if turn["decided"] == "proved":
+        return _condition(seen, "Ready", "true", "Proved", since, f"{name}, which is parked, goes on under this code")
+    if turn["decided"] == "differs":
+        problem = orjson.loads(turn["differs"])
+        return _condition(seen, "Ready", "false", problem["reason"], since, problem["detail"])
+    until = "it ends" if turn["ends_by"] is None else rfc3339(moment(turn["ends_by"]))
+    return _condition(seen, "Ready", "unknown", "Pinned", since, f"{name} is parked on its own code until {until}")
 
 
 def _active(seen: Seen) -> Condition:
@@ -115,8 +134,8 @@ def _parked(seen: Seen) -> Condition:
     waits = seen.awaited
     if waits is None:
         return _condition(seen, "Parked", "true", "Resuming", turn["started_at"], "what it waited for has come")
-    until = rfc3339(moment(waits["until"]))
-    message = f"waits on {waits['target']} since {rfc3339(moment(waits['since']))}, until {until}"
+    until = "for ever" if waits["until"] >= FOREVER else f"until {rfc3339(moment(waits['until']))}"
+    message = f"waits on {waits['target']} since {rfc3339(moment(waits['since']))}, {until}"
     return _condition(seen, "Parked", "true", waits["kind"].capitalize(), waits["since"], message)
 
 

@@ -1,8 +1,9 @@
 """Finding, describing and calling operations by name: the catalogue, for clients with few tools.
 
 Search ranks by how many words of the query an operation's name, summary and description share,
-names counting most; it reads nothing but the catalogue. A call goes through the dispatcher under
-the caller's own rights, as if the operation had been called directly.
+names counting most, and of equals shows first what only reads; it reads nothing but the catalogue. A
+call goes through the dispatcher under the caller's own rights, as if the operation had been called
+directly.
 """
 
 import re
@@ -33,7 +34,9 @@ Dispatch = Callable[[Principal, str, dict[str, Any]], Awaitable[BaseModel]]
 
 _NAME_WEIGHT, _SUMMARY_WEIGHT, _TEXT_WEIGHT = 6, 3, 1
 _WORD = re.compile(r"[a-z0-9]+")
-_EMPTY_WORDS = frozenset(_WORD.findall("a an and at by for from i in into is it its my of on or the to what with"))
+_EMPTY_WORDS = frozenset(
+    _WORD.findall("a an and are at by for from i in into is it its my of on or the there to what which with")
+)
 
 
 def words(text: str) -> frozenset[str]:
@@ -70,7 +73,9 @@ def search(query: str, limit: int) -> list[Operation]:
         )
         for operation, name, summary, text in _indexed()
     ]
-    ranked = sorted((pair for pair in scored if pair[0]), key=lambda pair: (-pair[0], pair[1].name))
+    ranked = sorted(
+        (pair for pair in scored if pair[0]), key=lambda pair: (-pair[0], pair[1].effect != "read", pair[1].name)
+    )
     return [operation for _, operation in ranked[:limit]]
 
 

@@ -6,7 +6,7 @@ Nothing is written, and what a principal may see was decided before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, text
 from sqlmodel import Session
@@ -31,7 +31,9 @@ TURNS = many(
     "SELECT turn_id, agent, outcome, started_at, finished_at, problem FROM turn WHERE turn_id IN :turns", "turns"
 )
 OPEN_TURNS = many(
-    "SELECT turn_id, agent, outcome, started_at FROM turn WHERE agent IN :uids AND finished_at IS NULL", "uids"
+    "SELECT turn_id, agent, outcome, started_at, looked_for, decided, ends_by, differs FROM turn"
+    " WHERE agent IN :uids AND finished_at IS NULL",
+    "uids",
 )
 AWAITS = many(
     "SELECT turn_id, kind, target, since, until FROM awaiting"
@@ -55,15 +57,19 @@ SUBSCRIBERS = many(
     "uids",
 )
 FLEET = text(
-    "SELECT COUNT(*) AS replicas, COALESCE(SUM(CASE WHEN a.generation = r.generation AND a.version > 0"
-    " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = a.uid AND i.\"trigger\" = 'start')"
+    "SELECT COUNT(*) AS replicas, COALESCE(SUM(CASE WHEN r.template = :template AND a.generation = r.generation"
+    " AND a.version > 0 AND (NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = a.uid AND i.\"trigger\" = 'start')"
+    " OR EXISTS (SELECT 1 FROM turn t WHERE t.agent = a.uid AND t.finished_at IS NULL AND t.decided = 'proved'"
+    " AND t.looked_for = a.generation))"
     " THEN 1 ELSE 0 END), 0) AS ready,"
+    " COALESCE(SUM(CASE WHEN r.template = :template THEN 1 ELSE 0 END), 0) AS upgraded,"
     " COALESCE(SUM(CASE WHEN EXISTS (SELECT 1 FROM dead_letter d WHERE d.agent = r.uid) THEN 1 ELSE 0 END), 0) AS dead"
     " FROM resource r LEFT JOIN agent a ON a.uid = r.uid WHERE r.owner = :uid AND r.deleted_at IS NULL"
 )
 SUSPECTS = text(
     "SELECT r.uid, r.generation FROM resource r JOIN agent a ON a.uid = r.uid"
-    " WHERE r.owner = :uid AND r.deleted_at IS NULL AND a.generation = r.generation AND a.version > 0"
+    " WHERE r.owner = :uid AND r.deleted_at IS NULL AND r.template = :template"
+    " AND a.generation = r.generation AND a.version > 0"
     " AND EXISTS (SELECT 1 FROM dead_letter d WHERE d.agent = a.uid)"
     " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = a.uid AND i.\"trigger\" = 'start')"
 )
@@ -128,10 +134,18 @@ def _unstarted(session: Session, reached: Mapping[str, int]) -> tuple[set[str], 
     )
 
 
-def replicas(session: Session, uid: str) -> tuple[int, int]:
-    """How many agents a fleet has, and how many of them are ready at their declared generation."""
-    row = rows(session, FLEET, uid=uid)[0]
-    found = rows(session, SUSPECTS, uid=uid) if row["dead"] else []
+class Replicas(NamedTuple):
+    """How many agents a fleet has, how many are made from its template, how many of those are ready."""
+
+    there: int
+    upgraded: int
+    ready: int
+
+
+def replicas(session: Session, uid: str, template: str) -> Replicas:
+    """The agents of a fleet, counted."""
+    row = rows(session, FLEET, uid=uid, template=template)[0]
+    found = rows(session, SUSPECTS, uid=uid, template=template) if row["dead"] else []
     suspects = {it["uid"]: it["generation"] for it in found}
     failed = 0
     for chunk in chunks(list(suspects)):
@@ -139,4 +153,4 @@ def replicas(session: Session, uid: str) -> tuple[int, int]:
         messages = [start_message(it, suspects[it]) for it in chunk]
         ended = {it["agent"] for it in rows(session, TURNS, turns=turns) if it["outcome"] == "failed"}
         failed += len(ended | {it["agent"] for it in rows(session, DEAD, uids=list(chunk), messages=messages)})
-    return row["replicas"], row["ready"] - failed
+    return Replicas(row["replicas"], row["upgraded"], row["ready"] - failed)

@@ -19,7 +19,7 @@ from schemas.base import canonical, digest, short_id
 from schemas.plan import FieldChange, Plan, ReadEntry, Step, Undo, Wait
 from schemas.resource import Kind, Ref
 
-_ORDER = {"Secret": 0, "Connection": 1, "Channel": 2, "Agent": 3, "Fleet": 4}
+_ORDER = {"Budget": 0, "Secret": 0, "Connection": 1, "Channel": 2, "Agent": 3, "Fleet": 4}
 SET = {"set": True}
 Path = tuple[str, ...]
 Action = Literal["create", "update", "delete"]
@@ -75,7 +75,7 @@ def make_plan(
         "reverts": reverts,
     }
     namespace = ",".join(sorted({it.namespace for it in wanted}))
-    claimed = claims(wanted)
+    claimed = claims(wanted, world)
     sealed = digest([principal, namespace, decisions, [it.model_dump(mode="json") for it in read_set]])
     plan = Plan(
         plan_id=short_id("plan", sealed),
@@ -188,7 +188,7 @@ def _step(index: int, write: Write) -> Step:
 def _undo(write: Write) -> Undo:
     """Declared fields come back exactly; states, messages and inboxes that go with an agent or a channel do not."""
     if write.action == "delete":
-        return "exact" if write.kind in ("Secret", "Connection") else "compensate"
+        return "exact" if write.kind in ("Secret", "Connection", "Budget") else "compensate"
     fewer = write.kind == "Fleet" and write.before_spec and write.spec["replicas"] < write.before_spec["replicas"]
     return "compensate" if fewer else "exact"
 

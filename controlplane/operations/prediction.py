@@ -6,13 +6,15 @@ without steps still says what shall be true. Pure.
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
-from controlplane.operations.world import Wanted
+from controlplane.operations.world import Wanted, World
 from schemas.plan import Claim, Expected, Probe
 
 READY_WITHIN_S = 30.0
-PER_AGENT_S = 0.05
+PER_AGENT_S = 0.05  # 20 agents a second come or go: a tenth of what the slower database does undisturbed
+PER_BATCH_S = 5.0
 
 
 def probe(it: Wanted) -> Probe:
@@ -20,13 +22,19 @@ def probe(it: Wanted) -> Probe:
     return Probe(operation=f"{it.kind.lower()}s.get", arguments={"namespace": it.namespace, "name": it.name})
 
 
-def claims(wanted: Sequence[Wanted]) -> list[Claim]:
+def claims(wanted: Sequence[Wanted], world: World) -> list[Claim]:
     """One claim for each decision, in their order."""
-    return [_claim(f"c{index}", it) for index, it in enumerate(wanted)]
+    return [_claim(f"c{index}", it, _replicas(it, world)) for index, it in enumerate(wanted)]
 
 
-def _claim(claim_id: str, it: Wanted) -> Claim:
-    measure, value, within_s = _expected(it)
+def _replicas(it: Wanted, world: World) -> int:
+    """How many agents the fleet that this names has by now; those that go take their time as those that come."""
+    known = world.at(*it.key)
+    return int(known.spec["replicas"]) if it.kind == "Fleet" and known.live else 0
+
+
+def _claim(claim_id: str, it: Wanted, replicas: int) -> Claim:
+    measure, value, within_s = _expected(it, replicas)
     return Claim(
         claim_id=claim_id,
         subject=it.ref,
@@ -39,12 +47,16 @@ def _claim(claim_id: str, it: Wanted) -> Claim:
     )
 
 
-def _expected(it: Wanted) -> tuple[str, Any, float]:
+def _expected(it: Wanted, replicas: int) -> tuple[str, Any, float]:
+    """Measure, value, and within how long; a fleet's time grows with the agents that it has or shall have."""
     if it.action == "delete":
-        return "absent", True, READY_WITHIN_S
+        return "absent", True, READY_WITHIN_S + PER_AGENT_S * replicas
     if it.kind == "Fleet":
-        replicas = it.spec["replicas"]
-        return "ready_replicas", replicas, READY_WITHIN_S + PER_AGENT_S * replicas
+        wanted = it.spec["replicas"]
+        batch = it.spec.get("upgrade", {}).get("batch") or max(wanted, 1)
+        batches = max(ceil(wanted / batch), 1)
+        within_s = READY_WITHIN_S + PER_AGENT_S * max(wanted, replicas) + PER_BATCH_S * (batches - 1)
+        return "ready_replicas", wanted, within_s
     return "condition.Ready", "true", READY_WITHIN_S
 
 

@@ -6,7 +6,7 @@ the plan stands, and stored unbound: they die with the plan unless it is committ
 same function proposes anew for a commit that came too late, from the decisions as they were kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,6 +64,9 @@ class Proposer:
     vault: Vault
     plan_ttl_s: float = 86_400
     agents_max: int = 200_000
+    currency: str = "EUR"
+    unconfined: Callable[[], str | None] = lambda: None
+    """Why no agent can be confined here; None when one can."""
 
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
@@ -90,11 +93,15 @@ class Proposer:
         """A stored plan alone, if the principal may see it."""
         return await self.store.read(lambda session: read_plan(session, plan_id, principal))
 
+    def check(self, wanted: Sequence[Wanted], world: World) -> None:
+        """Refuse what can not be here; the same for a proposal and for its commit."""
+        check(wanted, world, self.agents_max, self.currency, self.unconfined())
+
     def planned(
         self, principal: str, admitted: Admitted, world: World, now: float, reverts: str | None = None
     ) -> Planned:
         """The plan of the decisions in this world, not kept."""
-        check(admitted.wanted, world, self.agents_max)
+        self.check(admitted.wanted, world)
         return make_plan(principal, admitted.wanted, admitted.code, world, now, self.plan_ttl_s, reverts)
 
     def _sealed(self, sealing: Sequence[Sealing], now: float, expires_at: float) -> Unit:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlmodel import Session
 
+from controlplane.operations import rollouts
 from controlplane.operations.observing import many, rows
 from controlplane.operations.planning import Action, Write
 from controlplane.operations.recording import Member, put_resource
@@ -74,6 +75,8 @@ class Piece:
     blocked: tuple[str, ...] = ()
     more: bool = False
     full: int = 0
+    stop: rollouts.Stop | None = None
+    generation: int = 0
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -89,10 +92,11 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int, full: int 
 
     Places below `full` were taken a moment ago: they are counted again only when all above are taken too.
     """
-    template = _mark(fleet) if replicas else ""
+    template = rollouts.mark(fleet.spec) if replicas else ""
     extra, different = _unwanted(session, uid, template, replicas)
     deletes, rest = extra[:AT_ONCE], AT_ONCE - len(extra[:AT_ONCE])
-    updates = different[:rest]
+    rollout = rollouts.rollout(session, uid, fleet, template) if different else None
+    updates = different[: rest if rollout is None else min(rest, rollout.room)]
     whole = Places(uid, template, replicas)
     absent, missing, full = (0, [], 0) if different else _missing(session, whole, full, rest)
     creates = [f"{fleet.name}-{ordinal}" for ordinal in missing]
@@ -114,14 +118,11 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int, full: int 
         delete=tuple(_delete(at[name]) for name in (*deletes, *orphans)),
         gone=gone,
         blocked=blocked,
-        more=len(extra) + len(different) + absent > AT_ONCE or len(gone) == AT_ONCE,
+        more=len(extra) + len(different) + absent > AT_ONCE or len(gone) == AT_ONCE or len(updates) < len(different),
         full=full,
+        stop=None if rollout is None else rollout.stop,
+        generation=fleet.generation,
     )
-
-
-def _mark(fleet: Known) -> str:
-    """The mark of a fleet's template: agents that carry another are made from another."""
-    return short_id("template", fleet.spec["template"])
 
 
 def _unwanted(session: Session, uid: str, template: str, replicas: int) -> tuple[list[str], list[str]]:
@@ -217,6 +218,12 @@ def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str]]:
             moved.append((uid, after))
     start_agents(unit, born, now)
     reach_generation(unit, moved, now)
+    if piece.stop is not None and not piece.stop.told:
+        rollouts.tell(
+            unit, rollouts.Address(piece.fleet, piece.namespace, piece.name, piece.generation), piece.stop, now
+        )
+    if piece.template == "":
+        rollouts.forget(unit, piece.fleet)
     if piece.writes:
         unit.event(
             "fleet.scaled",

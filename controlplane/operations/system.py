@@ -12,10 +12,12 @@ from typing import Any
 from sqlalchemy import Boolean, ColumnElement, literal_column
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.asked import open_questions
 from controlplane.operations.incidents import lately
 from controlplane.operations.visibility import within
+from controlplane.store.moving import CLOSED_PREFIX
 from controlplane.store.store import Store
-from controlplane.store.tables import AgentRow, ChangeRow, DeadLetterRow, EventRow, HostRow
+from controlplane.store.tables import AgentRow, ChangeRow, DeadLetterRow, EventRow, HostRow, Meta
 from schemas.ports import Handler
 from schemas.principal import Call, Principal
 from schemas.records import Brief, Incident, ProcessView, SystemStatus
@@ -31,6 +33,7 @@ class Facts:
     gate: str
     ray: str
     ray_dashboard: str | None
+    confinement: str
     processes: list[ProcessView]
     problems: list[str]
 
@@ -40,8 +43,10 @@ class Counts:
     agents: dict[str, int]
     open_changes: int
     dead_letters: int
+    questions: int
     hosts: int
     cursor: int
+    closed: list[str]
 
 
 STOPPED = literal_column("stopped = 1", Boolean)  # spelt as its partial index is
@@ -74,9 +79,19 @@ def count(session: Session, principal: Principal) -> Counts:
         {"total": total, "awake": awake, "suspended": total - awake - stopped, "stopped": stopped},
         session.exec(changes).one(),
         session.exec(letters).one(),
+        open_questions(session, principal),
         session.exec(hosts).one(),
         session.exec(cursor).one() or 0,
+        [key.removeprefix(CLOSED_PREFIX) for key in session.exec(select(Meta.key).where(_CLOSED))],
     )
+
+
+_CLOSED = col(Meta.key).startswith(CLOSED_PREFIX, autoescape=True)
+
+
+def _problems(counts: Counts, facts: Facts) -> list[str]:
+    drained = [f"Node {it} is drained and takes no agents; nodes.drain with undo ends that." for it in counts.closed]
+    return [*facts.problems, *drained]
 
 
 def _processes(principal: Principal, found: list[ProcessView]) -> list[ProcessView]:
@@ -93,8 +108,9 @@ def in_words(counts: Counts, facts: Facts) -> str:
         f"{agents['total']} agents: {agents['awake']} awake, {agents['suspended']} suspended at no cost, "
         f"{agents['stopped']} stopped.",
         f"{counts.open_changes} changes are open, {counts.dead_letters} messages are in the dead letters.",
+        *([f"{counts.questions} questions of agents wait for a person."] if counts.questions else []),
         "Messages are durably accepted." if facts.ready else "Messages are NOT accepted.",
-        *facts.problems,
+        *_problems(counts, facts),
     ]
     return " ".join(parts)
 
@@ -115,12 +131,13 @@ def handlers(store: Store, facts: Callable[[], Facts], seal: Callable[[int], str
             gate=known.gate,
             ray=known.ray,
             ray_dashboard=known.ray_dashboard,
+            confinement=known.confinement,
             hosts=counts.hosts,
             agents=counts.agents,
             open_changes=counts.open_changes,
             dead_letters=counts.dead_letters,
             processes=_processes(call.principal, known.processes),
-            problems=known.problems,
+            problems=_problems(counts, known),
             recent=recent,
             as_of=datetime.fromtimestamp(call.now, UTC),
         )
@@ -132,6 +149,7 @@ def handlers(store: Store, facts: Callable[[], Facts], seal: Callable[[int], str
             agents=counts.agents,
             open_changes=counts.open_changes,
             dead_letters=counts.dead_letters,
+            questions=counts.questions,
             cursor=seal(counts.cursor),
             as_of=datetime.fromtimestamp(call.now, UTC),
         )

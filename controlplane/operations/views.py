@@ -19,12 +19,14 @@ from controlplane.operations import observing
 from controlplane.operations.conditions import Seen, moment, of_agent, ready_once
 from controlplane.operations.living import paging
 from controlplane.operations.living.lookup import absent
+from controlplane.operations.rollouts import Rollout, mark, rollout
 from controlplane.operations.snapshot import known_of, read_known, read_owners
 from controlplane.operations.world import Key, Known
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
 from controlplane.store.tables import LabelRow
 from schemas.agent import Agent, AgentSpec, AgentStatus
+from schemas.budget import Budget, BudgetSpec, BudgetStatus
 from schemas.calls import ListInput, ListOutput, Named
 from schemas.channel import Channel, ChannelSpec, ChannelStatus
 from schemas.connection import Connection, ConnectionSpec, ConnectionStatus
@@ -155,20 +157,38 @@ def _fleets(session: Session, found: Sequence[Known], owners: Owners) -> list[Ba
 
 
 def _fleet(session: Session, known: Known, owners: Owners) -> Fleet:
-    replicas, ready = observing.replicas(session, known.uid or "")
-    wanted = known.spec["replicas"]
-    whole = replicas == wanted == ready
-    condition = Condition(
-        type="Ready",
-        status="true" if whole else "false",
-        reason="AllReady" if whole else "NotAllReady",
-        message="" if whole else f"{ready} of {wanted} agents are ready, {replicas} exist",
-        observed_generation=known.generation,
-    )
+    uid, template = known.uid or "", mark(known.spec)
+    found = observing.replicas(session, uid, template)
+    going = rollout(session, uid, known, template) if found.upgraded < found.there else None
     return Fleet(
         metadata=_about(known, owners),
         spec=FleetSpec.model_validate(known.spec),
-        status=FleetStatus(conditions=[condition], replicas=replicas, ready_replicas=ready),
+        status=FleetStatus(
+            conditions=[_whole(known, found, going)],
+            replicas=found.there,
+            ready_replicas=found.ready,
+            upgraded_replicas=found.upgraded,
+        ),
+    )
+
+
+def _whole(known: Known, found: observing.Replicas, going: Rollout | None) -> Condition:
+    """Ready of a fleet; where a rollout is under way, with what it waits for or was stopped by."""
+    wanted = known.spec["replicas"]
+    whole = found.there == wanted == found.ready
+    reason = "AllReady" if whole else "NotAllReady"
+    message = "" if whole else f"{found.ready} of {wanted} agents are ready, {found.there} exist"
+    if going is not None and going.stop is not None:
+        reason = "UpgradeStopped"
+        message += f"; its upgrade was stopped by {going.stop.agent}, {going.stop.reason}: {going.stop.detail}"
+    elif going is not None and going.waits_for:
+        message += f"; its upgrade waits for {going.waits_for}"
+    return Condition(
+        type="Ready",
+        status="true" if whole else "false",
+        reason=reason,
+        message=message,
+        observed_generation=known.generation,
     )
 
 
@@ -214,6 +234,18 @@ def _secrets(session: Session, found: Sequence[Known], owners: Owners) -> list[B
     ]
 
 
+def _budgets(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    return [
+        Budget(
+            metadata=_about(it, owners),
+            spec=BudgetSpec.model_validate(it.spec),
+            status=BudgetStatus(conditions=[ready_once(it.generation, it.created_at)]),
+        )
+        for it in found
+    ]
+
+
 _VIEWS = {
     "Agent": _agents, "Fleet": _fleets, "Channel": _channels, "Connection": _connections, "Secret": _secrets,
+    "Budget": _budgets,
 }  # fmt: skip

@@ -94,13 +94,15 @@ class Living:
         await self._gate.control(verb, found.uid, {"principal": call.principal.name})
         return await self._view_agent(given.namespace, given.name)
 
-    async def _publish(self, call: Call, given: NamedAct, data: bytes, ask_until: float) -> str:
+    async def _publish(self, call: Call, given: SendInput | AskInput, data: bytes, ask_until: float) -> str:
         """Durable when this answers; a message that is there already is the same message."""
         namespace, name = given.namespace, given.name
         message_id = envelopes.message_id(call, namespace, name)
         asked = {"replyto": message_id, "deadline": envelopes.at(ask_until)} if ask_until else {}
-        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **asked)
-        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name)
+        chain = _chain(given)
+        within = {"chainid": message_id, "intentid": message_id if given.intent else None} if chain else {}
+        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **asked, **within)
+        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain)
         return message_id
 
     async def _resolution(self, await_id: str, wait_s: float) -> Resolution:
@@ -139,6 +141,13 @@ class Living:
             raise refuse(
                 "BACKLOG_FULL", detail, retry_after_s=1.0, namespace=given.namespace, name=given.name, messages=waiting
             )
+
+
+def _chain(given: SendInput | AskInput) -> bytes:
+    """What the message says of the chain that it begins; empty where it says nothing."""
+    if given.budget is None and given.intent is None:
+        return b""
+    return orjson.dumps({"limits": given.budget or {}, "intent": given.intent})
 
 
 def _preview(call: Call, would: str, undo: Undo) -> Preview:

@@ -20,16 +20,16 @@ from schemas.principal import Call, Principal
 TYPE = "steward.message"
 
 
-def encode(data: Any) -> bytes:
+def encode(data: Any, field: str = "/data") -> bytes:
     """The data as JSON, or the refusal that points at it."""
     try:
         encoded = orjson.dumps(data)
     except TypeError as error:
         detail = f"the data can not be carried as JSON: {error}"
-        raise refuse("INVALID_VALUE", detail, field="/data", error=str(error)) from None
+        raise refuse("INVALID_VALUE", detail, field=field, error=str(error)) from None
     if len(encoded) > DATA_BYTES_MAX:
         detail = f"the data has {len(encoded)} bytes, {DATA_BYTES_MAX} at most"
-        raise refuse("TOO_LARGE", detail, field="/data", bytes=len(encoded), bytes_max=DATA_BYTES_MAX)
+        raise refuse("TOO_LARGE", detail, field=field, bytes=len(encoded), bytes_max=DATA_BYTES_MAX)
     return encoded
 
 

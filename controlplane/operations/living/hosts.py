@@ -5,6 +5,8 @@ Unspecialised hosts are shown to who reaches all namespaces: to anybody else, on
 tell that another namespace began to work.
 """
 
+from typing import Literal
+
 from sqlmodel import Session, col, func, select
 
 from controlplane.operations.living.envelopes import moment
@@ -44,8 +46,15 @@ def _view(row: HostRow, agents: int, now: float) -> HostView:
         pid=row.pid,
         namespace=row.namespace,
         digest=row.digest,
-        state="lost" if lost else "warm" if row.namespace is None else "serving",
+        agent=row.kept_for,
+        state="lost" if lost else _state(row),
         agents=agents,
         lease_until=None if row.lease_until is None else moment(row.lease_until),
         loop_lag_ms=row.loop_lag_ms,
     )
+
+
+def _state(row: HostRow) -> Literal["warm", "serving", "draining"]:
+    if row.draining_since is not None:
+        return "draining"
+    return "warm" if row.namespace is None else "serving"

@@ -103,6 +103,19 @@ def _summary(row: TurnRow, address: Address) -> dict[str, Any]:
         "cpu_s": row.cpu_ns / 1e9,
         "state_digest": row.state_digest,
         "problem": None if row.problem is None else orjson.loads(row.problem),
+        "digest": row.digest,
+        "upgrade": _upgrade(row),
+    }
+
+
+def _upgrade(row: TurnRow) -> dict[str, Any] | None:
+    if row.decided is None:
+        return None
+    return {
+        "generation": row.looked_for,
+        "decided": row.decided,
+        "ends_by": None if row.ends_by is None else moment(row.ends_by),
+        "problem": None if row.differs is None else orjson.loads(row.differs),
     }
 
 

@@ -1,0 +1,75 @@
+"""`nodes.list` and `nodes.drain`: what Ray and the gate say of the machines, with the counts a caller may see."""
+
+from typing import Any
+
+from sqlmodel import Session, col, func, select
+
+from controlplane.store.store import Store
+from controlplane.store.tables import AgentRow, HostRow
+from schemas.calls import Empty
+from schemas.nodes import DrainNodeInput, NodeDrained, NodesFound, NodeView
+from schemas.plan import Preview
+from schemas.ports import GatePort, Handler
+from schemas.principal import Call, Principal
+
+Counts = dict[str, int]
+
+
+def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
+    """The handlers, by the names of their operations."""
+
+    async def list_nodes(call: Call, given: Empty) -> NodesFound:
+        told = await gate.control("nodes", "", {})
+        hosts, agents = await store.read(lambda session: _counts(session, call.principal))
+        known = {*told["closed"], *(it["node"] for it in told["ray"])}
+        names = [told["here"], *sorted(known - {told["here"]})]
+        return NodesFound(items=[_view(name, told, hosts, agents) for name in names])
+
+    async def drain(call: Call, given: DrainNodeInput) -> NodeDrained | Preview:
+        asked = {"principal": call.principal.name, "undo": given.undo, "reason": given.reason}
+        asked["dry_run"] = call.dry_run
+        told = await gate.control("drain_node", given.node, asked)
+        hosts, agents = await store.read(lambda session: _counts(session, call.principal))
+        if call.dry_run:
+            leaving = agents.get(given.node, 0)
+            would = "take agents again" if given.undo else f"be left by {leaving} agents, and take none"
+            return Preview(operation=call.operation, would=[f"node {given.node} would {would}"], undo="compensate")
+        empty = told["draining"] and told["done"]  # its last records are about to be ended
+        return NodeDrained(
+            node=given.node,
+            draining=told["draining"],
+            done=told["done"],
+            hosts=0 if empty else hosts.get(given.node, 0),
+            agents=0 if empty else agents.get(given.node, 0),
+        )
+
+    return {"nodes.list": list_nodes, "nodes.drain": drain}
+
+
+def _counts(session: Session, principal: Principal) -> tuple[Counts, Counts]:
+    """Hosts and agents of each node, as far as the principal may see them."""
+    hosts = select(HostRow.node, func.count(col(HostRow.host_id))).where(col(HostRow.ended_at).is_(None))
+    agents = select(HostRow.node, func.count(col(AgentRow.uid))).where(col(AgentRow.owner) == col(HostRow.host_id))
+    if "*" not in principal.namespaces:
+        hosts = hosts.where(col(HostRow.namespace).in_(principal.namespaces))
+        agents = agents.where(col(AgentRow.namespace).in_(principal.namespaces))
+    found = (session.exec(it.group_by(col(HostRow.node))).all() for it in (hosts, agents))
+    by_node = [dict(rows) for rows in found]
+    return by_node[0], by_node[1]
+
+
+def _view(name: str, told: dict[str, Any], hosts: Counts, agents: Counts) -> NodeView:
+    seen = [it for it in told["ray"] if it["node"] == name]
+    resources: dict[str, float] = {}
+    for each in seen:
+        for kind, amount in each["resources"].items():
+            resources[kind] = resources.get(kind, 0.0) + amount
+    return NodeView(
+        node=name,
+        alive=any(it["alive"] for it in seen) if seen else None,
+        draining=name in told["closed"],
+        hosts=hosts.get(name, 0),
+        agents=agents.get(name, 0),
+        ray_node_ids=[it["ray_node_id"] for it in seen],
+        resources=resources if seen else None,
+    )
