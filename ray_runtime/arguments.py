@@ -7,19 +7,25 @@ UUIDs are taken; NaN and the infinities become null, as everywhere in JSON here.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ray_runtime.problems import refuse
 from schemas.agent import Entrypoint, Grant
 from schemas.base import NAME_PATTERN, Frozen, Name, Text
+from schemas.chain import Allowance
+from schemas.compute import ComputeRun
+from schemas.envelope import Envelope
+from schemas.question import Asking
 
 Json = Any
 SECONDS_MAX = 10 * 366 * 86_400
 NAME_CHARS_MAX = 200
 _NAME = re.compile(NAME_PATTERN)
+_allowance: TypeAdapter[dict[str, float]] = TypeAdapter(Allowance)
 
 
 class Spawn(Frozen):
@@ -30,16 +36,59 @@ class Spawn(Frozen):
     config: dict[str, Any] | None
     purpose: Text | None = Field(max_length=2000)
     grants: list[Grant] | None = Field(max_length=100)
+    budget: Allowance | None
 
 
 def spawn_bytes(**given: Any) -> bytes:
     """The record of a spawn, or a Refusal that names the argument that is wrong."""
     try:
-        return json_bytes("spawn", Spawn(**given).model_dump())
+        spawn = Spawn(**given)
+        return json_bytes("spawn", spawn.model_dump(exclude={"budget"} if spawn.budget is None else None))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         path = "/".join(str(part) for part in fault["loc"])
         raise refuse("INVALID_VALUE", f"spawn: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
+
+
+def question_bytes(question: str, choices: Sequence[str] | None, deadline_s: float | None) -> bytes:
+    """The record of a question to a person, or a Refusal that names the argument that is wrong."""
+    until = None if deadline_s is None else seconds("deadline_s", deadline_s)
+    if isinstance(choices, str):
+        raise refuse("INVALID_VALUE", "ask_human: choices are a list of texts", field="/choices", what="choices")
+    wanted = None if choices is None else list(choices)
+    try:
+        asking = Asking(question=question, choices=wanted)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        path = "/".join(str(part) for part in fault["loc"])
+        raise refuse("INVALID_VALUE", f"ask_human: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
+    if wanted is not None and len(set(wanted)) < len(wanted):
+        raise refuse("INVALID_VALUE", "ask_human: a choice is given twice", field="/choices", what="choices")
+    return json_bytes("ask_human", {**asking.model_dump(), "deadline_s": until})
+
+
+def compute_bytes(function: str, args: Sequence[Any], kwargs: dict[str, Any], **rest: Any) -> bytes:
+    """The arguments of a compute, or a Refusal that names the one that is wrong. Defaults are left out."""
+    given = orjson.loads(json_bytes("compute", {"function": function, "args": args, "kwargs": kwargs}))
+    try:
+        asked = ComputeRun.model_validate(given | {name: it for name, it in rest.items() if it is not None})
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        path = "/".join(str(part) for part in fault["loc"])
+        said = f"compute: {path}: {fault['msg']}" if path else f"compute: {fault['msg']}"
+        raise refuse("INVALID_VALUE", said, field=f"/{path}", what=path) from error
+    return json_bytes("compute", asked.model_dump(mode="json", exclude_defaults=True))
+
+
+def envelopes(said: str, data: Any) -> list[Any]:
+    """Envelopes as JSON, of which there is at least one."""
+    try:
+        found = [Envelope.model_validate(it) for it in data]
+    except (TypeError, ValidationError) as error:
+        raise refuse("INVALID_VALUE", f"{said}: a batch is a list of envelopes", field="/data", what=said) from error
+    if not found:
+        raise refuse("INVALID_VALUE", f"{said}: a batch has at least one envelope", field="/data", what=said)
+    return [it.model_dump(mode="json", exclude_none=True) for it in found]
 
 
 def json_bytes(said: str, value: Any) -> bytes:
@@ -77,6 +126,18 @@ def _address(to: str, namespace: str, kind: str) -> str:
         detail = f"{to!r} names no {what}: give `name`, `namespace/name` or `/namespace/{kind}/name`"
         raise refuse("INVALID_VALUE", detail, to=str(to), kind=what)
     return "/".join(parts)
+
+
+def allowance(said: str, value: dict[str, float] | None) -> dict[str, Any]:
+    """What a record says of a budget: nothing where there is none, so that older ones still read the same."""
+    if value is None:
+        return {}
+    try:
+        return {"budget": _allowance.validate_python(value)}
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        path = "/".join(str(part) for part in ("budget", *fault["loc"]))
+        raise refuse("INVALID_VALUE", f"{said}: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
 
 
 def seconds(said: str, value: float, least: float = 0.0) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from ray_runtime.journal import Answer, Journal
 from ray_runtime.problems import refuse
+from schemas.branches import Place
 from schemas.problem import Problem, Refusal
 
 T = TypeVar("T", covariant=True)
@@ -29,7 +30,7 @@ class Done(str):
 class Promise(Generic[T]):
     """Something that comes later. Await it, once."""
 
-    __slots__ = ("body", "journal", "kind", "position", "read", "said")
+    __slots__ = ("body", "branch", "journal", "kind", "position", "read", "said")
 
     def __init__(self, journal: Journal, kind: str, body: bytes, read: Callable[[bytes], T], said: str) -> None:
         journal.demand_step(said)
@@ -38,14 +39,20 @@ class Promise(Generic[T]):
         self.body = body
         self.read = read
         self.said = said
+        self.branch = ""
         self.position = -1
         journal.promises.append(self)
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the journal, once it is awaited."""
+        return self.branch, self.position
 
     def __await__(self) -> Generator["Promise[T]", Answer, T]:
         if self.position >= 0:
             raise refuse("NONDETERMINISTIC", f"{self.said} was awaited twice", what=self.said)
         take = self.journal.intend if self.kind == "effect" else self.journal.record
-        self.position = take(self.kind, self.body)
+        self.branch, self.position = self.journal.branch, take(self.kind, self.body)
         return self.read(outcome_of((yield self)))
 
 

@@ -8,6 +8,7 @@ standard library's. What an entrypoint loads to, an agent class or a Problem, is
 import importlib
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,21 @@ class Package:
             found = self._loaded[entrypoint] = self._import(entrypoint)
         return found
 
+    def function(self, named: str) -> Callable[..., Any]:
+        """The function of `module:function`; raises Refusal when there is none, or it does not import."""
+        if self._refused is not None:
+            raise Refusal(self._refused)
+        try:
+            _, attribute, found = self._found(named)
+        except Refusal:
+            raise
+        except (Exception, SystemExit) as error:
+            raise Refusal(code_error(error, str(self._folder), named)) from error
+        if not callable(found):
+            raise refuse("INVALID_CODE", f"{named}: {attribute} is no function of it", entrypoint=named)
+        function: Callable[..., Any] = found
+        return function
+
     def remove(self) -> None:
         """Take the files away again."""
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -73,18 +89,22 @@ class Package:
             return code_error(error, root, entrypoint)
 
     def _agent(self, entrypoint: str) -> type[Agent]:
+        name, attribute, agent = self._found(entrypoint)
+        if not (isinstance(agent, type) and issubclass(agent, Agent)):
+            what = "is no subclass of Agent" if agent is not None else f"is not in {name}"
+            detail = f"{entrypoint}: {attribute} {what}"
+            raise refuse("INVALID_CODE", detail, entrypoint=entrypoint, module=name, attribute=attribute)
+        return agent
+
+    def _found(self, entrypoint: str) -> tuple[str, str, Any]:
+        """Module, attribute, and what it is there, of the package alone."""
         name, _, attribute = entrypoint.partition(":")
         module = importlib.import_module(name)
         origin = getattr(module, "__file__", None) or ""
         if not origin.startswith(str(self._folder)):
             detail = f"{entrypoint}: a module {name} is installed here and hides the package's own"
             raise refuse("INVALID_CODE", detail, entrypoint=entrypoint, module=name)
-        agent: Any = getattr(module, attribute, None)
-        if not (isinstance(agent, type) and issubclass(agent, Agent)):
-            what = "is no subclass of Agent" if agent is not None else f"is not in {name}"
-            detail = f"{entrypoint}: {attribute} {what}"
-            raise refuse("INVALID_CODE", detail, entrypoint=entrypoint, module=name, attribute=attribute)
-        return agent
+        return name, attribute, getattr(module, attribute, None)
 
 
 def _checked(files: bytes, digest: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from schemas import faults
-from schemas.wire import FRAME_BYTES_MAX, Frame
+from schemas.frames import FRAME_BYTES_MAX, Frame
 
 T = TypeVar("T")
 _LENGTH = struct.Struct("<I")

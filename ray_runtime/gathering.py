@@ -2,8 +2,8 @@
 
 Each member takes a position of its own, as if it were awaited alone, and the gathering takes the one
 behind them; all of it is one segment. What the members came to is in the journal, with the time at
-which it came, so a replay sees the same answers in the same order. Only `ask` and `sleep` are
-gathered: a coroutine of the handler would need a branch of its own, and an effect is awaited by itself.
+which it came, so a replay sees the same answers in the same order. Only `ask`, `ask_human` and `sleep`
+are gathered so; what else is gathered needs branches (`branching`).
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -19,7 +19,7 @@ from ray_runtime.problems import refuse
 from schemas.envelope import Envelope
 from schemas.problem import Problem, Refusal
 
-MEMBERS = frozenset({"ask", "sleep"})
+MEMBERS = frozenset({"ask", "sleep", "question"})
 T = TypeVar("T", covariant=True)
 
 
@@ -73,15 +73,16 @@ class Gathering(Promise[T]):
     def __await__(self) -> Generator["Promise[T]", Answer, T]:
         if self.position >= 0 or any(it.position >= 0 for it in self.members):
             raise refuse("NONDETERMINISTIC", f"{self.said} was awaited twice", what=self.said)
+        self.branch = self.journal.branch
         if self.members:
             last = self.journal.position + len(self.members)
             for it in self.members:
-                it.position = self.journal.record(it.kind, _within(it.body, last))
+                it.branch, it.position = self.branch, self.journal.record(it.kind, _within(it.body, last))
             self.position = self.journal.record(self.kind, self.body)
             yield self
         else:
             self.position = self.journal.position  # nothing to wait for, and nothing to record
-        return self.of([Settled(it.position, it, self.journal.member(it.position)) for it in self.members])
+        return self.of([Settled(it.position, it, self.journal.member(it.place)) for it in self.members])
 
 
 def came(result: bytes) -> list[tuple[int, Answer]]:
@@ -142,10 +143,5 @@ def _require_member(it: Any, journal: Journal, said: str) -> None:
     if isinstance(it, Promise) and it.journal is journal and it.kind in MEMBERS:
         return
     what = it.said if isinstance(it, Promise) else type(it).__name__
-    if hasattr(it, "close") and hasattr(it, "cr_code"):
-        it.close()  # a coroutine that nobody awaits would warn
-    detail = (
-        f"{said}: {what} can not be gathered: give what turn.ask and turn.sleep answer, without awaiting it first; "
-        "await an effect by itself, and call a coroutine's steps one after the other"
-    )
+    detail = f"{said}: {what} can not be gathered: give what turn.ask, turn.ask_human and turn.sleep answer"
     raise refuse("INVALID_VALUE", detail, what=what)

@@ -11,9 +11,11 @@ plain process; the Ray actor wraps the same class.
 import argparse
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from ray_runtime import stepping
@@ -22,8 +24,10 @@ from ray_runtime.connection import Connection
 from ray_runtime.lease import GONE_S, LeaseThread
 from ray_runtime.problems import problem
 from ray_runtime.turn import Activation
+from ray_runtime.workspace import Workspace
 from schemas import faults
 from schemas.base import canonical
+from schemas.frames import Frame
 from schemas.processes import started as process_started
 from schemas.wire import (
     Bye,
@@ -31,7 +35,6 @@ from schemas.wire import (
     CodeWanted,
     Evict,
     Failed,
-    Frame,
     Hello,
     Receipt,
     Released,
@@ -42,6 +45,7 @@ from schemas.wire import (
     Welcome,
 )
 
+RESERVED = "STEWARD_RESERVED"
 RETRY_FIRST_S = 0.002
 RETRY_MOST_S = 0.25
 
@@ -49,7 +53,7 @@ RETRY_MOST_S = 0.25
 class Slot:
     """One agent here: its committed state, and the turn it is in."""
 
-    __slots__ = ("activation", "epoch", "leaving", "state", "version")
+    __slots__ = ("activation", "epoch", "leaving", "state", "version", "workspace")
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -57,18 +61,37 @@ class Slot:
         self.state: bytes | None = None
         self.activation: Activation | None = None
         self.leaving = False
+        self.workspace: Workspace | None = None
+
+    def forget_workspace(self) -> None:
+        if self.workspace is not None:
+            self.workspace.remove()
+            self.workspace = None
 
 
 class HostCore:
     """The host without its process: one connection to the gate, one slot per agent."""
 
-    def __init__(self, path: Path, host_id: str, *, node: str = "local", gone_s: float = GONE_S) -> None:
+    def __init__(
+        self,
+        path: Path,
+        host_id: str,
+        *,
+        node: str = "local",
+        gone_s: float = GONE_S,
+        reserved: str = "",
+        folder: Path | None = None,
+    ) -> None:
         self.namespace = ""
         self.digest = ""
         self.specialised = threading.Event()
         self._path = path
         self._host_id = host_id
+        folder = folder or path.parent  # where code and workspaces lie
+        self._work = folder / "work" / host_id
+        self._code = folder / "code" / host_id
         self._node = node
+        self._reserved = reserved
         self._gone_s = gone_s
         self._slots: dict[str, Slot] = {}
         self._by_turn: dict[str, str] = {}
@@ -79,6 +102,7 @@ class HostCore:
         self._connection: Connection[ToHost] | None = None
         self._lease: LeaseThread | None = None
         self._ended: asyncio.Future[str] | None = None
+        self._holding = ("", 0.0)  # the turn that is on the loop, and since when
 
     async def serve(self) -> str:
         """Serve until told to end; answers why."""
@@ -87,7 +111,13 @@ class HostCore:
         stepping.install()
         self._ended = loop.create_future()
         self._lease = LeaseThread(
-            self._path, self._host_id, loop, running=self._running, end=self.end, gone_s=self._gone_s
+            self._path,
+            self._host_id,
+            loop,
+            running=self._running,
+            end=self.end,
+            gone_s=self._gone_s,
+            holding=lambda: self._holding,
         )
         self._lease.start()
         keeping = loop.create_task(self._keep_connected())
@@ -101,6 +131,7 @@ class HostCore:
                 self._connection.close()
             if self._package is not None:
                 self._package.remove()
+            shutil.rmtree(self._work, ignore_errors=True)
 
     def end(self, reason: str) -> None:
         """End the host; on the loop's thread."""
@@ -129,13 +160,15 @@ class HostCore:
 
     def _hello(self) -> None:
         started = process_started(os.getpid())
-        self._send(Hello(self._host_id, os.getpid(), started, self._node, self.namespace, self.digest))
+        about = (self.namespace, self.digest, self._reserved)
+        self._send(Hello(self._host_id, os.getpid(), started, self._node, *about))
 
     def _forget(self) -> None:
         """A clean slate: what was not committed is the gate's to run again."""
         for slot in self._slots.values():
             if slot.activation is not None:
                 slot.activation.drop()
+            slot.forget_workspace()
         self._slots.clear()
         self._by_turn.clear()
         self._before_code.clear()
@@ -177,7 +210,7 @@ class HostCore:
                 self.end(f"specialised for {self.namespace} {self.digest} already")
             return
         self.namespace, self.digest = frame.namespace, frame.digest
-        self._package = Package(frame.digest, self._path.parent / "code" / self._host_id)
+        self._package = Package(frame.digest, self._code)
         self.specialised.set()
         self._send(CodeWanted(frame.digest))
 
@@ -199,31 +232,62 @@ class HostCore:
                 self._send(CodeWanted(package.digest))  # the answer may have died with a connection
             self._before_code.append(run)
             return
+        self._holding = run.turn_id, time.monotonic()
+        try:
+            self._begin(run, package)
+        finally:
+            self._holding = "", 0.0
+
+    def _begin(self, run: Run, package: Package) -> None:
         slot = self._slots.setdefault(run.agent, Slot())
         self._leave_turn(slot)
         slot.epoch, slot.leaving = run.epoch, False
         if run.state or run.version == 0:
             slot.state, slot.version = run.state, run.version
         if slot.state is None or slot.version != run.version:
-            detail = f"the host does not hold version {run.version} of {run.namespace}/{run.name}"
-            body = canonical(problem("INTERNAL", detail, version=run.version).model_dump(mode="json"))
-            self._send(Failed(run.turn_id, run.epoch, body, retry=True, cpu_ns=0))
+            self._unable(run, f"the host does not hold version {run.version} of {run.namespace}/{run.name}")
             return
-        slot.activation = Activation(run, slot.state, state_bytes_max=self._state_bytes_max, send=self._send)
+        try:
+            workspace = self._workspace(slot, run)
+        except OSError as error:
+            slot.forget_workspace()
+            self._unable(run, f"the workspace of {run.namespace}/{run.name} can not be made: {error}")
+            return
+        most = self._state_bytes_max
+        slot.activation = Activation(run, slot.state, state_bytes_max=most, send=self._send, workspace=workspace)
         self._by_turn[run.turn_id] = run.agent
         loaded = package.load(run.entrypoint)
         faults.at("host.code.loaded")
         slot.activation.start(loaded)
         self._settle(slot)
 
+    def _unable(self, run: Run, detail: str) -> None:
+        """The turn can not even begin here."""
+        body = canonical(problem("INTERNAL", detail, version=run.version).model_dump(mode="json"))
+        self._send(Failed(run.turn_id, run.epoch, body, retry=True, cpu_ns=0))
+
+    def _workspace(self, slot: Slot, run: Run) -> Workspace | None:
+        """The agent's folder as it was committed, if it has one."""
+        if run.workspace is None:
+            slot.forget_workspace()
+            return None
+        if slot.workspace is None:
+            slot.workspace = Workspace(self._work / run.agent)
+        slot.workspace.begin(run.workspace)
+        return slot.workspace
+
     def _answer(self, frame: Receipt | Resolved) -> None:
         slot = self._slots.get(self._by_turn.get(frame.turn_id, ""))
         if slot is None or slot.activation is None:
             return
-        if isinstance(frame, Receipt):
-            slot.activation.receipt(frame)
-        else:
-            slot.activation.resolved(frame)
+        self._holding = frame.turn_id, time.monotonic()
+        try:
+            if isinstance(frame, Receipt):
+                slot.activation.receipt(frame)
+            else:
+                slot.activation.resolved(frame)
+        finally:
+            self._holding = "", 0.0
         self._settle(slot)
 
     def _settle(self, slot: Slot) -> None:
@@ -257,6 +321,7 @@ class HostCore:
 
     def _release(self, agent: str, slot: Slot) -> None:
         self._leave_turn(slot)
+        slot.forget_workspace()
         self._slots.pop(agent, None)
         faults.at("host.released")
         self._send(Released(agent, slot.epoch))
@@ -290,11 +355,14 @@ def main() -> None:
     parser.add_argument("--host-id", required=True)
     parser.add_argument("--node", default="local")
     parser.add_argument("--gone-s", type=float, default=GONE_S)
+    parser.add_argument("--folder", type=Path, default=None)
     given = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # sets of strings must iterate alike in every host, or a replay could differ
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
-    run_host(HostCore(given.socket, given.host_id, node=given.node, gone_s=given.gone_s))
+    reserved = os.environ.pop(RESERVED, "")  # not among the arguments, which everybody can read
+    about = {"node": given.node, "gone_s": given.gone_s, "reserved": reserved, "folder": given.folder}
+    run_host(HostCore(given.socket, given.host_id, **about))
 
 
 if __name__ == "__main__":

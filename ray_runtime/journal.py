@@ -4,22 +4,26 @@ Every effect of a turn takes the next position of its branch. Where the journal 
 gate already holds that position, kind and body must be the same, and nothing is asked again; beyond
 it, an internal effect is buffered until the segment commits. A difference, and a limit passed, end
 the turn whatever the handler makes of the exception. Time stands still between recorded events.
+In which order answers reached the branches is journaled with what came of it: before that, nobody has
+seen any of it, and another order is as good.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import orjson
 
 from ray_runtime.problems import problem, refuse
 from schemas.base import canonical
+from schemas.branches import ORDER, ROOT, Place
 from schemas.problem import Problem, Refusal
 from schemas.wire import Entry, Recorded
 
 if TYPE_CHECKING:
     from ray_runtime.awaits import Promise
 
-BRANCH = "0"
 SIDE_BYTES_MAX = 4096
+AWAITS = frozenset({"ask", "sleep", "question", "gather"})
 
 
 class Answer(NamedTuple):
@@ -30,66 +34,96 @@ class Answer(NamedTuple):
     at: float
 
 
+class _Order(msgspec.Struct):
+    came: list[Place]
+
+
 class Journal:
-    """Positions of one attempt at one turn."""
+    """Positions of one attempt at one turn; `branch` is the one whose step is running."""
 
     def __init__(self, recorded: list[Recorded], *, started_at: float, entries_max: int, bytes_max: int) -> None:
         self.now = started_at
-        self.position = 0
+        self.branch = ROOT
+        self.open_branches = 0
         self.fatal: Problem | None = None
         self.stepping = False
+        self.over = False
         self.promises: list[Promise[Any]] = []
-        self._recorded = {entry.position: entry for entry in recorded}
-        self._members: dict[int, Answer] = {}
+        self._recorded = {(it.branch, it.position): it for it in recorded if it.branch != ORDER}
+        orders = sorted((it for it in recorded if it.branch == ORDER), key=lambda it: it.position)
+        self._order = [place for it in orders for place in _places(it.body)]
+        self._orders = len(orders)
+        self._delivered = 0
+        self._unordered: list[Place] = []
+        self._came: dict[Place, Answer] = {}
+        self._positions: dict[str, int] = {}
+        self._entries = 0
         self._buffer: list[Entry] = []
         self._bytes = 0
         self._entries_max = entries_max
         self._bytes_max = bytes_max
 
+    @property
+    def position(self) -> int:
+        """The next position of the branch."""
+        return self._positions.get(self.branch, 0)
+
     def record(self, kind: str, body: bytes) -> int:
         """Take the next position for an internal effect, and buffer it unless it is replayed."""
         position = self.intend(kind, body)
-        if position not in self._recorded:
-            self._buffer.append(Entry(BRANCH, position, kind, body))
+        if (self.branch, position) not in self._recorded:
+            self._buffer.append(Entry(self.branch, position, kind, body))
         return position
 
     def intend(self, kind: str, body: bytes) -> int:
         """Take the next position; the same as the journal holds there, if it holds any."""
         self.demand_step(kind)
         position = self.position
-        if position >= self._entries_max:
+        if self._entries >= self._entries_max:
             most = self._entries_max
-            raise self._end(
+            raise self.end(
                 problem("LIMIT_REACHED", f"a turn has at most {most} effects", limit="effects_max", max=most)
             )
         self._grow(len(body))
         if self.fatal is not None:
             raise Refusal(self.fatal)
-        entry = self._recorded.get(position)
+        entry = self._recorded.get((self.branch, position))
         if entry is not None and not _same(entry, kind, body):
-            raise self._end(_diverged(entry, kind, body))
-        self.position += 1
+            raise self.end(_diverged(entry, kind, body))
+        self._positions[self.branch] = position + 1
+        self._entries += 1
         return position
 
     def demand_step(self, what: str) -> None:
         """Refuse what is asked of a turn from outside its own handler, while it is not running."""
         if not self.stepping:
             raise refuse("NONDETERMINISTIC", f"{what} was asked of a turn that is not running", what=what)
+        if self.over:
+            detail = f"{what} was asked for after turn.continue_as, which ends the turn"
+            self.end(problem("HANDLER_ERROR", detail, what=what))
         if self.fatal is not None:
             raise Refusal(self.fatal)
 
-    def replayed(self, position: int) -> Answer | None:
-        """The recorded answer at a position, if there is one."""
-        entry = self._recorded.get(position)
-        return Answer(entry.outcome, entry.result, entry.at) if entry is not None and entry.outcome else None
+    # Answers
 
-    def fill(self, position: int, answer: Answer) -> None:
-        """What came of a member of a gathering, while its turn was parked."""
-        self._members[position] = answer
+    def holds(self, place: Place) -> bool:
+        """Whether the journal that the gate handed back has something there."""
+        return place in self._recorded
 
-    def member(self, position: int) -> Answer | None:
+    def fill(self, place: Place, answer: Answer) -> None:
+        """What came while the turn waited."""
+        self._came[place] = answer
+
+    def known(self, place: Place) -> Answer | None:
+        """What came, or what is recorded, if there is anything."""
+        entry = self._recorded.get(place)
+        if entry is None or not entry.outcome:
+            return self._came.get(place)
+        return Answer(entry.outcome, entry.result, entry.at)
+
+    def member(self, place: Place) -> Answer | None:
         """What came of a member of a gathering; None when it was not needed any more. Counts its bytes."""
-        answer = self._members.get(position) or self.replayed(position)
+        answer = self.known(place)
         if answer is None or answer.outcome == "cancelled":
             return None
         self._grow(len(answer.result))
@@ -100,21 +134,55 @@ class Journal:
         self.now = max(self.now, answer.at)
         self._grow(len(answer.result))
 
+    # The order in which answers reach the branches
+
+    def first(self) -> Place | None:
+        """Which answer is the next one, by the journal; None beyond what it says."""
+        return self._order[self._delivered] if self._delivered < len(self._order) else None
+
+    def reached(self, place: Place) -> None:
+        """An answer reaches its branch."""
+        if self._delivered < len(self._order):
+            self._delivered += 1
+        else:
+            self._unordered.append(place)
+
+    def astray(self, place: Place) -> None:
+        """The replay does not wait where the journal says that an answer came next."""
+        branch, position = place
+        recorded = {"kind": ORDER, "branch": branch, "position": position}
+        detail = f"by the journal the answer at {branch}:{position} came next, and the replay waits for none there"
+        self.end(problem("REPLAY_DIVERGED", detail, position=position, recorded=recorded, asked=None))
+
+    # Segments
+
     def take(self) -> list[Entry]:
         """What was buffered since the last time."""
         taken, self._buffer = self._buffer, []
+        if self._unordered:
+            body = canonical({"came": self._unordered})
+            taken.insert(0, Entry(ORDER, self._orders, ORDER, body))
+            self._orders, self._unordered = self._orders + 1, []
         return taken
+
+    def has_awaits(self) -> bool:
+        """Whether something durable is waited for that the gate does not know of."""
+        return any(it.kind in AWAITS for it in self._buffer)
 
     def leftover(self) -> Problem | None:
         """An entry that the journal holds and the replay never asked for."""
-        beyond = min((p for p in self._recorded if p >= self.position), default=None)
-        return None if beyond is None else _diverged(self._recorded[beyond], "nothing", b"null")
+        beyond = min((it for it in self._recorded if it[1] >= self._positions.get(it[0], 0)), default=None)
+        if beyond is not None:
+            return _diverged(self._recorded[beyond], "nothing", b"null")
+        if (first := self.first()) is not None:
+            self.astray(first)
+        return self.fatal
 
     def _grow(self, count: int) -> None:
         self._bytes += count
         most = self._bytes_max
         if self._bytes > most:
-            self._end(
+            self.end(
                 problem(
                     "LIMIT_REACHED",
                     f"the journal of a turn holds at most {most} bytes",
@@ -123,9 +191,14 @@ class Journal:
                 )
             )
 
-    def _end(self, found: Problem) -> Refusal:
+    def end(self, found: Problem) -> Refusal:
+        """The turn is over, whatever the handler makes of it."""
         self.fatal = self.fatal or found
         return Refusal(self.fatal)
+
+
+def _places(body: bytes) -> list[Place]:
+    return msgspec.json.decode(body, type=_Order).came
 
 
 def _same(entry: Recorded, kind: str, body: bytes) -> bool:
@@ -150,7 +223,11 @@ def _side(kind: str, body: bytes) -> dict[str, Any]:
 def _diverged(entry: Recorded, kind: str, body: bytes) -> Problem:
     recorded, asked = _side(entry.kind, entry.body), _side(kind, body)
     detail = (
-        f"at position {entry.position} the journal holds {canonical(recorded).decode()}, "
+        f"at position {_place(entry)} the journal holds {canonical(recorded).decode()}, "
         f"the replay asked for {canonical(asked).decode()}"
     )
     return problem("REPLAY_DIVERGED", detail, position=entry.position, recorded=recorded, asked=asked)
+
+
+def _place(entry: Recorded) -> str:
+    return str(entry.position) if entry.branch == ROOT else f"{entry.branch}:{entry.position}"

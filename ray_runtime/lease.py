@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ray_runtime.connection import packed
 from schemas import faults
-from schemas.wire import Frame, Lease, LeaseHello
+from schemas.frames import Frame
+from schemas.wire import Lease, LeaseHello
 
 TICK_S = 0.25
 GONE_S = 30.0
@@ -36,6 +37,7 @@ class LeaseThread(threading.Thread):
         running: Callable[[], int],
         end: Callable[[str], None],
         gone_s: float = GONE_S,
+        holding: Callable[[], tuple[str, float]] = lambda: ("", 0.0),
     ) -> None:
         super().__init__(name=f"lease-{host_id}", daemon=True)
         self.renew_s: float | None = None  # no lease before the gate has welcomed the host
@@ -45,6 +47,7 @@ class LeaseThread(threading.Thread):
         self._running = running
         self._end = end
         self._gone_s = gone_s
+        self._holding = holding
         self._stopped = threading.Event()
         self._socket: socket.socket | None = None
         self._seen_at = time.monotonic()
@@ -94,7 +97,9 @@ class LeaseThread(threading.Thread):
             if self._socket is None:
                 self._socket = self._connect()
             faults.at("host.lease")
-            self._send(Lease(self._host_id, lag_ms, self._running()))
+            turn_id, since = self._holding()
+            held_ms = (time.monotonic() - since) * 1000 if turn_id else 0.0
+            self._send(Lease(self._host_id, lag_ms, self._running(), turn_id, held_ms))
             self.seen()
         except OSError:
             self._close()

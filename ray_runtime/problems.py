@@ -26,10 +26,14 @@ REASONS: dict[str, Reason] = {
     "INVALID_CODE": Reason("The code can not be used", 422, "fix_input"),
     "CODE_NOT_FOUND": Reason("There is no code of this digest", 422, "fix_input"),
     "INVALID_VALUE": Reason("A value is not allowed", 422, "fix_input"),
+    "OUTPUT_MISMATCH": Reason("The model's answer does not meet its schema", 502, "escalate"),
+    "INVALID_WORKSPACE": Reason("The workspace can not be kept", 422, "fix_input"),
+    "STATE_VERSION": Reason("The stored state can not be brought to the code's version", 422, "fix_input"),
     "LIMIT_REACHED": Reason("A limit of the turn is reached", 429, "stop"),
     "TURN_TIMEOUT": Reason("The turn took too long", 504, "stop"),
     "NONDETERMINISTIC": Reason("The handler did what can not be replayed", 500, "fix_input"),
     "REPLAY_DIVERGED": Reason("The replay asked for another effect than the journal holds", 500, "fix_input"),
+    "COMPUTE_FAILED": Reason("The function raised", 500, "fix_input"),
     "HANDLER_ERROR": Reason("The handler raised", 500, "fix_input"),
     "INTERNAL": Reason("Something broke here", 500, "escalate"),
 }
@@ -68,6 +72,12 @@ def handler_error(error: BaseException, root: str) -> Problem:
     frames = user_frames(error, root)
     place = f" ({frames[-1].split(': ')[0]})" if frames else ""
     return problem("HANDLER_ERROR", f"{kind}: {message}{place}", type=kind, message=message, traceback=frames)
+
+
+def compute_error(error: BaseException, root: str, function: str) -> Problem:
+    """What a function raised that was to be computed, with where it raised it."""
+    raised = handler_error(error, root)
+    return problem("COMPUTE_FAILED", f"{function}: {raised.detail}", function=function, **raised.metadata)
 
 
 def code_error(error: BaseException, root: str, entrypoint: str) -> Problem:

@@ -2,15 +2,20 @@
 
 An agent is its state and its hooks. The state is a pydantic model (annotate `state: MyState`; every
 field needs a default) or, without annotation, a dict; it is saved when the turn ends, and nothing
-else of the object lives on. Everything a hook does to the world goes through its turn: buffered
-effects (send, publish, request, timer, spawn) happen together when the segment commits; `perform`
-happens at once, once; `ask` and `sleep` park the turn, for a minute or a month. Time, randomness and
-ids come from the turn too, so that a handler can be run again and do the same.
+else of the object lives on. Where its shape changes, `state_version` goes up by one, and a function
+marked `migration` leads there from the version before. Everything a hook does to the world goes
+through its turn: buffered effects (send, publish, request, timer, spawn) happen together when the
+segment commits; `perform` happens at once, once; `ask` and `sleep` park the turn, for a minute or a
+month. Time, randomness and ids come from the turn too, so that a handler can be run again and do the
+same. A message may carry a `budget`, as `{"money": 0.5, "tokens_out": 2000, "active_s": 30}`: the most that
+all the work because of it may use, within what is left of this turn's own; beyond it work fails with
+BUDGET_EXCEEDED, and an `ask` raises that.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -20,19 +25,26 @@ import orjson
 from ray_runtime.arguments import (
     Json,
     agent_address,
+    allowance,
     channel_address,
+    compute_bytes,
+    envelopes,
     json_bytes,
     least_answers,
     order_key,
+    question_bytes,
     seconds,
     spawn_bytes,
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
-from ray_runtime.gathering import Gathering, Replies, all_of, each_of, replies
-from ray_runtime.journal import BRANCH, Journal
+from ray_runtime.branching import Branching
+from ray_runtime.gathering import MEMBERS, Gathering, Replies, all_of, each_of, replies
+from ray_runtime.journal import Journal
 from ray_runtime.problems import refuse
 from ray_runtime.timing import own_name, timer_bytes
 from schemas.base import short_id
+from schemas.branches import ROOT
+from schemas.compute import COMPUTE
 from schemas.envelope import Envelope
 
 HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
@@ -42,29 +54,54 @@ DEADLINE_S = 86_400
 class Turn:
     """The handling of one message: the only way from a handler to the world."""
 
-    def __init__(self, journal: Journal, *, turn_id: str, namespace: str, name: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        turn_id: str,
+        namespace: str,
+        name: str,
+        trigger: str,
+        workspace: Path | None = None,
+    ) -> None:
         self.turn_id = turn_id
         self._journal = journal
         self._namespace = namespace
         self._name = name
+        self._trigger = trigger
+        self._workspace = workspace
         self._rng: Random | None = None
         self._uuids = 0
 
+    @property
+    def workspace(self) -> Path:
+        """The agent's own folder: what is in it when the turn ends is there again at the next turn, anywhere.
+
+        Raises INVALID_VALUE when the spec of the agent has no `workspace`.
+        """
+        if self._workspace is None:
+            raise refuse("INVALID_VALUE", "the agent has no workspace: its spec names none", field="/spec/workspace")
+        return self._workspace
+
     # Buffered: they happen when the segment commits
 
-    def send(self, to: str, data: Json = None, key: str | None = None) -> Done:
+    def send(
+        self, to: str, data: Json = None, key: str | None = None, *, budget: dict[str, float] | None = None
+    ) -> Done:
         """A message for an agent's inbox. Answers the message id."""
         body = {"to": agent_address(to, self._namespace), "data": data, "key": order_key("send", key)}
-        return self._message("send", body)
+        return self._message("send", {**body, **allowance("send", budget)})
 
     def publish(self, channel: str, data: Json = None, key: str | None = None) -> Done:
         """A message for a channel; one key keeps its order. Answers the message id."""
         address = channel_address(channel, self._namespace)
         return self._message("publish", {"channel": address, "data": data, "key": order_key("publish", key)})
 
-    def request(self, to: str, data: Json = None, deadline_s: float = DEADLINE_S) -> Done:
+    def request(
+        self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, budget: dict[str, float] | None = None
+    ) -> Done:
         """A question that does not park: its answer comes to `on_reply`, with this id as `causationid`."""
-        return self._message("request", self._question(to, data, deadline_s))
+        return self._message("request", {**self._question(to, data, deadline_s), **allowance("request", budget)})
 
     def timer(
         self,
@@ -102,39 +139,82 @@ class Turn:
         config: dict[str, Any] | None = None,
         purpose: str | None = None,
         grants: list[dict[str, Any]] | None = None,
+        *,
+        budget: dict[str, float] | None = None,
     ) -> Done:
         """A new agent of this code, in this namespace, owned by this one; what is left out is as here.
 
-        Answers its address, `namespace/name`.
+        Answers its address, `namespace/name`. A `budget` is for life: for all that it does by itself.
         """
         address = agent_address(name, self._namespace)
         namespace, _, child = address.partition("/")
         if namespace != self._namespace:
             raise refuse("INVALID_VALUE", f"spawn: {address} is outside {self._namespace}", field="/name", name=name)
-        body = spawn_bytes(name=child, entrypoint=entrypoint, config=config, purpose=purpose, grants=grants)
+        body = spawn_bytes(
+            name=child, entrypoint=entrypoint, config=config, purpose=purpose, grants=grants, budget=budget
+        )
         self._journal.record("spawn", body)
         return Done(address)
 
+    def continue_as(self, data: Json = None) -> None:
+        """End this turn, and start the next in its place: the same hook with this data, before any later message.
+
+        State and effects of this turn are committed together with that. The last thing of a handler, which
+        returns nothing then: whoever asked is answered by the last turn. A batch goes on with envelopes.
+        """
+        if self._trigger == "start":
+            detail = "continue_as: on_start has no message to go on with; send one, or set a timer"
+            raise refuse("INVALID_VALUE", detail, hook="on_start")
+        if self._journal.branch != ROOT:
+            detail = "continue_as: it ends the turn, and a branch of turn.gather is a part of one"
+            raise refuse("INVALID_VALUE", detail, branch=self._journal.branch)
+        if self._trigger == "batch":
+            data = envelopes("continue_as", data)
+        self._journal.record("continue", json_bytes("continue_as", {"data": data}))
+        self._journal.over = True
+
     # Promises: they end the step
 
-    def ask(self, to: str, data: Json = None, deadline_s: float = DEADLINE_S) -> Promise[Envelope]:
+    def ask(
+        self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, budget: dict[str, float] | None = None
+    ) -> Promise[Envelope]:
         """A question that parks the turn until its answer. Raises Refusal when it fails or time runs out."""
-        body = json_bytes("ask", self._question(to, data, deadline_s))
+        body = json_bytes("ask", {**self._question(to, data, deadline_s), **allowance("ask", budget)})
         return Promise(self._journal, "ask", body, Envelope.model_validate_json, f"turn.ask({to!r})")
+
+    def ask_human(
+        self,
+        question: str,
+        choices: Sequence[str] | None = None,
+        *,
+        deadline_s: float = DEADLINE_S,
+        forever: bool = False,
+    ) -> Promise[Any]:
+        """A question to a person that parks the turn until `questions.answer`; answers what was answered.
+
+        With `choices` the answer is one of them, else any JSON. Raises Refusal when time runs out, which
+        `forever` never does.
+        """
+        body = question_bytes(question, choices, None if forever else deadline_s)
+        return Promise(self._journal, "question", body, orjson.loads, "turn.ask_human()")
 
     def sleep(self, seconds_: float, /) -> Promise[None]:
         """Park the turn for so long."""
         body = json_bytes("sleep", {"seconds": seconds("sleep", seconds_)})
         return Promise(self._journal, "sleep", body, lambda _: None, "turn.sleep()")
 
-    def gather(self, *promises: Promise[Any], return_exceptions: bool = False) -> Promise[list[Any]]:
-        """Wait for several asks and sleeps at once; answers their results in the order given.
+    def gather(self, *members: Awaitable[Any], return_exceptions: bool = False) -> Promise[list[Any]]:
+        """Wait for several at once: effects, coroutines of this handler, asks, sleeps, other gatherings.
 
-        Parks once, until the last of them has come. If some failed, raises the Refusal that came first, or
-        answers each Refusal in its place.
+        Answers their results in the order given, when the last of them has ended; a failure of one ends no
+        other. Then the failure that came first is raised, or each stands in its place. Coroutines are
+        branches: they take turns at what they wait for, and never run at the same moment.
         """
-        of = each_of if return_exceptions else all_of
-        return Gathering(self._journal, promises, len(promises), of, "turn.gather()")
+        if all(isinstance(it, Promise) and it.kind in MEMBERS for it in members):
+            of = each_of if return_exceptions else all_of
+            awaits = [it for it in members if isinstance(it, Promise)]
+            return Gathering(self._journal, awaits, len(awaits), of, "turn.gather()")
+        return Branching(self._journal, members, every=return_exceptions)
 
     def ask_all(
         self,
@@ -144,15 +224,17 @@ class Turn:
         *,
         quorum: int | None = None,
         first: bool = False,
+        budget: dict[str, float] | None = None,
     ) -> Promise[Replies]:
         """One question for several agents: waits for all, for `quorum` answers, or for the first.
 
         Answers what came, in the order in which it came, with who failed and why. When enough have answered,
-        the others' answers are not waited for any more; one that comes later is told as late.
+        the others' answers are not waited for any more; one that comes later is told as late. A `budget` is
+        that of each.
         """
         addresses = [agent_address(it, self._namespace) for it in to]
         needs = least_answers(len(addresses), quorum, first=first)
-        asks = [self.ask(it, data, deadline_s) for it in addresses]
+        asks = [self.ask(it, data, deadline_s, budget=budget) for it in addresses]
         return Gathering(self._journal, asks, needs, replies(addresses), "turn.ask_all()")
 
     def perform(
@@ -161,13 +243,29 @@ class Turn:
         """An external effect; answers its result. Raises Refusal when it was denied or failed."""
         if not isinstance(effect, str) or not effect:
             raise refuse("INVALID_VALUE", "perform: the effect is named by a string", field="/effect")
-        body = {"effect": effect, "connection": connection, "arguments": arguments, "purpose": purpose}
-        promise = EffectPromise(
-            self._journal, "effect", json_bytes("perform", body), orjson.loads, f"turn.perform({effect!r})"
-        )
-        promise.effect, promise.connection, promise.purpose = effect, connection or "", purpose
-        promise.arguments = json_bytes("perform", arguments)
-        return promise
+        given = json_bytes("perform", arguments)
+        return self._effect(effect, connection, given, purpose, f"turn.perform({effect!r})")
+
+    def compute(
+        self,
+        function: str,
+        /,
+        *args: Json,
+        resources: dict[str, Any] | None = None,
+        retries: int | None = None,
+        deadline_s: float | None = None,
+        purpose: str = "",
+        **kwargs: Json,
+    ) -> Promise[Any]:
+        """A function of this agent's code (`module:function`), run by Ray; the turn parks until it has ended.
+
+        `resources` are `num_cpus` (1), `num_gpus`, `memory_bytes`, `custom` and `labels`, kept while it runs. When its
+        worker dies it begins anew, `retries` times (2) at most; it has `deadline_s` (a day). Arguments and what it
+        returns are JSON of 512 KiB at most. Answers what it returned; raises Refusal when it failed or was denied.
+        """
+        more = {"resources": resources, "retries": retries, "deadline_s": deadline_s}
+        given = compute_bytes(function, args, kwargs, **more)
+        return self._effect(COMPUTE, None, given, purpose, f"turn.compute({function!r})")
 
     # Plain values that a replay makes again
 
@@ -192,19 +290,29 @@ class Turn:
         self._uuids += 1
         return str(UUID(int=seed.getrandbits(128), version=4))
 
+    def _effect(self, effect: str, connection: str | None, given: bytes, purpose: str, said: str) -> Promise[Any]:
+        body = {
+            "effect": effect, "connection": connection, "arguments": orjson.loads(given), "purpose": purpose
+        }  # fmt: skip
+        promise = EffectPromise(self._journal, "effect", json_bytes(said, body), orjson.loads, said)
+        promise.effect, promise.connection, promise.purpose = effect, connection or "", purpose
+        promise.arguments = given
+        return promise
+
     def _question(self, to: str, data: Json, deadline_s: float) -> dict[str, Any]:
         until = seconds("deadline_s", deadline_s)
         return {"to": agent_address(to, self._namespace), "data": data, "deadline_s": until}
 
     def _message(self, kind: str, body: dict[str, Any]) -> Done:
         position = self._journal.record(kind, json_bytes(kind, body))
-        return Done(short_id("msg", self.turn_id, BRANCH, position))
+        return Done(short_id("msg", self.turn_id, self._journal.branch, position))
 
 
 class Agent:
     """The base of agents. Override the hooks you need; they are `async def`."""
 
     state: Any
+    state_version: int = 1
     config: dict[str, Any]
     namespace: str
     name: str

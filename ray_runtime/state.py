@@ -3,7 +3,7 @@
 The bytes are the truth. A turn works on a value read from them and never on one that an earlier
 turn left behind, so that an agent that stayed in memory and one that was suspended see the same.
 What is committed was read back once: a state that could be written but not read again is refused
-while its turn can still fail.
+while its turn can still fail. What code of another version stored is brought to this one first.
 """
 
 import hashlib
@@ -15,12 +15,18 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from ray_runtime.problems import refuse
+from ray_runtime.versions import Versions
 
 
 class Codec(Protocol):
     """Between a state and its bytes."""
 
-    def load(self, state: bytes) -> Any: ...
+    @property
+    def version(self) -> int:
+        """The version that states have which it writes."""
+
+    def load(self, state: bytes, version: int | None = None) -> Any:
+        """The state that was stored under a version; None is the codec's own."""
 
     def dump(self, state: Any) -> bytes: ...
 
@@ -32,11 +38,11 @@ def state_digest(state: bytes) -> str:
 
 def codec_of(agent: type) -> Codec:
     """The codec of an agent class, by its annotation of `state`."""
-    wanted = _annotation(agent)
+    wanted, versions = _annotation(agent), Versions(agent)
     if wanted in (Any, dict) or typing.get_origin(wanted) is dict:
-        return FreeState()
+        return FreeState(versions)
     if isinstance(wanted, type) and issubclass(wanted, BaseModel):
-        return ModelState(agent, wanted)
+        return ModelState(agent, wanted, versions)
     detail = f"{agent.__qualname__}.state must be a pydantic model or a dict, not {wanted!r}"
     raise refuse("INVALID_CODE", detail, agent=agent.__qualname__)
 
@@ -57,9 +63,11 @@ def _annotation(agent: type) -> Any:
 class ModelState:
     """State as a pydantic model."""
 
-    def __init__(self, agent: type, model: type[BaseModel]) -> None:
+    def __init__(self, agent: type, model: type[BaseModel], versions: Versions) -> None:
         self._agent = agent.__qualname__
         self._model = model
+        self._versions = versions
+        self.version = versions.current
         try:
             model()
         except ValidationError as error:
@@ -68,10 +76,11 @@ class ModelState:
             )
             raise refuse("INVALID_CODE", detail, agent=self._agent, state=model.__qualname__) from error
 
-    def load(self, state: bytes) -> BaseModel:
+    def load(self, state: bytes, version: int | None = None) -> BaseModel:
         """The model; a new one when nothing is stored."""
         if not state:
             return self._model()
+        state = self._versions.bring(state, version)
         try:
             return self._model.model_validate_json(state)
         except ValidationError as error:
@@ -88,9 +97,13 @@ class ModelState:
 class FreeState:
     """State as a dict of JSON values."""
 
-    def load(self, state: bytes) -> dict[str, Any]:
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+        self.version = versions.current
+
+    def load(self, state: bytes, version: int | None = None) -> dict[str, Any]:
         """The dict; an empty one when nothing is stored."""
-        value = orjson.loads(state) if state else {}
+        value = orjson.loads(self._versions.bring(state, version)) if state else {}
         if not isinstance(value, dict):
             raise refuse("INVALID_CODE", "the stored state is no object, and the agent names no model for it")
         return value

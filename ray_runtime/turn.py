@@ -4,8 +4,9 @@ The handler is a coroutine that only this engine resumes, one step at a time, wi
 be had. What it yields is a promise of its own turn, or the turn ends. An answer that the journal
 holds is given at once; an effect is asked of the gate; an await parks the turn, which goes on in
 place when the answer comes while the coroutine lives, and by replay when it does not: the handler
-can not tell. A turn ends exactly once, with one frame, and what it buffered and did not commit is
-gone with it.
+can not tell. What a handler gathers goes on as branches; the turn waits when all of them do, and
+the gate hears after each answer where they stand. A turn ends exactly once, with one frame, and what
+it buffered and did not commit is gone with it.
 """
 
 import contextlib
@@ -18,18 +19,21 @@ from pydantic import BaseModel
 
 from ray_runtime.arguments import json_bytes
 from ray_runtime.awaits import EffectPromise, Promise
+from ray_runtime.branching import Branch, Branches, Branching
 from ray_runtime.code import Loaded
-from ray_runtime.gathering import Gathering, came
-from ray_runtime.journal import BRANCH, Answer, Journal
+from ray_runtime.journal import Answer, Journal
 from ray_runtime.problems import handler_error, problem
 from ray_runtime.sdk import Turn
 from ray_runtime.state import state_digest
 from ray_runtime.stepping import Steps
+from ray_runtime.workspace import Workspace
 from schemas import faults
 from schemas.base import canonical
+from schemas.branches import HELD, ROOT
 from schemas.envelope import Envelope
+from schemas.frames import Frame
 from schemas.problem import Problem, Refusal
-from schemas.wire import Ask, Commit, Failed, Frame, Park, Receipt, Resolved, Run
+from schemas.wire import Ask, Commit, Failed, Park, Receipt, Resolved, Run
 
 Phase = Literal["new", "effect", "parked", "over"]
 
@@ -37,20 +41,29 @@ Phase = Literal["new", "effect", "parked", "over"]
 class Activation:
     """One attempt at one turn. `send` takes its frames; `state` is set once it has committed."""
 
-    def __init__(self, run: Run, state: bytes, *, state_bytes_max: int, send: Callable[[Frame], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        state: bytes,
+        *,
+        state_bytes_max: int,
+        send: Callable[[Frame], None],
+        workspace: Workspace | None = None,
+    ) -> None:
         self.run = run
         self.phase: Phase = "new"
         self.committed: bytes | None = None
         self._state = state
         self._state_bytes_max = state_bytes_max
         self._send = send
+        self._workspace = workspace
         self._steps = Steps()
         self._journal = Journal(
             run.journal, started_at=run.started_at, entries_max=run.effects_max, bytes_max=run.journal_bytes_max
         )
+        self._branches = Branches(self._journal)
         self._root = ""
-        self._coroutine: Any = None
-        self._waiting: Promise[Any] | None = None
+        self._state_version = 0
         self._active_since = 0.0
 
     def start(self, loaded: Loaded | Problem) -> None:
@@ -59,35 +72,46 @@ class Activation:
             self._fail(loaded, retry=False)
             return
         self._root = loaded.root
+        self._state_version = loaded.codec.version
         self._active_since = time.monotonic()
-        self._coroutine = self._handle(loaded)
+        self._branches.begin(self._handle(loaded))
         faults.at("host.handler.began")
-        self._advance(None)
+        self._advance()
 
     def receipt(self, frame: Receipt) -> None:
-        """What came of the effect that the handler waits for."""
-        if self.phase == "effect" and self._waits_at(frame.branch, frame.position):
-            self._resume(Answer(frame.outcome, frame.result, frame.at))
+        """What came of an effect that the handler waits for; or that it waits for an operator."""
+        place = frame.branch, frame.position
+        if not self._hears(self._branches.performs(place)):
+            return
+        if frame.outcome == HELD:
+            self._branches.held(place)
+        else:
+            self._branches.came(place, Answer(frame.outcome, frame.result, frame.at))
+        self._goes_on()
 
     def resolved(self, frame: Resolved) -> None:
-        """The answer to the await that the turn is parked on."""
-        if self.phase == "parked" and self._waits_at(frame.branch, frame.position):
+        """The answer to an await that the turn waits for."""
+        place = frame.branch, frame.position
+        if self._hears(place in self._branches.durable()):
+            self._branches.came(place, Answer(frame.outcome, frame.result, frame.at))
+            self._goes_on()
+
+    def _hears(self, awaited: bool) -> bool:
+        """Whether there is anybody to tell; where branches stand is said after each answer, needed or not."""
+        self._branches.heard += 1
+        return self.phase in ("effect", "parked") and (awaited or not self._branches.alone)
+
+    def _goes_on(self) -> None:
+        if self.phase == "parked":
             self._active_since = time.monotonic()
-            self._resume(self._taken(Answer(frame.outcome, frame.result, frame.at)))
+        faults.at("host.handler.goes_on")
+        self._advance()
 
     def drop(self) -> None:
         """Forget the turn: nothing is sent for it any more."""
         if self.phase != "over":
             self.phase = "over"
             self._close()
-
-    def _taken(self, answer: Answer) -> Answer:
-        """The answer as the journal has it; what the members of a gathering came to goes to their positions."""
-        if not isinstance(self._waiting, Gathering):
-            return answer
-        for position, of_member in came(answer.result):
-            self._journal.fill(position, of_member)
-        return answer._replace(result=b"null")
 
     # The handler, as one coroutine
 
@@ -97,9 +121,11 @@ class Activation:
         agent = loaded.agent.__new__(loaded.agent)
         agent.namespace, agent.name = run.namespace, run.name
         agent.config = orjson.loads(run.config) if run.config else {}
-        agent.state = loaded.codec.load(self._state)
+        agent.state = loaded.codec.load(self._state, self.run.state_version or None)
         agent.__init__()  # type: ignore[misc]
-        turn = Turn(self._journal, turn_id=run.turn_id, namespace=run.namespace, name=run.name)
+        folder = self._workspace.path if self._workspace is not None else None
+        about = {"turn_id": run.turn_id, "namespace": run.namespace, "name": run.name, "trigger": run.trigger}
+        turn = Turn(self._journal, **about, workspace=folder)
         envelope = Envelope.model_validate_json(run.message)
         reply = None
         if run.trigger == "message":
@@ -118,43 +144,44 @@ class Activation:
 
     # Steps
 
-    def _resume(self, answer: Answer) -> None:
-        self._journal.answered(answer)
-        faults.at("host.handler.goes_on")
-        self._advance(answer)
-
-    def _advance(self, answer: Answer | None) -> None:
-        """Step until the handler waits for what is not there yet, or ends."""
+    def _advance(self) -> None:
+        """Step branches until all wait for what is not there yet, or the handler ends."""
         while self._may_go_on():
+            found = self._branches.next()
+            if self._journal.fatal is not None:
+                continue
+            if found is None:
+                self._wait()
+                return
+            branch, answer = found
             try:
-                token = self._step(answer)
+                token = self._step(branch, answer)
             except StopIteration as stop:
-                self._finish(*stop.value)
-                return
+                if branch.parent is None:
+                    self._finish(*stop.value)
+                    return
+                self._branches.ended(branch, stop.value, None)
             except BaseException as error:  # noqa: BLE001 - the host's turn boundary
-                self._raised(error)
-                return
-            if self._broken(token):
-                return
-            self._waiting = token
-            answer = self._journal.replayed(token.position)
-            if answer is None:
-                self._wait(token)
-                return
-            self._journal.answered(answer)
+                if branch.parent is None or not isinstance(error, Exception):
+                    self._raised(error)
+                    return
+                self._branches.ended(branch, None, error)
+            else:
+                if self._broken(token):
+                    return
+                self._branches.waits(branch, token)
 
-    def _step(self, answer: Answer | None) -> Any:
-        self._waiting = None
-        self._journal.stepping = True
+    def _step(self, branch: Branch, answer: Answer | None) -> Any:
+        self._journal.stepping, self._journal.branch = True, branch.name
         try:
-            return self._steps.run(self._coroutine.send, answer)
+            return self._steps.run(branch.coroutine.send, answer)
         finally:
-            self._journal.stepping = False
+            self._journal.stepping, self._journal.branch = False, ROOT
 
     def _may_go_on(self) -> bool:
-        """Whether the limits of the turn leave room for one more step."""
-        if self._journal.fatal is not None:
-            self._fail(self._journal.fatal, retry=False)
+        """Whether all that was done can be replayed, and the limits of the turn leave room for one more step."""
+        if (found := self._steps.violation or self._journal.fatal) is not None:
+            self._fail(found, retry=False)
             return False
         most = self.run.turn_s_max
         if time.monotonic() - self._active_since > most:
@@ -173,31 +200,45 @@ class Activation:
             self._fail(found, retry=False)
         return found is not None
 
-    def _wait(self, token: Promise[Any]) -> None:
+    def _wait(self) -> None:
+        """Ask for what was not asked for yet, and say where the branches stand."""
         faults.at("host.handler.waits")
-        run, entries = self.run, self._journal.take()
-        if isinstance(token, EffectPromise):
-            self.phase = "effect"
-            self._send(
-                Ask(
-                    run.turn_id, run.epoch, BRANCH, token.position, token.effect,
-                    token.connection, token.arguments, token.purpose, entries,
-                )
-            )  # fmt: skip
+        for effect in self._branches.unasked():
+            self._ask(effect)
+        flying = self._branches.on_their_way()
+        self.phase = "effect" if flying else "parked"
+        if flying and self._branches.alone:
             return
-        self.phase = "parked"
-        self._send(Park(run.turn_id, run.epoch, entries, self._steps.take_cpu_ns()))
+        run = self.run
+        entries = self._journal.take() if not flying or self._journal.has_awaits() else []
+        cpu_ns = self._steps.take_cpu_ns() if entries or not flying else 0
+        self._send(Park(run.turn_id, run.epoch, entries, cpu_ns, self._branches.durable(), self._branches.heard))
 
-    def _waits_at(self, branch: str, position: int) -> bool:
-        return self._waiting is not None and branch == BRANCH and position == self._waiting.position
+    def _ask(self, effect: EffectPromise) -> None:
+        run, place = self.run, effect.place
+        entries = [] if self._journal.holds(place) else self._journal.take()
+        self._send(
+            Ask(
+                run.turn_id, run.epoch, *place, effect.effect,
+                effect.connection, effect.arguments, effect.purpose, entries,
+            )
+        )  # fmt: skip
 
     # Ends
 
     def _finish(self, state: bytes, reply: bytes) -> None:
         faults.at("host.handler.ended")
-        found = self._steps.violation or self._journal.fatal or self._journal.leftover() or self._unkept(state)
+        found = self._steps.violation or self._journal.fatal or self._journal.leftover() or self._unkept(state, reply)
         if found is not None:
             self._fail(found, retry=False)
+            return
+        try:
+            files, gone = self._workspace.settle() if self._workspace is not None else ([], [])
+        except Refusal as refusal:
+            self._fail(refusal.problem, retry=False)
+            return
+        except OSError as error:
+            self._fail(problem("INTERNAL", f"the workspace can not be read: {error}", error=str(error)), retry=True)
             return
         run = self.run
         self.phase = "over"
@@ -205,12 +246,15 @@ class Activation:
         self._send(
             Commit(
                 run.turn_id, run.epoch, run.version, state, state_digest(state),
-                self._journal.take(), reply, self._steps.take_cpu_ns(),
+                self._journal.take(), reply, self._steps.take_cpu_ns(), self._state_version, files, gone,
             )
         )  # fmt: skip
 
-    def _unkept(self, state: bytes) -> Problem | None:
+    def _unkept(self, state: bytes, reply: bytes) -> Problem | None:
         """What the handler left undone, or let grow, without an exception."""
+        if self._journal.over and reply != b"null":
+            detail = "the handler returned an answer after turn.continue_as: the last turn answers"
+            return problem("HANDLER_ERROR", detail, what="turn.continue_as")
         for promise in self._journal.promises:
             if promise.position < 0:
                 return problem("HANDLER_ERROR", f"{promise.said} was never awaited", what=promise.said)
@@ -238,11 +282,17 @@ class Activation:
         self._send(Failed(run.turn_id, run.epoch, body, retry, self._steps.take_cpu_ns()))
 
     def _close(self) -> None:
-        """End the coroutine. Its `finally` blocks run, and reach nobody: the journal is shut."""
-        if self._coroutine is None:
-            return
+        """End the coroutines. Their `finally` blocks run, and reach nobody: the journal is shut."""
         with contextlib.suppress(BaseException):  # the host's turn boundary: the turn is over already
-            self._steps.run(self._coroutine.close)
+            self._branches.close(lambda close: self._steps.run(_quietly, close))
+        for promise in self._journal.promises:
+            if isinstance(promise, Branching) and promise.position < 0:
+                promise.close()
+
+
+def _quietly(close: Callable[[], None]) -> None:
+    with contextlib.suppress(BaseException):
+        close()
 
 
 def _reply(value: Any) -> bytes:

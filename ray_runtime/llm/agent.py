@@ -1,0 +1,58 @@
+"""The handler of agents that are a model: what comes in is a prompt, and what the model answers is the reply.
+
+The conversation is the state. One exchange is one turn: it is kept when the turn commits, and a turn that
+fails leaves no trace of it.
+"""
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, Field
+
+from ray_runtime.sdk import Agent, Turn
+from schemas.envelope import Envelope
+from schemas.llm import Llm, Message
+
+from .exchange import Exchange
+from .history import before, compacted
+
+
+class Memory(BaseModel):
+    """What the agent remembers: a summary of what is long ago, and the exchanges since."""
+
+    summary: str = ""
+    exchanges: list[list[Message]] = Field(default_factory=list)
+
+
+class LlmAgent(Agent):
+    """Answers each message by asking its model, which may use tools."""
+
+    state: Memory
+
+    async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
+        return await self._answer(turn, text_of(envelope.data))
+
+    async def on_reply(self, turn: Turn, reply: Envelope) -> None:
+        """It makes no requests that are answered here."""
+
+    async def on_timer(self, turn: Turn, timer: Envelope) -> None:
+        told = {"timer": timer.subject, "at": timer.scheduledat or timer.time, "data": timer.data}
+        await self._answer(turn, text_of(told))
+
+    async def on_batch(self, turn: Turn, envelopes: list[Envelope]) -> None:
+        await self._answer(turn, "\n\n".join(text_of(it.data) for it in envelopes))
+
+    async def _answer(self, turn: Turn, prompt: str) -> Any:
+        llm = Llm.model_validate(self.config)
+        # Before, because there may be less room than there was; after, because a state has bounds.
+        summary, earlier = await compacted(turn, llm, self.state.summary, self.state.exchanges)
+        exchange = Exchange(turn, llm, before(summary, earlier))
+        answer = await exchange.answer(prompt)
+        exchanges = [*earlier, exchange.messages]
+        self.state.summary, self.state.exchanges = await compacted(turn, llm, summary, exchanges)
+        return answer
+
+
+def text_of(data: Any) -> str:
+    """What the model is told: text as it is, anything else as JSON."""
+    return data if isinstance(data, str) else orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()

@@ -1,0 +1,106 @@
+"""Tasks of Ray, as the gate wants them: begun once each, ended when they are named no more, told until the gate knows.
+
+They belong to the placer's connection to Ray: Ray ends them with it, so nothing of them outlives an installation.
+Ray itself retries nothing. A worker is used for one task, so that it never serves two agents.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray_runtime.computing import work
+from schemas.base import canonical
+from schemas.compute import ComputeRun
+from schemas.frames import Frame, TaskBegin, TaskEnded, TasksWanted
+
+log = logging.getLogger("steward.placer")
+WHY_CHARS_MAX = 500
+
+
+class Tasks:
+    """The tasks of one placer."""
+
+    def __init__(self, ray: Any, folder: Path, send: Callable[[Frame], None]) -> None:
+        self._ray = ray
+        self._folder = folder
+        self._send = send
+        self._running: dict[str, tuple[Any, asyncio.Task[None]]] = {}
+        self._ended: dict[str, TaskEnded] = {}
+        self._unwanted: set[str] = set()
+        self._remote = ray.remote(max_calls=1, max_retries=0)(work)
+
+    def begin(self, frame: TaskBegin) -> None:
+        """Hand it to Ray, unless that was done before."""
+        if frame.key in self._running or frame.key in self._ended:
+            return
+        given = ComputeRun.model_validate_json(frame.arguments)
+        folder = str(self._folder / frame.key.replace(":", "-"))
+        ref = self._remote.options(**_options(given, frame)).remote(folder, frame.digest, frame.files, frame.arguments)
+        log.info("task %s of %s is begun", frame.key, frame.name)
+        self._running[frame.key] = ref, asyncio.create_task(self._until_ended(frame.key, ref, folder))
+
+    def follow(self, frame: TasksWanted) -> None:
+        """End what is not named, and forget what came of it."""
+        for key in self._running.keys() - set(frame.keys):
+            self._unwanted.add(key)
+            self._cancel(key)
+        for key in self._ended.keys() - set(frame.keys):
+            del self._ended[key]
+
+    def again(self) -> None:
+        """A gate is new here: tell it what came of those that it may not have heard of."""
+        for frame in self._ended.values():
+            self._send(frame)
+
+    def end(self) -> list[asyncio.Task[None]]:
+        """End all of them; they are over when these are."""
+        for key in self._running:
+            self._unwanted.add(key)
+            self._cancel(key)
+        return [watch for _, watch in self._running.values()]
+
+    def _cancel(self, key: str) -> None:
+        ref, _ = self._running[key]
+        with contextlib.suppress(ValueError, self._ray.exceptions.RayError):
+            self._ray.cancel(ref, force=True, recursive=True)
+
+    async def _until_ended(self, key: str, ref: Any, folder: str) -> None:
+        try:
+            outcome, result, cpu_s, active_s = await ref
+            ended = TaskEnded(key, outcome, result, cpu_s, active_s)
+        except (self._ray.exceptions.RayError, asyncio.CancelledError) as error:
+            ended = TaskEnded(key, "lost", canonical(_why(error)))
+        del self._running[key]
+        shutil.rmtree(folder, ignore_errors=True)
+        log.info("task %s has ended: %s", key, ended.outcome)
+        if key in self._unwanted:
+            self._unwanted.discard(key)
+            return
+        self._ended[key] = ended
+        self._send(ended)
+
+
+def _options(given: ComputeRun, frame: TaskBegin) -> dict[str, Any]:
+    """What Ray keeps for it, and how it shows it."""
+    needs = given.resources
+    options: dict[str, Any] = {
+        "name": f"compute/{frame.name} {given.function}",
+        "num_cpus": needs.num_cpus,
+        "num_gpus": needs.num_gpus,
+        "resources": needs.custom,
+    }
+    if needs.memory_bytes:
+        options["memory"] = needs.memory_bytes
+    if needs.labels:
+        options["label_selector"] = needs.labels
+    return options
+
+
+def _why(error: BaseException) -> str:
+    """The first sentences in which Ray says why nothing came."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0][:WHY_CHARS_MAX]
