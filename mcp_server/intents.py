@@ -120,7 +120,8 @@ _DESCRIPTIONS: dict[str, str] = {
     "get": "One resource: its spec (wanted) and status (observed conditions).",
     "propose": "Propose resources; changes nothing. Answers a plan: ordered steps and the claims that will be "
     "verified. A manifest replaces spec and labels whole. Agent spec: {code: {files: {path: source}}, entrypoint: "
-    "'module:Class', mandate: {purpose, grants}, …}; Fleet: {replicas, template}; Channel: {}; Secret: {values}. "
+    "'module:Class', mandate: {purpose, grants}, …}, or {runtime: 'llm', llm: {connection, model, …}, mandate}; "
+    "Fleet: {replicas, template}; Channel: {}; Secret: {values}. "
     "Full schema: operations_describe {name: 'agents.propose'}. To delete: operations_call 'agents.delete'.",
     "commit": "Commit a plan, once. outcome: committed | already_committed | superseded | stale (a new plan is "
     "proposed already) | held. on_miss: what to do if a claim misses.",

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from controlplane.resources.operation import Operation
 from mcp_server.hints import WAIT_S
 from schemas.agent import Agent
+from schemas.budget import Budget
 from schemas.calls import Answer, ChannelRead, Inspection, Published, Sent
 from schemas.channel import Channel
 from schemas.feedback import EventsFound
@@ -91,7 +92,7 @@ def _change(change: Change, _: dict[str, Any]) -> Told:
     return Told(summary + waits, change.change_id, steps)
 
 
-def _resource(found: Agent | Fleet | Channel | Secret, _: dict[str, Any]) -> Told:
+def _resource(found: Agent | Fleet | Channel | Secret | Budget, _: dict[str, Any]) -> Told:
     named = {"namespace": found.metadata.namespace, "name": found.metadata.name}
     conditions = ", ".join(f"{it.type} {it.status}" for it in found.status.conditions)
     trouble = "".join(f" {it.message}" for it in found.status.conditions if it.status == "false" and it.type == "Ready")
@@ -139,8 +140,10 @@ def _inspection(found: Inspection, _: dict[str, Any]) -> Told:
 
 
 def _turn(turn: TurnView, _: dict[str, Any]) -> Told:
+    decided = "" if turn.upgrade is None else f", {turn.upgrade.decided} at an upgrade"
+    entries = f"{len(turn.journal)} journal entries"
     return Told(
-        f"Turn of {turn.namespace}/{turn.name} by {turn.trigger}: {turn.outcome}, {len(turn.journal)} journal entries.",
+        f"Turn of {turn.namespace}/{turn.name} by {turn.trigger}: {turn.outcome}{decided}, {entries}.",
         turn.turn_id,
     )
 
@@ -165,7 +168,8 @@ def _brief(brief: Brief, _: dict[str, Any]) -> Told:
         arguments={"after": brief.cursor, "wait_s": WAIT_S},
         why="waits for what happens from here on",
     )
-    return Told(brief.text, None, (step,))
+    asked = Next(operation="questions.list", why="shows the questions that wait for a person")
+    return Told(brief.text, None, (asked, step) if brief.questions else (step,))
 
 
 def _preview(preview: Preview, _: dict[str, Any]) -> Told:
@@ -202,6 +206,7 @@ _TELLERS: dict[type[BaseModel], Callable[[Any, dict[str, Any]], Told]] = {
     Fleet: _resource,
     Channel: _resource,
     Secret: _resource,
+    Budget: _resource,
     Sent: _sent,
     Published: _published,
     Answer: _answer,

@@ -14,7 +14,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 
 Names = dict[str, str]  # parameter → runtime expression
-_IDS = {"plan_id", "change_id", "turn_id", "token_id"}
+_IDS = {"plan_id", "change_id", "turn_id", "token_id", "question_id"}
 _ON = {"next_page": "page", "cursor": "after"}  # field of an answer → field of the next call of the same operation
 _AGENTS_OWN = {"agents": ("turns.list",)}  # by name, but under a noun of their own
 _BODY = "$response.body#"

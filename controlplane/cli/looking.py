@@ -1,4 +1,4 @@
-"""The verbs that look and that speak to agents: get, send, ask, suspend, wake, stop, brief."""
+"""The verbs that look and that speak to agents: get, send, ask, suspend, wake, stop, migrate, drain, brief."""
 
 from typing import Annotated, Any
 
@@ -10,8 +10,9 @@ from controlplane.cli.session import Session, command
 from controlplane.resources.catalogue import OPERATIONS
 
 app = typer.Typer()
-for _verb in ("send", "ask", "suspend", "wake", "stop"):
+for _verb in ("send", "ask", "suspend", "wake", "stop", "migrate"):
     alias(app, _verb, OPERATIONS[f"agents.{_verb}"])
+alias(app, "drain", OPERATIONS["nodes.drain"])
 alias(app, "brief", OPERATIONS["system.brief"])
 
 

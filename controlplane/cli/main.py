@@ -33,10 +33,15 @@ VERBS = {
     "suspend": "looking",
     "wake": "looking",
     "stop": "looking",
+    "migrate": "looking",
+    "drain": "looking",
     "brief": "looking",
     "top": "watching",
     "feedback": "watching",
+    "usage": "using",
 }
+
+GROUPS = ("feedback", "usage")  # verbs that are nouns, too
 
 
 class Commands(TyperGroup):
@@ -50,8 +55,8 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in VERBS:
             module = import_module(f"controlplane.cli.{VERBS[cmd_name]}")
-            if cmd_name == "feedback":
-                return _named(typer.main.get_group(module.feedback_app), cmd_name)
+            if cmd_name in GROUPS:
+                return _named(typer.main.get_group(getattr(module, f"{cmd_name}_app")), cmd_name)
             return typer.main.get_group(module.app).commands[cmd_name]
         from controlplane.cli.generated import NOUNS, group
 

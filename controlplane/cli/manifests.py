@@ -87,7 +87,7 @@ def _spec_with_code(spec: dict[str, Any], base: Path, code: Path | None, field: 
     for word in ("folder", "file"):
         if isinstance(given, dict) and set(given) == {word} and isinstance(given[word], str):
             return {**spec, "code": {"files": source_files(base / given[word], f"{field}/{word}")}}
-    if given is None and code is not None:
+    if given is None and code is not None and spec.get("runtime") != "llm":
         return {**spec, "code": {"files": source_files(code, field)}}
     return spec
 

@@ -5,6 +5,7 @@ killed plane left is adopted if its mark (a digest of the settings it runs with)
 ended otherwise.
 """
 
+import contextlib
 import logging
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from tenacity import RetryCallState, wait_exponential
 
 from controlplane.supervision.processes import Known, Record, end, known
+from controlplane.supervision.spares import Spare
 
 log = logging.getLogger("steward.supervision")
 STABLE_S = 30
@@ -28,7 +30,15 @@ class Child:
     """One child process, by name."""
 
     def __init__(
-        self, name: str, command: list[str], env: Mapping[str, str], record: Record, logs: Path, mark: str
+        self,
+        name: str,
+        command: list[str],
+        env: Mapping[str, str],
+        record: Record,
+        logs: Path,
+        mark: str,
+        *,
+        spare: bool = False,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -37,6 +47,7 @@ class Child:
         self._record = record
         self._out = logs / f"{name}.out"
         self._mark = mark
+        self._spare = Spare(command, env, self._out) if spare else None
         self._known: Known | None = None
         self._popen: subprocess.Popen[bytes] | None = None
         self._born = 0.0
@@ -70,7 +81,11 @@ class Child:
     def ensure(self) -> bool:
         """Start, adopt or restart as needed. Answers whether a new process was started."""
         with self._lock:
-            if self._ended or self.alive():
+            if self._ended:
+                return False
+            if self.alive():
+                if self._spare is not None:
+                    self._spare.keep(self._born)
                 return False
             if self._known is None and self._adopt():
                 return False
@@ -97,8 +112,15 @@ class Child:
             self.restarts += 1
             said = _last_line(self._out)
             log.warning("%s (pid %d) is gone; starting it again. It said: %s", self.name, self._known.pid, said)
+        self._popen = (self._spare.take() if self._spare is not None else None) or self._new()
+        self._born = time.monotonic()
+        self._not_before = self._born + _delay_s(self._failures)
+        self._known = known(self.name, self._popen.pid, self._mark)
+        self._record.put(self._known)
+
+    def _new(self) -> "subprocess.Popen[bytes]":
         with self._out.open("ab") as out:
-            self._popen = subprocess.Popen(
+            return subprocess.Popen(
                 self._command,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -107,10 +129,15 @@ class Child:
                 start_new_session=True,
                 cwd=self._out.parent,
             )
-        self._born = time.monotonic()
-        self._not_before = self._born + _delay_s(self._failures)
-        self._known = known(self.name, self._popen.pid, self._mark)
-        self._record.put(self._known)
+
+    def watch(self, look_s: float) -> None:
+        """Wait so long, or until it ends, whichever is first."""
+        popen = self._popen
+        if popen is None or popen.poll() is not None:
+            time.sleep(look_s)
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(look_s)
 
     def end(self, grace_s: float) -> None:
         """End the process; the next `ensure` starts another."""
@@ -124,6 +151,9 @@ class Child:
         """End it for good."""
         self._ended = True
         self.end(grace_s)
+        with self._lock:
+            if self._spare is not None:
+                self._spare.end()
 
 
 def _last_line(path: Path) -> str:

@@ -14,6 +14,22 @@ from controlplane.supervision import folder
 from controlplane.supervision.logs import log_to
 
 CHILD_SETTINGS = "STEWARD_CHILD_SETTINGS"
+IMPORTED = {  # what a spare has imported before it begins
+    "gate": (
+        "uvloop",
+        "controlplane.economy.rating",
+        "controlplane.effects.gate",
+        "controlplane.guard.vault",
+        "controlplane.mesh.dataschema",
+        "controlplane.protocols.compute",
+        "controlplane.protocols.http",
+        "controlplane.protocols.llm",
+        "controlplane.protocols.machine",
+        "controlplane.store.on_postgresql",
+        "controlplane.store.on_sqlite",
+        "controlplane.store.store",
+    ),
+}
 
 
 def child_env(settings: Settings) -> Mapping[str, str]:
@@ -45,15 +61,21 @@ def gate(settings: Settings) -> None:
     """Run the gate until SIGTERM."""
     import uvloop
 
+    from controlplane.economy.rating import RateCard
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
+    from controlplane.mesh.dataschema import data_fault
+    from controlplane.protocols.compute import ComputeEffector
     from controlplane.protocols.http import HttpEffector
+    from controlplane.protocols.llm import LlmEffector
     from controlplane.protocols.machine import MachineEffector
     from schemas.ports import Effector
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
-    effectors: tuple[Effector, ...] = (MachineEffector(), HttpEffector())
+    acting: tuple[Effector, ...] = (MachineEffector(), HttpEffector())
+    asking = LlmEffector({it.name: it.arguments for it in acting}, data_fault)
+    effectors: tuple[Effector, ...] = (*acting, ComputeEffector(), asking)
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
@@ -61,18 +83,26 @@ def gate(settings: Settings) -> None:
         effectors={it.name: it for it in effectors},
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
+        card=RateCard(settings.currency, settings.rates),
         bounds=Bounds(
             hosts_warm=settings.hosts_warm,
             hosts_max=settings.hosts_max,
             host_idle_s=settings.host_idle_s,
+            host_appear_s=settings.host_appear_s,
             host_window=settings.host_window,
             lease_s=settings.lease_s,
+            loop_held_s_max=settings.loop_held_s_max,
             state_bytes_max=settings.state_bytes_max,
             inbox_messages_max=settings.inbox_messages_max,
             turn_attempts_max=settings.turn_attempts_max,
             send_within_s=settings.effect_send_within_s,
             hold_s=settings.effect_hold_s,
+            confined_uid_first=settings.confined_uid_first,
+            confined_uids=settings.confined_uids if os.geteuid() == 0 else 0,
+            compute_fit_s=settings.compute_fit_s,
             node=os.uname().nodename,
+            relay_host=settings.relay_host,
+            relay_port=settings.relay_port,
         ),
     )
     uvloop.run(serving.serve())
@@ -90,4 +120,5 @@ def placer(settings: Settings) -> None:
         ray_namespace=f"steward-{folder.installation(settings.folder)}",
         token_path=Path(cluster["token_path"]) if cluster.get("token_path") else None,
         node=os.uname().nodename,
+        hidden=[settings.folder],
     )

@@ -40,7 +40,7 @@ class Children:
         self._stopping = threading.Event()
         settled = settings.model_copy(update={"data": settings.folder})
         self._mark = digest(settled.model_dump(mode="json", exclude={"host", "port"}))
-        self._gate = self._child("gate")
+        self._gate = self._child("gate", spare=settings.gate_spare)
         self._placer = self._child("placer")
         self._head: RayHead | None = None
         if settings.ray_address is None:
@@ -52,13 +52,13 @@ class Children:
             )
         self._placed_at = ""
         self._threads = [
-            threading.Thread(target=self._keep, args=(self._gate.ensure,), name="keep-gate", daemon=True),
+            threading.Thread(target=self._keep, args=(self._keep_gate,), name="keep-gate", daemon=True),
             threading.Thread(target=self._keep, args=(self._keep_ray,), name="keep-ray", daemon=True),
         ]
 
-    def _child(self, name: str) -> Child:
-        command = [sys.executable, "-m", "controlplane.wiring", name]
-        return Child(name, command, child_env(self._settings), self.record, self._settings.folder / "logs", self._mark)
+    def _child(self, name: str, *, spare: bool = False) -> Child:
+        command, logs = [sys.executable, "-m", "controlplane.wiring", name], self._settings.folder / "logs"
+        return Child(name, command, child_env(self._settings), self.record, logs, self._mark, spare=spare)
 
     def start(self) -> None:
         """Start or adopt; the gate before this answers."""
@@ -76,9 +76,17 @@ class Children:
                     f"down: {str(error).splitlines()[0][:200]}" if work == self._keep_ray else self.ray_state
                 )
                 self._stopping.wait(TROUBLE_S)
-            self._stopping.wait(LOOK_S)
+
+    def _keep_gate(self) -> None:
+        """Everybody waits for it: its end is heard of at once."""
+        self._gate.ensure()
+        self._gate.watch(LOOK_S)
 
     def _keep_ray(self) -> None:
+        self._look_after_ray()
+        self._stopping.wait(LOOK_S)
+
+    def _look_after_ray(self) -> None:
         head = self._head
         if head is None:
             address = self._settings.ray_address

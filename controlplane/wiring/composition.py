@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from controlplane import VERSION
 from controlplane.api.app import Surfaces
+from controlplane.economy.rating import RateCard
 from controlplane.effects.client import GateClient
 from controlplane.feedback import log as feedback_log
 from controlplane.feedback.cursors import Cursors
@@ -20,7 +21,20 @@ from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.operations import discovery, handling, repeating, system, views
 from controlplane.operations.commitment import Commitment
-from controlplane.operations.living import agents, channels, code, hosts, inspection, settling, turns
+from controlplane.operations.living import (
+    agents,
+    channels,
+    code,
+    hosts,
+    inspection,
+    invoices,
+    moving,
+    nodes,
+    questions,
+    settling,
+    turns,
+    usage,
+)
 from controlplane.operations.pipeline import Dispatcher
 from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
@@ -29,6 +43,7 @@ from controlplane.operations.verification import Verifier
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
+from controlplane.store.archive import Archive
 from controlplane.store.clocks import SETTLED_S, Jumps
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
@@ -36,6 +51,7 @@ from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.wiring import database_url
 from controlplane.wiring.beside import Beside
+from ray_runtime.confinement.start import why_not
 from schemas import faults
 from schemas.ports import Handler
 from schemas.principal import Principal
@@ -58,6 +74,10 @@ class Plane:
     jumps: Jumps
     surfaces: Surfaces
     ready: asyncio.Event
+
+    async def look_at_confinement(self) -> None:
+        """Whether agents can be confined here is tried once, before somebody asks."""
+        await asyncio.to_thread(_unconfined, self.settings)
 
     async def become_ready(self) -> None:
         """Once the gate answers: the admin's token, and then messages are accepted."""
@@ -94,7 +114,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     store = Store(database_url(settings), gate)
     vault = Vault.at(settings.folder / "secret.key")
     cursors = Cursors((settings.folder / "secret.key").read_bytes())
-    proposer = Proposer(store, vault, settings.plan_ttl_s, settings.agents_max)
+    proposer = _proposer(settings, store, vault)
     reverting = Reverting(proposer)
     commitment = Commitment(proposer, reverting)
     bound: dict[str, Handler] = {}
@@ -104,11 +124,13 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= handling.handlers(proposer, reverting, commitment, bell)
     bound |= tokens.handlers(store)
     bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
-    bound |= inspection.handlers(store, gate) | settling.handlers(store, gate)
-    bound |= channels.handlers(store, gate, bell)
+    card = RateCard(settings.currency, settings.rates)
+    bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
+    bound |= channels.handlers(store, gate, bell) | moving.handlers(store, gate) | nodes.handlers(store, gate)
     for reading in (code, hosts, turns):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
+    bound |= usage.handlers(store, card) | invoices.handlers(store, card)
     _require_all(bound)
     return Plane(
         settings=settings,
@@ -119,7 +141,11 @@ def compose(settings: Settings, children: Beside) -> Plane:
         reconciler=Reconciler(store, gate, time.time, time.monotonic, jumps.settled),
         verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time, time.monotonic),
         retention=Retention(
-            store, turn_retention_s=settings.turn_retention_s, event_retention_s=settings.event_retention_s
+            store,
+            turn_retention_s=settings.turn_retention_s,
+            event_retention_s=settings.event_retention_s,
+            usage_retention_s=settings.usage_retention_s,
+            archive=Archive(settings.folder / "archive") if settings.archive_turns else None,
         ),
         jumps=jumps,
         surfaces=_surfaces(settings, dispatcher, store, gate, children, ready),
@@ -132,10 +158,9 @@ def _surfaces(
 ) -> Surfaces:
     async def authenticate(token: str) -> Principal:
         if not ready.is_set():
-            detail = (
-                " ".join([gate.trouble, *children.troubles()]).strip()
-                or "the plane is starting; messages are not accepted yet"
-            )
+            # No token can be looked at yet: what the gate says of the store is for the log, not for anybody who asks.
+            starting = "the plane is starting, and accepts no messages yet; its log says what it waits for"
+            detail = " ".join(children.troubles()) or starting
             raise refuse("NOT_READY", detail, retry_after_s=1.0)
         return await tokens.authenticate(store, token, time.time())
 
@@ -179,9 +204,19 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
         gate="up" if gate.connected else "away",
         ray=children.ray_state,
         ray_dashboard=children.dashboard,
+        confinement=_unconfined(settings) or "possible",
         processes=children.views(),
         problems=problems,
     )
+
+
+def _proposer(settings: Settings, store: Store, vault: Vault) -> Proposer:
+    bounds = settings.plan_ttl_s, settings.agents_max
+    return Proposer(store, vault, *bounds, settings.currency, lambda: _unconfined(settings))
+
+
+def _unconfined(settings: Settings) -> str | None:
+    return why_not(settings.confined_uid_first)
 
 
 def _require_all(bound: Mapping[str, Handler]) -> None:

@@ -86,6 +86,7 @@ class Work:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "ready": plane.become_ready,
+            "confinement": plane.look_at_confinement,
             "reconciler": lambda: _again(plane, plane.reconciler.tick, "reconciler", plane.work_bell),
             "verifier": lambda: _again(plane, plane.verifier.tick, "verifier", plane.work_bell),
             "sweep": lambda: _sweeping(plane),
