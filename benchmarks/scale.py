@@ -1,25 +1,22 @@
-"""`python -m benchmarks.scale [--largest N]`: how each figure grows from 10 agents to 10,000, and a picture of it.
+"""How each figure grows from 10 agents to 10,000, and a picture of it.
 
-One installation on SQLite goes through all sizes, one on PostgreSQL through smaller ones. Then the
+One installation on SQLite goes through all sizes, one on PostgreSQL up to a tenth of them. Then the
 same thousand agents come and go five times, which shows what is kept of agents that are gone.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import growth, wakes
+from benchmarks.given import Given
 from benchmarks.growth import Figures, fleet
 from benchmarks.picture import draw
 from benchmarks.targets import at_most
 from benchmarks.timing import table
-from tests.postgres import Postgres
 from tests.stack import Stack
 
 SIZES = (10, 100, 1_000, 10_000)
-LARGEST = 10_000
 ROUNDS, EACH = 5, 1_000
 BYTES_MAX = 4096
 ALONE = ((1_000, 100), (300, 1))  # agents of their own, and how many of them in a plan
@@ -68,8 +65,10 @@ def say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def measure(largest: int = LARGEST) -> str:
+def measure(given: Given) -> str:
     """The whole section; draws the picture, too."""
+    largest = given.agents
+    given.drop()
     sizes = [it for it in SIZES if it <= largest] or [largest]
     with Stack(ray_dashboard=True) as stack:
         stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
@@ -78,9 +77,10 @@ def measure(largest: int = LARGEST) -> str:
         series = {n: growth.measure(stack, n, say) for n in sizes}
         rows = _by_table(stack, sizes[-1])
         kept = _rounds(stack, min(EACH, largest))
-    draw(series, PICTURE)
+    if not given.quick:
+        draw(series, PICTURE)
     text = INTRO + _figures(series) + "\n" + _held(series, before) + "\n" + rows + "\n" + kept
-    return text + "\nThe same on PostgreSQL, `fsync=off` as in the tests:\n\n" + _on_postgres(sizes)
+    return text + "\nThe same on PostgreSQL:\n\n" + _on_postgres(given, [it for it in sizes if it * 10 <= largest])
 
 
 def _figures(series: Series, database: str = "SQLite") -> str:
@@ -160,24 +160,8 @@ def _rounds(stack: Stack, each: int) -> str:
     return table([f"{each:,} agents come and go, round", "plane USS MB", "gate USS MB"], rows)
 
 
-def _on_postgres(sizes: Sequence[int]) -> str:
-    server = Postgres()
-    try:
-        with Stack(server.lend(), ray_dashboard=True) as stack:
-            stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
-            series = {n: growth.measure(stack, n, lambda line: say(f"PostgreSQL, {line}")) for n in sizes}
-            return _figures(series, "PostgreSQL")
-    finally:
-        server.close()
-
-
-def main(argv: list[str] | None = None) -> None:
-    given = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
-    given.add_argument("--largest", type=int, default=LARGEST, help="the most agents")
-    found: Any = given.parse_args(argv)
-    print(measure(found.largest))
-    print(f"drawn to {PICTURE}")
-
-
-if __name__ == "__main__":
-    main()
+def _on_postgres(given: Given, sizes: Sequence[int]) -> str:
+    with given.postgres() as url, Stack(url, ray_dashboard=True) as stack:
+        stack.apply(wakes.CLOCK_AGENT, fleet(1, "warm"))
+        series = {n: growth.measure(stack, n, lambda line: say(f"PostgreSQL, {line}")) for n in sizes}
+        return _figures(series, "PostgreSQL")

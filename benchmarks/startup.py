@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.given import Given
 from benchmarks.targets import at_most
 from benchmarks.timing import table
 from tests.stack import Stack
@@ -25,8 +26,9 @@ def agent(name: str, **spec: Any) -> dict[str, Any]:
     return {"kind": "Agent", "metadata": {"name": name}, "spec": spec}
 
 
-def measure(stack: Stack) -> str:
-    """Starts the stack; it is the caller's to close."""
+def measure(given: Given) -> str:
+    """A new installation, from nothing to its first turn; then what it holds."""
+    stack = given.new_stack()
     begun = time.perf_counter()
     stack.up()
     ready_s = time.perf_counter() - begun
@@ -35,9 +37,12 @@ def measure(stack: Stack) -> str:
     assert answer["reply"] == "hello", answer
     first_turn_s = time.perf_counter() - begun
     reached = [at_most("`/readyz` is 200", ready_s, 5), at_most("first turn answered", first_turn_s, 20)]
-    return table(
-        ["from `steward up`", "seconds", "target"],
-        [[it.name, f"{it.figure:.1f}", it.cell] for it in reached],
+    return (
+        table(
+            ["from `steward up`", "seconds", "target"],
+            [[it.name, f"{it.figure:.1f}", it.cell] for it in reached],
+        )
+        + f"\n{memory(stack)}"
     )
 
 

@@ -88,7 +88,7 @@ async def _suspended(store: Store) -> None:
         await asyncio.sleep(0.002)
 
 
-async def ask(client: GateClient, name: str, message_id: str, timeout_s: float = 60) -> None:
+async def ask(client: GateClient, name: str, message_id: str, timeout_s: float = 60, data: Any = None) -> None:
     """Ask an agent, and wait for its answer."""
     body = {
         "specversion": "1.0",
@@ -96,7 +96,7 @@ async def ask(client: GateClient, name: str, message_id: str, timeout_s: float =
         "source": "/operators/bench",
         "type": "steward.message",
         "time": "2026-01-01T00:00:00Z",
-        "data": None,
+        "data": data,
         "replyto": message_id,
     }
     waiting = asyncio.ensure_future(client.answered(message_id, timeout_s))

@@ -1,0 +1,1 @@
+"""Peers, measured in processes and environments of their own; `make peers` fetches them."""
