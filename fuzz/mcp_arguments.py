@@ -86,8 +86,8 @@ def _object(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.Sea
     named = st.fixed_dictionaries(
         {name: fields[name] for name in required}, optional={k: v for k, v in fields.items() if k not in required}
     )
-    if fields and "dependentSchemas" in schema:
-        return st.one_of(_apart(schema, root, known))
+    if fields and (apart := _apart(schema, root, known)):
+        return st.one_of(apart)
     more = schema.get("additionalProperties", True)
     if more is False or fields:
         return named
@@ -98,11 +98,13 @@ def _object(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> st.Sea
 
 
 def _apart(schema: Schema, root: Schema, known: dict[str, list[Any]]) -> list[st.SearchStrategy[Any]]:
-    """Objects with a field that shuts others out, and objects without it."""
+    """Objects with a field that shuts others out, and objects without it; what else depends is left to validity."""
     plain = {key: part for key, part in schema.items() if key != "dependentSchemas"}
     found = []
-    for name, closing in schema["dependentSchemas"].items():
-        shut = {key for key, part in closing["properties"].items() if part is False}
+    for name, closing in schema.get("dependentSchemas", {}).items():
+        shut = {key for key, part in closing.get("properties", {}).items() if part is False}
+        if not shut:
+            continue
         own = plain["properties"]
         with_it = plain | {"properties": {k: v for k, v in own.items() if k not in shut}, "required": [name]}
         without = plain | {"properties": {k: v for k, v in own.items() if k != name}}

@@ -81,17 +81,26 @@ Enough = Callable[[Report], bool]
 
 
 def fuzz(
-    target: Target, seed: int, bound: Bound, *, only: Collection[str] = (), enough: Enough = lambda _: True
+    target: Target,
+    seed: int,
+    bound: Bound,
+    *,
+    only: Collection[str] = (),
+    alike: Collection[str] = (),
+    enough: Enough = lambda _: True,
 ) -> Report:
     """All phases over all operations; then walks through the life of each kind alone, which lead deeper.
 
-    `only` narrows it to some operations, and to the lives that lie within them. The walks go round with other seeds
-    until the report is `enough`, `ROUNDS_MAX` times at most: ids and times that a plane answers with steer a walk too,
-    so the same seed does not always lead as deep.
+    Of operations that are `alike`, since their schemas are a part of another's, the bounds are left out. `only` narrows
+    it to some operations, and to the lives that lie within them. The walks go round with other seeds until the report
+    is `enough`, `ROUNDS_MAX` times at most: ids and times that a plane answers with steer a walk too, so the same seed
+    does not always lead as deep.
     """
     report, began, tried = Report(seed), time.monotonic(), checks.TRIED["tokens.revoke"]
-    whole = _schema(target, seed, bound.part(0.6, *PHASES))
-    _run(whole.include(operation_id=list(only)) if only else whole, report)
+    for phases in ([it for it in PHASES if it != "coverage"], ["coverage"]):
+        whole = _schema(target, seed, bound.part(0.3, *phases))
+        whole = whole.include(operation_id=list(only)) if only else whole
+        _run(whole.exclude(operation_id=list(alike)) if alike and phases == ["coverage"] else whole, report)
     lives = [names for names in LIVES.values() if not only or set(names) <= set(only)]
     part = replace(bound.part(0.4 / max(1, len(lives)), "stateful"), walks=bound.lives)
     for offset in range(ROUNDS_MAX if part.phases else 0):

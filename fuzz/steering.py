@@ -56,7 +56,7 @@ def _make_it_run(body: Any) -> None:
             spec["replicas"] = REPLICAS_MAX
         template = spec.get("template")
         for inner in (spec, template.get("spec") if isinstance(template, dict) else None):
-            if isinstance(inner, dict) and "code" in inner:
+            if isinstance(inner, dict) and "code" in inner and inner.get("runtime") != "llm":
                 inner |= {"code": CODE, "entrypoint": ENTRYPOINT}
 
 

@@ -19,7 +19,8 @@ from controlplane.store.store import Store
 
 SOAK = bool(os.environ.get("STEWARD_SOAK"))
 ALONE = ("hostile", "scale", "examples")  # look at what the machine has left for others, so nobody else may run
-ALONE_FILES = ("gate/test_http.py", "faults/test_crash_effects.py")  # go by fractions of seconds
+# Go by fractions of seconds.
+ALONE_FILES = ("gate/test_http.py", "faults/test_crash_effects.py", "faults/test_schedule.py")
 TOGETHER = ("end_to_end", "clients")  # share an installation
 
 

@@ -29,13 +29,14 @@ TEMPLATE = "migrated"
 class Postgres:
     """The server, and the databases on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stpg-"))
         self._server: Any = get_server(self.folder / "data", cleanup_mode="stop")
         self._uri = self._server.get_uri()
         self._count = itertools.count(1)
         self._emptied: list[str] = []
-        for setting in ("fsync = off", "max_connections = 200"):  # the machine does not lose power within a test
+        durable = "on" if fsync else "off"  # the machine does not lose power within a test
+        for setting in (f"fsync = {durable}", "max_connections = 200"):
             self._admin(f"ALTER SYSTEM SET {setting}")
         self.restart()
         self._admin("CREATE DATABASE migrated")

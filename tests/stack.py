@@ -20,7 +20,7 @@ STEWARD = Path(sys.executable).with_name("steward")
 
 
 class Stack:
-    """A running plane with its gate and Ray; Ray's dashboard, six processes more, only where it is looked at.
+    """A running plane with its gate and Ray, no spare; Ray's dashboard, six processes more, only where it is looked at.
 
     Everything it started is gone after `close`.
     """
@@ -30,7 +30,7 @@ class Stack:
         self.data = self.folder / "data"
         self.database_url = database_url
         self._demo = demo
-        self._settings = {"ray_dashboard": False} | settings
+        self._settings = {"ray_dashboard": False, "gate_spare": False} | settings
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.token = ""

@@ -15,7 +15,7 @@ _GROUND = {"schemas"}
 _DECLARED = _GROUND | {"controlplane.resources"}
 _STORED = _DECLARED | {"controlplane.store"}
 _HEARD = _STORED | {"controlplane.feedback"}
-_LEAVES = {"controlplane.guard", "controlplane.mesh", "controlplane.protocols"}
+_LEAVES = {"controlplane.economy", "controlplane.guard", "controlplane.mesh", "controlplane.protocols"}
 _STAGES = {"controlplane.effects", "controlplane.operations"}
 _HANDS = {"ray_runtime"}
 _FACES = {"controlplane.api", "mcp_server"}
@@ -24,6 +24,7 @@ LAW: dict[str, set[str]] = {
     "controlplane.resources": _GROUND,
     "controlplane.store": _DECLARED,
     "controlplane.feedback": _STORED,
+    "controlplane.economy": _HEARD,
     "controlplane.guard": _HEARD,
     "controlplane.mesh": _HEARD,
     "controlplane.protocols": _HEARD,
@@ -37,6 +38,7 @@ LAW: dict[str, set[str]] = {
 }
 UP = "controlplane/cli/up.py"  # executes wiring, as the law allows
 IN_HOST = ("sdk", "turn", "host", "lease", "code")  # what runs beside agents' code knows schemas only
+AS_CODE = "ray_runtime/llm/"  # is an agent's code itself
 PURE = (
     "controlplane/operations/admission.py",
     "controlplane/operations/planning.py",
@@ -44,6 +46,9 @@ PURE = (
     "controlplane/effects/admission.py",
     "controlplane/effects/guarding.py",
     "controlplane/effects/journaling.py",
+    "controlplane/economy/invoicing.py",
+    "controlplane/economy/meters.py",
+    "controlplane/economy/rating.py",
 )
 IMPURE = {"time", "random", "secrets", "os", "socket", "asyncio", "threading", "uuid", "subprocess", "httpx"}
 
@@ -76,7 +81,7 @@ def of_import_law(path: Path, tree: ast.AST) -> Iterator[str]:
     room = room_of(name.removesuffix(".py").replace("/", "."))
     if room is None or name == UP:
         return
-    in_host = room == "ray_runtime" and path.stem in IN_HOST
+    in_host = room == "ray_runtime" and (path.stem in IN_HOST or name.startswith(AS_CODE))
     allowed = {"schemas", "ray_runtime"} if in_host else LAW[room] | {room}
     for line, module in imports(tree):
         top = module.split(".")[0]

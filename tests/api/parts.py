@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
+from controlplane.economy.rating import RateCard
 from controlplane.effects.client import GateClient
 from controlplane.effects.gate import Gate
 from controlplane.feedback import log
@@ -17,7 +18,20 @@ from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.operations import discovery, handling, system, views
 from controlplane.operations.commitment import Commitment
-from controlplane.operations.living import agents, channels, code, hosts, inspection, settling, turns
+from controlplane.operations.living import (
+    agents,
+    channels,
+    code,
+    hosts,
+    inspection,
+    invoices,
+    moving,
+    nodes,
+    questions,
+    settling,
+    turns,
+    usage,
+)
 from controlplane.operations.pipeline import Dispatcher
 from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
@@ -43,7 +57,15 @@ ISSUED: dict[str, dict[str, Any]] = {
 
 def facts() -> system.Facts:
     return system.Facts(
-        "test", "0.0.0", ready=True, gate="up", ray="away", ray_dashboard=None, processes=[], problems=[]
+        "test",
+        "0.0.0",
+        ready=True,
+        gate="up",
+        ray="away",
+        ray_dashboard=None,
+        confinement="possible",
+        processes=[],
+        problems=[],
     )
 
 
@@ -61,12 +83,14 @@ class Parts:
         found |= agents.handlers(store, gate, self._agent)
         found |= channels.handlers(store, gate, bell)
         found |= inspection.handlers(store, gate)
-        found |= settling.handlers(store, gate)
+        found |= settling.handlers(store, gate) | moving.handlers(store, gate) | nodes.handlers(store, gate)
+        found |= questions.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
         for room in (tokens, hosts, turns, code):
             found |= room.handlers(store)
+        found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())
         assert set(found) == set(OPERATIONS)
         reconciler = Reconciler(store, gate, time.time)
         verifier = Verifier(store, self._call, reverting.propose, commitment.commit, time.time)

@@ -15,14 +15,16 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from tests.authorization.worlds import HIDDEN, World, manifest
 
-RECORDS = ("plan_id", "change_id", "turn_id", "token_id")
+RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_id")
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
-    *RECORDS, *PLACES, "name", "agent", "labels", "filter", "page", "after", "request_id", "files", "principal",
+    *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
+    "principal", "to_host", "chain",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
-    "arguments", "branch", "position", "outcome", "result", "reason",
+    "arguments", "branch", "position", "outcome", "result", "reason", "node", "undo", "answer",
+    "since", "until", "by", "window", "at", "meter", "budget", "intent",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
@@ -83,11 +85,15 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "plan_id": [foreign["plan_id"], foreign["committed_plan_id"], world.own["spanning_plan"]],
         "change_id": [foreign["change_id"], world.own["spanning"]],
         "turn_id": [foreign["turn_id"]],
+        "host_id": [foreign["host_id"]],
+        "to_host": [foreign["host_id"]],
+        "question_id": [foreign["question_id"]],
         "token_id": [foreign["token_id"], foreign["half_token_id"]],
         "namespace": ["elsewhere"],
         "namespaces": [["elsewhere"], ["default", "elsewhere"], ["*"]],
         "name": ["hidden"],
         "agent": ["hidden"],
+        "fleet": ["hiddens"],
         "labels": [{"hidden": "yes"}],
         "filter": [
             {"namespace": "elsewhere"}, {"change_id": foreign["change_id"]}, {"change_id": world.own["spanning"]},
@@ -97,6 +103,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "after": [world.own["middle"], world.own["cursor"]] if operation.name == "feedback.read" else ["5"],
         "request_id": ["shared"],
         "files": [HIDDEN],
+        "chain": [foreign["chain"]],
         "principal": ["op"],
     }.get(field, [])  # fmt: skip
 

@@ -157,13 +157,16 @@ async def _ours(world: World) -> None:
     change_id = await world.apply(manifest("Channel", "reports"), principal=op)
     await world.apply(manifest("Fleet", "echoes", replicas=1), principal=op)
     await world.apply(manifest("Secret", "inventory"), manifest("Connection", "billing"), principal=op)
+    await world.apply(manifest("Budget", "models"), principal=op)
     await world.apply(manifest("Channel", "reports", "second"))
     await _held(world)
+    await _question(world)
     await world.call("agents.send", op, name="echo", data="hello")
     for number in range(3):
         await world.call("channels.publish", op, name="reports", data=number)
     ours = await world.call("code.put", op, files=OURS)
     await _host(world, "h-ours", "default")
+    await _host(world, "h-ended", "default", ended_at=1.0)
     await _dead_letter(world, "default", "echo")
     turns = await world.call("turns.list", op, name="echo")
     world.own = {
@@ -171,7 +174,9 @@ async def _ours(world: World) -> None:
         "plan_id": (await world.call("changes.get", change_id=change_id))["plan_id"],
         "turn_id": turns["items"][0]["turn_id"],
         "token_id": world.plane.token_ids["victim"],
+        "host_id": "h-ended",
         "digest": ours["digest"],
+        "question_id": "question_1",
     }
 
 
@@ -188,6 +193,20 @@ async def _held(world: World, turn_id: str = "turn_1", namespace: str = "default
     assert await world.store.write(unit)
 
 
+async def _question(
+    world: World, question_id: str = "question_1", namespace: str = "default", name: str = "echo"
+) -> None:
+    """A question that waits for a person, in the turn of the held effect."""
+    (uid,) = (await world.rows(f"SELECT uid FROM agent WHERE namespace = '{namespace}' AND name = '{name}'"))[0]
+    turn_id, until = question_id.replace("question", "turn"), time.time() + 86_400
+    body = '{"choices":null,"deadline_s":86400,"question":"hidden?"}'
+    unit = Unit()
+    unit.raw(statements.RECORD, [turn_id, "0", 1, "question", body, None, None, None, 0.0, None, None], 1)
+    given = [question_id, uid, turn_id, "0", 1, "question", "a person", "", "", 0.0, until, question_id]
+    unit.raw(statements.AWAIT, given, 1)
+    assert await world.store.write(unit)
+
+
 async def _theirs(world: World) -> None:
     """What is in `elsewhere`, made by an operator who is called as ours, and by an admin of all."""
     put = await world.call("code.put", ABROAD, files=HIDDEN, request_id="shared")
@@ -200,6 +219,7 @@ async def _theirs(world: World) -> None:
     change_id = await world.apply(agent, principal=ABROAD)
     await world.apply(manifest("Agent", "echo", "elsewhere"))
     await world.apply(manifest("Fleet", "hiddens", "elsewhere", replicas=2), principal=ABROAD)
+    await world.apply(manifest("Budget", "hidden", "elsewhere"))
     await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
     await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
     granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
@@ -209,6 +229,8 @@ async def _theirs(world: World) -> None:
     for number in range(5):
         await world.call("agents.send", ABROAD, namespace="elsewhere", name="hidden", data=number)
         await world.call("channels.publish", ABROAD, namespace="elsewhere", name="reports", data=number)
+    hidden = {"namespace": "elsewhere", "name": "hidden", "budget": {"turns": 5}, "intent": "hidden"}
+    chain = await world.call("agents.send", ABROAD, **hidden, data=9)
     for operation in ("agents.send", "channels.publish", "agents.suspend", "agents.stop", "agents.wake"):
         await world.call(operation, ABROAD, **names, name="echo" if operation.startswith("agents") else "reports")
     await world.call("channels.join", ABROAD, **names, name="reports", agent="echo")
@@ -216,6 +238,7 @@ async def _theirs(world: World) -> None:
     await _host(world, "h-warm", None)
     await _dead_letter(world, "elsewhere", "hidden")
     await _held(world, "turn_hidden", "elsewhere", "hidden")
+    await _question(world, "question_hidden", "elsewhere", "hidden")
     await _timer(world, "elsewhere", "hidden")
     await world.issue("theirs", {"principal": "op", "role": "operator", "namespaces": ["elsewhere"]})
     await world.issue("half theirs", {"principal": "op", "role": "viewer", "namespaces": ["default", "elsewhere"]})
@@ -225,7 +248,10 @@ async def _theirs(world: World) -> None:
         "committed_plan_id": (await world.call("changes.get", change_id=change_id))["plan_id"],
         "plan_id": await world.propose(manifest("Channel", "hidden-too", "elsewhere"), principal=ABROAD),
         "turn_id": "turn_hidden",
+        "question_id": "question_hidden",
         "token_id": world.plane.token_ids["theirs"],
+        "host_id": "h-theirs",
+        "chain": chain["message_id"],
         "half_token_id": world.plane.token_ids["half theirs"],
         "digest": put["digest"],
         "page": page["next_page"],
@@ -255,9 +281,9 @@ async def _marks(world: World) -> None:
     world.own["changes_page"] = (await world.call("changes.list", limit=1))["next_page"]
 
 
-async def _host(world: World, host_id: str, namespace: str | None) -> None:
-    digest = None if namespace is None else "sha256:" + "1" * 64
-    await records.host(world.store, host_id, namespace=namespace, digest=digest, pid=1, lease_until=time.time() + 3_600)
+async def _host(world: World, host_id: str, namespace: str | None, **row: Any) -> None:
+    about = {"digest": None if namespace is None else "sha256:" + "1" * 64, "lease_until": time.time() + 3_600, **row}
+    await records.host(world.store, host_id, namespace=namespace, pid=1, **about)
 
 
 async def _timer(world: World, namespace: str, name: str) -> None:

@@ -81,7 +81,7 @@ def status() -> dict[str, Any]:
         "system.status",
         {
             "installation": "i", "version": "0.1.0", "ready": True, "database": "sqlite", "gate": "up", "ray": "up",
-            "ray_dashboard": None, "hosts": 1, "agents": {"total": 1}, "open_changes": 0, "dead_letters": 0,
-            "processes": [{"name": "gate", "pid": 5, "alive": True}], "problems": [], "as_of": AT,
+            "ray_dashboard": None, "confinement": "possible", "hosts": 1, "agents": {"total": 1}, "open_changes": 0,
+            "dead_letters": 0, "processes": [{"name": "gate", "pid": 5, "alive": True}], "problems": [], "as_of": AT,
         },
     )  # fmt: skip

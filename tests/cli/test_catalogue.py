@@ -88,6 +88,10 @@ def _words(operation: Operation, folder: Path) -> list[str]:
             value = _file(folder / "manifest.yaml", value)
         elif one.form == "files":
             value = _folder(folder / "code", value)
+        elif one.form == "flag":
+            assert value is True
+            words.append(one.option)
+            continue
         elif one.form == "json" or not isinstance(value, str):
             value = json.dumps(value)
         words += [value] if one.positional else [one.option, value]

@@ -89,6 +89,11 @@ class Parent(Agent):
         return "spawned"
 
 
+class Person(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        return await turn.ask_human("Shall I?", envelope.data, forever=True)
+
+
 class Broken(Agent):
     async def on_message(self, turn: Turn, envelope):
         raise ValueError("on purpose")

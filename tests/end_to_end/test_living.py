@@ -140,25 +140,47 @@ def test_a_fleet_is_made_scaled_and_taken_away(stack: Stack) -> None:
     assert stack.call("fleets.get", name="zoo")["status"]["ready_replicas"] == 4
 
 
-def test_hosts_are_seen_by_name_in_the_dashboard(stack: Stack) -> None:
-    """Ray's dashboard lists our hosts as actors by their names."""
+def actors(stack: Stack) -> dict[str, dict[str, Any]]:
+    """What Ray's dashboard says of our actors, by name."""
     import httpx
 
-    stack.apply(agent("echo", "Echo"))
-    ask(stack, "echo", 1)
     status = stack.call("system.status")
     token = (stack.data / "ray.token").read_text().strip()
     answer = httpx.get(
         status["ray_dashboard"] + "/api/v0/actors?detail=1", headers={"Authorization": f"Bearer {token}"}, timeout=20
     )
     assert answer.status_code == 200, answer.text
-    actors = {row["name"]: row for row in answer.json()["data"]["result"]["result"]}
-    hosts = stack.call("hosts.list")["items"]
-    assert {f"host/{it['host_id']}" for it in hosts if it["state"] != "lost"} <= set(actors)
+    return {row["name"]: row for row in answer.json()["data"]["result"]["result"]}
+
+
+def test_hosts_are_seen_by_name_in_the_dashboard(stack: Stack) -> None:
+    """Ray's dashboard lists our hosts as actors by their names."""
+    stack.apply(agent("echo", "Echo"))
+    ask(stack, "echo", 1)
+    found, hosts = actors(stack), [it for it in stack.call("hosts.list")["items"] if it["agent"] is None]
+    assert {f"host/{it['host_id']}" for it in hosts if it["state"] != "lost"} <= set(found)
     serving = [it for it in hosts if it["state"] == "serving"]
     assert serving
     for host in serving:
-        actor = actors[f"host/{host['host_id']}"]
+        actor = found[f"host/{host['host_id']}"]
         assert actor["state"] == "ALIVE"
         assert host["namespace"] in actor["repr_name"]
         assert host["digest"][:15] in actor["repr_name"]
+
+
+def test_nodes_are_what_ray_says(stack: Stack) -> None:
+    """One node, alive, with Ray's own id and resources, and the hosts that are listed."""
+    import httpx
+
+    stack.apply(agent("echo", "Echo"))
+    ask(stack, "echo", 1)
+    token = (stack.data / "ray.token").read_text().strip()
+    url = stack.call("system.status")["ray_dashboard"] + "/api/v0/nodes?detail=1"
+    answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    rows = answer.json()["data"]["result"]["result"]
+    nodes = stack.call("nodes.list")["items"]
+    assert [it["ray_node_ids"] for it in nodes] == [[row["node_id"]] for row in rows]
+    assert (nodes[0]["alive"], nodes[0]["draining"]) == (True, False)
+    said = {name: it for name, it in rows[0]["resources_total"].items() if not name.startswith("node:")}
+    assert set(nodes[0]["resources"]) == set(said)
+    assert {it["node"] for it in stack.call("hosts.list")["items"]} == {nodes[0]["node"]}

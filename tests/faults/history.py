@@ -38,6 +38,11 @@ class Stumbler(Agent):
             marker.write_text("here")
             raise ValueError("the first time")
         return "up again"
+
+
+class Person(Agent):
+    async def on_message(self, turn, envelope):
+        return await turn.ask_human("Which?", ["this", "that"])
 """
 QUIET = (
     "SELECT 'inbox ' || agent || ' ' || message_id FROM inbox",
@@ -77,13 +82,14 @@ class World:
         self.notes.touch()
         self.rounds = 0
         self.spoilt: set[str] = set()
-        self.code = ""
+        self.code = self.other = ""
         self._amounts = dict.fromkeys([f"account-{n}" for n in range(ACCOUNTS)], 0)
         self._noted: list[Any] = []
 
     async def begin(self) -> "World":
         gate = self.gate
         code = self.code = await gate.code(SOURCE + MORE)
+        self.other = await gate.code(SOURCE + MORE + "# and it does the same\n")
         for name in self._amounts:
             await gate.agent(name, code, "Account", suspend_after_ms=20, **GRANTS)
         await gate.agent("counter", code, "Counter", suspend_after_ms=5_000)
@@ -100,11 +106,11 @@ class World:
         await self.quiet()
         return self
 
-    async def agent(self, name: str, cls: str) -> str:
+    async def agent(self, name: str, cls: str, **spec: Any) -> str:
         """One more agent; whoever does not know whether it was made looks."""
         while True:
             try:
-                return await self.gate.agent(name, self.code, cls, suspend_after_ms=10)
+                return await self.gate.agent(name, self.code, cls, suspend_after_ms=10, **spec)
             except Refusal:
                 await asyncio.sleep(0.05)
             if await self.gate.rows("SELECT 1 FROM agent WHERE name = :name", name=name):
@@ -234,6 +240,7 @@ class World:
             for turn, branch, position, body, outcome in await self.gate.rows(
                 "SELECT turn_id, branch, position, body, outcome FROM journal WHERE kind = 'effect'"
             )
+            if orjson.loads(body)["effect"].startswith("notes.")  # others go by a budget, and are looked at there
         }
         assert set(lines) <= set(journal), "an effect was sent that nobody had written ahead"
         for key, (effect, outcome) in journal.items():

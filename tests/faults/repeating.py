@@ -17,13 +17,15 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from controlplane.store import external, statements
 from controlplane.store.unit import Unit
+from schemas.question import FOREVER
 from tests.api.plane import Plane
 from tests.hostile.bystander import MCP, tool_call
-from tests.operations.plane import agent, channel, connection, fleet, secret
+from tests.living import world as records
+from tests.operations.plane import agent, budget, channel, connection, fleet, secret
 
 TABLES = (
     "resource", "plan", "change", "change_target", "claim", "agent", "inbox", "awaiting", "subscription",
-    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn",
+    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn", "host",
 )  # fmt: skip
 OF_THE_LOOPS = ("claim.", "change.done", "plane.", "turns.")  # told in their own time, whatever was called
 WAYS = 16
@@ -109,7 +111,7 @@ class World:
         manifests = {
             "agents": agent(f"a{n}"), "channels": channel(f"c{n}"),
             "connections": connection(f"n{n}"), "fleets": fleet(f"f{n}", 2),
-            "secrets": secret(f"s{n}", key=f"value {n}"),
+            "secrets": secret(f"s{n}", key=f"value {n}"), "budgets": budget(f"b{n}"),
         }  # fmt: skip
         if operation.verb == "propose":
             wanted = list(manifests.values())
@@ -159,6 +161,16 @@ class World:
     async def revoking(self, n: int) -> dict[str, Any]:
         return {"token_id": (await self.call("tokens.create", **await self.token(n)))["token_id"]}
 
+    async def node(self, n: int) -> dict[str, Any]:
+        """The one node, which takes agents until then."""
+        await self.call("nodes.drain", node="local", undo=True)
+        return {"node": "local", "reason": f"reason {n}"}
+
+    async def draining(self, n: int) -> dict[str, Any]:
+        """A host whose process is not there any more."""
+        await records.host(self.plane.store, f"h{n}", namespace="default", digest="sha256:0")
+        return {"host_id": f"h{n}"}
+
     async def settling(self, n: int) -> dict[str, Any]:
         """An effect in doubt, as a gate that died left it and the next one held it."""
         uid = (await self.rows("SELECT uid FROM agent WHERE name = :name", name=await self.agent()))[0][0]
@@ -171,6 +183,19 @@ class World:
         unit.raw(external.HOLD, held, 1)
         assert await self.plane.store.write(unit)
         return {"turn_id": turn, "position": 0, "outcome": "succeeded", "result": n, "reason": "the far side has it"}
+
+    async def answering(self, n: int) -> dict[str, Any]:
+        """A question of a turn that is parked."""
+        uid = (await self.rows("SELECT uid FROM agent WHERE name = :name", name=await self.agent()))[0][0]
+        turn, body = f"turn_{n}", '{"choices":null,"deadline_s":null,"question":"?"}'
+        unit = Unit()
+        open_turn = [turn, uid, f"msg_{n}", "message", "{}", "parked", 0, 1, "", 1.0, None, 0, 1, None, None, "{}"]
+        unit.raw(statements.TURN_OPEN, open_turn, 1)
+        unit.raw(statements.RECORD, [turn, "0", 0, "question", body, None, None, None, 1.0, None, None], 1)
+        asked = [f"question_{n}", uid, turn, "0", 0, "question", "a person", "", "", 3.0, FOREVER, f"question_{n}"]
+        unit.raw(statements.AWAIT, asked, 1)
+        assert await self.plane.store.write(unit)
+        return {"question_id": f"question_{n}", "answer": {"n": n}}
 
     async def code(self, n: int) -> dict[str, Any]:
         return {"files": {"a.py": f"x = {n}\n"}}
@@ -188,7 +213,11 @@ INPUTS: dict[str, Fresh] = {
     "agents.suspend": World.named,
     "agents.stop": World.named,
     "agents.wake": World.stopped,
+    "agents.migrate": World.named,
+    "hosts.drain": World.draining,
+    "nodes.drain": World.node,
     "turns.settle": World.settling,
+    "questions.answer": World.answering,
     "code.put": World.code,
     "channels.publish": World.publishing,
     "channels.join": World.joining,

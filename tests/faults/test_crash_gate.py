@@ -1,6 +1,7 @@
 """kill -9 of the gate at each of its points, one after the other, under a workload with known answers."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -8,14 +9,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import text
 
 from controlplane.store.unit import Unit
 from schemas.faults import POINTS, UNITS
+from schemas.problem import Refusal
 from tests.conftest import SOAK
 from tests.faults.history import World, said
 from tests.faults.points import Arming, around, supervised
+from tests.gate.computer import Computer
 from tests.gate.running import running
 
 log = logging.getLogger("steward.tests")
@@ -89,11 +93,122 @@ async def _remove(world: World, arming: Arming, mark: str) -> None:
     await said(lambda: world.gate.client.control("remove", uid, {}))
 
 
+async def _move(world: World, arming: Arming, mark: str) -> None:
+    """Placed on its host, and nowhere again."""
+    hosts = await world.gate.rows("SELECT host_id FROM host WHERE ended_at IS NULL ORDER BY created_at DESC")
+    for to in (hosts[0][0] if hosts else None, None):
+        asked = {"principal": "test", "to_host": to, "warm": True}
+        with contextlib.suppress(Refusal):  # the host has just gone
+            await world.gate.client.control("migrate", "agent_stumbler", asked)
+
+
+async def _drain(world: World, arming: Arming, mark: str) -> None:
+    """The host is emptied, and another one started."""
+    hosts = await world.gate.rows("SELECT host_id FROM host WHERE ended_at IS NULL ORDER BY created_at DESC")
+    if hosts:
+        world.gate.host()
+        await said(lambda: world.gate.client.control("drain", hosts[0][0], {"principal": "test"}))
+
+
+async def _close(world: World, arming: Arming, mark: str) -> None:
+    """The node is drained, and takes agents again."""
+    for undo in (False, True):
+        asked = {"principal": "test", "undo": undo}
+        await said(lambda asked=asked: world.gate.client.control("drain_node", "local", asked))  # type: ignore[misc]
+
+
+async def _answer(world: World, arming: Arming, mark: str) -> None:
+    """A person who answers until it was heard, and is told the same each time."""
+    name = f"person-{mark}"
+    uid = await world.agent(name, "Person")
+    asking = asyncio.ensure_future(world.ask(name, None, f"p{mark}"))
+    query = f"SELECT await_id FROM awaiting WHERE agent = '{uid}' AND kind = 'question'"
+    ((question_id,),) = await world.gate.until(query, bool, 60)
+    given = {"question_id": question_id, "answer": "that", "principal": "ann", "dry_run": False}
+    told = [await said(lambda: world.gate.client.control("answer", uid, given)) for _ in range(2)]
+    assert (await asking, told[0]) == ("that", told[1])
+
+
+async def _budget(world: World, name: str, action: str, effects: float) -> None:
+    """So many effects of an agent, and what happens before there are more."""
+    scope = {"agent": name}
+    spec = orjson.dumps({"limits": {"effects": effects}, "action": action, "window": "total", "scope": scope}).decode()
+    put = text(
+        "INSERT INTO resource (kind, namespace, name, uid, labels, spec, revision, generation, created_at, updated_at)"
+        " VALUES ('Budget', 'default', :it, :uid, '{}', :spec, 1, 1, 1.0, 1.0)"
+        " ON CONFLICT (uid) DO UPDATE SET spec = excluded.spec, generation = resource.generation + 1"
+    ).bindparams(it=name, uid=f"budget_{name}", spec=spec)
+    await said(lambda: world.gate.store.write(Unit().run(put)))
+
+
+async def _noter(world: World, name: str) -> dict[str, Any]:
+    """An agent, and what it is told to do."""
+    await world.agent(name, "Noter", mandate={"grants": [{"effect": "machine.read", "connection": None}]})
+    return {"effect": "machine.read", "what": "memory"}
+
+
+async def _spend(world: World, arming: Arming, mark: str) -> None:
+    """An agent whose budget has no room for its effect, until it has more."""
+    name = f"thrifty-{mark}"
+    await _budget(world, name, "pause", 0.5)
+    asked = asyncio.ensure_future(world.ask(name, await _noter(world, name), f"t{mark}"))
+    await world.gate.until(f"SELECT 1 FROM event WHERE type = 'agent.paused' AND name = '{name}'", bool, 60)
+    await _budget(world, name, "pause", 9)
+    assert "total_bytes" in await asked
+
+
+async def _withhold(world: World, arming: Arming, mark: str) -> None:
+    """An effect that waits for an operator, who does not come."""
+    name = f"poor-{mark}"
+    await _budget(world, name, "hold", 0.5)
+    assert await world.ask(name, await _noter(world, name), f"w{mark}") == "BUDGET_EXCEEDED"
+
+
+async def _upgrade(world: World, policy: str, mark: str) -> None:
+    """A turn that is parked, while its agent gets other code, and its own again."""
+    name = f"{policy.replace('_', '-')}-{mark}"
+    uid = await world.agent(name, "Person")
+    asking = asyncio.ensure_future(world.ask(name, None, f"u{name}"))
+    query = f"SELECT await_id FROM awaiting WHERE agent = '{uid}' AND kind = 'question'"
+    ((question_id,),) = await world.gate.until(query, bool, 60)
+    if not await world.gate.rows("SELECT 1 FROM host WHERE ended_at IS NULL AND digest = :it", it=world.other):
+        world.gate.host()
+    more: dict[str, Any] = {"suspend_after_ms": 10, "upgrade": {"parked": policy}}
+    for generation, code in ((2, world.other), (3, world.code)):
+        await said(lambda it=(name, generation, code, "Person"): world.gate.deploy(*it, **more))  # type: ignore[misc]
+        looked = f"SELECT looked_for, digest FROM turn WHERE message_id = 'u{name}'"
+        there = ((generation, code),) if policy == "prove" else ((2, world.code),)
+        await world.gate.until(looked, lambda rows, there=there: tuple(rows) == there, 60)
+    given = {"question_id": question_id, "answer": "that", "principal": "ann", "dry_run": False}
+    await said(lambda: world.gate.client.control("answer", uid, given))
+    assert await asking == "that"
+
+
+async def _pin(world: World, arming: Arming, mark: str) -> None:
+    await _upgrade(world, "pin_until", mark)
+
+
+async def _prove(world: World, arming: Arming, mark: str) -> None:
+    await _upgrade(world, "prove", mark)
+
+
+async def _compute(world: World, arming: Arming, mark: str) -> None:
+    """A function, and a placer that has it run."""
+    name, computer = f"thinker-{mark}", Computer(world.gate.socket, mark, {"thought": mark})
+    await world.agent(name, "Thinker", mandate={"grants": [{"effect": "compute.run", "connection": None}]})
+    try:
+        assert await world.ask(name, None, f"k{mark}") == {"thought": mark}
+    finally:
+        await computer.close()
+
+
 PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
-    "stop": _stop_and_go, "remove": _remove,
+    "stop": _stop_and_go, "remove": _remove, "place": _move, "drain": _drain, "node": _close, "answer": _answer,
+    "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
+    "compute": _compute, "computed": _compute,
 }  # fmt: skip
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
@@ -103,8 +218,11 @@ GROUPS: dict[str, list[str]] = {
     "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
     "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
     "effects": ["intent", "receipt", "summary"],
+    "computes": ["compute", "computed"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],
-    "operators": ["unstop", "stop", "remove"],
+    "operators": ["unstop", "stop", "remove", "answer", "pause", "withhold"],
+    "moves": ["place", "drain", "node"],
+    "upgrades": ["pin", "prove"],
     "starts": ["recover", "end"],
 }
 

@@ -12,7 +12,14 @@ import pytest
 from schemas import faults
 from schemas.faults import MOMENTS, POINTS, UNITS, VARIABLE
 from tests.conftest import SOAK
-from tests.faults import test_crash_apart, test_crash_effects, test_crash_gate, test_crash_plane, test_crash_stack
+from tests.faults import (
+    test_crash_apart,
+    test_crash_effects,
+    test_crash_gate,
+    test_crash_held,
+    test_crash_plane,
+    test_crash_stack,
+)
 from tests.faults.points import SAMPLED, around
 from tests.tidy import sources
 
@@ -47,7 +54,7 @@ def test_every_point_is_fired_by_a_test() -> None:
 
     Of the three points of a sampled unit a soak fires all, and other runs one, which the seed chooses.
     """
-    files = (test_crash_apart, test_crash_effects, test_crash_gate, test_crash_plane, test_crash_stack)
+    files = (test_crash_apart, test_crash_effects, test_crash_gate, test_crash_held, test_crash_plane, test_crash_stack)
     fired = frozenset[str]().union(*(it.FIRES for it in files))
     assert fired >= {it for it in POINTS if it.split(".")[1] not in SAMPLED} | set(around(*SAMPLED))
     assert fired == set(POINTS) if SOAK else fired < set(POINTS)

@@ -152,7 +152,7 @@ def found() -> set[str]:
         report = fuzz(
             target,
             SEED,
-            replace(OVER_ALL, lives=6),
+            replace(OVER_ALL, lives=3),
             only={*TOUCHED, *LIVES["channels"], *LIVES["tokens"]},
             enough=lambda seen: set(PLANTED) <= checks_in(seen),
         )

@@ -48,7 +48,7 @@ class Counting:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            asked = await _read(reader)
+            asked = await read(reader)
             self.asked.append(asked)
             self.busy += 1
             self.busiest = max(self.busy, self.busiest)
@@ -77,7 +77,7 @@ class Counting:
         await writer.drain()
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def read(reader: asyncio.StreamReader) -> Asked:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     method, path, _ = head[0].split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}

@@ -30,7 +30,7 @@ async def connected(gate: RunningGate, name: str, far: Counting, options: dict[s
     whole = ConnectionSpec.model_validate(
         {"protocol": "http", "endpoint": f"{far.endpoint}/v1", "options": options, **spec}
     )
-    await _put(gate, Unit(), "Connection", name, whole.model_dump(mode="json"))
+    await put(gate, Unit(), "Connection", name, whole.model_dump(mode="json"))
 
 
 async def secret(gate: RunningGate, name: str, value: str = SECRET) -> None:
@@ -38,10 +38,10 @@ async def secret(gate: RunningGate, name: str, value: str = SECRET) -> None:
     nonce, ciphertext = Vault(KEY_OF_TESTS).seal(ref, value)
     row = {"ref": ref, "namespace": "default", "nonce": nonce, "ciphertext": ciphertext, "created_at": 1.0}
     unit = Unit().run(insert(SecretValueRow).values(**row, bound_to=f"secret_{name}"))
-    await _put(gate, unit, "Secret", name, {"values": {"token": {"ref": ref, "mac": "m"}}})
+    await put(gate, unit, "Secret", name, {"values": {"token": {"ref": ref, "mac": "m"}}})
 
 
-async def _put(gate: RunningGate, unit: Unit, kind: str, name: str, spec: dict[str, Any]) -> None:
+async def put(gate: RunningGate, unit: Unit, kind: str, name: str, spec: dict[str, Any]) -> None:
     row = {
         "kind": kind, "namespace": "default", "name": name, "uid": f"{kind.lower()}_{name}", "labels": "{}",
         "spec": orjson.dumps(spec).decode(), "revision": 1, "generation": 1, "created_at": 1.0, "updated_at": 1.0,

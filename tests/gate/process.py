@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ import orjson
 import uvloop
 from pydantic import BaseModel
 
+from controlplane.economy.rating import RateCard
 from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.guard.vault import Vault
+from controlplane.mesh.dataschema import data_fault
+from controlplane.protocols.compute import ComputeEffector
 from controlplane.protocols.http import HttpEffector
+from controlplane.protocols.llm import LlmEffector
 from controlplane.protocols.machine import MachineEffector
 from controlplane.resources.problems import refuse
 from schemas.connection import ConnectionSpec
-from schemas.ports import EffectCall, Effector
+from schemas.ports import EffectCall, Effector, Used
 
 KEY_OF_TESTS = bytes(32)
 
@@ -50,6 +55,9 @@ class Notes:
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         return self._repeats_for_s
 
+    def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
+        return {"noted": 2.0}
+
     async def ready(self) -> None:
         pass
 
@@ -65,7 +73,7 @@ class Notes:
             raise LookupError("a bug of the effector")
         if note.fault == "no json":
             return {1, 2}
-        return {"noted": note.text}
+        return Used({"noted": note.text}, {"noted": 2.0})
 
 
 def moved_clock(path: str | None) -> Callable[[], float]:
@@ -75,9 +83,11 @@ def moved_clock(path: str | None) -> Callable[[], float]:
     return lambda: time.time() + float(Path(path).read_text())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """A gate with effectors of the tests, until it is told to end."""
     url, socket, key, bounds = sys.argv[1:]
     given = orjson.loads(bounds)
+    card = RateCard("EUR", {meter: Decimal(rate) for meter, rate in given.pop("rates", {}).items()})
     clock = moved_clock(given.pop("clock_moved_by", None))
     logging.basicConfig(level=logging.INFO)
     effectors: tuple[Effector, ...] = (
@@ -86,6 +96,7 @@ if __name__ == "__main__":
         Notes("notes.once", repeats_safely=False),
         Notes("notes.again", repeats_safely=True),
     )
+    effectors = (*effectors, ComputeEffector(), LlmEffector({it.name: it.arguments for it in effectors}, data_fault))
     gate = Gate(
         url=url,
         socket=Path(socket),
@@ -93,6 +104,11 @@ if __name__ == "__main__":
         effectors={it.name: it for it in effectors},
         bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0, "hold_s": 0.2} | given)),
         clock=clock,
+        card=card,
         open_secret=Vault(KEY_OF_TESTS).open,
     )
     uvloop.run(gate.serve())
+
+
+if __name__ == "__main__":
+    main()

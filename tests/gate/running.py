@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,10 +16,13 @@ import orjson
 from sqlalchemy import insert
 
 from controlplane.effects.client import GateClient
+from controlplane.operations.starting import reach_generation
+from controlplane.operations.world import Known
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, ChannelRow, CodeRow, InboxRow, ResourceRow, SubscriptionRow
 from controlplane.store.unit import Unit
 from schemas.base import digest, short_id
+from tests import zygote
 
 KEY = "key-of-tests"
 
@@ -32,8 +34,8 @@ class RunningGate:
         self.url = url
         self.folder = Path(tempfile.mkdtemp(prefix="gate-"))
         self.socket = self.folder / "gate.sock"
-        self.gate: subprocess.Popen[bytes] | None = None
-        self.hosts: list[subprocess.Popen[bytes]] = []
+        self.gate: zygote.Forked | None = None
+        self.hosts: list[zygote.Forked] = []
         self.bounds: dict[str, Any] = {}
         self.client = GateClient(self.socket, KEY, lambda: None)
         self.store = Store(url, self.client)
@@ -41,17 +43,15 @@ class RunningGate:
     def start(self, **bounds: Any) -> None:
         self.bounds = self.bounds | bounds
         bounds = self.bounds
-        command = [sys.executable, "-m", "tests.gate.process", self.url, str(self.socket), KEY, orjson.dumps(bounds)]
-        self.gate = subprocess.Popen(command)
+        self.gate = zygote.start("gate", self.url, str(self.socket), KEY, orjson.dumps(bounds).decode())
 
     def kill(self) -> None:
         assert self.gate is not None
         self.gate.kill()
         self.gate.wait(timeout=10)
 
-    def host(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ray_runtime.host", "--socket", str(self.socket), "--host-id"]
-        process = subprocess.Popen([*command, f"h{len(self.hosts)}-{os.getpid()}"])
+    def host(self) -> zygote.Forked:
+        process = zygote.start("host", "--socket", str(self.socket), "--host-id", f"h{len(self.hosts)}-{os.getpid()}")
         self.hosts.append(process)
         return process
 
@@ -73,7 +73,8 @@ class RunningGate:
         files = {"zoo.py": source}
         found = digest(files)
         row = {"digest": found, "files": orjson.dumps(files).decode(), "bytes": len(source), "created_at": time.time()}
-        await self.store.write(Unit().run(insert(CodeRow).values(row)))
+        if not await self.rows("SELECT 1 FROM code WHERE digest = :it", it=found):
+            await self.store.write(Unit().run(insert(CodeRow).values(row)))
         return found
 
     async def agent(self, name: str, code: str, cls: str, *, namespace: str = "default", **spec: Any) -> str:
@@ -114,6 +115,17 @@ class RunningGate:
         await self.client.control("reload", uid, {})
         return uid
 
+    async def deploy(self, name: str, generation: int, code: str, cls: str, *, told: bool = True, **spec: Any) -> None:
+        """A new generation of an agent, as a commit and the reconciler write it; then the bell, unless it is lost."""
+        uid = f"agent_{name}"
+        whole = {"code": {"digest": code}, "entrypoint": f"zoo:{cls}", "suspend_after_ms": 50, "watches": [], **spec}
+        text = orjson.dumps(whole).decode()
+        unit = Unit().raw("UPDATE resource SET spec = ?, generation = ? WHERE uid = ?", [text, generation, uid], 1)
+        known = Known("Agent", "default", name, uid, generation, spec=whole)
+        await self.store.write(reach_generation(unit, [(uid, known)], time.time()))
+        if told:
+            await self.client.control("reload", uid, {})
+
     async def channel(self, name: str, *members: str) -> str:
         uid = f"channel_{name}"
         unit = Unit().run(
@@ -127,7 +139,13 @@ class RunningGate:
     # What operators do
 
     async def send(
-        self, name: str, data: Any, message_id: str, ask_until: float = 0.0, namespace: str = "default"
+        self,
+        name: str,
+        data: Any,
+        message_id: str,
+        ask_until: float = 0.0,
+        namespace: str = "default",
+        chain: dict[str, Any] | None = None,
     ) -> None:
         body = {
             "specversion": "1.0", "id": message_id, "source": "/operators/test", "type": "steward.message",
@@ -135,11 +153,16 @@ class RunningGate:
         }  # fmt: skip
         if ask_until:
             body["replyto"] = message_id
-        await self.client.publish(namespace, name, message_id, orjson.dumps(body), ask_until, "test")
+        if chain is not None:
+            body |= {"chainid": message_id, "intentid": message_id, "onbehalfof": "test"}
+        said = b"" if chain is None else orjson.dumps(chain)
+        await self.client.publish(namespace, name, message_id, orjson.dumps(body), ask_until, "test", said)
 
-    async def ask(self, name: str, data: Any, message_id: str, timeout_s: float = 20) -> Any:
-        """The answer, or the Problem as a dict with `reason`."""
-        await self.send(name, data, message_id, time.time() + 60)
+    async def ask(
+        self, name: str, data: Any, message_id: str, timeout_s: float = 20, chain: dict[str, Any] | None = None
+    ) -> Any:
+        """The answer, or the Problem as a dict with `reason`. `chain` is that of the message: limits and intent."""
+        await self.send(name, data, message_id, time.time() + 60, chain=chain)
         limit = time.monotonic() + timeout_s
         while time.monotonic() < limit:
             rows = await self.rows("SELECT outcome, result FROM awaiting WHERE await_id = :it", it=message_id)

@@ -154,6 +154,25 @@ async def test_a_host_that_was_stopped_comes_back_to_nothing(database_url: str) 
         assert (await gate.ask("counter", "count", "m4"))["got"] == [1, 2, 3]
 
 
+async def test_a_stopped_host_is_not_waited_for_until_its_lease_runs_out(quick_url: str) -> None:
+    """The kernel says that it is stopped; one that goes on at once keeps its agents."""
+    async with running(quick_url, lease_s=120.0) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("counter", code, "Counter", suspend_after_ms=60_000)
+        assert await gate.ask("counter", 1, "m1") == 1
+        gate.hosts[0].send_signal(signal.SIGSTOP)
+        gate.hosts[0].send_signal(signal.SIGCONT)
+        assert await gate.ask("counter", 2, "m2") == 2
+        assert await gate.rows("SELECT 1 FROM event WHERE type = 'host.lost'") == []
+        gate.hosts[0].send_signal(signal.SIGSTOP)
+        gate.host()
+        assert await gate.ask("counter", 3, "m3", 30) == 3
+        await true(lambda: gate.hosts[0].poll() is not None)
+        lost = await gate.rows("SELECT data FROM event WHERE type = 'host.lost'")
+        assert "has been stopped for" in orjson.loads(lost[0][0])["reason"]
+        assert (await gate.ask("counter", "count", "m4"))["got"] == [1, 2, 3]
+
+
 async def test_sigterm_leaves_no_owner_and_everything_goes_on_after_it(database_url: str) -> None:
     """A gate that ends in good order releases its agents; the next one goes on, and parked turns too."""
     async with running(database_url) as gate:

@@ -56,7 +56,7 @@ async def test_an_effect_cut_off_by_a_crash(
         await gate.agent("noter", code, "Noter", **GRANTS)
         notes = tmp_path / "notes"
         asked = asyncio.create_task(gate.ask("noter", _note(effect, notes, wait_s=1.0), "n1", 40))
-        await true(notes.exists)
+        await true(lambda: notes.exists() and notes.read_text())
         gate.kill()
         gate.start()
         assert await asked == ({"noted": "x"} if answer == "x" else answer)

@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from controlplane.effects.client import GateClient
-from schemas import wire as frames
+from schemas import frames, wire
 from schemas.base import short_id
 from schemas.problem import Refusal
 from schemas.processes import started
+from schemas.workspace import Saved, saved
 from tests.gate.running import RunningGate, running, true
 from tests.gate.zoo import SOURCE
 from tests.postgres import Postgres
@@ -52,8 +53,8 @@ class Peer:
             heard += more
 
 
-def _hello(host_id: str) -> frames.Hello:
-    return frames.Hello(host_id, os.getpid(), started(os.getpid()), "here")
+def _hello(host_id: str) -> wire.Hello:
+    return wire.Hello(host_id, os.getpid(), started(os.getpid()), "here")
 
 
 HOSTILE: dict[str, bytes] = {
@@ -82,8 +83,8 @@ OUT_OF_PLACE: dict[str, list[frames.Frame]] = {
     "a write from a host": [_hello("rogue"), frames.Write(1, [frames.Statement("DELETE FROM agent", [], -1)])],
     "a control from a host": [_hello("rogue"), frames.Control(1, "stop", "agent_echo", b"{}")],
     "a shutdown from a host": [_hello("rogue"), frames.Shutdown()],
-    "a lease for another host": [frames.LeaseHello("h0")],
-    "a lease without a hello": [frames.Lease("h0", 0.0, 0)],
+    "a lease for another host": [wire.LeaseHello("h0")],
+    "a lease without a hello": [wire.Lease("h0", 0.0, 0)],
     "a death told by nobody": [frames.HostGone("h0", "because")],
 }
 
@@ -127,9 +128,9 @@ async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> No
         rogue = Peer(gate).say(_hello("rogue"))
         await rogue.hear()
         rogue.say(
-            frames.Commit(turn_id, epoch, 1, b'{"seen":99}', "d", [], b'"forged"', 0),
-            frames.Failed(turn_id, epoch, b'{"reason":"X","detail":"x"}', retry=False, cpu_ns=0),
-            frames.Commit("turn_of_nobody", 1, 0, b"{}", "d", [], b"null", 0),
+            wire.Commit(turn_id, epoch, 1, b'{"seen":99}', "d", [], b'"forged"', 0),
+            wire.Failed(turn_id, epoch, b'{"reason":"X","detail":"x"}', retry=False, cpu_ns=0),
+            wire.Commit("turn_of_nobody", 1, 0, b"{}", "d", [], b"null", 0),
         )
         assert await asked == "done"
         assert await gate.rows("SELECT 1 FROM dead_letter") == []
@@ -138,12 +139,14 @@ async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> No
 async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
     """A host that sends entries of unknown kinds, at wrong positions, or with broken bodies fails its own turn only."""
     entries = [
-        frames.Entry("0", 0, "steal", b"{}"),
-        frames.Entry("0", 5, "send", b'{"to":"default/a","data":1,"key":null}'),
-        frames.Entry("1", 0, "send", b'{"to":"default/a","data":1,"key":null}'),
-        frames.Entry("0", 0, "send", b'{"to":7}'),
-        frames.Entry("0", 0, "send", b"\xff\xfe"),
-        frames.Entry("0", 2**63, "sleep", b'{"seconds":1}'),
+        wire.Entry("0", 0, "steal", b"{}"),
+        wire.Entry("0", 5, "send", b'{"to":"default/a","data":1,"key":null}'),
+        wire.Entry("1", 0, "send", b'{"to":"default/a","data":1,"key":null}'),
+        wire.Entry("0", 0, "send", b'{"to":7}'),
+        wire.Entry("0", 0, "send", b"\xff\xfe"),
+        wire.Entry("0", 2**63, "sleep", b'{"seconds":1}'),
+        wire.Entry("0", 0, "question", b'{"question":"","choices":null,"deadline_s":1}'),
+        wire.Entry("0", 0, "continue", b'{"data":1}'),  # of a start
     ]
     async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
         code = await gate.code(SOURCE)
@@ -153,10 +156,37 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
             await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
             turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
             await rogue.told(turn_id)
-            rogue.say(frames.Commit(turn_id, 1, 0, b"{}", "d", [entry], b"null", 0))
+            rogue.say(wire.Commit(turn_id, 1, 0, b"{}", "d", [entry], b"null", 0))
             rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)
             assert rows[0][0] == "failed", entry
             assert "INTERNAL" in rows[0][1]
+
+
+async def test_files_that_can_not_be_are_refused(sqlite_url: str) -> None:
+    """A host that sends files of an agent without a workspace, that lead elsewhere, are another's or too many."""
+    ok = saved("a", b"1", executable=False)
+    room = {"bytes_max": 10, "files_max": 2}
+    cases: list[tuple[dict[str, int] | None, list[Saved], list[str], str]] = [
+        (None, [ok], [], "no workspace"),
+        (room, [], ["a"], "was not there"),
+        (room, [saved("../../a", b"1", executable=False)], [], "no path within"),
+        (room, [msgspec.structs.replace(ok, body=b"2")], [], "under a digest"),
+        (room, [saved("a", bytes(11), executable=False)], [], "at most 10"),
+        (room, [saved(name, b"", executable=False) for name in "abc"], [], "at most 2"),
+    ]
+    async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
+        code = await gate.code(SOURCE)
+        rogue = Peer(gate).say(_hello("rogue"))
+        for n, (workspace, files, gone, said) in enumerate(cases):
+            uid = await gate.agent(f"a{n}", code, "Echo", workspace=workspace)
+            await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
+            turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            await rogue.told(turn_id)
+            rogue.say(wire.Commit(turn_id, 1, 0, b"{}", "d", [], b"null", 0, 1, files, gone))
+            rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)
+            assert rows[0][0] == "failed", said
+            assert said in rows[0][1]
+        assert await gate.rows("SELECT 1 FROM workspace_file") == []
 
 
 async def test_the_socket_is_its_owners_alone(sqlite_url: str) -> None:

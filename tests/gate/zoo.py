@@ -195,6 +195,11 @@ class Alarm(Agent):
         self.state.got.append(timer.data)
 
 
+class Thinker(Agent):
+    async def on_message(self, turn, envelope):
+        return await turn.compute("jobs:think")
+
+
 class Circle(Agent):
     async def on_message(self, turn, envelope):
         path = list(envelope.data)

@@ -24,6 +24,12 @@ bounded = settings(
 WRITES = acts("apply", "delete", "revert")
 
 
+@pytest.fixture
+def store(quick_store: Store) -> Store:
+    """SQLite, in a soak both: `test_crashes.py` has a law on both, and tests/store what they rest on."""
+    return quick_store
+
+
 @bounded
 @given(history=HISTORY, act=WRITES)
 async def test_law_1_what_can_be_proposed_can_be_committed(store: Store, history: list[Act], act: Act) -> None:

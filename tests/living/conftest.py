@@ -2,8 +2,6 @@
 
 import asyncio
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +18,7 @@ from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.operations import views
-from controlplane.operations.living import agents, channels, inspection, turns
+from controlplane.operations.living import agents, channels, inspection, moving, questions, turns
 from controlplane.protocols.machine import MachineEffector
 from controlplane.store.store import Store
 from controlplane.store.tables import CodeRow
@@ -28,6 +26,7 @@ from schemas.agent import Agent
 from schemas.base import canonical, digest
 from schemas.calls import Named
 from schemas.ports import Handler
+from tests import zygote
 from tests.living import world
 
 KEY = "key of this test"
@@ -35,7 +34,7 @@ INBOX_MAX = 50
 SOURCE = """
 import time
 from pydantic import BaseModel
-from ray_runtime import Agent, Turn
+from ray_runtime import Agent, Refusal, Turn
 
 
 class Kept(BaseModel):
@@ -68,6 +67,21 @@ class Slow(Agent):
     async def on_message(self, turn: Turn, envelope):
         await turn.sleep(0.7)
         return {"slept": True, "source": envelope.source, "onbehalfof": envelope.onbehalfof}
+
+
+class Person(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        try:
+            return await turn.ask_human("Shall I?", **envelope.data)
+        except Refusal as refusal:
+            return refusal.problem.reason
+
+
+class Several(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        asked = [turn.ask_human(it) for it in envelope.data]
+        echo, *answers = await turn.gather(turn.ask("echo", 1), *asked)
+        return [echo.data, *answers]
 
 
 class Broken(Agent):
@@ -128,13 +142,12 @@ async def running_gate(url: str, socket: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def running_host(socket: Path) -> AsyncIterator[None]:
-    command = [sys.executable, "-m", "ray_runtime.host", "--socket", str(socket), "--host-id", "host_living"]
-    process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL)
+    process = zygote.start("host", "--socket", str(socket), "--host-id", "host_living")
     try:
         yield
     finally:
         process.kill()
-        await process.wait()
+        process.wait(timeout=10)
 
 
 @pytest.fixture
@@ -161,6 +174,8 @@ async def living(anyio_backend: str, store: Store, database_url: str) -> AsyncIt
                 **agents.handlers(store, client, view_agent, INBOX_MAX),
                 **channels.handlers(store, client, doorbell),
                 **inspection.handlers(store, client),
+                **moving.handlers(store, client),
+                **questions.handlers(store, client),
                 **turns.handlers(store),
             },
         )

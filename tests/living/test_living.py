@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from controlplane.store.tables import EventRow, InboxRow, TurnRow
+from controlplane.store.tables import ChainRow, EventRow, InboxRow, TurnRow
 from schemas.calls import AskInput, Named, NamedAct, SendInput
 from schemas.problem import Refusal
 from schemas.records import TurnInput
@@ -49,6 +49,17 @@ async def test_the_envelope_says_who_asked(living: Living) -> None:
     bot = world.Principal("bot", "agent", ("default",), agent="echo")
     answer = await living.call("agents.ask", AskInput(name="slow"), principal=bot)
     assert answer.reply["source"] == "/default/agents/echo"
+
+
+async def test_an_ask_brings_a_budget_and_says_what_it_is_for(living: Living) -> None:
+    """Both are recorded under the message's id, for whoever asked; a message without them opens nothing."""
+    await living.agent("echo", "Echo")
+    await living.call("agents.ask", AskInput(name="echo", data=1))
+    given = AskInput(name="echo", data=2, budget={"money": 0.5}, intent="to see")
+    answer = await living.call("agents.ask", given, principal=world.operator("ops"))
+    (chain,) = await living.store.read(lambda session: session.exec(select(ChainRow)).all())
+    assert (chain.chain_id, chain.parent, chain.limits) == (answer.message_id, None, '{"money":0.5}')
+    assert (chain.opened_by, chain.onbehalfof, chain.intent) == ("ops", "ops", "to see")
 
 
 async def test_an_ask_that_ran_out_of_time_is_picked_up_by_its_request_id(living: Living) -> None:

@@ -57,6 +57,11 @@ def secret(name: str, namespace: str = "default", **values: Any) -> dict[str, An
     return {"kind": "Secret", "metadata": {"namespace": namespace, "name": name}, "spec": {"values": values}}
 
 
+def budget(name: str, namespace: str = "default") -> dict[str, Any]:
+    spec = {"window": "day", "limits": {"effects": 1000}, "action": "hold"}
+    return {"kind": "Budget", "metadata": {"namespace": namespace, "name": name}, "spec": spec}
+
+
 def connection(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
     whole = {"protocol": "http", "endpoint": "https://far.example.com", **spec}
     return {"kind": "Connection", "metadata": {"namespace": namespace, "name": name}, "spec": whole}

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.principal import Principal
 from schemas.problem import Refusal
-from tests.operations.plane import Plane, agent, channel, connection, fleet, secret
+from tests.operations.plane import Plane, agent, budget, channel, connection, fleet, secret
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +128,20 @@ async def test_a_fleet_is_made_scaled_changed_and_taken_away(plane: Plane) -> No
     assert (await plane.call("agents.list"))["items"] == []
 
 
+async def test_what_a_fleet_is_given_to_get_there_grows_with_the_agents_that_come_or_go(plane: Plane) -> None:
+    """Taking many away takes as long as making them: the claim's time is predicted from how many there are."""
+
+    async def within_s(*manifests: dict[str, Any]) -> float:
+        found: float = (await plane.propose(*manifests))["claims"][0]["verify_within_s"]
+        return found
+
+    assert await within_s(fleet("zoo", 1000)) == 80
+    await plane.apply(fleet("zoo", 8))
+    assert [await within_s(fleet("zoo", n)) for n in (0, 8, 1000)] == [30.4, 30.4, 80]
+    assert (await plane.call("fleets.delete", name="zoo"))["claims"][0]["verify_within_s"] == 30.4
+    assert (await plane.apply(fleet("zoo", 0)))["outcome"] == "verified"
+
+
 async def test_a_secret_goes_in_and_never_comes_out(plane: Plane) -> None:
     """No plan, event, record or answer holds a value; a kept value stays, and a revert brings the old one back."""
     made = await plane.apply(secret("db", password="hunter-one", user="me-myself"))
@@ -226,6 +240,24 @@ async def test_a_proposal_is_refused_where_it_can_not_be(plane: Plane) -> None:
     assert await reason(plane, "channels.propose", manifest=schema) == "INVALID_VALUE"
 
 
+async def test_an_agent_is_confined_only_where_it_can_be(plane: Plane) -> None:
+    """Where the system lacks something, a proposal and a commit say what, with the place; a fleet's template too."""
+    lacking: list[str] = []
+    unconfined = lambda: lacking[0] if lacking else None  # noqa: E731
+    object.__setattr__(plane.proposer, "unconfined", unconfined)
+    plan = await plane.propose(agent("x", isolation="confined"))
+    lacking.append("it takes what this system has not")
+    assert await reason(plane, "plans.commit", plan_id=plan["plan_id"]) == "NO_CONFINEMENT"
+    with pytest.raises(Refusal) as refusal:
+        await plane.propose(channel("fine"), fleet("zoo", 1, isolation="confined"))
+    problem = refusal.value.problem
+    assert (problem.reason, problem.field) == ("NO_CONFINEMENT", "/manifests/1/spec/template/spec/isolation")
+    assert problem.detail == "no agent can be confined here: it takes what this system has not"
+    assert [it.operation for it in problem.next] == ["system.status"]
+    lacking.clear()
+    assert (await plane.apply(agent("x", isolation="confined")))["outcome"] == "verified"
+
+
 async def place(plane: Plane, *manifests: dict[str, Any]) -> str | None:
     with pytest.raises(Refusal) as refusal:
         await plane.propose(*manifests)
@@ -245,3 +277,17 @@ async def test_what_the_world_refuses_is_told_with_its_place(plane: Plane) -> No
     assert await place(plane, fine, template) == "/manifests/1/spec/template/spec/entrypoint"
     assert await place(plane, secret("s", key={"set": True})) == "/manifests/0/spec/values/key"
     assert await place(plane, fine, fine) == "/manifests/1/metadata/name"
+
+
+async def test_a_budget_in_another_currency_than_the_rates_is_refused(plane: Plane) -> None:
+    """Nothing converts; its own currency may be named, and is kept."""
+    told = budget("dollars")
+    told["spec"] |= {"currency": "USD", "limits": {"money": 5}}
+    with pytest.raises(Refusal) as refused:
+        await plane.propose(told)
+    found = refused.value.problem
+    assert (found.reason, found.field) == ("INVALID_VALUE", "/manifests/0/spec/currency")
+    assert found.metadata == {"wanted": "USD", "currency": "EUR"}
+    told["spec"]["currency"] = "EUR"
+    assert (await plane.commit(await plane.propose(told)))["outcome"] == "committed"
+    assert (await plane.call("budgets.get", name="dollars"))["spec"]["currency"] == "EUR"

@@ -16,7 +16,8 @@ from ray_runtime.sdk import Agent
 from ray_runtime.state import codec_of
 from ray_runtime.turn import Activation
 from schemas.base import canonical
-from schemas.wire import Ask, Commit, Entry, Failed, Frame, Park, Receipt, Recorded, Resolved, Run
+from schemas.frames import Frame
+from schemas.wire import Ask, Commit, Entry, Failed, Park, Receipt, Recorded, Resolved, Run
 
 Script = Callable[[str, dict[str, Any]], tuple[str, Any]]
 STARTED_AT = 1_700_000_000.0

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from ray_runtime.connection import Connection
 from schemas.base import canonical, digest
-from schemas.wire import CodeFiles, CodeWanted, Frame, FromHost, Hello, HostGone, Lease, PlacerHello, Run, Welcome
+from schemas.frames import Frame, HostGone, PlacerHello
+from schemas.wire import CodeFiles, CodeWanted, FromHost, Hello, Lease, Run, Welcome
 from tests.runtime.scripted import STARTED_AT, envelope
 
 F = TypeVar("F", bound=Frame)

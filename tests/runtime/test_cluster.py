@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import psutil
 import pytest
 
 from ray_runtime.cluster import RayHead, session_of
-from schemas.wire import Bye, Commit, Hello, HostGone, HostsWanted, Lease, PlacerHello, Specialise
+from schemas.base import canonical
+from schemas.frames import HostGone, HostsWanted, PlacerHello, TaskBegin, TaskEnded, TasksWanted
+from schemas.wire import Bye, Commit, Hello, Lease, Specialise
 from tests.runtime.socket_gate import Peer, SocketGate
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 FILES = {
     "echo.py": "import os\nfrom ray_runtime import Agent\n\n\nclass Echo(Agent):\n"
-    "    async def on_message(self, turn, envelope):\n        return [envelope.data, os.getpid()]\n"
+    "    async def on_message(self, turn, envelope):\n        return [envelope.data, os.getpid()]\n",
+    "jobs.py": "import asyncio, os, pathlib, time\n\n\nasync def add(a, b=1):\n    await asyncio.sleep(0)\n"
+    "    return [a + b, os.getpid()]\n"
+    "\n\ndef breaks():\n    raise KeyError('no')\n\n\ndef large():\n    return 'x' * 600_000\n"
+    "\n\ndef lasts(path):\n    pathlib.Path(path).write_text(str(os.getpid()))\n    time.sleep(600)\n",
 }
 NAMESPACE = "steward-test"
 
@@ -58,7 +65,7 @@ def cluster() -> Iterator[Cluster]:
         data, runtime = Path(made) / "data", Path(made) / "run"
         data.mkdir()
         runtime.mkdir()
-        head = RayHead(folder=data, runtime=runtime)
+        head = RayHead(folder=data, runtime=runtime, num_cpus=2)
         began = time.monotonic()
         head.start()
         try:
@@ -176,6 +183,18 @@ async def test_a_host_that_is_told_to_end_takes_its_process_with_it(
     await until(lambda: not psutil.pid_exists(said.pid))
 
 
+async def test_a_host_that_can_not_be_confined_is_not_made(gate: SocketGate, placer: subprocess.Popen[bytes]) -> None:
+    """Its actor says why, in the words of whoever tried; no host comes instead."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    apart = canonical({"agent": "a1", "address": "default/one", "confined": True}).decode()
+    peer.send(HostsWanted(["c1"], {"c1": apart}))
+    gone = await gate.next(HostGone, timeout_s=30)
+    why = "no uid was given" if os.geteuid() == 0 else "only root"
+    assert gone.host_id == "c1"
+    assert why in gone.reason, gone.reason
+    assert not [frame for _, frame in gate.frames if isinstance(frame, Hello)]
+
+
 async def test_hosts_outlive_a_killed_placer_and_the_next_one_finds_them(
     cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
 ) -> None:
@@ -214,6 +233,56 @@ async def test_a_placer_that_ends_takes_its_hosts_with_it(
     assert await asyncio.to_thread(placer.wait, 20) == 0
     print(f"placer ended after {time.monotonic() - began:.2f} s")
     await until(lambda: not psutil.pid_exists(said.pid))
+
+
+def a_task(gate: SocketGate, key: str, function: str, *args: Any, **more: Any) -> TaskBegin:
+    given = canonical({"function": f"jobs:{function}", "args": args, **more})
+    return TaskBegin(key, "default/thinker", gate.digest, canonical(gate.files), given)
+
+
+async def test_functions_are_run_by_workers_of_their_own(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """What they answer, raise, or may not answer; told again to a gate that is new, and nothing is left of them."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    for key, *what in (("a:1", "add", 2), ("b:1", "breaks"), ("c:1", "large"), ("d:1", "absent")):
+        peer.send(a_task(gate, key, *what))
+    peer.send(a_task(gate, "a:1", "add", 2))
+    came = {it.key: it for it in [await gate.next(TaskEnded, timeout_s=60) for _ in range(4)]}
+    total, pid = orjson.loads(came["a:1"].result)
+    assert (came["a:1"].outcome, total, came["a:1"].cpu_s > 0) == ("succeeded", 3, True)
+    found = {key: orjson.loads(it.result)["reason"] for key, it in came.items() if it.outcome == "failed"}
+    assert found == {"b:1": "COMPUTE_FAILED", "c:1": "LIMIT_REACHED", "d:1": "INVALID_CODE"}
+    assert "KeyError: 'no' (jobs.py:10 in breaks)" in orjson.loads(came["b:1"].result)["detail"]
+    await gate.stop()
+    await gate.start()
+    again = {(await gate.next(TaskEnded, timeout_s=20)).key for _ in range(4)}
+    assert again == came.keys()
+    await until(lambda: not psutil.pid_exists(pid))
+    assert list((cluster.runtime / "tasks").iterdir()) == []
+
+
+async def test_a_task_ends_with_its_worker_its_wish_or_its_placer(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """kill -9 of the worker is a loss; who is wanted no more, and whose placer is killed, is ended by Ray."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    half = {"resources": {"num_cpus": 0.5}}
+    for key in ("a:1", "b:1", "c:1"):
+        peer.send(a_task(gate, key, "lasts", str(tmp_path / key), **half))
+    pids = {key: await until(lambda key=key: pid_in(tmp_path / key), timeout_s=60) for key in ("a:1", "b:1", "c:1")}  # type: ignore[misc]
+    os.kill(pids["a:1"], signal.SIGKILL)
+    lost = await gate.next(TaskEnded, timeout_s=30)
+    assert (lost.key, lost.outcome, len(lost.result) > 10) == ("a:1", "lost", True)
+    peer.send(TasksWanted(["c:1"]))
+    await until(lambda: not psutil.pid_exists(pids["b:1"]))
+    assert psutil.pid_exists(pids["c:1"])
+    placer.kill()
+    await until(lambda: not psutil.pid_exists(pids["c:1"]), timeout_s=30)
+
+
+def pid_in(path: Path) -> int:
+    return int(path.read_text()) if path.exists() and path.read_text() else 0
 
 
 async def test_everything_listens_on_the_loopback_and_asks_for_a_token(cluster: Cluster) -> None:

@@ -6,8 +6,8 @@ from ray_runtime import problems
 from ray_runtime.sdk import HOOKS, Agent, Turn
 
 TURN = {
-    "send", "publish", "request", "ask", "ask_all", "gather", "sleep", "timer", "cancel_timer", "spawn", "perform",
-    "now", "random", "rng", "uuid", "turn_id",
+    "send", "publish", "request", "ask", "ask_all", "ask_human", "gather", "sleep", "continue_as",
+    "timer", "cancel_timer", "spawn", "perform", "compute", "now", "random", "rng", "uuid", "workspace", "turn_id",
 }  # fmt: skip
 
 
@@ -22,4 +22,4 @@ def test_the_sdk_has_what_works_and_nothing_else() -> None:
     public = {name for name in [*vars(Turn), "turn_id"] if not name.startswith("_")}
     assert public == TURN
     assert {name for name in vars(Agent) if name.startswith("on_")} == set(HOOKS)
-    assert set(ray_runtime.__all__) == {"Agent", "Envelope", "Refusal", "Turn"}
+    assert set(ray_runtime.__all__) == {"Agent", "Envelope", "Refusal", "Turn", "downgrade", "migration"}

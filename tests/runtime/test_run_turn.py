@@ -97,3 +97,29 @@ def test_a_turn_that_raises_has_a_problem_and_no_state() -> None:
     assert ran.problem is not None
     assert ran.problem.reason == "HANDLER_ERROR"
     assert ran.state is None
+
+
+def doubled(number: int) -> int:
+    return number * 2
+
+
+def test_a_function_is_called_in_the_tests_own_process_unless_it_has_an_answer() -> None:
+    """What it raises, and arguments that may not be, are Problems as they are on a cluster."""
+
+    class Thinker(Agent):
+        async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
+            return await turn.gather(turn.compute(f"{__name__}:doubled", envelope.data), turn.compute("jobs:train"))
+
+    assert run_turn(Thinker, 4, answers={"jobs:train": {"loss": 0}}).reply == [8, {"loss": 0}]
+    assert run_turn(Thinker, None, answers={"compute.run": 1}).reply == [1, 1]
+    failed = run_turn(Thinker, None, answers={"jobs:train": 1})
+    assert failed.problem is not None
+    assert (failed.problem.reason, failed.problem.metadata["type"]) == ("COMPUTE_FAILED", "TypeError")
+
+    class Wrong(Agent):
+        async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
+            return await turn.compute("jobs:train", resources={"num_gpu": 1})
+
+    wrong = run_turn(Wrong)
+    assert wrong.problem is not None
+    assert (wrong.problem.reason, wrong.problem.field) == ("INVALID_VALUE", "/resources/num_gpu")

@@ -497,6 +497,9 @@ def test_a_finally_block_of_a_dropped_turn_reaches_nobody() -> None:
         (lambda t: t.spawn("child", config={"x": {1}}), "not JSON"),
         (lambda t: t.send("b", 1, key="k" * 201), "at most 200"),
         (lambda t: t.publish("c", 1, key=7), "at most 200"),
+        (lambda t: t.ask("b", budget={"money": -1}), "ask: budget/money"),
+        (lambda t: t.send("b", budget={}), "send: budget"),
+        (lambda t: t.spawn("child", budget={"Money": 1.0}), "spawn: budget"),
     ],
 )
 def test_arguments_are_refused_at_the_call(call: Any, says: str) -> None:

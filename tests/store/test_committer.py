@@ -154,3 +154,18 @@ def test_what_is_submitted_after_the_end_is_refused(committer: Committer) -> Non
     """Nobody waits for ever for a writer that has ended."""
     committer.stop()
     assert submit(committer, "a", "v") == ("error", "NOT_READY: the writer has ended")
+
+
+def test_who_has_the_writer_hears_that_it_died(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what no job can cause: nobody is told that its job is done, and whoever comes later is refused."""
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    thread = Committer(sqlite_url, died=died.set)
+    monkeypatch.setattr(thread, "_settle", None)
+    thread.start()
+    told: list[str] = []
+    thread.submit(Job([(PUT, ["a", "v"], 1)], lambda outcome, _detail: told.append(outcome)))
+    assert died.wait(10)
+    thread.join(10)
+    assert submit(thread, "b", "v") == ("error", "NOT_READY: the writer has ended")
+    assert (told, stored(sqlite_url)) == ([], set())

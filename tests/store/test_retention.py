@@ -1,12 +1,15 @@
 """What goes, what stays, and that it goes a little at a time."""
 
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import insert
 from sqlmodel import SQLModel, select
 
 from controlplane.store import retention
+from controlplane.store.archive import Archive
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
 from controlplane.store.tables import (
@@ -23,6 +26,7 @@ from controlplane.store.tables import (
     TurnRow,
 )
 from controlplane.store.unit import Unit
+from schemas.problem import Refusal
 
 pytestmark = pytest.mark.anyio
 DAY = 86_400.0
@@ -108,6 +112,7 @@ async def test_old_turns_go_with_all_that_is_theirs(store: Store) -> None:
 async def test_a_run_is_bounded_and_the_next_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run takes at most so many, and what stays does not stand in the way of what follows."""
     monkeypatch.setattr(retention, "ROWS_MAX", 10)
+    monkeypatch.setattr(retention, "ROUNDS_MAX", 1)
     await put(store, AgentRow, {"uid": "alive", "namespace": "d", "name": "n", "changed_at": 1.0})
     await put(store, TurnRow, *[turn(f"s{n}", "alive", 1.0 + n, "start") for n in range(15)])
     await put(store, TurnRow, *[turn(f"t{n}", "alive", 50.0 + n) for n in range(15)])
@@ -158,3 +163,36 @@ async def test_messages_wait_for_the_slowest_reader(store: Store) -> None:
         await put(store, SubscriptionRow, {"channel": "read", "agent": agent, "position": position, "since": 1.0})
     await sweeper(store).sweep(NOW)
     assert await left(store, ChannelMessageRow, "message_id") == {"free7", "free8"} | {f"read{n}" for n in range(4, 9)}
+
+
+async def test_a_sweep_keeps_up_with_what_comes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is too old, one sweep takes it, in units of a bounded size; what is young stays."""
+    monkeypatch.setattr(retention, "ROWS_MAX", 10)
+    await put(store, TurnRow, *[turn(f"t{n}", "a", 1.0 + n) for n in range(35)], turn("young", "a", NOW - 1))
+    await put(store, EventRow, *[event(n, 1.0) for n in range(45)], event(99, NOW - 1))
+    await sweeper(store).sweep(NOW)
+    assert await left(store, TurnRow, "turn_id") == {"young"}
+    assert await left(store, EventRow, "name") == {"e99"}
+
+
+async def test_turns_are_archived_before_they_go(store: Store, tmp_path: Path) -> None:
+    """Each turn that goes is a line with its journal; a line that was cut short is taken off; no folder, no removal."""
+    archive = Archive(tmp_path / "archive")
+    sweep = Retention(store, turn_retention_s=7 * DAY, event_retention_s=30 * DAY, archive=archive)
+    await put(store, TurnRow, turn("t1", "a", 1.0), turn("young", "a", NOW - 1))
+    entry = {"turn_id": "t1", "branch": "0", "kind": "send", "body": "{}", "recorded_at": 1.0}
+    await put(store, JournalRow, *[entry | {"position": it} for it in (1, 0)])
+    await sweep.sweep(NOW)
+    (path,) = archive.folder.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open("ab") as file:
+        file.write(b'{"turn_id": "t2", "jou')
+    await put(store, TurnRow, turn("t2", "a", 2.0))
+    await sweep.sweep(NOW)
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert [(it["turn_id"], [at["position"] for at in it["journal"]]) for it in lines] == [("t1", [0, 1]), ("t2", [])]
+    sweep.archive = Archive(path)  # where a file stands, there is no folder
+    await put(store, TurnRow, turn("t3", "a", 3.0))
+    with pytest.raises(Refusal, match="archived"):
+        await sweep.sweep(NOW)
+    assert await left(store, TurnRow, "turn_id") == {"t3", "young"}

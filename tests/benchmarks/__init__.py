@@ -1,0 +1,1 @@
+"""The benchmarks as a command: what is chosen, what fails, what is written."""

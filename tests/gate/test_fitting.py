@@ -1,0 +1,34 @@
+"""Whether a node could ever run what is asked for."""
+
+from typing import Any
+
+import pytest
+
+from controlplane.effects.fitting import fits, lacking
+from schemas.compute import Needs
+
+SMALL = {"node": "small", "alive": True, "resources": {"CPU": 2.0, "memory": 1e9}, "labels": {"zone": "a"}}
+LARGE = {"node": "large", "alive": True, "resources": {"CPU": 64.0, "GPU": 2.0, "tpu": 1.0}, "labels": {}}
+DEAD = {"node": "dead", "alive": False, "resources": {"CPU": 999.0}, "labels": {}}
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        ({}, True),
+        ({"num_cpus": 0}, True),
+        ({"num_cpus": 64, "num_gpus": 2, "custom": {"tpu": 1}}, True),
+        ({"num_cpus": 65}, False),
+        ({"num_gpus": 1, "memory_bytes": 10}, False),  # not on one node
+        ({"labels": {"zone": "a"}}, True),
+        ({"labels": {"zone": "a"}, "num_gpus": 1}, False),
+        ({"labels": {"zone": "b"}}, False),
+        ({"custom": {"quantum": 1}}, False),
+    ],
+)
+def test_it_fits_if_one_living_node_has_all_of_it(needs: dict[str, Any], expected: bool) -> None:
+    """Whatever runs there now; what lacks is said with what there is."""
+    asked, nodes = Needs.model_validate(needs), [SMALL, LARGE, DEAD]
+    assert fits(asked, nodes) is expected
+    assert "large: CPU 64, GPU 2, tpu 1" in lacking(asked, nodes)
+    assert "dead" not in lacking(asked, nodes)

@@ -1,0 +1,84 @@
+"""Agents that are a model on a real gate and real hosts: what has a receipt is asked of nobody again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import insert, update
+
+from controlplane.operations.runtimes import DIGEST, ENTRYPOINT, FILES
+from controlplane.store.tables import CodeRow, ResourceRow
+from controlplane.store.unit import Unit
+from schemas.agent import AgentSpec
+from schemas.connection import ConnectionSpec
+from tests.gate.far import put, secret
+from tests.gate.model import Endpoint, Reply, endpoint
+from tests.gate.running import RunningGate, running, true
+
+pytestmark = pytest.mark.anyio
+GRANTS = [{"effect": "llm.request", "connection": "model"}, {"effect": "machine.read"}]
+TOOLS = [
+    {"name": "cpu", "effect": "machine.read", "fixed": {"what": "cpu"}},
+    {"name": "disk", "effect": "http.request"},
+]
+
+
+def spec(**llm: Any) -> dict[str, Any]:
+    """As it is stored once it was admitted; code and entrypoint are the fixture's to add."""
+    given = {"runtime": "llm", "llm": {"connection": "model", "model": "m", "tools": TOOLS, **llm}}
+    whole = AgentSpec.model_validate({**given, "mandate": {"grants": GRANTS}}).model_dump(mode="json")
+    return {name: it for name, it in whole.items() if name != "code"} | {"entrypoint": ENTRYPOINT}
+
+
+@contextlib.asynccontextmanager
+async def scene(url: str) -> AsyncIterator[tuple[RunningGate, Endpoint]]:
+    async with endpoint() as far, running(url, lease_s=2.0) as gate:
+        row = {"digest": DIGEST, "files": orjson.dumps(FILES).decode(), "bytes": 1, "created_at": 1.0}
+        await gate.store.write(Unit().run(insert(CodeRow).values(row)))
+        options = {"allow_private": True}
+        to = {"protocol": "llm", "endpoint": far.url, "options": options, "secret": {"name": "key", "key": "token"}}
+        await secret(gate, "key")
+        connection = ConnectionSpec.model_validate(to).model_dump(mode="json")
+        await put(gate, Unit(), "Connection", "model", connection)
+        await gate.agent("thinker", DIGEST, "LlmAgent", **spec())
+        yield gate, far
+
+
+async def test_a_turn_goes_on_where_its_host_died(quick_url: str) -> None:
+    """Of three requests the first has a receipt and the second is on its way when the host dies: none is repeated.
+
+    A spec that is changed meanwhile is the next turn's; the guard's refusal of a tool is told to the model.
+    """
+    async with scene(quick_url) as (gate, far):
+        slow = Reply(calls=[("disk", {})], until=asyncio.Event())
+        far.script = [Reply(calls=[("cpu", {})]), slow, Reply("done")]
+        asked = asyncio.create_task(gate.ask("thinker", "how are you?", "m1", 40))
+        await true(lambda: len(far.asked) == 2)
+        await respecified(gate, spec(instructions="new", tools=[]))
+        gate.hosts[0].kill()
+        gate.host()
+        assert slow.until is not None
+        slow.until.set()
+        assert await asked == "done"
+        assert len(far.asked) == 3
+        messages = far.bodies[2]["messages"]
+        assert [it["role"] for it in messages] == ["user", *("assistant", "tool") * 2], "no instructions yet"
+        assert "cpu_percent" in messages[2]["content"]
+        assert "NOT_GRANTED" in messages[4]["content"]
+        rows = await gate.rows("SELECT outcome, result FROM journal WHERE kind = 'effect' ORDER BY position")
+        assert [row[0] for row in rows] == ["succeeded", "succeeded", "succeeded", "failed", "succeeded"]
+        assert orjson.loads(rows[0][1])["usage"] == {"tokens_in": 10, "tokens_out": 5}
+        assert await gate.ask("thinker", "and now?", "m2") == "fine"
+        assert [it["role"] for it in far.bodies[3]["messages"]][:2] == ["system", "user"]
+        assert "tools" not in far.bodies[3]
+
+
+async def respecified(gate: RunningGate, given: dict[str, Any]) -> None:
+    """What the plane writes when a spec has changed."""
+    text = orjson.dumps({**given, "code": {"digest": DIGEST}}).decode()
+    changed = update(ResourceRow).where(ResourceRow.name == "thinker").values(spec=text)  # type: ignore[arg-type]
+    assert await gate.store.write(Unit().run(changed))
+    await gate.client.control("reload", "agent_thinker", {})
