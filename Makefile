@@ -4,9 +4,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.ready
 NODE_STAMP := tests/node/node_modules/.ready
+PEERS := benchmarks/peers
+PEERS_STAMP := $(PEERS)/node_modules/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test check bench fuzz soak docs lock clean
+.PHONY: setup run test check bench peers fuzz soak docs lock clean
 
 setup: $(STAMP)
 
@@ -33,8 +35,17 @@ test: setup $(NODE_STAMP) check
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+$(PEERS_STAMP): $(STAMP) $(PEERS)/peers.lock $(PEERS)/package-lock.json
+	@echo "fetching the peers of the benchmarks (once; a minute at most)"
+	@$(PYTHON) -m venv $(PEERS)/.venv
+	@VIRTUAL_ENV=$(PEERS)/.venv $(BIN)/uv pip install --quiet --require-hashes -r $(PEERS)/peers.lock
+	@cd $(PEERS) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
+	@touch $@
+
+peers: $(PEERS_STAMP)
+
 bench: setup
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(NAMES)
 
 fuzz: setup
 	@$(BIN)/python -m fuzz
@@ -48,6 +59,8 @@ docs: setup
 lock:
 	@$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --quiet -o requirements.lock
+	@$(BIN)/uv pip compile $(PEERS)/peers.in --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --quiet -o $(PEERS)/peers.lock
 
 clean:
-	@rm -rf .venv tests/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv tests/node/node_modules $(PEERS)/.venv $(PEERS)/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
