@@ -18,12 +18,11 @@ from schemas.agent import Entrypoint, Grant
 from schemas.base import NAME_PATTERN, Frozen, Name, Text
 from schemas.chain import Allowance
 from schemas.compute import ComputeRun
+from schemas.entry import GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
 from schemas.envelope import Envelope
 from schemas.question import Asking
 
 Json = Any
-SECONDS_MAX = 10 * 366 * 86_400
-NAME_CHARS_MAX = 200
 _NAME = re.compile(NAME_PATTERN)
 _allowance: TypeAdapter[dict[str, float]] = TypeAdapter(Allowance)
 
@@ -34,8 +33,8 @@ class Spawn(Frozen):
     name: Name
     entrypoint: Entrypoint | None
     config: dict[str, Any] | None
-    purpose: Text | None = Field(max_length=2000)
-    grants: list[Grant] | None = Field(max_length=100)
+    purpose: Text | None = Field(max_length=PURPOSE_CHARS_MAX)
+    grants: list[Grant] | None = Field(max_length=GRANTS_MAX)
     budget: Allowance | None
 
 

@@ -6,12 +6,12 @@ later, with the same ids; anything else fails the turn for good. Nothing is drop
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
-from msgspec import Meta
 
+from controlplane.effects.bodies import require_body
 from controlplane.effects.entries import TurnRef, split
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Reader
@@ -19,17 +19,12 @@ from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store import workspaces
-from schemas.branches import ORDER, Place, is_branch
-from schemas.budget import AMOUNT_MAX, LIMITS_MAX, METER_PATTERN
+from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
-from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
-from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
-from schemas.watch import TIMER_PREFIX
 from schemas.wire import Commit, Entry
 from schemas.workspace import Workspace, over, saved, unfit_paths
 
-Raw = msgspec.Raw
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -38,113 +33,6 @@ class Unfit(NamedTuple):
 
     problem: dict[str, Any]
     retry: bool
-
-
-Most = Annotated[float, Meta(ge=0, le=AMOUNT_MAX)]
-MeterName = Annotated[str, Meta(pattern=METER_PATTERN)]
-Allowed = Annotated[dict[MeterName, Most], Meta(min_length=1, max_length=LIMITS_MAX)]
-
-
-class _Send(msgspec.Struct):
-    to: str
-    data: Raw
-    key: str | None = None
-    budget: Allowed | None = None
-
-
-class _Publish(msgspec.Struct):
-    channel: str
-    data: Raw
-    key: str | None = None
-
-
-class _Question(msgspec.Struct):
-    to: str
-    data: Raw
-    deadline_s: float
-    group: int | None = None
-    budget: Allowed | None = None
-
-
-class _Sleep(msgspec.Struct):
-    seconds: float
-    group: int | None = None
-
-
-class _Person(msgspec.Struct):
-    question: Annotated[str, Meta(min_length=1, max_length=QUESTION_CHARS_MAX)]
-    choices: (
-        Annotated[
-            list[Annotated[str, Meta(min_length=1, max_length=CHOICE_CHARS_MAX)]],
-            Meta(min_length=1, max_length=CHOICES_MAX),
-        ]
-        | None
-    )
-    deadline_s: float | None
-    group: int | None = None
-
-
-class _Gather(msgspec.Struct):
-    members: int
-    needs: int
-
-
-class _Order(msgspec.Struct):
-    came: list[Place]
-
-
-class _Continue(msgspec.Struct):
-    data: Raw
-
-
-class _Timer(msgspec.Struct):
-    name: str
-    after_s: float | None
-    every_s: float | None
-    data: Raw
-    cron: str | None = None
-    zone: str | None = None
-    missed: Missed | None = None
-
-    def __post_init__(self) -> None:
-        _require_own(self.name)
-        if self.cron is not None:
-            require_cron(self.cron)
-            require_zone(self.zone or "UTC")
-        elif self.after_s is None and self.every_s is None:
-            raise ValueError("the timer has no time")
-
-
-class _TimerCancel(msgspec.Struct):
-    name: str
-
-    def __post_init__(self) -> None:
-        _require_own(self.name)
-
-
-class _Spawn(msgspec.Struct):
-    name: str
-    entrypoint: str | None
-    config: dict[str, Any] | None
-    purpose: str | None
-    grants: list[dict[str, Any]] | None
-    budget: Allowed | None = None
-
-
-def _require_own(name: str) -> None:
-    if name.startswith(TIMER_PREFIX):
-        raise ValueError("timers of watches belong to the spec")
-
-
-_BODIES: dict[str, Any] = {
-    kind: msgspec.json.Decoder(body)
-    for kind, body in {
-        "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
-        "sleep": _Sleep, "question": _Person, "gather": _Gather,
-        "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
-        ORDER: _Order,
-    }.items()
-}  # fmt: skip
 
 
 def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, ends: bool = False) -> Unfit | None:
@@ -230,18 +118,13 @@ def _too_deep(depth: int) -> Unfit:
 
 
 def _misshapen(entry: Entry, position: int) -> Unfit | None:
-    decoder = _BODIES.get(entry.kind)
     try:
-        if decoder is None:
-            fault = f"there is no kind {entry.kind[:40]}"
-        else:
-            decoder.decode(entry.body)
-            entry.body.decode()
-            placed = entry.branch == ORDER if entry.kind == ORDER else is_branch(entry.branch)
-            if placed and entry.position == position:
-                return None
-            fault = f"it stands at {entry.branch[:20]}:{entry.position}, where {position} of a branch was to come"
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        require_body(entry.kind, entry.body)
+        placed = entry.branch == ORDER if entry.kind == ORDER else is_branch(entry.branch)
+        if placed and entry.position == position:
+            return None
+        fault = f"it stands at {entry.branch[:20]}:{entry.position}, where {position} of a branch was to come"
+    except ValueError as error:
         fault = str(error)
     return _unjournaled(entry, fault)
 

@@ -136,6 +136,25 @@ async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> No
         assert await gate.rows("SELECT 1 FROM dead_letter") == []
 
 
+OUT_OF_BOUNDS = [
+    ("timer", b'{"name":"t","after_s":0,"every_s":0,"data":1}'),
+    ("timer", b'{"name":"t","after_s":0,"every_s":-1,"data":1}'),
+    ("timer", b'{"name":"t","after_s":1e300,"every_s":null,"data":1}'),
+    ("timer", b'{"name":"","after_s":0,"every_s":null,"data":1}'),
+    ("timer", b'{"name":"t\\u0000","after_s":0,"every_s":null,"data":1}'),
+    ("timer_cancel", b'{"name":"%s"}' % (b"t" * 201)),
+    ("sleep", b'{"seconds":1e300}'),
+    ("ask", b'{"to":"default/a","data":1,"deadline_s":1e300}'),
+    ("question", b'{"question":"?","choices":null,"deadline_s":-1}'),
+    ("gather", b'{"members":9999999999999999999,"needs":1}'),
+    ("publish", b'{"channel":"default/c","data":1,"key":"\\u0000"}'),
+    ("send", b'{"to":"default/","data":1,"key":null}'),
+    ("spawn", b'{"name":"","entrypoint":null,"config":null,"purpose":null,"grants":null}'),
+    ("spawn", b'{"name":"a","entrypoint":"os.system","config":null,"purpose":null,"grants":null}'),
+    ("spawn", b'{"name":"a","entrypoint":null,"config":null,"purpose":"%s","grants":null}' % (b"x" * 2001)),
+]
+
+
 async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
     """A host that sends entries of unknown kinds, at wrong positions, or with broken bodies fails its own turn only."""
     entries = [
@@ -147,6 +166,7 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
         wire.Entry("0", 2**63, "sleep", b'{"seconds":1}'),
         wire.Entry("0", 0, "question", b'{"question":"","choices":null,"deadline_s":1}'),
         wire.Entry("0", 0, "continue", b'{"data":1}'),  # of a start
+        *(wire.Entry("0", 0, kind, body) for kind, body in OUT_OF_BOUNDS),
     ]
     async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
         code = await gate.code(SOURCE)
@@ -156,7 +176,8 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
             await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
             turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
             await rogue.told(turn_id)
-            rogue.say(wire.Commit(turn_id, 1, 0, b"{}", "d", [entry], b"null", 0))
+            ((epoch,),) = await gate.rows(f"SELECT epoch FROM agent WHERE uid = '{uid}'")
+            rogue.say(wire.Commit(turn_id, epoch, 0, b"{}", "d", [entry], b"null", 0))
             rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)
             assert rows[0][0] == "failed", entry
             assert "INTERNAL" in rows[0][1]
