@@ -22,6 +22,7 @@ from controlplane.effects.node import Done, Node
 from controlplane.effects.placing import Host, Placing
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
+from controlplane.effects.surviving import survived
 from controlplane.effects.wireio import Wire
 from controlplane.store import statements as sql
 from schemas.base import canonical
@@ -317,7 +318,7 @@ class Hosts:
                 for host in self.all():
                     host.seen, host.leased = host.seen + late, host.leased + late
             with contextlib.suppress(Away):
-                self.sweep()
+                survived(self.sweep, "a sweep of the hosts")
             due = self._node.steady() + SWEEP_S
 
     def sweep(self) -> None:

@@ -19,6 +19,18 @@ SOURCE = """
 from ray_runtime import Agent
 
 
+class Twins(Agent):
+    state: dict
+
+    async def on_message(self, turn, envelope):
+        for name in ("Poll", "poll", "po%l", "p_ll"):
+            turn.timer(name, after_s=0)
+
+    async def on_timer(self, turn, timer):
+        self.state.setdefault("told", []).append(timer.subject)
+        turn.timer(timer.subject, after_s=3600)
+
+
 class Clock(Agent):
     state: dict
 
@@ -138,3 +150,31 @@ async def test_what_a_stopped_agent_missed_is_made_up_for_within_the_bound(quick
         assert _covers(told, 0.05)
         assert told[0][1] > 1_000
         assert {missed for _, missed in told[1:MADE_UP_MAX]} == {0}
+
+
+async def test_timers_whose_names_look_alike_keep_their_firings(database_url: str) -> None:
+    """Whoever sets one anew discards its own firings, and no other's."""
+    async with running(database_url) as gate:
+        await gate.agent("twins", await gate.code(SOURCE), "Twins")
+        await gate.send("twins", 1, "m1")
+        rows = await gate.until("SELECT state FROM agent", lambda rows: str(rows).lower().count('"p') >= 4)
+        assert sorted(orjson.loads(rows[0][0])["told"]) == ["Poll", "p_ll", "po%l", "poll"]
+
+
+async def test_a_timer_that_can_not_fire_keeps_no_gate_from_its_start(quick_url: str) -> None:
+    """What stands in its row is told, and the row set aside; others fire, before and after a restart."""
+    async with running(quick_url) as gate:
+        uid = await gate.agent("clock", await gate.code(SOURCE), "Clock", suspend_after_ms=0)
+        broken = (
+            "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data, missed, behind)"
+            " VALUES (?, 'broken', 1, 0, 1, 0, '1', 'fire_once', 0)"
+        )
+        assert await gate.store.write(Unit().raw(broken, [uid], 1))
+        await gate.send("clock", [{"name": "fine", "every_s": 0.1}], "set")
+        await _told(gate, "clock", "fine", 2)
+        about = await gate.until("SELECT data FROM event WHERE type = 'timer.broken'", bool)
+        assert orjson.loads(about[0][0])["timer"] == "broken"
+        gate.kill()
+        gate.start()
+        await _told(gate, "clock", "fine", len(await _told(gate, "clock", "fine", 2)) + 1)
+        assert len(await gate.rows("SELECT 1 FROM event WHERE type = 'timer.broken'")) == 1
