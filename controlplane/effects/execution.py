@@ -85,7 +85,7 @@ class Execution:
             else:
                 self._again(slot, turn, frame)
         elif here and frame.position == length + sum(it.branch == frame.branch for it in frame.entries):
-            if not self._node.turns.refused(slot, turn, frame.entries):
+            if not self._node.turns.refused(slot, turn, frame.entries, asks=frame):
                 slot.effects.add(place)
                 self._first(slot, turn, frame)
         else:

@@ -31,6 +31,7 @@ from controlplane.effects.node import Bounds, Node
 from controlplane.effects.nodes import Nodes
 from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
+from controlplane.effects.quota import Quota
 from controlplane.effects.reading import Away, Reader
 from controlplane.effects.relays import Relays
 from controlplane.effects.slots import Slots
@@ -133,6 +134,7 @@ class Gate:
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
         node.moving, node.draining, node.holdups = Moving(node), Draining(node), Holdups(node)
         node.nodes, node.upgrading = Nodes(node), Upgrading(node)
+        node.quota = Quota(reader, steady, self._bounds.agents_max)
         node.relays = Relays(node, self._received, self._lost)
         node.cancelling, node.computing = Cancelling(node), Computing(node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon

@@ -22,9 +22,10 @@ from controlplane.store import workspaces
 from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
 from schemas.problem import Refusal
-from schemas.wire import Commit, Entry
+from schemas.wire import Ask, Commit, Entry
 from schemas.workspace import Workspace, over, saved, unfit_paths
 
+ORDER_BYTES = 64  # of an answer's place in the order, at most
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -35,8 +36,15 @@ class Unfit(NamedTuple):
     retry: bool
 
 
-def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, ends: bool = False) -> Unfit | None:
-    """Why a segment can not be committed; None when it can. `ends` is said of the last one of a turn."""
+def unfit(
+    node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, ends: bool = False, asks: Ask | None = None
+) -> Unfit | None:
+    """Why a segment can not be committed; None when it can. `ends` is said of the last one of a turn.
+
+    `asks` is the external effect that it stands before.
+    """
+    if (beyond := _beyond(slot, turn, entries, asks)) is not None:
+        return beyond
     last = len(entries) - 1 if ends and turn.trigger != "start" else None
     lengths: dict[str, int] = {}
     for index, entry in enumerate(entries):
@@ -53,7 +61,12 @@ def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, en
             found = _no_room(node, turn, orjson.loads(entry.body)["to"])
         if found is not None:
             return found
-    return None
+    return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
+
+
+def weight(entries: Sequence[Entry], asks: Ask | None) -> int:
+    """How many bytes it adds to the journal."""
+    return sum(len(it.body) for it in entries) + (0 if asks is None else len(asks.arguments))
 
 
 def unfit_end(frame: Commit, state_bytes_max: int) -> Unfit | None:
@@ -115,6 +128,26 @@ def _budget(entry: Entry) -> bool:
 def _too_deep(depth: int) -> Unfit:
     detail = f"the message lies within {depth} budgets already, and at most {DEPTH_MAX} lie within each other"
     return Unfit(problem("LIMIT_REACHED", detail, limit="budgets", max=DEPTH_MAX).model_dump(mode="json"), retry=False)
+
+
+def _beyond(slot: Slot, turn: TurnRef, entries: Sequence[Entry], asks: Ask | None) -> Unfit | None:
+    """The bounds of a turn, which its host keeps, too: it counts answers as well, but not their order."""
+    limits = turn.pinned.get("limits") or {}
+    most, bytes_max = int(limits.get("effects_max", 1000)), int(limits.get("journal_bytes_max", 1_048_576))
+    effects = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in entries) + (asks is not None)
+    if effects > most:
+        found = problem("LIMIT_REACHED", f"a turn has at most {most} effects", limit="effects_max", max=most)
+    elif slot.journaled + weight(entries, asks) > bytes_max + most * ORDER_BYTES:
+        detail = f"the journal of a turn holds at most {bytes_max} bytes"
+        found = problem("LIMIT_REACHED", detail, limit="journal_bytes_max", max=bytes_max)
+    else:
+        return None
+    return Unfit(found.model_dump(mode="json"), retry=False)
+
+
+def _no_home(node: Node, turn: TurnRef, children: int) -> Unfit | None:
+    found = node.quota.lacks(turn.namespace, children) if children else None
+    return None if found is None else Unfit(found.model_dump(mode="json"), retry=False)
 
 
 def _misshapen(entry: Entry, position: int) -> Unfit | None:

@@ -22,7 +22,7 @@ from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
-from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder
+from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder, weight
 from controlplane.effects.slots import Slot
 from controlplane.store.states import keep
 from schemas import faults
@@ -217,10 +217,13 @@ class Turns:
 
     # Failures
 
-    def refused(self, slot: Slot, turn: TurnRef, entries: Sequence[Entry], cpu_ns: int = 0) -> bool:
+    def refused(
+        self, slot: Slot, turn: TurnRef, entries: Sequence[Entry], cpu_ns: int = 0, asks: Ask | None = None
+    ) -> bool:
         """Whether a segment holds what it may not."""
-        if (found := unfit(self._node, slot, turn, entries)) is not None:
+        if (found := unfit(self._node, slot, turn, entries, asks=asks)) is not None:
             self._refuse(slot, turn, found, cpu_ns)
+        slot.journaled += weight(entries, asks)
         return found is not None
 
     def _refuse(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
@@ -369,10 +372,8 @@ class Turns:
         if outcome in ("retry", "retried"):
             self._replay(slot)
             return
-        if slot.state == "parked" and self._node.budgeting.shuts(
-            slot
-        ):  # it leaves, and is looked at as any that goes on
-            slot.leave = True
+        if slot.state == "parked" and self._node.budgeting.shuts(slot):
+            slot.leave = True  # and it is looked at as any that goes on
             self._node.ownership.let_go(slot)
             return
         if slot.state == "parked":

@@ -320,6 +320,7 @@ BRANCHED_AGENTS = (  # one branch waits; another may have an answer that nobody 
     " ORDER BY agent LIMIT ?"
 )
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
+AGENTS_OF = "SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE namespace = ? LIMIT ?) AS counted"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
     "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name"
