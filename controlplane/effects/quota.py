@@ -4,6 +4,7 @@ What the plane adds meanwhile is held against the limit by itself; of both toget
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from controlplane.effects.reading import Reader
 from controlplane.resources.problems import problem
@@ -46,5 +47,5 @@ class Quota:
     def _problem(self, namespace: str, there: int, more: int) -> Problem:
         detail = f"{there} agents are in {namespace}, {more} more would pass the limit of {self._most}"
         look = Next(operation="agents.list", arguments={"namespace": namespace}, why="shows which could be deleted")
-        about = {"namespace": namespace, "agents": there, "more": more, "agents_max": self._most}
+        about: dict[str, Any] = {"namespace": namespace, "agents": there, "more": more, "agents_max": self._most}
         return problem("QUOTA", detail, next=[look], **about)

@@ -65,7 +65,7 @@ def shown(place: Place) -> str:
 def _waits_for_a_host(node: Node, slot: Slot) -> str:
     own = "it waits for a host of its own" if slot.key.reserved else "it waits for a host"
     why = node.hosts.why_not(slot.key)
-    return f"{own}; of the last one that was asked for Ray says: {why}" if why else own
+    return f"{own}; Ray says: {why}" if why else own
 
 
 def _window(slot: Slot) -> str:
