@@ -151,15 +151,16 @@ def seconds(said: str, value: float, least: float = 0.0) -> float:
 
 def order_key(said: str, value: str | None) -> str | None:
     """A key of at most 200 characters, or none."""
-    if value is not None and (not isinstance(value, str) or len(value) > NAME_CHARS_MAX):
-        raise refuse("INVALID_VALUE", f"{said}: a key is text of at most {NAME_CHARS_MAX} characters", what=said)
+    if value is not None and (not isinstance(value, str) or len(value) > NAME_CHARS_MAX or "\x00" in value):
+        detail = f"{said}: a key is text of at most {NAME_CHARS_MAX} characters, without NUL"
+        raise refuse("INVALID_VALUE", detail, what=said)
     return value
 
 
 def short_name(said: str, value: str) -> str:
     """A non-empty name of at most 200 characters."""
-    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX:
-        raise refuse("INVALID_VALUE", f"{said}: a name has 1 to {NAME_CHARS_MAX} characters", what=said)
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX or "\x00" in value:
+        raise refuse("INVALID_VALUE", f"{said}: a name has 1 to {NAME_CHARS_MAX} characters, none NUL", what=said)
     return value
 
 

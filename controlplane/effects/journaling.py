@@ -82,7 +82,7 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     text = orjson.dumps(found).decode()
     letter = (
         turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
-        found["reason"], found["detail"], turn.turn_id, now,
+        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now,
     )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
@@ -100,6 +100,11 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
             *refused(turn, found, now, after),
         ]
     return [*rows, _consume(turn)], after
+
+
+def plain(text: str) -> str:
+    """Text that a database keeps: what a handler raised may hold NUL."""
+    return text.replace("\x00", "\\x00")
 
 
 def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:

@@ -23,6 +23,13 @@ class Twins(Agent):
     state: dict
 
     async def on_message(self, turn, envelope):
+        match envelope.data:
+            case "timer":
+                turn.timer("a\\0b", after_s=1)
+            case "publish":
+                turn.publish("news", 1, key="a\\0b")
+            case "raise":
+                raise LookupError("a\\0b")
         for name in ("Poll", "poll", "po%l", "p_ll"):
             turn.timer(name, after_s=0)
 
@@ -178,3 +185,13 @@ async def test_a_timer_that_can_not_fire_keeps_no_gate_from_its_start(quick_url:
         gate.start()
         await _told(gate, "clock", "fine", len(await _told(gate, "clock", "fine", 2)) + 1)
         assert len(await gate.rows("SELECT 1 FROM event WHERE type = 'timer.broken'")) == 1
+
+
+async def test_text_that_a_database_can_not_keep_is_refused_or_told(postgresql_url: str) -> None:
+    """A name or a key with NUL is the handler's fault, at the call; what it raises with NUL is told for what it is."""
+    async with running(postgresql_url, turn_attempts_max=1) as gate:
+        await gate.agent("twins", await gate.code(SOURCE), "Twins")
+        reasons = [(await gate.ask("twins", data, data))["reason"] for data in ("timer", "publish", "raise")]
+        assert reasons == ["INVALID_VALUE", "INVALID_VALUE", "HANDLER_ERROR"]
+        letters = await gate.rows("SELECT detail FROM dead_letter WHERE reason = 'HANDLER_ERROR'")
+        assert "a\\x00b" in letters[0][0]
