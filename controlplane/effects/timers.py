@@ -10,7 +10,6 @@ import logging
 from functools import partial
 
 from controlplane.effects import journaling
-from controlplane.effects.budgeting import HELD_BACK
 from controlplane.effects.entries import TurnRef, timer_begin
 from controlplane.effects.firing import Due, fired, set_aside
 from controlplane.effects.gathers import came, gathering_of
@@ -104,7 +103,7 @@ class Timers:
         self._firing.add(("", await_id))
         if kind == "sleep":
             rows = journaling.resolution(await_id, "slept", "null", now)
-        elif kind == "effect" and target.startswith(HELD_BACK):
+        elif kind == "effect" and target.startswith(journaling.HELD_BACK):
             detail = f"{target} did not come in time; the effect was not sent"
             unsent = problem("BUDGET_EXCEEDED", detail, await_id=await_id, target=target)
             rows = journaling.resolution(await_id, "failed", unsent.model_dump_json(), now)

@@ -23,7 +23,7 @@ from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
 from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder, weight
-from controlplane.effects.slots import Slot
+from controlplane.effects.slots import Slot, State
 from controlplane.store.states import keep
 from schemas import faults
 from schemas.branches import Place
@@ -56,10 +56,10 @@ class Turns:
             host.wire.send(Evict(slot.uid, epoch, abort=True))
         return None
 
-    def running(self, turn_id: str) -> Slot | None:
-        """The slot of a turn that is with its host."""
+    def running(self, turn_id: str, state: State = "running") -> Slot | None:
+        """The slot of a turn that is with its host; or that is in another state there."""
         slot = self._by_turn.get(turn_id)
-        return slot if slot is not None and slot.state == "running" else None
+        return slot if slot is not None and slot.state == state else None
 
     def dispatch(self, slot: Slot, turn: TurnRef) -> None:
         """Hand a turn to the agent's host, as soon as its window has room."""

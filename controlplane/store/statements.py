@@ -129,6 +129,7 @@ JOURNAL_RESOLVED = Many(
 )
 CANCEL_AWAITS = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE turn_id = ? AND resolved_at IS NULL"
+    " AND (kind <> 'effect' OR agent IS NOT NULL)"
 )
 
 # Timers
