@@ -11,12 +11,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
 from msgspec.structs import replace
 
 from controlplane.economy import meters
 from controlplane.effects import journaling
-from controlplane.effects.endings import too_long, worn_out
+from controlplane.effects.endings import said, too_long, worn_out
 from controlplane.effects.entries import Aftermath, Row, TurnRef
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
@@ -212,7 +211,7 @@ class Turns:
         self._submit(slot, "commit", rows, committed, told)
 
     def failed(self, host: Host, frame: Failed) -> None:
-        found = Unfit(orjson.loads(frame.problem), frame.retry)
+        found = Unfit(said(frame.problem), frame.retry)
         self.heard(host, frame, lambda slot, turn: self._fail(slot, turn, found, frame.cpu_ns))
 
     # Failures

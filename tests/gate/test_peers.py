@@ -224,6 +224,20 @@ async def test_a_turn_is_held_to_its_bounds_whatever_its_host_says(sqlite_url: s
             assert f'"limit":"{limit}"' in (await gate.until(query, bool))[0][0], n
 
 
+@pytest.mark.parametrize("said", [b"{}", b"[]", b"no json", b'{"reason":7}', b"\xff"])
+async def test_a_failure_without_a_reason_is_one(sqlite_url: str, said: bytes) -> None:
+    """Whatever a host says of why a turn failed, the turn is over, and the host's connection stands."""
+    async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
+        uid = await gate.agent("a", await gate.code(SOURCE), "Echo")
+        rogue = Peer(gate).say(_hello("rogue"))
+        turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+        await rogue.told(turn_id)
+        ((epoch,),) = await gate.rows("SELECT epoch FROM agent")
+        rogue.say(wire.Failed(turn_id, epoch, said, retry=False, cpu_ns=0))
+        assert await gate.until("SELECT reason FROM dead_letter", bool) == [("INTERNAL",)]
+        assert await gate.rows("SELECT 1 FROM host WHERE ended_at IS NOT NULL") == []
+
+
 LIAR = """
 import os, socket, struct, sys, time
 import msgspec
