@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,14 @@ TROUBLE_S = 0.25
 LOOK_S = 30.0
 RINGS = 32
 WAITING_MAX, BRANCHED_MAX = 2_000, 500  # so many are looked at in one sweep; the next goes on behind them
+
+
+def _in_turn(agents: Iterable[tuple[str, str]]) -> list[str]:
+    """Uids, one of each namespace in turn: what is rung some at a time is rung fairly, too."""
+    line: Turnstile[str] = Turnstile()
+    for namespace, uid in agents:
+        line.put(namespace, uid)
+    return [uid for uid in iter(line.take, None) if uid is not None]
 
 
 class Ownership:
@@ -132,7 +140,7 @@ class Ownership:
         rows = self._node.reader.rows(sql.WAITING_AGENTS, self._waiting_from, WAITING_MAX)
         self._waiting_from = max(rows, key=lambda it: it[1])[0] if len(rows) == WAITING_MAX else ""
         self._first_round = self._first_round and self._waiting_from != ""
-        found = [uid for uid, _, free in rows if free and self._node.slots.get(uid) is None]
+        found = _in_turn((namespace, uid) for uid, _, namespace in rows if namespace and not self._node.slots.get(uid))
         if self._node.steady() >= self._look_at:
             branched = [
                 row[0] for row in self._node.reader.rows(sql.BRANCHED_AGENTS, self._branched_from, BRANCHED_MAX)

@@ -307,13 +307,14 @@ KNOWN_MESSAGE = (
 )
 BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted"
 # From agent to agent over the index, behind one: a step for each that has messages, however many, up to so many
-# agents; each with its number, and with 1 where it could go on.
+# agents; each with its number, and with its namespace where it could go on.
 WAITING_AGENTS = (
     "WITH RECURSIVE waiting(agent, number) AS (SELECT MIN(agent), 1 FROM inbox WHERE agent > ? UNION ALL"
     " SELECT (SELECT MIN(i.agent) FROM inbox i WHERE i.agent > waiting.agent), waiting.number + 1 FROM waiting"
     " WHERE waiting.agent IS NOT NULL AND waiting.number < ?)"
-    " SELECT waiting.agent, waiting.number, (SELECT 1 FROM agent a WHERE a.uid = waiting.agent AND a.owner IS NULL"
-    " AND a.stopped = 0 AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
+    " SELECT waiting.agent, waiting.number, (SELECT a.namespace FROM agent a WHERE a.uid = waiting.agent"
+    " AND a.owner IS NULL AND a.stopped = 0"
+    " AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
     " AND w.kind IN ('ask', 'sleep', 'effect', 'question', 'compute'))) FROM waiting WHERE waiting.agent IS NOT NULL"
 )
 BRANCHED_AGENTS = (  # one branch waits; another may have an answer that nobody lived to tell

@@ -167,7 +167,7 @@ async def test_agents_that_can_not_go_on_hide_nobody(monkeypatch: pytest.MonkeyP
             return []
         found = [uid for uid in uids if uid > params[0]][: params[1]]
         waits = query == sql.WAITING_AGENTS
-        return [(uid, n, 1) for n, uid in enumerate(found)] if waits else [(f"of {uid}",) for uid in found]
+        return [(uid, n, "default") for n, uid in enumerate(found)] if waits else [(f"of {uid}",) for uid in found]
 
     slots = SimpleNamespace(all=list, get=lambda _: None)
     node: Any = SimpleNamespace(slots=slots, reader=SimpleNamespace(rows=rows), steady=time.monotonic)
