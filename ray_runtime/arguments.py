@@ -18,12 +18,11 @@ from schemas.agent import Entrypoint, Grant
 from schemas.base import NAME_PATTERN, Frozen, Name, Text
 from schemas.chain import Allowance
 from schemas.compute import ComputeRun
+from schemas.entry import GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
 from schemas.envelope import Envelope
 from schemas.question import Asking
 
 Json = Any
-SECONDS_MAX = 10 * 366 * 86_400
-NAME_CHARS_MAX = 200
 _NAME = re.compile(NAME_PATTERN)
 _allowance: TypeAdapter[dict[str, float]] = TypeAdapter(Allowance)
 
@@ -34,8 +33,8 @@ class Spawn(Frozen):
     name: Name
     entrypoint: Entrypoint | None
     config: dict[str, Any] | None
-    purpose: Text | None = Field(max_length=2000)
-    grants: list[Grant] | None = Field(max_length=100)
+    purpose: Text | None = Field(max_length=PURPOSE_CHARS_MAX)
+    grants: list[Grant] | None = Field(max_length=GRANTS_MAX)
     budget: Allowance | None
 
 
@@ -152,15 +151,16 @@ def seconds(said: str, value: float, least: float = 0.0) -> float:
 
 def order_key(said: str, value: str | None) -> str | None:
     """A key of at most 200 characters, or none."""
-    if value is not None and (not isinstance(value, str) or len(value) > NAME_CHARS_MAX):
-        raise refuse("INVALID_VALUE", f"{said}: a key is text of at most {NAME_CHARS_MAX} characters", what=said)
+    if value is not None and (not isinstance(value, str) or len(value) > NAME_CHARS_MAX or "\x00" in value):
+        detail = f"{said}: a key is text of at most {NAME_CHARS_MAX} characters, without NUL"
+        raise refuse("INVALID_VALUE", detail, what=said)
     return value
 
 
 def short_name(said: str, value: str) -> str:
     """A non-empty name of at most 200 characters."""
-    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX:
-        raise refuse("INVALID_VALUE", f"{said}: a name has 1 to {NAME_CHARS_MAX} characters", what=said)
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX or "\x00" in value:
+        raise refuse("INVALID_VALUE", f"{said}: a name has 1 to {NAME_CHARS_MAX} characters, none NUL", what=said)
     return value
 
 

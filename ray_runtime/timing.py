@@ -10,10 +10,10 @@ from typing import Any, get_args
 from ray_runtime.arguments import Json, json_bytes, seconds, short_name
 from ray_runtime.problems import refuse
 from schemas.cron import CRON_CHARS_MAX, Missed, require_cron, require_zone
+from schemas.entry import EVERY_S_MIN
 from schemas.watch import TIMER_PREFIX
 
 POLICIES = get_args(Missed)
-EVERY_S_MIN = 0.05
 
 
 def timer_bytes(

@@ -32,7 +32,6 @@ from schemas.ports import Costing
 from schemas.problem import Next, Problem
 from schemas.wire import Ask, Evict
 
-HELD_BACK = "budget "
 WAITING_MAX = 10_000
 
 

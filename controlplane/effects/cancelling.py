@@ -8,6 +8,7 @@ an answer that it gives before is late.
 
 from collections.abc import Iterable
 
+import orjson
 from msgspec.structs import replace
 
 from controlplane.effects.node import Node
@@ -35,6 +36,9 @@ class Cancelling:
     def recover(self) -> None:
         """What was cancelled, and the gate died before it told."""
         self.cancelled([(row[0], row[1]) for row in self._node.reader.rows(sql.CANCELLED_OPEN)])
+        continued = [(row[0], orjson.loads(row[1])) for row in self._node.reader.rows(sql.CONTINUED_OPEN)]
+        asked = [(agent, str(message["replyto"])) for agent, message in continued if message.get("replyto")]
+        self.cancelled([it for it in asked if self._is(it[1])])
 
     def settled(self, group: str) -> None:
         """A gathering has its answers: whoever was asked besides need not go on."""
@@ -49,6 +53,8 @@ class Cancelling:
             elif slot.state == "parked" and slot.turn is not None and slot.turn.replyto == await_id:
                 slot.leave = True
                 self._node.ownership.let_go(slot)
+            elif slot.state == "leaving":  # it is looked at when it has left, by nobody else
+                slot.more = True
 
     def parked(self, slot: Slot) -> None:
         """A turn has come to a rest; its question may have been cancelled meanwhile."""

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from controlplane.effects.entries import TurnRef
 from controlplane.resources.problems import problem
+from schemas.problem import Problem
 
 
 def worn_out(turn: TurnRef) -> dict[str, Any]:
@@ -16,3 +19,13 @@ def too_long(most_s: float) -> dict[str, Any]:
     """It held its host for longer than it may."""
     detail = f"the turn held its host for more than {most_s:g} s"
     return problem("TURN_TIMEOUT", detail, limit="turn_s_max", max=most_s).model_dump(mode="json")
+
+
+def said(body: bytes) -> dict[str, Any]:
+    """What its host says of it, where that is a Problem."""
+    try:
+        return Problem.model_validate_json(body).model_dump(mode="json")
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]["msg"]
+        found = problem("INTERNAL", f"the host said that the turn failed, and not why: {fault}", fault=fault)
+        return found.model_dump(mode="json")

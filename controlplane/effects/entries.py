@@ -324,7 +324,8 @@ def _timer_cancel(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float,
 
 def _discard_firings(turn: TurnRef, name: str) -> Row:
     """Messages of the timer as it was before, but for the one that this turn handles."""
-    return sql.DISCARD_FIRINGS, (turn.agent, turn.message_id, timer_pattern(name)), -1
+    begin = timer_begin(name)
+    return sql.DISCARD_FIRINGS, (turn.agent, turn.message_id, begin, begin), -1
 
 
 def timer_mark(name: str) -> dict[str, str]:
@@ -334,10 +335,9 @@ def timer_mark(name: str) -> dict[str, str]:
     return {"type": "steward.timer", "subject": name}
 
 
-def timer_pattern(name: str) -> str:
-    """The LIKE pattern of that beginning, with `~` as its escape."""
-    begin = orjson.dumps(timer_mark(name)).decode()[:-1]
-    return begin.replace("~", "~~").replace("%", "~%").replace("_", "~_") + ",%"
+def timer_begin(name: str) -> str:
+    """That beginning, as text."""
+    return orjson.dumps(timer_mark(name)).decode()[:-1] + ","
 
 
 def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:

@@ -26,16 +26,16 @@ from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.segments import generations
-from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send
+from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
-from controlplane.resources.problems import problem, refuse
+from controlplane.resources.problems import problem
 from controlplane.store import external
 from controlplane.store import statements as sql
 from schemas.branches import BRANCHES_MAX, ORDER, ROOT, is_branch
 from schemas.effect import Verdict
 from schemas.ports import Doubt, EffectCall, Lasting
-from schemas.problem import Problem, Refusal
+from schemas.problem import Problem
 from schemas.wire import Ask, Receipt
 
 log = logging.getLogger("steward.gate")
@@ -85,7 +85,7 @@ class Execution:
             else:
                 self._again(slot, turn, frame)
         elif here and frame.position == length + sum(it.branch == frame.branch for it in frame.entries):
-            if not self._node.turns.refused(slot, turn, frame.entries):
+            if not self._node.turns.refused(slot, turn, frame.entries, asks=frame):
                 slot.effects.add(place)
                 self._first(slot, turn, frame)
         else:
@@ -247,17 +247,24 @@ class Execution:
 
     def _later(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
         """A turn whose host's lease is over has it again soon, when only this gate was late; or it has lost it."""
+        self._not_sent(frame)
         if self._with_host(slot, frame):
-            asyncio.get_running_loop().call_later(AGAIN_S, self._start, slot, frame, act, send_by)
+            asyncio.get_running_loop().call_later(AGAIN_S, self._once_more, slot, frame, act, send_by)
         else:
-            self._not_sent(frame)
+            self._node.budgeting.over(frame)
+
+    def _once_more(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
+        """Unless the turn has lost its host meanwhile; then a replay may have had it sent already."""
+        if self._with_host(slot, frame):
+            self._start(slot, frame, act, send_by)
+        elif _key(frame) in self._unsent:
+            self._node.budgeting.over(frame)
 
     def _not_sent(self, frame: Ask) -> None:
         """It was written ahead, and certainly not sent: whoever asks again may have it sent."""
         if len(self._unsent) >= KNOWN_MAX:
             self._unsent.clear()
         self._unsent.add(_key(frame))
-        self._node.budgeting.over(frame)
 
     async def _act(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> Any:
         """Send, if the turn still has its host and it is not too late; what comes back is the task's."""
@@ -275,7 +282,7 @@ class Execution:
                 if not self._still(slot, frame):
                     raise Unsent
                 if self._node.steady() > send_by:
-                    raise _too_late(act)
+                    raise too_late(act)
 
             def doubted(why: str) -> None:
                 self._open[_key(frame)] = why
@@ -294,7 +301,7 @@ class Execution:
             try:
                 await stack.enter_async_context(self._node.connections.place(act.declared, send_by))
             except TimeoutError:
-                raise _too_late(act) from None
+                raise too_late(act) from None
             yield
 
     def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
@@ -306,6 +313,7 @@ class Execution:
             self._open.pop(key, None)
             self._not_sent(frame)
             if again is not None and self._with_host(again[0], again[2]):
+                self._node.budgeting.over(frame)
                 self._node.turns.in_line(again[0], lambda: self._again(*again))
             else:
                 self._later(slot, frame, act, send_by)
@@ -338,9 +346,8 @@ class Execution:
 
         def confirmed(committed: str, detail: str) -> None:
             if committed == "error" and detail.startswith(("NOT_READY", "STORAGE_FULL")):
-                asyncio.get_running_loop().call_later(
-                    AGAIN_S, self._confirm, slot, frame, outcome, told, used, last, act
-                )
+                again = slot, frame, outcome, told, used, last, act
+                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, *again)
                 return
             self._open.pop(key, None)
             self._awaited.pop(key, None)
@@ -385,11 +392,6 @@ class Execution:
 
 def _key(frame: Ask) -> Key:
     return frame.turn_id, frame.branch, frame.position
-
-
-def _too_late(act: Act) -> Refusal:
-    detail = f"{act.effector.name} had no place for it before its send_by; it was not sent"
-    return refuse("EFFECT_FAILED", detail, effect=act.effector.name)
 
 
 def _denied(turn: TurnRef, frame: Ask, refused: Problem, now: float) -> Any:

@@ -13,9 +13,11 @@ import orjson
 from controlplane.effects.entries import Row, at_time, timer_mark
 from controlplane.store import statements as sql
 from controlplane.store.schedules import MADE_UP_MAX, Schedule, passed
-from schemas.base import short_id
+from schemas.base import canonical, short_id
+from schemas.question import FOREVER
 
 ON_TIME_S = 10.0  # `skip`: a time this far back was missed; closer, it is only late
+WHY_CHARS_MAX = 500
 
 
 class Due(NamedTuple):
@@ -47,6 +49,16 @@ def fired(timer: Due, waiting: int, now: float) -> tuple[list[Row], float | None
         return [(sql.TIMER_END, at_its_time, 1), *rows], None
     left = 0 if told else behind
     return [(sql.TIMER_ADVANCE, (next_at, left, len(told), *at_its_time), 1), *rows], next_at
+
+
+def set_aside(timer: Due, why: str, now: float) -> list[Row]:
+    """The unit of a timer that can not fire, which is told once: it stays, and is due no more until it is set anew."""
+    at_its_time = (timer.agent, timer.name, timer.version, timer.due_at)
+    about = canonical({"timer": timer.name, "why": why[:WHY_CHARS_MAX]}).decode()
+    return [
+        (sql.TIMER_ADVANCE, (FOREVER, timer.behind, 0, *at_its_time), 1),
+        (sql.EVENT, ("timer.broken", now, "Agent", timer.namespace, timer.of, None, None, about), 1),
+    ]
 
 
 def _told(schedule: Schedule, times: tuple[float, ...], waiting: int, now: float) -> tuple[float, ...]:

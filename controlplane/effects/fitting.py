@@ -1,20 +1,25 @@
 """Whether a node could ever run what is asked for, by what Ray says of the nodes. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from controlplane.effects.confining import apart_of
 from schemas.compute import Needs
+from schemas.isolation import Resources
+
+REMEMBERED_MAX = 10_000
+Wanted = Needs | Resources
 
 _RAYS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory_bytes"}
 
 
-def fits(needs: Needs, nodes: Iterable[dict[str, Any]]) -> bool:
+def fits(needs: Wanted, nodes: Iterable[dict[str, Any]]) -> bool:
     """Whether one living node has all of it, whatever runs there now."""
     asked = _asked(needs)
     return any(_has(node, asked, needs.labels) for node in nodes if node["alive"])
 
 
-def lacking(needs: Needs, nodes: Iterable[dict[str, Any]]) -> str:
+def lacking(needs: Wanted, nodes: Iterable[dict[str, Any]]) -> str:
     """What is asked for and what there is, in words."""
     asked = ", ".join(f"{name} {amount:g}" for name, amount in sorted(_asked(needs).items()))
     labels = "".join(f", label {name}={it}" for name, it in sorted(needs.labels.items()))
@@ -24,7 +29,7 @@ def lacking(needs: Needs, nodes: Iterable[dict[str, Any]]) -> str:
     return f"no node has {asked or 'nothing more'}{labels} (nodes: {there}{more})"
 
 
-def _asked(needs: Needs) -> dict[str, float]:
+def _asked(needs: Wanted) -> dict[str, float]:
     given = {ray: float(getattr(needs, ours)) for ray, ours in _RAYS.items()} | needs.custom
     return {name: amount for name, amount in given.items() if amount}
 
@@ -37,3 +42,25 @@ def _has(node: dict[str, Any], asked: dict[str, float], labels: dict[str, str]) 
 def _shown(node: dict[str, Any]) -> str:
     hidden = ("object_store_memory",)
     return ", ".join(f"{name} {it:g}" for name, it in sorted(node["resources"].items()) if name not in hidden) or "none"
+
+
+class Fitting:
+    """Whether an agent's own host could be on a node; remembered for as long as Ray says the same of the nodes."""
+
+    def __init__(self, nodes: Callable[[], Sequence[dict[str, Any]] | None]) -> None:
+        self._nodes = nodes
+        self._of: Sequence[dict[str, Any]] | None = None
+        self._lacks: dict[str, str] = {}
+
+    def lacks(self, reserved: str) -> str:
+        """What no node has of what it needs; empty when one has all, or nobody knows yet."""
+        nodes = self._nodes()
+        if not reserved or nodes is None:
+            return ""
+        if nodes is not self._of or len(self._lacks) > REMEMBERED_MAX:
+            self._of, self._lacks = nodes, {}
+        if (known := self._lacks.get(reserved)) is None:
+            apart = apart_of(reserved)
+            needs = Resources.model_validate(apart.resources if apart is not None else {})
+            known = self._lacks[reserved] = "" if fits(needs, nodes) else lacking(needs, nodes)
+        return known

@@ -31,10 +31,12 @@ from controlplane.effects.node import Bounds, Node
 from controlplane.effects.nodes import Nodes
 from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
+from controlplane.effects.quota import Quota
 from controlplane.effects.reading import Away, Reader
 from controlplane.effects.relays import Relays
 from controlplane.effects.slots import Slots
 from controlplane.effects.summaries import Summaries
+from controlplane.effects.surviving import survived
 from controlplane.effects.timers import Timers
 from controlplane.effects.trouble import Trouble
 from controlplane.effects.turns import Turns
@@ -132,6 +134,7 @@ class Gate:
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
         node.moving, node.draining, node.holdups = Moving(node), Draining(node), Holdups(node)
         node.nodes, node.upgrading = Nodes(node), Upgrading(node)
+        node.quota = Quota(reader, steady, self._bounds.agents_max)
         node.relays = Relays(node, self._received, self._lost)
         node.cancelling, node.computing = Cancelling(node), Computing(node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
@@ -199,16 +202,20 @@ class Gate:
 
     def _sweep(self, node: Node) -> None:
         """The net below the bells: what waits and has nobody who knows of it."""
-        try:
-            node.timers.look()
-            node.timers.rings()
-            node.ownership.sweep()
-            node.upgrading.sweep()
-            node.computing.look()
-            node.delivery.sweep()
-            node.events.look()
-        except Away as away:
-            log.warning("the database is away: %s", away)
+        for look in (
+            node.timers.look,
+            node.timers.rings,
+            node.ownership.sweep,
+            node.upgrading.sweep,
+            node.computing.look,
+            node.delivery.sweep,
+            node.events.look,
+        ):
+            try:
+                survived(look, look.__qualname__)
+            except Away as away:
+                log.warning("the database is away: %s", away)
+                return
 
     def _sweep_soon(self) -> None:
         if self._sweep_at is None:
@@ -224,11 +231,10 @@ class Gate:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._sweep(node)
-            if unrecovered:
-                with contextlib.suppress(Away):
-                    node.cancelling.recover()
-                    unrecovered = False
-            node.trouble.sweep()
+            with contextlib.suppress(Away):
+                if unrecovered:
+                    unrecovered = not survived(node.cancelling.recover, "what was cancelled before")
+            survived(node.trouble.sweep, "the end of the store's trouble")
 
     async def _end(self, node: Node, servers: list[asyncio.Server], tasks: list["asyncio.Task[None]"]) -> None:
         """No new frames; tell what has ended, release every owner, commit what was handed over."""

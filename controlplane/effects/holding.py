@@ -6,6 +6,7 @@ time, after which the turn hears that it is in doubt. Nothing is settled while i
 way: before `send_by` and the timeout have passed, or while this gate waits for the far side.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +16,11 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Excess
 from controlplane.effects import journaling
-from controlplane.effects.budgeting import HELD_BACK, words
+from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
-from controlplane.effects.entries import TurnRef
-from controlplane.effects.node import Node
+from controlplane.effects.entries import Row, TurnRef
+from controlplane.effects.journaling import HELD_BACK
+from controlplane.effects.node import Done, Node
 from controlplane.effects.resuming import chain_id
 from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
@@ -30,6 +32,7 @@ from schemas.frames import Control
 from schemas.problem import Next, Problem
 from schemas.wire import Ask, Evict, Receipt
 
+AGAIN_S = 0.25
 TIMEOUT_S_MAX = 300.0  # of a connection that is not there any more
 Outcome = Literal["succeeded", "failed", "retry"]
 
@@ -70,10 +73,31 @@ class Holding:
         return self._node.reader.one(external.HOLDS, turn_id) is not None
 
     def hold(self, frame: Ask, why: str) -> None:
-        """Park the turn, or the branch, that waits for the effect. A turn that does not run now asks again then."""
+        """Park the turn, or the branch, that waits for the effect. A turn that does not run now asks again then.
+
+        One that has failed meanwhile, in another branch, asks nothing more: it is held for the record.
+        """
         slot = self._node.turns.running(frame.turn_id)
         if slot is not None:
             self._node.turns.in_line(slot, lambda: self._hold(slot, frame, why))
+        elif self._node.turns.running(frame.turn_id, "committing") is not None:
+            asyncio.get_running_loop().call_later(AGAIN_S, self.hold, frame, why)
+        elif (address := self._node.reader.one(external.ENDED, frame.turn_id)) is not None:
+            held = self._node.reader.one(external.HELD_AT, frame.turn_id, frame.branch, frame.position)
+            if held is None or held[3] is not None:
+                now = self._node.clock()
+                until = now + self._node.bounds.hold_s
+                rows = journaling.hold_after((address[0], address[1]), frame, why, now, until)
+                self._write(rows, lambda outcome, _: self._written(frame, why, until, outcome))
+
+    def _written(self, frame: Ask, why: str, until: float, outcome: str) -> None:
+        if outcome == "ok":
+            self._node.timers.arm(until)
+        else:
+            asyncio.get_running_loop().call_later(AGAIN_S, self.hold, frame, why)
+
+    def _write(self, rows: list[Row], done: Done) -> None:
+        self._node.commit("hold", rows, done)
 
     def _hold(self, slot: Slot, frame: Ask, why: str) -> None:
         if slot is not self._node.turns.running(frame.turn_id) or slot.turn is None:
@@ -84,7 +108,7 @@ class Holding:
         until = now + self._node.bounds.hold_s
         rows = journaling.hold(slot.turn, frame, why, now, until)
         self._rests(slot, frame)
-        self._node.commit("hold", rows, lambda *came: self._held_now(slot, frame, until, *came))
+        self._write(rows, lambda *came: self._held_now(slot, frame, until, *came))
 
     def still(self, slot: Slot, frame: Ask) -> None:
         """A replay has come to an effect that is held already."""
@@ -159,6 +183,10 @@ class Holding:
             done(held)
             return
         told = {"effect": held.effect, "connection": held.connection}
+        over = self._node.reader.one(external.ENDED, asked.turn_id) is not None
+        if over and asked.outcome == "retry":
+            done(_not_held(asked, "its turn has ended, and sends nothing again; say whether it succeeded or failed"))
+            return
         if held.outcome is not None:
             done(told if _same(held, asked) else _not_held(asked, f"it was settled before: {held.outcome}"))
             return

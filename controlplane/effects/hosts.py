@@ -19,9 +19,11 @@ from controlplane.effects.confining import Known, unfit
 from controlplane.effects.kernel import lives, process_of, same, uid_of
 from controlplane.effects.keys import address_of
 from controlplane.effects.node import Done, Node
+from controlplane.effects.overtime import overdue, overtime
 from controlplane.effects.placing import Host, Placing
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
+from controlplane.effects.surviving import survived
 from controlplane.effects.wireio import Wire
 from controlplane.store import statements as sql
 from schemas.base import canonical
@@ -317,7 +319,7 @@ class Hosts:
                 for host in self.all():
                     host.seen, host.leased = host.seen + late, host.leased + late
             with contextlib.suppress(Away):
-                self.sweep()
+                survived(self.sweep, "a sweep of the hosts")
             due = self._node.steady() + SWEEP_S
 
     def sweep(self) -> None:
@@ -328,9 +330,12 @@ class Hosts:
                 self.kill(host, f"its lease ran out {now - host.leased:.1f} s ago")
             elif (stopped_s := self._stopped_s(host, now)) > bounds.stopped_s_max:
                 self.kill(host, f"its process has been stopped for {stopped_s:.1f} s")
-            elif host.lag_ms > WEDGED_LAG_MS and (slot := self._overdue(host, now)) is not None:
+            elif host.lag_ms > WEDGED_LAG_MS and (slot := overdue(host, self._holder(host), now)) is not None:
                 self._node.turns.timed_out(slot)
                 self.kill(host, f"its loop is wedged by {slot.address}", count=False)
+            elif (slot := overtime(host, now, bounds.late_s_max)) is not None:
+                self._node.turns.timed_out(slot)
+                self.kill(host, f"it says nothing of {slot.address}, which is long over its time", count=False)
             elif host.held_s > bounds.loop_held_s_max or host.freed_from:
                 self._node.holdups.look(host)
             elif (host.digest or host.reserved) and not host.slots and now - host.idle_since > self._stays_s(host):
@@ -357,12 +362,8 @@ class Hosts:
         """How long it stays without agents; what is kept for one agent is soon given back."""
         return OWN_IDLE_S if host.reserved else self._node.bounds.host_idle_s
 
-    def _overdue(self, host: Host, now: float) -> Slot | None:
-        """The turn that holds the loop, if it should long be over; where nobody says which it is, the oldest one."""
-        holder = self._node.turns.running(host.holding)
-        running = [it for it in host.slots if it.state == "running" and not it.effects and holder in (None, it)]
-        first = min(running, key=lambda it: it.started, default=None)
-        return first if first is not None and now - first.started > first.turn_s_max else None
+    def _holder(self, host: Host) -> Slot | None:
+        return self._node.turns.running(host.holding)
 
     # Records
 

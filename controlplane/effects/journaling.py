@@ -29,6 +29,7 @@ from schemas.branches import ROOT
 from schemas.wire import Ask, Commit, Entry
 
 ENDED = ("committed", "failed")
+HELD_BACK = "budget "  # how the target of an effect begins that was not sent, for want of it
 
 
 def park(
@@ -82,12 +83,13 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     text = orjson.dumps(found).decode()
     letter = (
         turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
-        found["reason"], found["detail"], turn.turn_id, now,
+        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now,
     )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
         fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
         _end(turn, "failed", 0, cpu_ns, now, None, text),
+        (external.OUTLIVE, (turn.turn_id, HELD_BACK, HELD_BACK), -1),
         (sql.CANCEL_AWAITS, (now, turn.turn_id), -1),
     ]
     if found["reason"] == "CANCELLED":
@@ -100,6 +102,11 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
             *refused(turn, found, now, after),
         ]
     return [*rows, _consume(turn)], after
+
+
+def plain(text: str) -> str:
+    """Text that a database keeps: what a handler raised may hold NUL."""
+    return text.replace("\x00", "\\x00")
 
 
 def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:
@@ -164,20 +171,30 @@ def hold(
     turn: TurnRef, ask: Ask, why: str, now: float, until: float, *, kind: str = "effect.in_doubt", by: str = ""
 ) -> list[Row]:
     """An effect in doubt, or that a budget holds back: the turn parks, or a branch waits; what is known is told."""
-    over = f" over {ask.connection}" if ask.connection else ""
-    await_id = short_id("await", turn.turn_id, ask.branch, ask.position, turn.epoch, now)
-    target = f"{by}turns.settle of {ask.effect}{over}"
-    at = (turn.turn_id, ask.branch, ask.position)
-    data = {
-        "effect": ask.effect, "connection": ask.connection or None, "branch": ask.branch, "position": ask.position,
-        "idempotency_key": f"{turn.turn_id}:{ask.branch}:{ask.position}", "why": why, "until": at_time(until),
-    }  # fmt: skip
     return [
         fence(turn, now),
         _open_or_grow(turn, "parked" if ask.branch == ROOT else "running", 0, 0),
-        (external.HOLD, (await_id, turn.agent, *at, target, now, until), 1),
-        event(kind, turn, data, now),
+        *_held(turn.agent, (turn.namespace, turn.name), ask, why, now, until, kind, by),
     ]
+
+
+def hold_after(address: tuple[str, str], ask: Ask, why: str, now: float, until: float) -> list[Row]:
+    """An effect in doubt whose turn is over: it is told, and can be settled; nobody waits for it."""
+    return _held(None, address, ask, why, now, until, "effect.in_doubt", "")
+
+
+def _held(
+    agent: str | None, address: tuple[str, str], ask: Ask, why: str, now: float, until: float, kind: str, by: str
+) -> list[Row]:
+    over = f" over {ask.connection}" if ask.connection else ""
+    at = (ask.turn_id, ask.branch, ask.position)
+    data = {
+        "effect": ask.effect, "connection": ask.connection or None, "branch": ask.branch, "position": ask.position,
+        "idempotency_key": f"{ask.turn_id}:{ask.branch}:{ask.position}", "why": why, "until": at_time(until),
+    }  # fmt: skip
+    held = (short_id("await", *at, ask.epoch, now), agent, *at, f"{by}turns.settle of {ask.effect}{over}", now, until)
+    told = (kind, now, "Agent", *address, None, ask.turn_id, canonical(data).decode())
+    return [(external.HOLD, held, 1), (sql.EVENT, told, 1)]
 
 
 def settled(

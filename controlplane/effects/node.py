@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from controlplane.effects.nodes import Nodes
     from controlplane.effects.ownership import Ownership
     from controlplane.effects.planes import Planes
+    from controlplane.effects.quota import Quota
     from controlplane.effects.relays import Relays
     from controlplane.effects.summaries import Summaries
     from controlplane.effects.timers import Timers
@@ -68,6 +69,8 @@ class Bounds:
     confined_uid_first: int = 0
     confined_uids: int = 0
     compute_fit_s: float = 30.0
+    late_s_max: float = 15.0  # for how long a turn may be over its time, whatever its host says
+    agents_max: int = 200_000
 
 
 @dataclass(eq=False)
@@ -97,6 +100,7 @@ class Node:
     holdups: "Holdups" = field(init=False)
     nodes: "Nodes" = field(init=False)
     relays: "Relays" = field(init=False)
+    quota: "Quota" = field(init=False)
     upgrading: "Upgrading" = field(init=False)
     cancelling: "Cancelling" = field(init=False)
     computing: "Computing" = field(init=False)

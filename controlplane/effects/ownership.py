@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from controlplane.effects import journaling
@@ -27,6 +28,15 @@ log = logging.getLogger("steward.gate")
 TROUBLE_S = 0.25
 LOOK_S = 30.0
 RINGS = 32
+WAITING_MAX, BRANCHED_MAX = 2_000, 500  # so many are looked at in one sweep; the next goes on behind them
+
+
+def _in_turn(agents: Iterable[tuple[str, str]]) -> list[str]:
+    """Uids, one of each namespace in turn: what is rung some at a time is rung fairly, too."""
+    line: Turnstile[str] = Turnstile()
+    for namespace, uid in agents:
+        line.put(namespace, uid)
+    return [uid for uid in iter(line.take, None) if uid is not None]
 
 
 class Ownership:
@@ -37,6 +47,8 @@ class Ownership:
         self._line: Turnstile[Slot] = Turnstile()
         self._acquiring = 0
         self._look_at = 0.0  # at turns of which one branch waits, and another could go on
+        self._waiting_from = self._branched_from = ""
+        self._first_round = True  # of those that wait, which is done without a rest
         self._unrung: deque[str] = deque()
         self._ended = False
 
@@ -56,6 +68,8 @@ class Ownership:
                 self.ring(self._unrung.popleft())
         if self._unrung:
             asyncio.get_running_loop().call_soon(self.ring_all, ())
+        elif self._first_round and self._waiting_from:
+            asyncio.get_running_loop().call_soon(self._look_behind)
 
     def end(self) -> None:
         """Of many that are to be rung, nobody is any more: what they would be read by is about to be closed."""
@@ -77,7 +91,7 @@ class Ownership:
         if slot.state not in ("free", "idle") or slot.retry_timer is not None or not self._node.slots.holds(slot):
             return
         if slot.state == "free" and slot.owner is not None:
-            self._orphan(slot.uid, slot.epoch)
+            self._orphan(slot.uid, slot.epoch, slot)
         elif slot.state == "idle" and (slot.stale or slot.leave):
             self.let_go(slot)
         elif slot.stopped:
@@ -113,15 +127,28 @@ class Ownership:
                 self._node.timers.recheck(slot)
             elif not slot.queued:
                 self.pump(slot)
-        reader = self._node.reader
-        for query in (sql.WAITING_AGENTS, sql.OWNED_AGENTS):
-            for (uid,) in reader.rows(query):
-                if self._node.slots.get(uid) is None:
-                    self.ring(uid)
-        if self._node.steady() >= self._look_at:
-            self._look_at = self._node.steady() + LOOK_S
-            for (uid,) in reader.rows(sql.BRANCHED_AGENTS):
+        for (uid,) in self._node.reader.rows(sql.OWNED_AGENTS):
+            if self._node.slots.get(uid) is None:
                 self.ring(uid)
+        if not self._unrung:
+            self._look_behind()
+
+    def _look_behind(self) -> None:
+        """Ring some of those who wait, behind those of the last time: who can not go on hides nobody."""
+        if self._ended:
+            return
+        rows = self._node.reader.rows(sql.WAITING_AGENTS, self._waiting_from, WAITING_MAX)
+        self._waiting_from = max(rows, key=lambda it: it[1])[0] if len(rows) == WAITING_MAX else ""
+        self._first_round = self._first_round and self._waiting_from != ""
+        found = _in_turn((namespace, uid) for uid, _, namespace in rows if namespace and not self._node.slots.get(uid))
+        if self._node.steady() >= self._look_at:
+            branched = [
+                row[0] for row in self._node.reader.rows(sql.BRANCHED_AGENTS, self._branched_from, BRANCHED_MAX)
+            ]
+            self._branched_from = branched[-1] if len(branched) == BRANCHED_MAX else ""
+            self._look_at = 0.0 if self._branched_from else self._node.steady() + LOOK_S
+            found += branched
+        self.ring_all(found)
 
     def _rest(self, slot: Slot) -> None:
         """Nothing to do: an agent without a host is forgotten, one with a host may stay a while."""
@@ -204,7 +231,15 @@ class Ownership:
             return
         log.info("acquiring %s: %s %s", slot.address, outcome, detail)
         self.forget(slot)
-        asyncio.get_running_loop().call_later(TROUBLE_S, self.ring, slot.uid)
+        asyncio.get_running_loop().call_later(TROUBLE_S, self._anew, slot)
+
+    def _anew(self, before: Slot) -> None:
+        """It is looked at as its row is by now; who wants it awake, or elsewhere, still does."""
+        if (slot := self._node.slots.load(before.uid)) is not None:
+            slot.more, slot.keep = True, slot.keep or before.keep
+            slot.woken_by, slot.move = slot.woken_by or before.woken_by, slot.move or before.move
+            slot.on_awake += before.on_awake
+            self.pump(slot)
 
     # Letting go
 
@@ -268,9 +303,11 @@ class Ownership:
 
         self._node.commit("fenced", rows, again)
 
-    def _orphan(self, uid: str, epoch: int) -> None:
+    def _orphan(self, uid: str, epoch: int, slot: Slot | None = None) -> None:
         """The row names an owner that does not hold the agent: take it away, and look again."""
-        if (slot := self._node.slots.get(uid)) is not None and slot.state == "free":
+        slot = slot or self._node.slots.get(uid)
+        if slot is not None and slot.state == "free":
             self.forget(slot)
         row = (sql.RELEASE_EPOCH, (self._node.clock(), uid, epoch), -1)
-        self._node.commit("orphan", [row], lambda outcome, _: self.ring(uid) if outcome == "ok" else None)
+        again = partial(self.ring, uid) if slot is None else partial(self._anew, slot)
+        self._node.commit("orphan", [row], lambda outcome, _: again() if outcome == "ok" else None)

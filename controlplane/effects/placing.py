@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.effects.confining import Known
+from controlplane.effects.fitting import Fitting
 from controlplane.effects.keys import SHARED, Key, address_of
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
@@ -91,6 +92,7 @@ class Placing:
         first, count = node.bounds.confined_uid_first, node.bounds.confined_uids
         self._wanted = Wishes(node.steady, range(first, first + count))
         self._lines: dict[Key, Line] = {}
+        self._fitting = Fitting(lambda: node.nodes.seen_by_ray)
         self._placers: set[Wire] = set()
         self._said: HostsWanted | None = None
 
@@ -180,7 +182,7 @@ class Placing:
 
     def why_not(self, key: Key) -> str:
         """Why no host has come for a key, as far as it was said."""
-        return self._wanted.why_not(key.reserved)
+        return self._fitting.lacks(key.reserved) or self._wanted.why_not(key.reserved)
 
     def waited_for(self, key: Key) -> bool:
         """Whether agents of a key wait for a host."""
@@ -215,14 +217,32 @@ class Placing:
         missing = {it: count - warm[it] - coming[it] for it, count in sought.items()}
         missing[SHARED] = missing.get(SHARED, -warm[SHARED] - coming[SHARED]) + self._node.bounds.hosts_warm
         places = self._places(open_nodes)
-        if open_nodes and len(self._lines) > len(places) + warm.total() + coming.total():
-            self._make_room(self._node.steady())
+        patient = [line.since for key, line in self._lines.items() if not self._fitting.lacks(key.reserved)]
+        if open_nodes and len(patient) > len(places) + warm.total() + coming.total():
+            self._make_room(self._node.steady(), min(patient))
             places = self._places(open_nodes)
-        for reserved in sorted(missing):
-            asked = max(0, missing[reserved])
-            self._wanted.ask(reserved, places[:asked])
-            places = places[asked:]
+        for reserved in self._in_turn(missing):
+            if places and self._wanted.ask(reserved, places[0]):
+                del places[0]
         self._tell()
+
+    def _in_turn(self, missing: dict[str, int]) -> list[str]:
+        """For whom hosts are missing: one of each namespace in turn, who has waited for longest first; spares last."""
+        left, ranks, now = dict(missing), Counter[str](), self._node.steady()
+        ranked = []
+        for since, key in sorted((self._since(key, now), key) for key in self._all_sought()):
+            if not self._fitting.lacks(key.reserved):
+                ranked.append((ranks[key.namespace], since, key.reserved))
+                ranks[key.namespace] += 1
+        found = []
+        for _, _, reserved in sorted(ranked):
+            if left[reserved] > 0:
+                left[reserved] -= 1
+                found.append(reserved)
+        return found + [SHARED] * left[SHARED]
+
+    def _since(self, key: Key, now: float) -> float:
+        return self._lines[key].since if key in self._lines else now
 
     def _all_sought(self) -> set[Key]:
         return self._lines.keys() | self._node.moving.sought() | self._node.draining.sought()
@@ -232,15 +252,14 @@ class Placing:
             if not any(self._node.slots.holds(it) and it.state == "free" and it.key == key for it in line.slots):
                 del self._lines[key]
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self, now: float, oldest: float) -> None:
         """Let one host go: an idle one at once, else the one that has served for longest, when others were patient."""
         serving = sorted((it for it in self.here.values() if it.digest), key=lambda it: it.idle_since)
         idle = next((it for it in serving if not it.slots and now - it.idle_since > IDLE_S_MIN), None)
         if idle is not None:
             self._node.hosts.retire(idle, "others need its place")
             return
-        patient = min(line.since for line in self._lines.values()) < now - PATIENCE_S
-        if not patient or any(it.draining for it in serving):
+        if oldest >= now - PATIENCE_S or any(it.draining for it in serving):
             return
         served = [it for it in serving if now - it.since > SERVED_S_MIN]
         if served:

@@ -34,12 +34,14 @@ def why_awake(node: Node, slot: Slot) -> str | None:
     match slot.state:
         case "free" if slot.queued and not node.nodes.open():
             return "it waits for a host, and its node is drained: nodes.drain with undo ends that"
+        case "free" if slot.queued and not node.hosts.waited_for(slot.key):
+            most = node.bounds.acquiring_max
+            return f"it waits in line: {most} agents at once are brought to hosts, and others came before"
         case "free":
             return _waits_for_a_host(node, slot) if slot.queued else node.budgeting.why(slot)
         case "running":
-            effects = sorted(slot.effects)
-            doing = f"it waits for effect {shown(effects[0])} of {turn}" if effects else f"it is running {turn}"
-            return f"{doing}, since {max(0.0, node.steady() - slot.started):.3f} s, begun by {_cause(node, slot)}"
+            doing, for_s = _doing(slot, turn), max(0.0, node.steady() - slot.started)
+            return f"{doing}, since {for_s:.3f} s, begun by {_cause(node, slot)}"
         case "committing":
             return f"{turn} is being committed, begun by {_cause(node, slot)}"
         case "parked":
@@ -56,6 +58,15 @@ def why_awake(node: Node, slot: Slot) -> str | None:
             return "it is being let go"
 
 
+def _doing(slot: Slot, turn: str) -> str:
+    """What a turn that is with its host does: first what is on its way, then what an operator shall settle."""
+    if flying := sorted(slot.effects - slot.held):
+        return f"it waits for effect {shown(flying[0])} of {turn}"
+    if held := sorted(slot.held):
+        return f"it is running {turn}, of which effect {shown(held[0])} waits for an operator (turns.settle)"
+    return f"it is running {turn}"
+
+
 def shown(place: Place) -> str:
     """A place of the journal, in words."""
     branch, position = place
@@ -65,7 +76,7 @@ def shown(place: Place) -> str:
 def _waits_for_a_host(node: Node, slot: Slot) -> str:
     own = "it waits for a host of its own" if slot.key.reserved else "it waits for a host"
     why = node.hosts.why_not(slot.key)
-    return f"{own}; of the last one that was asked for Ray says: {why}" if why else own
+    return f"{own}; Ray says: {why}" if why else own
 
 
 def _window(slot: Slot) -> str:

@@ -173,6 +173,8 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
         state = (slot.state_text or "").encode()
     workspace = _workspace(node, slot, turn)
     slot.resident, slot.state_text = slot.version, None
+    journal = recorded(node, turn) if turn.recorded else []
+    slot.journaled = sum(len(it.body) for it in journal)
     pinned = turn.pinned
     limits = pinned.get("limits") or {}
     return Run(
@@ -188,7 +190,7 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
         trigger=turn.trigger,
         message=turn.message.encode(),
         started_at=turn.started_at,
-        journal=recorded(node, turn) if turn.recorded else [],
+        journal=journal,
         effects_max=int(limits.get("effects_max", 1000)),
         journal_bytes_max=int(limits.get("journal_bytes_max", 1_048_576)),
         turn_s_max=min(float(limits.get("turn_s_max", 60)), inf if slot.turn_s is None else slot.turn_s),

@@ -6,12 +6,12 @@ later, with the same ids; anything else fails the turn for good. Nothing is drop
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
-from msgspec import Meta
 
+from controlplane.effects.bodies import require_body
 from controlplane.effects.entries import TurnRef, split
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Reader
@@ -19,17 +19,13 @@ from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store import workspaces
-from schemas.branches import ORDER, Place, is_branch
-from schemas.budget import AMOUNT_MAX, LIMITS_MAX, METER_PATTERN
+from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
-from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
-from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
-from schemas.watch import TIMER_PREFIX
-from schemas.wire import Commit, Entry
+from schemas.wire import Ask, Commit, Entry
 from schemas.workspace import Workspace, over, saved, unfit_paths
 
-Raw = msgspec.Raw
+ORDER_BYTES = 64  # of an answer's place in the order, at most
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -40,115 +36,15 @@ class Unfit(NamedTuple):
     retry: bool
 
 
-Most = Annotated[float, Meta(ge=0, le=AMOUNT_MAX)]
-MeterName = Annotated[str, Meta(pattern=METER_PATTERN)]
-Allowed = Annotated[dict[MeterName, Most], Meta(min_length=1, max_length=LIMITS_MAX)]
+def unfit(
+    node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, ends: bool = False, asks: Ask | None = None
+) -> Unfit | None:
+    """Why a segment can not be committed; None when it can. `ends` is said of the last one of a turn.
 
-
-class _Send(msgspec.Struct):
-    to: str
-    data: Raw
-    key: str | None = None
-    budget: Allowed | None = None
-
-
-class _Publish(msgspec.Struct):
-    channel: str
-    data: Raw
-    key: str | None = None
-
-
-class _Question(msgspec.Struct):
-    to: str
-    data: Raw
-    deadline_s: float
-    group: int | None = None
-    budget: Allowed | None = None
-
-
-class _Sleep(msgspec.Struct):
-    seconds: float
-    group: int | None = None
-
-
-class _Person(msgspec.Struct):
-    question: Annotated[str, Meta(min_length=1, max_length=QUESTION_CHARS_MAX)]
-    choices: (
-        Annotated[
-            list[Annotated[str, Meta(min_length=1, max_length=CHOICE_CHARS_MAX)]],
-            Meta(min_length=1, max_length=CHOICES_MAX),
-        ]
-        | None
-    )
-    deadline_s: float | None
-    group: int | None = None
-
-
-class _Gather(msgspec.Struct):
-    members: int
-    needs: int
-
-
-class _Order(msgspec.Struct):
-    came: list[Place]
-
-
-class _Continue(msgspec.Struct):
-    data: Raw
-
-
-class _Timer(msgspec.Struct):
-    name: str
-    after_s: float | None
-    every_s: float | None
-    data: Raw
-    cron: str | None = None
-    zone: str | None = None
-    missed: Missed | None = None
-
-    def __post_init__(self) -> None:
-        _require_own(self.name)
-        if self.cron is not None:
-            require_cron(self.cron)
-            require_zone(self.zone or "UTC")
-        elif self.after_s is None and self.every_s is None:
-            raise ValueError("the timer has no time")
-
-
-class _TimerCancel(msgspec.Struct):
-    name: str
-
-    def __post_init__(self) -> None:
-        _require_own(self.name)
-
-
-class _Spawn(msgspec.Struct):
-    name: str
-    entrypoint: str | None
-    config: dict[str, Any] | None
-    purpose: str | None
-    grants: list[dict[str, Any]] | None
-    budget: Allowed | None = None
-
-
-def _require_own(name: str) -> None:
-    if name.startswith(TIMER_PREFIX):
-        raise ValueError("timers of watches belong to the spec")
-
-
-_BODIES: dict[str, Any] = {
-    kind: msgspec.json.Decoder(body)
-    for kind, body in {
-        "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
-        "sleep": _Sleep, "question": _Person, "gather": _Gather,
-        "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
-        ORDER: _Order,
-    }.items()
-}  # fmt: skip
-
-
-def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, ends: bool = False) -> Unfit | None:
-    """Why a segment can not be committed; None when it can. `ends` is said of the last one of a turn."""
+    `asks` is the external effect that it stands before.
+    """
+    if (beyond := _beyond(slot, turn, entries, asks)) is not None:
+        return beyond
     last = len(entries) - 1 if ends and turn.trigger != "start" else None
     lengths: dict[str, int] = {}
     for index, entry in enumerate(entries):
@@ -165,7 +61,12 @@ def unfit(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry], *, en
             found = _no_room(node, turn, orjson.loads(entry.body)["to"])
         if found is not None:
             return found
-    return None
+    return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
+
+
+def weight(entries: Sequence[Entry], asks: Ask | None) -> int:
+    """How many bytes it adds to the journal."""
+    return sum(len(it.body) for it in entries) + (0 if asks is None else len(asks.arguments))
 
 
 def unfit_end(frame: Commit, state_bytes_max: int) -> Unfit | None:
@@ -229,19 +130,34 @@ def _too_deep(depth: int) -> Unfit:
     return Unfit(problem("LIMIT_REACHED", detail, limit="budgets", max=DEPTH_MAX).model_dump(mode="json"), retry=False)
 
 
+def _beyond(slot: Slot, turn: TurnRef, entries: Sequence[Entry], asks: Ask | None) -> Unfit | None:
+    """The bounds of a turn, which its host keeps, too: it counts answers as well, but not their order."""
+    limits = turn.pinned.get("limits") or {}
+    most, bytes_max = int(limits.get("effects_max", 1000)), int(limits.get("journal_bytes_max", 1_048_576))
+    effects = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in entries) + (asks is not None)
+    if effects > most:
+        found = problem("LIMIT_REACHED", f"a turn has at most {most} effects", limit="effects_max", max=most)
+    elif slot.journaled + weight(entries, asks) > bytes_max + most * ORDER_BYTES:
+        detail = f"the journal of a turn holds at most {bytes_max} bytes"
+        found = problem("LIMIT_REACHED", detail, limit="journal_bytes_max", max=bytes_max)
+    else:
+        return None
+    return Unfit(found.model_dump(mode="json"), retry=False)
+
+
+def _no_home(node: Node, turn: TurnRef, children: int) -> Unfit | None:
+    found = node.quota.lacks(turn.namespace, children) if children else None
+    return None if found is None else Unfit(found.model_dump(mode="json"), retry=False)
+
+
 def _misshapen(entry: Entry, position: int) -> Unfit | None:
-    decoder = _BODIES.get(entry.kind)
     try:
-        if decoder is None:
-            fault = f"there is no kind {entry.kind[:40]}"
-        else:
-            decoder.decode(entry.body)
-            entry.body.decode()
-            placed = entry.branch == ORDER if entry.kind == ORDER else is_branch(entry.branch)
-            if placed and entry.position == position:
-                return None
-            fault = f"it stands at {entry.branch[:20]}:{entry.position}, where {position} of a branch was to come"
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        require_body(entry.kind, entry.body)
+        placed = entry.branch == ORDER if entry.kind == ORDER else is_branch(entry.branch)
+        if placed and entry.position == position:
+            return None
+        fault = f"it stands at {entry.branch[:20]}:{entry.position}, where {position} of a branch was to come"
+    except ValueError as error:
         fault = str(error)
     return _unjournaled(entry, fault)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from controlplane.economy.meters import Who
 from controlplane.effects.connections import Declared, scrubbed
-from controlplane.resources.problems import problem
+from controlplane.resources.problems import problem, refuse
 from schemas import faults
 from schemas.ports import Doubt, EffectCall, Effector, Unreached, Used
 from schemas.problem import Refusal
@@ -189,3 +189,9 @@ def receipt_of(task: "asyncio.Task[Any]", act: Act) -> tuple[str, bytes]:
         detail = (f"{name} {error}" if known else f"{name}: {type(error).__name__}: {error}")[:WHY_CHARS_MAX]
         found = problem("EFFECT_FAILED", detail, effect=name, error=type(error).__name__)
     return "failed", orjson.dumps(scrubbed(found.model_dump(mode="json"), act.secret))
+
+
+def too_late(act: Act) -> Refusal:
+    """It had no place to be sent in before its time was over."""
+    detail = f"{act.effector.name} had no place for it before its send_by; it was not sent"
+    return refuse("EFFECT_FAILED", detail, effect=act.effector.name)

@@ -65,6 +65,8 @@ class Slot:
     on_gone: list[Callable[[], None]] = field(default_factory=list)
     on_awake: list[Callable[[], None]] = field(default_factory=list)
     started: float = 0.0
+    late_since: float | None = None  # since when its turn was seen to be over its time
+    journaled: int = 0  # bytes of what its turn recorded
     idle_timer: asyncio.TimerHandle | None = None
     retry_timer: asyncio.TimerHandle | None = None
     effects: set[Place] = field(default_factory=set)

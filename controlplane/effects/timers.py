@@ -6,23 +6,27 @@ resolved by its first answer, or by its time, whichever commits first.
 """
 
 import asyncio
+import logging
+from functools import partial
 
 from controlplane.effects import journaling
-from controlplane.effects.budgeting import HELD_BACK
-from controlplane.effects.entries import TurnRef, timer_pattern
-from controlplane.effects.firing import Due, fired
+from controlplane.effects.entries import TurnRef, timer_begin
+from controlplane.effects.firing import Due, fired, set_aside
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.rings import Waits, ring_through, rings
 from controlplane.effects.slots import Slot
+from controlplane.effects.surviving import survived
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store.gathers import MEMBERS
 from controlplane.store.schedules import MADE_UP_MAX
 from schemas.branches import Place
 
+log = logging.getLogger("steward.gate")
 NEVER_S = 3600.0
 AT_ONCE_S = 0.001
+LOOK_S_MIN, BROKEN_S = 0.005, 1.0
 
 
 class Timers:
@@ -55,22 +59,29 @@ class Timers:
 
     def look(self) -> None:
         """Fire what is due, and plan the next look."""
+        if self._handle is not None:
+            self._handle.cancel()
         self._handle, self._at = None, float("inf")
         now, reader = self._node.clock(), self._node.reader
-        for row in reader.rows(sql.DUE_TIMERS, now):
-            self._fire(Due(*row), now)
-        for await_id, kind, target, _ in reader.rows(sql.DUE_AWAITS, now):
-            self._expire(await_id, kind, target, now)
+        due = [partial(self._fire, Due(*row), now) for row in reader.rows(sql.DUE_TIMERS, now)]
+        due += [partial(self._expire, row[0], row[1], row[2], now) for row in reader.rows(sql.DUE_AWAITS, now)]
+        broken = [step for step in due if not survived(step, "what is due")]
+        soonest = now + (BROKEN_S if broken else LOOK_S_MIN)
         for query in (sql.NEXT_TIMER, sql.NEXT_AWAIT):
             if (first := reader.one(query)) is not None:
-                self.arm(max(float(first[0]), now + 0.005))
+                self.arm(max(float(first[0]), soonest))
 
     def _fire(self, timer: Due, now: float) -> None:
         agent, name = timer.agent, timer.name
         if (agent, name) in self._firing:
             return
-        waiting = self._node.reader.one(sql.FIRINGS_WAITING, agent, timer_pattern(name), MADE_UP_MAX)
-        rows, next_at = fired(timer, int(waiting[0]) if waiting else 0, now)
+        begin = timer_begin(name)
+        waiting = self._node.reader.one(sql.FIRINGS_WAITING, agent, begin, begin, MADE_UP_MAX)
+        try:
+            (rows, next_at), fires = fired(timer, int(waiting[0]) if waiting else 0, now), True
+        except Exception as error:  # whatever it is, it is this row's, and not the others'
+            log.exception("timer %s of %s/%s can not fire", name, timer.namespace, timer.of)
+            rows, next_at, fires = set_aside(timer, repr(error), now), None, False
         self._firing.add((agent, name))  # not before: a read that finds the database away must leave nothing behind
 
         def over(outcome: str, _detail: str) -> None:
@@ -83,7 +94,7 @@ class Timers:
                 self.arm(now + 1)
 
         self._node.commit("timer", rows, over, MESSAGES)
-        if (slot := self._node.slots.load(agent)) is not None:
+        if fires and (slot := self._node.slots.load(agent)) is not None:
             self._node.ownership.acquire_ahead(slot)
 
     def _expire(self, await_id: str, kind: str, target: str, now: float) -> None:
@@ -92,7 +103,7 @@ class Timers:
         self._firing.add(("", await_id))
         if kind == "sleep":
             rows = journaling.resolution(await_id, "slept", "null", now)
-        elif kind == "effect" and target.startswith(HELD_BACK):
+        elif kind == "effect" and target.startswith(journaling.HELD_BACK):
             detail = f"{target} did not come in time; the effect was not sent"
             unsent = problem("BUDGET_EXCEEDED", detail, await_id=await_id, target=target)
             rows = journaling.resolution(await_id, "failed", unsent.model_dump_json(), now)
@@ -147,9 +158,9 @@ class Timers:
 
     def _wake(self, agent: str, turn_id: str, place: Place, outcome: str, result: str, at: float) -> None:
         slot = self._node.slots.get(agent)
-        if slot is None:
+        if slot is None or slot.turn is None:  # or it was made without a look at its turn
             self._node.ownership.ring(agent)
-        elif slot.turn is not None and slot.turn.turn_id == turn_id:
+        elif slot.turn.turn_id == turn_id:
             self._node.turns.resume(slot, place, outcome, result, at)
 
     def recheck(self, slot: Slot) -> None:

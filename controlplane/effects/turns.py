@@ -11,19 +11,18 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
 from msgspec.structs import replace
 
 from controlplane.economy import meters
 from controlplane.effects import journaling
-from controlplane.effects.endings import too_long, worn_out
+from controlplane.effects.endings import said, too_long, worn_out
 from controlplane.effects.entries import Aftermath, Row, TurnRef
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
-from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder
-from controlplane.effects.slots import Slot
+from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder, weight
+from controlplane.effects.slots import Slot, State
 from controlplane.store.states import keep
 from schemas import faults
 from schemas.branches import Place
@@ -56,10 +55,10 @@ class Turns:
             host.wire.send(Evict(slot.uid, epoch, abort=True))
         return None
 
-    def running(self, turn_id: str) -> Slot | None:
-        """The slot of a turn that is with its host."""
+    def running(self, turn_id: str, state: State = "running") -> Slot | None:
+        """The slot of a turn that is with its host; or that is in another state there."""
         slot = self._by_turn.get(turn_id)
-        return slot if slot is not None and slot.state == "running" else None
+        return slot if slot is not None and slot.state == state else None
 
     def dispatch(self, slot: Slot, turn: TurnRef) -> None:
         """Hand a turn to the agent's host, as soon as its window has room."""
@@ -212,15 +211,18 @@ class Turns:
         self._submit(slot, "commit", rows, committed, told)
 
     def failed(self, host: Host, frame: Failed) -> None:
-        found = Unfit(orjson.loads(frame.problem), frame.retry)
+        found = Unfit(said(frame.problem), frame.retry)
         self.heard(host, frame, lambda slot, turn: self._fail(slot, turn, found, frame.cpu_ns))
 
     # Failures
 
-    def refused(self, slot: Slot, turn: TurnRef, entries: Sequence[Entry], cpu_ns: int = 0) -> bool:
+    def refused(
+        self, slot: Slot, turn: TurnRef, entries: Sequence[Entry], cpu_ns: int = 0, asks: Ask | None = None
+    ) -> bool:
         """Whether a segment holds what it may not."""
-        if (found := unfit(self._node, slot, turn, entries)) is not None:
+        if (found := unfit(self._node, slot, turn, entries, asks=asks)) is not None:
             self._refuse(slot, turn, found, cpu_ns)
+        slot.journaled += weight(entries, asks)
         return found is not None
 
     def _refuse(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
@@ -369,10 +371,8 @@ class Turns:
         if outcome in ("retry", "retried"):
             self._replay(slot)
             return
-        if slot.state == "parked" and self._node.budgeting.shuts(
-            slot
-        ):  # it leaves, and is looked at as any that goes on
-            slot.leave = True
+        if slot.state == "parked" and self._node.budgeting.shuts(slot):
+            slot.leave = True  # and it is looked at as any that goes on
             self._node.ownership.let_go(slot)
             return
         if slot.state == "parked":

@@ -6,7 +6,7 @@ agent that wants more than there is delays nobody else.
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,13 +94,14 @@ class Wishes:
         setback = self._setbacks.get(reserved)
         return setback.why if setback is not None else ""
 
-    def ask(self, reserved: str, nodes: Iterable[str]) -> None:
-        """One more on each of these nodes, unless it is too early to ask again."""
+    def ask(self, reserved: str, node: str) -> bool:
+        """One more on this node, unless it is too early to ask again."""
         setback = self._setbacks.get(reserved)
-        if setback is None or self._steady() >= setback.again_at:
-            for node in nodes:
-                uid = self._free_uid() if is_confined(reserved) else 0
-                self.put(f"h{secrets.token_hex(6)}", reserved, node, uid)
+        if setback is not None and self._steady() < setback.again_at:
+            return False
+        uid = self._free_uid() if is_confined(reserved) else 0
+        self.put(f"h{secrets.token_hex(6)}", reserved, node, uid)
+        return True
 
     def _free_uid(self) -> int:
         """One that no host has; by chance, so that one whose host is ending is hardly ever next. 0: there is none."""

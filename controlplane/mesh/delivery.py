@@ -18,6 +18,7 @@ from controlplane.store import statements as sql
 from controlplane.store import watching
 
 WINDOW = 256
+SWEPT_MAX, SOME = 500, " LIMIT ? OFFSET ?"
 
 
 class Rows(Protocol):
@@ -56,6 +57,7 @@ class Delivery:
         self._clock = clock
         self._inbox_max = inbox_max
         self._moving: set[tuple[str, str]] = set()
+        self._swept = 0
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
     def kick(self, namespace: str, name: str) -> None:
@@ -70,7 +72,10 @@ class Delivery:
             self._move(Lagging(*row))
 
     def sweep(self) -> None:
-        for row in self._reader.rows(sql.LAGGING + " LIMIT 500"):
+        """Some of those that lag, behind those of the last time: members that are full hide nobody."""
+        rows = self._reader.rows(sql.LAGGING + SOME, SWEPT_MAX, self._swept)
+        self._swept = self._swept + SWEPT_MAX if len(rows) == SWEPT_MAX else 0
+        for row in rows:
             self._move(Lagging(*row))
 
     def end(self) -> None:

@@ -22,6 +22,8 @@ from schemas.base import rfc3339, short_id
 
 LOOK_MAX = 256
 IN_VAIN_MAX = 1_000
+PLACES_MAX = 500  # are looked at in one go
+FIRST = ("", "")
 SOON_S = 0.02
 UNASKED = "turns.summary"  # told of every agent that did anything, also because of a watch
 
@@ -75,6 +77,9 @@ class Events:
         self._moving: set[tuple[str, str]] = set()
         self._seen: dict[tuple[str, str], int] = {}
         self._next: asyncio.TimerHandle | None = None
+        self._from, self._passed = FIRST, set[tuple[str, str]]()
+        self._owed = False  # something came that the round under way may have passed by
+        self._round = self._going = False
         self._ended = False
 
     def end(self) -> None:
@@ -93,13 +98,32 @@ class Events:
         self._next = loop.call_later(wait_s, self._kicked)
 
     def _kicked(self) -> None:
-        self._next = None
-        self.look()
+        self._next, self._owed = None, True
+        if not self._going:
+            self.look()
+
+    def _go_on(self) -> None:
+        self._going = False
+        if not self._ended:
+            self.look()
 
     def look(self) -> None:
-        """Bring to each place what it has not passed yet; those that stand at one event share its reading."""
-        places = [Place(*row) for row in self._reader.rows(watching.PLACES_BEHIND)]
-        self._seen = {it.key: self._seen[it.key] for it in places if it.key in self._seen}
+        """Bring to some places what they have not passed yet; after something came, at once to all others, too."""
+        if self._from == FIRST:
+            self._round, self._owed = self._owed, False
+        rows = self._reader.rows(watching.PLACES, *self._from, PLACES_MAX)
+        self._look_at_all([place for row in rows if (place := Place(*row)).position < place.last])
+        self._passed.update((row[0], row[1]) for row in rows)
+        self._from = (rows[-1][0], rows[-1][1]) if len(rows) == PLACES_MAX else FIRST
+        if self._from == FIRST:
+            self._seen = {key: self._seen[key] for key in self._passed & self._seen.keys()}
+            self._round, self._passed = False, set()
+        if (self._round or self._owed) and not self._going:
+            self._going = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _look_at_all(self, places: Sequence[Place]) -> None:
+        """Those that stand at one event share its reading."""
         read: dict[tuple[str, int], list[Happened]] = {}
         for place in places:
             if place.key in self._moving or place.last <= self._seen.get(place.key, 0):

@@ -17,9 +17,15 @@ from schemas.agent import CODE_BYTES_MAX
 from schemas.base import digest
 
 OURS = frozenset({"schemas", "controlplane", "ray_runtime", "mcp_server"})
-NEEDED_BY_HOSTS = frozenset(
-    {"annotated_types", "msgspec", "orjson", "psutil", "pydantic", "pydantic_core", "ray", "typing_extensions", "yaml"}
-)
+NEEDED_BY_HOSTS = frozenset(  # a test holds it against what a host has imported
+    {
+        "annotated_types", "cronsim", "msgspec", "orjson", "psutil", "pydantic", "pydantic_core", "ray",
+        "typing_extensions", "typing_inspection", "tzdata", "uvloop", "yaml",
+        # what Ray imports in the process of an actor, at once or when it first needs it
+        "attr", "attrs", "certifi", "charset_normalizer", "click", "colorama", "filelock", "google", "grpc", "idna",
+        "jsonschema", "jsonschema_specifications", "msgpack", "packaging", "referencing", "requests", "rpds", "urllib3",
+    }
+)  # fmt: skip
 RESERVED = OURS | NEEDED_BY_HOSTS | frozenset(sys.stdlib_module_names) | {"sitecustomize", "usercustomize"}
 _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 

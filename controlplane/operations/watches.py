@@ -40,9 +40,10 @@ SELECT uid, ?, COALESCE((SELECT MAX(e.cursor) FROM event e WHERE e.namespace = a
 FROM agent WHERE uid = ? ON CONFLICT (agent, watch) DO UPDATE SET
 debounce_s = excluded.debounce_s, batch_max = excluded.batch_max"""
 # Firings of timers that are gone, but for one that an open turn handles.
-STRAY_FIRINGS = """DELETE FROM inbox WHERE agent = ? AND "trigger" = 'timer' AND body LIKE '{"type":"steward.watch",%'
+STRAY_FIRINGS = """DELETE FROM inbox WHERE agent = ? AND "trigger" = 'timer'
+AND SUBSTR(body, 1, 24) = '{"type":"steward.watch",'
 AND NOT EXISTS (SELECT 1 FROM timer t WHERE t.agent = inbox.agent
-AND inbox.body LIKE '{"type":"steward.watch","subject":"' || SUBSTR(t.name, 7) || '",%')
+AND SUBSTR(inbox.body, 1, LENGTH(t.name) + 31) = '{"type":"steward.watch","subject":"' || SUBSTR(t.name, 7) || '",')
 AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.agent = inbox.agent AND o.message_id = inbox.message_id
 AND o.finished_at IS NULL)"""
 

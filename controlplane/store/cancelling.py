@@ -20,6 +20,9 @@ CANCELLED_OPEN = (  # a question's message has the id of its await
     "SELECT t.agent, t.message_id FROM turn t JOIN awaiting w ON w.await_id = t.message_id"
     " WHERE t.finished_at IS NULL AND w.outcome = 'cancelled'"
 )
+CONTINUED_OPEN = (  # its message has an id of its own, and the question's stands within
+    'SELECT agent, message FROM turn WHERE finished_at IS NULL AND message LIKE \'%"continues":"turn_%\''
+)
 CANCEL_OF_AGENT = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE agent = ? AND resolved_at IS NULL"
     " AND kind IN ('ask', 'request', 'compute')"

@@ -25,6 +25,14 @@ HOLD = Many(
     "INSERT INTO awaiting (await_id, agent, turn_id, branch, position, kind, target, since, until)"
     " VALUES (?, ?, ?, ?, ?, 'effect', ?, ?, ?)"
 )
+ENDED = (
+    "SELECT a.namespace, a.name FROM turn t JOIN agent a ON a.uid = t.agent"
+    " WHERE t.turn_id = ? AND t.finished_at IS NOT NULL"
+)
+OUTLIVE = Many(  # what is in doubt stays so when its turn fails; what was never sent, as its target begins, does not
+    "UPDATE awaiting SET agent = NULL WHERE turn_id = ? AND kind = 'effect' AND resolved_at IS NULL"
+    " AND SUBSTR(target, 1, LENGTH(?)) <> ?"
+)
 RESEND = Many("UPDATE journal SET send_by = ? WHERE turn_id = ? AND branch = ? AND position = ? AND outcome IS NULL")
 RETRIED = Many("UPDATE awaiting SET outcome = 'retried' WHERE await_id = ? AND outcome = 'retry'")
 RECEIVED = Many(

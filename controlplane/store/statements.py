@@ -59,7 +59,7 @@ PUT = Many(
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
 DISCARD_FIRINGS = Many(
-    "DELETE FROM inbox WHERE agent = ? AND trigger = 'timer' AND message_id <> ? AND body LIKE ? ESCAPE '~'"
+    "DELETE FROM inbox WHERE agent = ? AND trigger = 'timer' AND message_id <> ? AND SUBSTR(body, 1, LENGTH(?)) = ?"
 )
 SEND = Many(
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
@@ -129,6 +129,7 @@ JOURNAL_RESOLVED = Many(
 )
 CANCEL_AWAITS = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE turn_id = ? AND resolved_at IS NULL"
+    " AND (kind <> 'effect' OR agent IS NOT NULL)"
 )
 
 # Timers
@@ -288,7 +289,8 @@ DUE_TIMERS = (
 NEXT_TIMER_OF = "SELECT name, due_at, every_s, cron, zone FROM timer WHERE agent = ? ORDER BY due_at LIMIT 1"
 TIMER_OF = "SELECT name, due_at, every_s, cron, zone FROM timer WHERE agent = ? AND name = ?"
 FIRINGS_WAITING = (
-    "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer' AND body LIKE ? ESCAPE '~'"
+    "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? AND trigger = 'timer'"
+    " AND SUBSTR(body, 1, LENGTH(?)) = ?"
     " LIMIT ?) AS counted"
 )
 NEXT_TIMER = (
@@ -304,18 +306,23 @@ KNOWN_MESSAGE = (
     " UNION ALL SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
 )
 BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted"
-WAITING_AGENTS = (  # from agent to agent over the index: one step for each that has messages, however many
-    "WITH RECURSIVE waiting(agent) AS (SELECT MIN(agent) FROM inbox UNION ALL"
-    " SELECT (SELECT MIN(i.agent) FROM inbox i WHERE i.agent > waiting.agent) FROM waiting"
-    " WHERE waiting.agent IS NOT NULL)"
-    " SELECT a.uid FROM waiting JOIN agent a ON a.uid = waiting.agent WHERE a.owner IS NULL AND a.stopped = 0"
+# From agent to agent over the index, behind one: a step for each that has messages, however many, up to so many
+# agents; each with its number, and with its namespace where it could go on.
+WAITING_AGENTS = (
+    "WITH RECURSIVE waiting(agent, number) AS (SELECT MIN(agent), 1 FROM inbox WHERE agent > ? UNION ALL"
+    " SELECT (SELECT MIN(i.agent) FROM inbox i WHERE i.agent > waiting.agent), waiting.number + 1 FROM waiting"
+    " WHERE waiting.agent IS NOT NULL AND waiting.number < ?)"
+    " SELECT waiting.agent, waiting.number, (SELECT a.namespace FROM agent a WHERE a.uid = waiting.agent"
+    " AND a.owner IS NULL AND a.stopped = 0"
     " AND NOT EXISTS (SELECT 1 FROM awaiting w WHERE w.agent = a.uid AND w.resolved_at IS NULL"
-    " AND w.kind IN ('ask', 'sleep', 'effect', 'question', 'compute')) LIMIT 2000"
+    " AND w.kind IN ('ask', 'sleep', 'effect', 'question', 'compute'))) FROM waiting WHERE waiting.agent IS NOT NULL"
 )
 BRANCHED_AGENTS = (  # one branch waits; another may have an answer that nobody lived to tell
-    "SELECT DISTINCT agent FROM awaiting WHERE branch > '0' AND resolved_at IS NULL AND agent IS NOT NULL"
+    "SELECT DISTINCT agent FROM awaiting WHERE branch > '0' AND resolved_at IS NULL AND agent > ?"
+    " ORDER BY agent LIMIT ?"
 )
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
+AGENTS_OF = "SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE namespace = ? LIMIT ?) AS counted"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
     "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name"

@@ -6,11 +6,11 @@ OLDEST_WAITING = "SELECT accepted_at FROM channel_message WHERE channel = ? AND 
 NEXT_OF_CHANNEL = (
     "SELECT position, body FROM channel_message WHERE channel = ? AND position > ? ORDER BY position LIMIT ?"
 )
-PLACES_BEHIND = (
+PLACES = (  # so many, behind one; each with the last event of its namespace
     "SELECT w.agent, w.watch, w.position, w.told, w.since, w.filter, w.debounce_s, w.batch_max, a.namespace, a.name,"
-    " (SELECT MAX(e.cursor) FROM event e WHERE e.namespace = a.namespace) AS last"
+    " COALESCE((SELECT MAX(e.cursor) FROM event e WHERE e.namespace = a.namespace), 0)"
     " FROM feedback_watch w JOIN agent a ON a.uid = w.agent"
-    " WHERE w.position < (SELECT MAX(e.cursor) FROM event e WHERE e.namespace = a.namespace)"
+    " WHERE (w.agent, w.watch) > (?, ?) ORDER BY w.agent, w.watch LIMIT ?"
 )
 EVENTS_AFTER = (
     "SELECT e.cursor, e.type, e.time, e.kind, e.name, e.principal, e.change_id, e.turn_id, e.data,"

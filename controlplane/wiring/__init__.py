@@ -94,6 +94,7 @@ def gate(settings: Settings) -> None:
             loop_held_s_max=settings.loop_held_s_max,
             state_bytes_max=settings.state_bytes_max,
             inbox_messages_max=settings.inbox_messages_max,
+            agents_max=settings.agents_max,
             turn_attempts_max=settings.turn_attempts_max,
             send_within_s=settings.effect_send_within_s,
             hold_s=settings.effect_hold_s,

@@ -7,12 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.gate.far import HELD, settle
+from tests.gate.far import HELD, refused, settle
 from tests.gate.running import RunningGate, running, true
 
 pytestmark = pytest.mark.anyio
 
 SOURCE = """
+import asyncio
+
 from ray_runtime import Agent, Refusal
 
 
@@ -55,6 +57,18 @@ class Person(Agent):
             return [await turn.perform("notes.again", path=envelope.data, text=it, wait_s=0.3) for it in ("a", "b")]
 
         return await turn.gather(turn.ask_human("Shall I?"), part())
+
+
+class Torn(Agent):
+    async def on_message(self, turn, envelope):
+        async def other():
+            await turn.sleep(0.1)
+            await asyncio.sleep(0)  # which ends the turn
+
+        note = {"path": envelope.data["path"], "text": "x", "fault": "break"}
+        if envelope.data.get("late"):
+            note["wait_s"] = 0.8
+        return await turn.gather(turn.perform("notes.once", **note), other())
 
 
 class Echo(Agent):
@@ -171,3 +185,23 @@ async def test_a_branch_that_waits_for_a_person_keeps_no_other_from_going_on(qui
         given = {"question_id": question_id, "answer": "yes", "principal": "ann", "dry_run": False}
         await gate.client.control("answer", uid, given)
         assert [it["noted"] if isinstance(it, dict) else it for it in (await asked)[1]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_is_in_doubt_can_be_settled_when_another_branch_has_failed(
+    quick_url: str, tmp_path: Path, *, late: bool
+) -> None:
+    """Whether it was held before the turn failed, or came to be in doubt after it: it is told, and nobody sends it."""
+    async with running(quick_url, hold_s=60.0, turn_attempts_max=1) as gate:
+        await gate.agent("torn", await gate.code(SOURCE), "Torn", **GRANTS)
+        failed = await gate.ask("torn", {"path": str(tmp_path / "notes"), "late": late}, "m1")
+        assert failed["reason"] == "NONDETERMINISTIC"
+        ((turn_id, branch),) = await gate.until(
+            "SELECT turn_id, branch FROM awaiting WHERE kind = 'effect' AND resolved_at IS NULL",
+            lambda it: len(it) == 1,
+        )
+        assert await gate.rows("SELECT COUNT(*) FROM event WHERE type = 'effect.in_doubt'") == [(1,)]
+        assert await refused(gate, turn_id, "retry", branch=branch) == "NOT_HELD"
+        await settle(gate, turn_id, "failed", branch=branch)
+        assert await gate.rows("SELECT outcome FROM journal WHERE kind = 'effect'") == [("failed",)]
+        assert len(_lines(tmp_path / "notes")) == 1

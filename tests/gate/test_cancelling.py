@@ -35,6 +35,13 @@ class Slow(Agent):
         return (await turn.ask("deep", 3600)).data
 
 
+class Goes(Slow):
+    async def on_message(self, turn, envelope):
+        if envelope.continues is None:
+            return turn.continue_as(envelope.data)
+        return await super().on_message(turn, envelope)
+
+
 class Deep(Agent):
     async def on_message(self, turn, envelope):
         await turn.sleep(envelope.data)
@@ -53,14 +60,14 @@ TOLD = "SELECT name FROM event WHERE type = 'turn.cancelled' ORDER BY name"
 
 async def cast(gate: RunningGate) -> None:
     code = await gate.code(SOURCE)
-    for name in ("boss", "fast", "slow", "deep", "ledger"):
+    for name in ("boss", "fast", "slow", "goes", "deep", "ledger"):
         await gate.agent(name, code, name.capitalize(), suspend_after_ms=0)
-    await gate.until("SELECT 1 FROM turn WHERE finished_at > 0", lambda rows: len(rows) == 5)
+    await gate.until("SELECT 1 FROM turn WHERE finished_at > 0", lambda rows: len(rows) == 6)
 
 
-async def ended_below(gate: RunningGate) -> None:
+async def ended_below(gate: RunningGate, slow: str = "slow") -> None:
     """The slow one and the one that it asks; both go on with what comes next, and nothing of theirs is left."""
-    await gate.until(TOLD, lambda rows: [row[0] for row in rows] == ["deep", "slow"])
+    await gate.until(TOLD, lambda rows: [row[0] for row in rows] == ["deep", slow])
     assert await gate.rows("SELECT 1 FROM awaiting WHERE resolved_at IS NULL") == []
     assert await gate.rows("SELECT 1 FROM turn WHERE finished_at IS NULL") == []
     assert await gate.rows("SELECT 1 FROM dead_letter WHERE name <> 'boss'") == []
@@ -87,14 +94,16 @@ async def test_what_a_deleted_agent_had_asked_ends(quick_url: str) -> None:
         await ended_below(gate)
 
 
+@pytest.mark.parametrize("slow", ["slow", "goes"])
 async def test_a_gate_that_died_finds_what_was_cancelled(
-    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_url: str, slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It committed the answer that made the other question needless, and told nobody."""
+    """It committed the answer that made the other question needless, and told nobody. Whether its turn goes on as
+    another does not matter."""
     arming = Arming(tmp_path, monkeypatch)
     async with running(quick_url) as gate:
         await cast(gate)
-        asked = asyncio.create_task(gate.ask("boss", {"first": ["slow", "fast"]}, "m1"))
+        asked = asyncio.create_task(gate.ask("boss", {"first": [slow, "fast"]}, "m1"))
         await gate.until(PARKED, bool)
         arming.arm("gate.commit.committed")
         await arming.fired()
@@ -102,7 +111,7 @@ async def test_a_gate_that_died_finds_what_was_cancelled(
         gate.gate.wait(timeout=10)
         gate.start()
         assert await asked == "fast"
-        await ended_below(gate)
+        await ended_below(gate, slow)
 
 
 async def test_a_question_that_did_not_begin_does_not(quick_url: str) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
 import struct
+import sys
 import time
 from typing import Any
 
@@ -136,6 +138,25 @@ async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> No
         assert await gate.rows("SELECT 1 FROM dead_letter") == []
 
 
+OUT_OF_BOUNDS = [
+    ("timer", b'{"name":"t","after_s":0,"every_s":0,"data":1}'),
+    ("timer", b'{"name":"t","after_s":0,"every_s":-1,"data":1}'),
+    ("timer", b'{"name":"t","after_s":1e300,"every_s":null,"data":1}'),
+    ("timer", b'{"name":"","after_s":0,"every_s":null,"data":1}'),
+    ("timer", b'{"name":"t\\u0000","after_s":0,"every_s":null,"data":1}'),
+    ("timer_cancel", b'{"name":"%s"}' % (b"t" * 201)),
+    ("sleep", b'{"seconds":1e300}'),
+    ("ask", b'{"to":"default/a","data":1,"deadline_s":1e300}'),
+    ("question", b'{"question":"?","choices":null,"deadline_s":-1}'),
+    ("gather", b'{"members":9999999999999999999,"needs":1}'),
+    ("publish", b'{"channel":"default/c","data":1,"key":"\\u0000"}'),
+    ("send", b'{"to":"default/","data":1,"key":null}'),
+    ("spawn", b'{"name":"","entrypoint":null,"config":null,"purpose":null,"grants":null}'),
+    ("spawn", b'{"name":"a","entrypoint":"os.system","config":null,"purpose":null,"grants":null}'),
+    ("spawn", b'{"name":"a","entrypoint":null,"config":null,"purpose":"%s","grants":null}' % (b"x" * 2001)),
+]
+
+
 async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
     """A host that sends entries of unknown kinds, at wrong positions, or with broken bodies fails its own turn only."""
     entries = [
@@ -147,6 +168,7 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
         wire.Entry("0", 2**63, "sleep", b'{"seconds":1}'),
         wire.Entry("0", 0, "question", b'{"question":"","choices":null,"deadline_s":1}'),
         wire.Entry("0", 0, "continue", b'{"data":1}'),  # of a start
+        *(wire.Entry("0", 0, kind, body) for kind, body in OUT_OF_BOUNDS),
     ]
     async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
         code = await gate.code(SOURCE)
@@ -156,10 +178,108 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
             await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
             turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
             await rogue.told(turn_id)
-            rogue.say(wire.Commit(turn_id, 1, 0, b"{}", "d", [entry], b"null", 0))
+            ((epoch,),) = await gate.rows(f"SELECT epoch FROM agent WHERE uid = '{uid}'")
+            rogue.say(wire.Commit(turn_id, epoch, 0, b"{}", "d", [entry], b"null", 0))
             rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)
             assert rows[0][0] == "failed", entry
             assert "INTERNAL" in rows[0][1]
+
+
+async def test_a_turn_is_held_to_its_bounds_whatever_its_host_says(sqlite_url: str) -> None:
+    """How many effects, and how many bytes of them: also over several segments, and of effects that are denied."""
+
+    def send(n: int, size: int = 1) -> wire.Entry:
+        return wire.Entry("0", n, "send", b'{"to":"default/a","data":"%s","key":null}' % (b"x" * size))
+
+    sleep = b'{"seconds":1000}'
+    many, large = {"effects_max": 3}, {"journal_bytes_max": 2000, "effects_max": 10}
+    cases: list[tuple[dict[str, int], list[frames.Frame], str]] = [
+        (many, [wire.Commit("", 0, 0, b"{}", "d", [send(n) for n in range(4)], b"null", 0)], "effects_max"),
+        (many, [wire.Ask("", 0, "0", 3, "notes.once", "", b"{}", "", [send(n) for n in range(3)])], "effects_max"),
+        (large, [wire.Commit("", 0, 0, b"{}", "d", [send(0, 3000)], b"null", 0)], "journal_bytes_max"),
+        (
+            large,
+            [wire.Ask("", 0, "0", 1, "notes.once", "", b'"%s"' % (b"x" * 3000), "", [send(0)])],
+            "journal_bytes_max",
+        ),
+        (
+            large,
+            [
+                wire.Park("", 0, [send(0, 1500), wire.Entry("0.1", 0, "sleep", sleep)], 0, [("0.1", 0)], 9),
+                wire.Commit("", 0, 0, b"{}", "d", [send(1, 1500)], b"null", 0),
+            ],
+            "journal_bytes_max",
+        ),
+    ]
+    async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
+        code = await gate.code(SOURCE)
+        rogue = Peer(gate).say(_hello("rogue"))
+        for n, (limits, said, limit) in enumerate(cases):
+            uid = await gate.agent(f"a{n}", code, "Echo", limits=limits)
+            turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            await rogue.told(turn_id)
+            ((epoch,),) = await gate.rows(f"SELECT epoch FROM agent WHERE uid = '{uid}'")
+            rogue.say(*(msgspec.structs.replace(it, turn_id=turn_id, epoch=epoch) for it in said))
+            query = f"SELECT problem FROM turn WHERE agent = '{uid}' AND outcome = 'failed'"
+            assert f'"limit":"{limit}"' in (await gate.until(query, bool))[0][0], n
+
+
+@pytest.mark.parametrize("said", [b"{}", b"[]", b"no json", b'{"reason":7}', b"\xff"])
+async def test_a_failure_without_a_reason_is_one(sqlite_url: str, said: bytes) -> None:
+    """Whatever a host says of why a turn failed, the turn is over, and the host's connection stands."""
+    async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
+        uid = await gate.agent("a", await gate.code(SOURCE), "Echo")
+        rogue = Peer(gate).say(_hello("rogue"))
+        turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+        await rogue.told(turn_id)
+        ((epoch,),) = await gate.rows("SELECT epoch FROM agent")
+        rogue.say(wire.Failed(turn_id, epoch, said, retry=False, cpu_ns=0))
+        assert await gate.until("SELECT reason FROM dead_letter", bool) == [("INTERNAL",)]
+        assert await gate.rows("SELECT 1 FROM host WHERE ended_at IS NOT NULL") == []
+
+
+LIAR = """
+import os, socket, struct, sys, time
+import msgspec
+from schemas import wire
+from schemas.processes import started
+
+peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+peer.connect(sys.argv[1])
+body = msgspec.msgpack.encode(wire.Hello("liar", os.getpid(), started(os.getpid()), "here"))
+peer.sendall(struct.pack("<I", len(body)) + body)
+while peer.recv(65536):
+    pass
+time.sleep(600)
+"""
+
+
+async def test_a_host_that_says_nothing_of_its_lag_keeps_no_turn(sqlite_url: str) -> None:
+    """Its lease runs and its loop answers, as it says: the turn is over at the end of its time, and so is the host."""
+    async with running(sqlite_url, hosts=0, lease_s=120, late_s_max=0.2) as gate:
+        code = await gate.code(SOURCE)
+        liar = await asyncio.create_subprocess_exec(sys.executable, "-c", LIAR, str(gate.socket))
+        try:
+            await gate.agent("a", code, "Echo", limits={"turn_s_max": 0.2})
+            letters = await gate.until("SELECT reason FROM dead_letter", bool)
+            assert letters == [("TURN_TIMEOUT",)]
+            assert await liar.wait() == -signal.SIGKILL
+        finally:
+            if liar.returncode is None:
+                liar.kill()
+
+
+async def test_no_more_agents_are_spawned_than_a_namespace_may_have(sqlite_url: str) -> None:
+    """The turn fails with what the limit is, and spawns again when there is room."""
+    async with running(sqlite_url, agents_max=3) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("parent", code, "Parent")
+        for n in range(2):
+            await gate.ask("parent", f"c{n}", f"m{n}")
+        refused = await gate.ask("parent", "c2", "m2")
+        assert (refused["reason"], refused["metadata"]["agents_max"]) == ("QUOTA", 3)
+        await gate.client.control("remove", (await gate.rows("SELECT uid FROM agent WHERE name = 'c0'"))[0][0], {})
+        assert await gate.ask("parent", "c3", "m3") == "default/c3"
 
 
 async def test_files_that_can_not_be_are_refused(sqlite_url: str) -> None:

@@ -19,6 +19,25 @@ SOURCE = """
 from ray_runtime import Agent
 
 
+class Twins(Agent):
+    state: dict
+
+    async def on_message(self, turn, envelope):
+        match envelope.data:
+            case "timer":
+                turn.timer("a\\0b", after_s=1)
+            case "publish":
+                turn.publish("news", 1, key="a\\0b")
+            case "raise":
+                raise LookupError("a\\0b")
+        for name in ("Poll", "poll", "po%l", "p_ll"):
+            turn.timer(name, after_s=0)
+
+    async def on_timer(self, turn, timer):
+        self.state.setdefault("told", []).append(timer.subject)
+        turn.timer(timer.subject, after_s=3600)
+
+
 class Clock(Agent):
     state: dict
 
@@ -138,3 +157,41 @@ async def test_what_a_stopped_agent_missed_is_made_up_for_within_the_bound(quick
         assert _covers(told, 0.05)
         assert told[0][1] > 1_000
         assert {missed for _, missed in told[1:MADE_UP_MAX]} == {0}
+
+
+async def test_timers_whose_names_look_alike_keep_their_firings(database_url: str) -> None:
+    """Whoever sets one anew discards its own firings, and no other's."""
+    async with running(database_url) as gate:
+        await gate.agent("twins", await gate.code(SOURCE), "Twins")
+        await gate.send("twins", 1, "m1")
+        rows = await gate.until("SELECT state FROM agent", lambda rows: str(rows).lower().count('"p') >= 4)
+        assert sorted(orjson.loads(rows[0][0])["told"]) == ["Poll", "p_ll", "po%l", "poll"]
+
+
+async def test_a_timer_that_can_not_fire_keeps_no_gate_from_its_start(quick_url: str) -> None:
+    """What stands in its row is told, and the row set aside; others fire, before and after a restart."""
+    async with running(quick_url) as gate:
+        uid = await gate.agent("clock", await gate.code(SOURCE), "Clock", suspend_after_ms=0)
+        broken = (
+            "INSERT INTO timer (agent, name, version, fired, due_at, every_s, data, missed, behind)"
+            " VALUES (?, 'broken', 1, 0, 1, 0, '1', 'fire_once', 0)"
+        )
+        assert await gate.store.write(Unit().raw(broken, [uid], 1))
+        await gate.send("clock", [{"name": "fine", "every_s": 0.1}], "set")
+        await _told(gate, "clock", "fine", 2)
+        about = await gate.until("SELECT data FROM event WHERE type = 'timer.broken'", bool)
+        assert orjson.loads(about[0][0])["timer"] == "broken"
+        gate.kill()
+        gate.start()
+        await _told(gate, "clock", "fine", len(await _told(gate, "clock", "fine", 2)) + 1)
+        assert len(await gate.rows("SELECT 1 FROM event WHERE type = 'timer.broken'")) == 1
+
+
+async def test_text_that_a_database_can_not_keep_is_refused_or_told(postgresql_url: str) -> None:
+    """A name or a key with NUL is the handler's fault, at the call; what it raises with NUL is told for what it is."""
+    async with running(postgresql_url, turn_attempts_max=1) as gate:
+        await gate.agent("twins", await gate.code(SOURCE), "Twins")
+        reasons = [(await gate.ask("twins", data, data))["reason"] for data in ("timer", "publish", "raise")]
+        assert reasons == ["INVALID_VALUE", "INVALID_VALUE", "HANDLER_ERROR"]
+        letters = await gate.rows("SELECT detail FROM dead_letter WHERE reason = 'HANDLER_ERROR'")
+        assert "a\\x00b" in letters[0][0]

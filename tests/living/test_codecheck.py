@@ -1,8 +1,11 @@
 """Code is refused before it is stored when no host could use it, and the refusal points at the file."""
 
+import subprocess
+import sys
+
 import pytest
 
-from controlplane.operations.codecheck import check_entrypoint, check_files, code_digest
+from controlplane.operations.codecheck import RESERVED, check_entrypoint, check_files, code_digest
 from schemas.agent import CODE_BYTES_MAX
 from schemas.problem import Refusal
 
@@ -57,3 +60,23 @@ def test_an_entrypoint_must_be_among_the_files(entrypoint: str) -> None:
 def test_an_entrypoint_may_be_imported_or_defined_in_a_block(text: str) -> None:
     """A name that the module's text binds in any way is accepted."""
     check_entrypoint({**GOOD, "pkg/__init__.py": text}, "pkg:Echo")
+
+
+HOST = """
+import sys
+import ray_runtime.actor, ray_runtime.computing, ray_runtime.confinement.host, ray_runtime.host
+import ray._private.workers.default_worker
+from schemas.cron import require_zone
+require_zone("UTC")
+print(*{name.partition(".")[0] for name, it in sys.modules.items() if getattr(it, "__file__", None)})
+"""
+
+
+def test_whatever_a_host_has_imported_is_reserved() -> None:
+    """In a process of its own, as Ray starts one: ours, our packages, and Ray's. None of these can be hidden."""
+    said = subprocess.run([sys.executable, "-c", HOST], check=True, capture_output=True, text=True).stdout
+    imported = {it for it in said.split() if not it.startswith("_")}
+    assert {"cronsim", "tzdata", "typing_inspection", "ray"} <= imported
+    assert imported - RESERVED == set()
+    with pytest.raises(Refusal, match="would hide the module cronsim"):
+        check_files({"zoo.py": "", "cronsim/__init__.py": ""})

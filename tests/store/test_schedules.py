@@ -9,7 +9,7 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.effects.entries import timer_pattern
+from controlplane.effects.entries import timer_begin
 from controlplane.effects.firing import ON_TIME_S, Due, fired
 from controlplane.store import schedules
 from controlplane.store import statements as sql
@@ -180,4 +180,4 @@ def test_each_scheduled_time_has_an_id_of_its_own() -> None:
     assert ids(_due(missed="all"), T + 25) == ids(_due(missed="all"), T + 26)
     of_all = ids(_due(missed="all"), T + 25) + ids(_due(version=2), T) + ids(_due(name="b"), T)
     assert len(set(of_all)) == 5
-    assert timer_pattern("tick").startswith('{"type":"steward.timer","subject":"tick"')
+    assert timer_begin("tick") == '{"type":"steward.timer","subject":"tick",'

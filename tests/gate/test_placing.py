@@ -1,0 +1,98 @@
+"""Who gets a host where there is room for few: without a gate, by what is wanted of the placer."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from controlplane.effects.keys import Key, address_of, reserved_for
+from controlplane.effects.node import Bounds
+from controlplane.effects.placing import Placing
+
+
+class Scene:
+    """A placing with room for so many hosts, and a clock that stands until it is moved."""
+
+    def __init__(self, hosts_max: int, hosts_warm: int = 0) -> None:
+        self.now = 100.0
+        nodes = SimpleNamespace(open=lambda: [""], avoided=list, seen_by_ray=None)
+        nothing = SimpleNamespace(sought=set)
+        self.node: Any = SimpleNamespace(
+            bounds=Bounds(hosts_max=hosts_max, hosts_warm=hosts_warm),
+            steady=lambda: self.now,
+            nodes=nodes,
+            moving=nothing,
+            draining=nothing,
+            slots=SimpleNamespace(holds=lambda _: True),
+        )
+        self.placing = Placing(self.node)
+
+    def waits(self, name: str, namespace: str = "n", **spec: Any) -> Key:
+        """An agent comes to wait for a host of its own."""
+        self.now += 1
+        reserved = reserved_for(name, namespace, name, {"isolation": "dedicated", **spec})
+        key = Key(namespace, "d", reserved)
+        slot: Any = SimpleNamespace(queued=False, key=key, state="free")
+        self.placing.demand(slot)
+        return key
+
+    @property
+    def wanted(self) -> dict[str, str | None]:
+        """For whom hosts are asked for, by their ids."""
+        said = self.placing._wanted.said(())
+        return {it: address_of(said.reserved.get(it, "")) for it in said.host_ids}
+
+    @property
+    def asked_for(self) -> list[str | None]:
+        return sorted(self.wanted.values(), key=str)
+
+    def fails(self, host_id: str, why: str = "no room") -> None:
+        self.placing.departed(host_id, why)
+        self.placing.ensure()
+
+
+def test_who_waits_for_longest_is_first() -> None:
+    """Not whose name is; and spare hosts come after all who wait."""
+    scene = Scene(hosts_max=2, hosts_warm=2)
+    scene.node.nodes.open = list  # none takes agents yet
+    for name in ("z", "m", "a"):
+        scene.waits(name)
+    scene.node.nodes.open = lambda: [""]
+    scene.placing.ensure()
+    assert scene.asked_for == ["n/m", "n/z"]
+
+
+def test_namespaces_take_turns() -> None:
+    """One that came with many does not keep another from its first."""
+    scene = Scene(hosts_max=2)
+    scene.node.nodes.open = list
+    for name, namespace in (("a", "many"), ("b", "many"), ("c", "many"), ("z", "one")):
+        scene.waits(name, namespace)
+    scene.node.nodes.open = lambda: [""]
+    scene.placing.ensure()
+    assert scene.asked_for == ["many/a", "one/z"]
+
+
+def test_whoever_is_not_asked_for_takes_no_room() -> None:
+    """An agent whose host did not come is asked for less often, and meanwhile its place is another's."""
+    scene = Scene(hosts_max=1)
+    scene.waits("first")
+    (host_id,) = scene.wanted
+    scene.waits("second")
+    scene.fails(host_id)
+    assert scene.asked_for == ["n/second"]
+
+
+def test_what_no_node_has_is_not_asked_for() -> None:
+    """It takes no room, drives nobody from theirs, and is told; once a node has it, it is asked for."""
+    scene = Scene(hosts_max=1)
+    scene.node.nodes.seen_by_ray = [{"node": "here", "alive": True, "resources": {"CPU": 2.0}, "labels": {}}]
+    needy = scene.waits("needy", resources={"custom": {"quantum": 1}})
+    assert scene.asked_for == []
+    assert scene.placing.why_not(needy).startswith("no node has quantum 1 (nodes: here: CPU 2")
+    scene.waits("modest", resources={"num_cpus": 1})
+    assert scene.asked_for == ["n/modest"]
+    (host_id,) = scene.wanted
+    scene.placing._lines = {needy: scene.placing._lines[needy]}
+    scene.node.nodes.seen_by_ray = [{"node": "here", "alive": True, "resources": {"quantum": 1.0}, "labels": {}}]
+    scene.fails(host_id)
+    assert scene.asked_for == ["n/needy"]
+    assert scene.placing.why_not(needy) == ""
