@@ -98,6 +98,12 @@ class Slot:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def rests(self) -> bool:
+        """Whether it is idle, and nobody wants anything of it."""
+        wanted = self.more or self.keep or self.leave or self.queued or self.move or self.retry_timer
+        return self.state == "idle" and self.turn is None and not wanted
+
+    @property
     def who(self) -> Who:
         """Whose work is metered."""
         return Who(self.namespace, self.name, self.fleet, self.turn.within if self.turn is not None else "")
