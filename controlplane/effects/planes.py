@@ -25,7 +25,7 @@ from schemas.problem import Problem
 
 RETRY_AFTER_S = 1.0
 RECOUNT = 256
-ROOMS_MAX = 10_000
+ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
 _WAKING = ("inbox", "subscription", "timer", "awaiting")
 
 
