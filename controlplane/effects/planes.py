@@ -125,7 +125,7 @@ class Planes:
             if until:
                 node.timers.arm(until)
             if alone and outcome == "ok" and node.slots.holds(slot):
-                node.ownership.come(slot, (frame.message_id, body))
+                node.ownership.come(slot, (turn_id, frame.message_id, body))
             else:
                 node.ownership.ring(uid)
 

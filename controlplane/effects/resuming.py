@@ -58,8 +58,7 @@ def next_turn(node: Node, slot: Slot) -> bool:
     if slot.turn is not None:
         return False
     if slot.coming is not None:
-        (message_id, body), slot.coming = slot.coming, None
-        turn_id = short_id("turn", slot.uid, message_id)
+        (turn_id, message_id, body), slot.coming = slot.coming, None
         slot.turn = _ref(node, slot, turn_id, message_id, "message", body, 0, "", node.clock(), None)
         slot.last, slot.asked = True, ""
         return True

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from controlplane.effects.moving import Move
     from controlplane.effects.placing import Host
 
-Came = tuple[str, str]  # the id and the body of a message
+Came = tuple[str, str, str]  # a turn's id, and its message's id and body
 State = Literal["free", "acquiring", "idle", "running", "parked", "committing", "leaving"]
 
 
