@@ -26,7 +26,7 @@ INTRO = f"""A fleet of ever more agents, which are suspended but where it says t
 Of {growth.CHANGES} rounds where all are woken or one is added; creating, restarting and taking away are done once.
 The line of slope 1 in the picture is what grows as its count does. Bytes are those in use by the store, with
 indexes, and with the turn and the events of the start. USS counts the pages of SQLite's file that a process
-keeps: 24 MB at most in the gate, and in the plane the file as it is mapped.
+keeps: 16 MB at most in the gate, and in the plane the file as it is mapped.
 
 ![Growth](scale.svg)
 

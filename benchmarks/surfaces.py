@@ -29,6 +29,10 @@ from controlplane.store.store import Store, open_url
 from tests.stack import Stack
 
 ROUNDS, CALLS = 5, 150
+WHY = (
+    "token check and read are the lesser part of what it takes more (first table); the rest is the boundary around the"
+    " handler, the dispatcher, and a model of the answer, of which the bare route has nothing"
+)
 
 
 class NoWriter:
@@ -79,7 +83,7 @@ def _median(rounds: list[Latency]) -> Latency:
 
 def _row(name: str, ours: list[Latency], theirs: list[Latency], target: float) -> list[object]:
     mine, other = _median(ours), _median(theirs)
-    ratio = at_most(f"{name}: ratio at p50", mine.p50_ms / other.p50_ms, target)
+    ratio = at_most(f"{name}: ratio at p50", mine.p50_ms / other.p50_ms, target, WHY)
     return [name, mine, other, f"{ratio.figure:.2f}", ratio.cell]
 
 

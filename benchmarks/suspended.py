@@ -21,6 +21,9 @@ SIZES, ACTIVE, ACTIVE_S, QUIET_S, FLEET = (1_000, 10_000), 100, 5.0, 5.0, 10_000
 STORE_BYTES, GATE_BYTES = 2048, 2048
 STANDING, KEPT = ("agent", "resource", "label"), ("turn", "event", "usage")
 WHY_STORE = "two fifths are the record of its first turn, which retention ends: the turn, two events, three meters"
+WHY_GATE = (
+    "it keeps no object for one: these are pages of SQLite's file, 16 MB at most, of which a larger file fills more"
+)
 AWAKE = "SELECT COUNT(*) FROM agent WHERE owner IS NOT NULL"
 WRONGLY = "SELECT COUNT(*) FROM turn WHERE started_at > {since} AND agent NOT IN (SELECT uid FROM agent WHERE {active})"
 
@@ -125,7 +128,7 @@ def _tables(found: dict[int, Figures]) -> str:
     held = last["bytes an agent in the gate's memory"]
     if least < largest:  # what it holds of none of them, its pages of the database's file above all, is in both
         held = (last["gate: MB"] - found[least]["gate: MB"]) * 1e6 / (largest - least)
-    at_most(f"{largest:,} suspended: bytes an agent in the gate", held, GATE_BYTES)
+    at_most(f"{largest:,} suspended: bytes an agent in the gate", held, GATE_BYTES, WHY_GATE)
     keys = list(dict.fromkeys(key for each in found.values() for key in each))
     rows = [[key, *(f"{each.get(key, 0):,.1f}" for each in found.values())] for key in keys]
     return table(["suspended agents, 1 % active in turns", *(f"{n:,}" for n in found)], rows)

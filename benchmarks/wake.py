@@ -17,7 +17,7 @@ from benchmarks.timing import STATES, quantiles, table
 SAMPLES, COLD = 300, 20
 SMALL = next(iter(STATES))
 AIMS = {SQLITE: (1.0, 3.0), POSTGRES: (3.0, math.inf)}  # milliseconds at p50 and p99
-WHY = "insert and acquisition share one commit; the rest is the Python of the gate around it, with four reads"
+WHY = "insert and acquisition share one commit; the rest is the Python around it, two reads, and the way to the host"
 Samples = tuple[list[float], list[float]]
 
 

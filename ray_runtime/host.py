@@ -47,7 +47,7 @@ from schemas.wire import (
 
 RESERVED = "STEWARD_RESERVED"
 RETRY_FIRST_S = 0.002
-RETRY_MOST_S = 0.25
+RETRY_MOST_S = 0.03  # a new gate is there after some 0.2 s, and a try costs little
 
 
 class Slot:

@@ -103,6 +103,7 @@ class Aftermath:
     channels: set[tuple[str, str]] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    operators: list[str] = field(default_factory=list)  # of answers, those that operators wait for
     due_at: float | None = None
     open_until: float = 0.0
 

@@ -291,6 +291,7 @@ class Hosts:
 
     def _release(self, host: Host, why: str, *, count: bool, suspect: Slot | None = None) -> None:
         slots, host.slots = sorted(host.slots, key=lambda it: it.turn is None), set()  # who was in a turn goes on first
+        uids = [it.uid for it in slots if not it.rests]  # the others are rows now, and for a row nothing is to be done
         host.waiting.clear()
         rows: list[Any] = [(sql.RELEASE_HOST, (self._node.clock(), host.host_id), -1)]
         for slot in slots:
@@ -303,8 +304,6 @@ class Hosts:
                 self.suspects.add(slot.turn.turn_id)
             slot.host, slot.counted, slot.queued = None, False, False
             self._node.ownership.forget(slot)
-
-        uids = [it.uid for it in slots]
         self._node.commit("lost", rows, lambda _outcome, _detail: self._node.ownership.ring_all(uids))
 
     # Sweep

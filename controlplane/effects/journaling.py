@@ -242,10 +242,11 @@ def answered(turn: TurnRef, reply: bytes, now: float, after: Aftermath) -> list[
     """The answer to whoever asked, if anybody did. One that comes too late is told, and changes nothing."""
     if turn.replyto is None:
         return []
-    after.answered.append(turn.replyto)
     told = [_late(turn, now), (sql.RESOLVE_OPERATOR, ("answered", reply.decode(), now, turn.replyto), -1)]
     if turn.by_operator:
+        after.operators.append(turn.replyto)
         return told
+    after.answered.append(turn.replyto)
     text, reply_id = reply_envelope(turn.address, "", turn.replyto, orjson.Fragment(reply), now)
     return [
         *told,

@@ -20,7 +20,7 @@ from controlplane.effects.fairness import Turnstile
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import next_turn
-from controlplane.effects.slots import Slot
+from controlplane.effects.slots import Came, Slot
 from controlplane.store import statements as sql
 from schemas.wire import Evict
 
@@ -79,6 +79,16 @@ class Ownership:
         if (slot := self._node.slots.named(namespace, name)) is not None:
             slot.more = True
             self.pump(slot)
+
+    def come(self, slot: Slot, message: Came) -> None:
+        """An agent's inbox holds this message and nothing else; what is not known of otherwise will ring."""
+        if slot.more or slot.turn is not None or slot.coming is not None or slot.state not in ("acquiring", "idle"):
+            self.ring(slot.uid)
+            return
+        slot.coming = message
+        self.pump(slot)
+        if slot.state != "acquiring" and slot.coming is not None:  # it leaves, or may not go on now
+            slot.coming, slot.more = None, True
 
     def pump(self, slot: Slot) -> None:
         """Take the next step of an agent that is free or idle."""
@@ -171,16 +181,16 @@ class Ownership:
     # Acquiring
 
     def acquire_ahead(self, slot: Slot) -> None:
-        """Acquire in the same group commit as the message that is on its way."""
+        """Acquire, in the same group commit as the message that is on its way, an agent that has nothing else to do."""
         if (
             slot.state != "free"
             or slot.owner is not None
             or slot.stopped
             or slot.queued
             or slot.retry_timer is not None
+            or slot.turn is not None
+            or self._node.budgeting.bars(slot)
         ):
-            return
-        if next_turn(self._node, slot) or slot.awaits or self._node.budgeting.bars(slot):
             return
         if self._node.hosts.pick(slot.key, slot.placement) is not None:
             self._acquire(slot)
@@ -261,7 +271,8 @@ class Ownership:
         if held and outcome == "error" and slot.host is not None:  # the store is in trouble: the host forgot it already
             self.fenced(slot, "releasing", outcome, "")
             return
-        more, move = slot.more or slot.stale or slot.leave or outcome == "conflict", slot.move
+        more = slot.more or slot.coming is not None or slot.stale or slot.leave or outcome == "conflict"
+        move = slot.move
         self.forget(slot)
         if held and move is not None:
             self._node.moving.left(slot.uid, move)

@@ -5,6 +5,7 @@ costs one commit. Each call is answered once, after its transaction ended.
 """
 
 import hmac
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from schemas.problem import Problem
 
 RETRY_AFTER_S = 1.0
 RECOUNT = 256
-ROOMS_MAX = 10_000
+ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
 _WAKING = ("inbox", "subscription", "timer", "awaiting")
 
 
@@ -38,6 +39,7 @@ class Planes:
         self._answered: list[str] = []
         self._roused = False
         self._room: dict[str, int] = {}
+        self._putting: Counter[str] = Counter()  # messages on their way to the inbox of an agent
 
     def hello(self, wire: Wire, frame: PlaneHello) -> bool:
         if not hmac.compare_digest(frame.key.encode(), self._key.encode()):
@@ -99,14 +101,16 @@ class Planes:
             detail = f"there is no agent {frame.namespace}/{frame.name}"
             _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
             return
-        if (full := self.full(slot.uid, slot.address)) is not None:
+        now, uid, body = node.clock(), slot.uid, frame.body.decode()
+        turn_id = short_id("turn", uid, frame.message_id)
+        known, waiting, open_ = self._arriving(uid, frame.message_id, turn_id)
+        if (full := self._full(uid, slot.address, waiting)) is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
             return
-        now, uid = node.clock(), slot.uid
-        turn_id = short_id("turn", uid, frame.message_id)
-        known = node.reader.one(sql.KNOWN_MESSAGE, uid, frame.message_id, turn_id) is not None
-        rows: list[Any] = [(sql.PUT, (uid, frame.message_id, "message", frame.body.decode(), now, turn_id), -1)]
+        alone = not (known or waiting or open_ or self._putting[uid])
+        self._putting[uid] += 1
+        rows: list[Any] = [(sql.PUT, (uid, frame.message_id, "message", body, now, turn_id), -1)]
         if frame.chain:
             said = msgspec.json.decode(frame.chain, type=Opened)
             by = frame.principal
@@ -116,21 +120,44 @@ class Planes:
             rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, until), -1))
 
         def published(outcome: str, detail: str) -> None:
+            self._put(uid)
             _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id, "duplicate": known})
             if until:
                 node.timers.arm(until)
-            node.ownership.ring(uid)
+            if alone and outcome == "ok" and node.slots.holds(slot):
+                node.ownership.come(slot, (turn_id, frame.message_id, body))
+            else:
+                node.ownership.ring(uid)
 
         node.commit("publish", rows, published, MESSAGES)
-        node.ownership.acquire_ahead(slot)
+        if alone:
+            node.ownership.acquire_ahead(slot)
+
+    def _arriving(self, uid: str, message_id: str, turn_id: str) -> tuple[bool, int, bool]:
+        """Whether a message is known, how many its agent has (none, one, or all of a recount), and an open turn."""
+        most = 1 if self._room.get(uid, 0) > 0 else self._node.bounds.inbox_messages_max
+        known, waiting, open_ = self._node.reader.rows(sql.ARRIVING, uid, message_id, turn_id, uid, most, uid)[0]
+        return bool(known), int(waiting), bool(open_)
+
+    def _put(self, uid: str) -> None:
+        """A message is no longer on its way to the inbox."""
+        self._putting[uid] -= 1
+        if not self._putting[uid]:
+            del self._putting[uid]
 
     def full(self, uid: str, address: str) -> Problem | None:
-        """Why an inbox takes no more; each None is room for one message. Counted again only once in a while."""
+        """Why an inbox takes no more; each None is room for one message."""
+        waiting = 0
+        if self._room.get(uid, 0) <= 0:
+            row = self._node.reader.one(sql.BACKLOG, uid, self._node.bounds.inbox_messages_max)
+            waiting = int(row[0]) if row else 0
+        return self._full(uid, address, waiting)
+
+    def _full(self, uid: str, address: str, waiting: int) -> Problem | None:
+        """The same, where it was counted if it had to be; that is once in a while only."""
         most = self._node.bounds.inbox_messages_max
         room = self._room.get(uid, 0)
         if room <= 0:
-            row = self._node.reader.one(sql.BACKLOG, uid, most)
-            waiting = int(row[0]) if row else 0
             if waiting >= most:
                 detail = f"the inbox of {address} holds {waiting} messages, which is the most"
                 return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=waiting)

@@ -57,6 +57,11 @@ def next_turn(node: Node, slot: Slot) -> bool:
         return not slot.awaits
     if slot.turn is not None:
         return False
+    if slot.coming is not None:
+        (turn_id, message_id, body), slot.coming = slot.coming, None
+        slot.turn = _ref(node, slot, turn_id, message_id, "message", body, 0, "", node.clock(), None)
+        slot.last, slot.asked = True, ""
+        return True
     if slot.emptied:
         return False
     slot.more = False  # whatever rang before is in what is read now

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from controlplane.effects.moving import Move
     from controlplane.effects.placing import Host
 
+Came = tuple[str, str, str]  # a turn's id, and its message's id and body
 State = Literal["free", "acquiring", "idle", "running", "parked", "committing", "leaving"]
 
 
@@ -54,6 +55,7 @@ class Slot:
     more: bool = False
     last: bool = False  # whether nothing was waiting behind the message of its turn when that was read
     emptied: bool = False  # while the next step is looked for, and nothing can have come since
+    coming: Came | None = None  # the one message that its inbox holds, as far as no bell has rung since
     asked: str | None = None  # what became of the question of its turn, where that was read in this very step
     keep: bool = False
     leave: bool = False
@@ -98,6 +100,12 @@ class Slot:
     @property
     def address(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is idle, and nobody wants anything of it."""
+        wanted = self.more or self.keep or self.leave or self.queued or self.coming or self.move or self.retry_timer
+        return self.state == "idle" and self.turn is None and not wanted
 
     @property
     def who(self) -> Who:

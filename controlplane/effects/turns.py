@@ -351,6 +351,8 @@ class Turns:
         """Ring whoever a committed unit was for."""
         if after.due_at is not None:
             self._node.timers.arm(after.due_at)
+        for await_id in after.operators:
+            self._node.planes.answered(await_id)
         with contextlib.suppress(Away):  # then the sweep finds them
             for await_id in (*after.answered, *after.asked):
                 self._node.timers.resolved(await_id)

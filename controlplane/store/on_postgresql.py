@@ -5,36 +5,24 @@ leaves first; that one row also makes transactions of two writers follow each ot
 feedback log grow in commit order whoever writes.
 """
 
-import re
 import secrets
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import psycopg
-from psycopg.types.numeric import Int8Dumper
 
-from controlplane.store.batching import Group
+from controlplane.store.batching import Group, Many
 from controlplane.store.claims import session_name, take_session
 from controlplane.store.connection import OWN_FAULTS, RECONNECT_S, InDoubt, Lost
+from controlplane.store.libpq import Prepared
 from schemas import faults
 from schemas.problem import Refusal
 
 LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 10_000
-_MARK = "INSERT INTO meta (key, value) VALUES ('writer', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-_PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?|%")
-
-
-@lru_cache(maxsize=2_000)
-def as_psycopg(sql: str) -> str:
-    """`?` as `%s`, outside of quotes; `%` doubled."""
-
-    def place(found: re.Match[str]) -> str:
-        text = found.group()
-        return "%s" if text == "?" else text.replace("%", "%%")
-
-    return _PLACES.sub(place, sql)
+_MARK = Many(
+    "INSERT INTO meta (key, value) VALUES ('writer', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
 
 
 class PostgresConnection:
@@ -53,7 +41,7 @@ class PostgresConnection:
         connection = psycopg.connect(
             self._url,
             autocommit=True,
-            prepare_threshold=2,
+            prepare_threshold=None,
             connect_timeout=5,
             application_name="steward writing" if self._sole is None else session_name("gate", self._sole),
             options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}"
@@ -61,8 +49,7 @@ class PostgresConnection:
         )
         if self._sole is not None:
             self._claimed(connection)
-        connection.prepared_max = 300
-        connection.adapters.register_dumper(int, Int8Dumper)  # one prepared statement whatever the number's size
+        self._prepared = Prepared(connection)
         return connection
 
     def _claimed(self, connection: "psycopg.Connection[Any]") -> None:
@@ -93,23 +80,15 @@ class PostgresConnection:
         return met
 
     def _run(self, groups: Sequence[Group], *, opening: bool = False) -> bool:
+        first: list[Group] = []
+        if opening:
+            self._mark = secrets.token_hex(8)
+            first = [Group("BEGIN", -1, [()]), Group(_MARK, 1, [(self._mark,)])]
         try:
-            with self._connection.pipeline():
-                if opening:
-                    self._mark = secrets.token_hex(8)
-                    self._connection.execute("BEGIN")
-                    self._connection.execute(_MARK, [self._mark])
-                cursors = [self._queue(group) for group in groups]
+            touched = self._prepared.pipelined([*first, *groups])[len(first) :]
         except self.faults as error:
             raise self._judged(error) from error
-        return all(group.met(cursor.rowcount) for group, cursor in zip(groups, cursors, strict=True))
-
-    def _queue(self, group: Group) -> "psycopg.Cursor[Any]":
-        cursor = self._connection.cursor()
-        if len(group.params) == 1:
-            return cursor.execute(as_psycopg(group.sql), group.params[0])
-        cursor.executemany(as_psycopg(group.sql), group.params)
-        return cursor
+        return all(group.met(many) for group, many in zip(groups, touched, strict=True))
 
     def _send(self, sql: str) -> None:
         try:
@@ -173,25 +152,26 @@ class PostgresReading:
         self._connection = self._open()
 
     def _open(self) -> "psycopg.Connection[Any]":
-        return psycopg.connect(
+        connection = psycopg.connect(
             self._url,
             autocommit=True,
             connect_timeout=2,
-            prepare_threshold=2,
             application_name="steward gate reading",
             options="-c default_transaction_read_only=on -c statement_timeout=10000",
         )
+        self._prepared = Prepared(connection)
+        return connection
 
     def rows(self, sql: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection.closed:
             self._connection = self._open()
         try:
-            return self._connection.execute(as_psycopg(sql), params).fetchall()
+            return self._prepared.rows(sql, params)
         except psycopg.OperationalError:
             if not self._connection.closed:
                 raise
             self._connection = self._open()
-            return self._connection.execute(as_psycopg(sql), params).fetchall()
+            return self._prepared.rows(sql, params)
 
     def close(self) -> None:
         self._connection.close()

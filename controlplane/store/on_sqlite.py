@@ -11,7 +11,7 @@ from controlplane.store.connection import OWN_FAULTS, Ended
 from controlplane.store.location import BUSY_TIMEOUT_MS, sqlite_path, sqlite_uri
 from schemas import faults
 
-CACHE_KIB = 16_384  # what the gate may keep of the pages of SQLite, and no more, however large the file
+CACHE_KIB = 8_192  # what each connection of the gate may keep of its pages, and no more, however large the file
 
 
 class SqliteConnection:
@@ -120,7 +120,7 @@ class SqliteReading:
             cached_statements=256,
         )
         self._connection.execute("PRAGMA query_only = ON").close()
-        self._connection.execute("PRAGMA cache_size = -8192").close()
+        self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}").close()
 
     def rows(self, sql: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(sql, params)

@@ -301,9 +301,11 @@ DUE_AWAITS = (
     " AND kind <> 'gather' ORDER BY until LIMIT 500"
 )
 NEXT_AWAIT = "SELECT until FROM awaiting WHERE resolved_at IS NULL AND kind <> 'gather' ORDER BY until LIMIT 1"
-KNOWN_MESSAGE = (
-    "SELECT 1 FROM inbox WHERE agent = ? AND message_id = ?"
-    " UNION ALL SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL"
+ARRIVING = (  # of a message: is it known; of its agent: how many wait, up to so many, and is a turn open
+    "SELECT EXISTS (SELECT 1 FROM inbox WHERE agent = ? AND message_id = ?)"
+    " OR EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL),"
+    " (SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted),"
+    " EXISTS (SELECT 1 FROM turn WHERE agent = ? AND finished_at IS NULL)"
 )
 BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT ?) AS counted"
 # From agent to agent over the index, behind one: a step for each that has messages, however many, up to so many

@@ -5,8 +5,9 @@ killed plane left is adopted if its mark (a digest of the settings it runs with)
 ended otherwise.
 """
 
-import contextlib
 import logging
+import os
+import select
 import subprocess
 import threading
 import time
@@ -131,13 +132,20 @@ class Child:
             )
 
     def watch(self, look_s: float) -> None:
-        """Wait so long, or until it ends, whichever is first."""
-        popen = self._popen
-        if popen is None or popen.poll() is not None:
+        """Wait so long, or until it ends, whichever is first; the kernel says so at once, of an adopted one too."""
+        if self._known is None or not self.alive():
             time.sleep(look_s)
             return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            popen.wait(look_s)
+        try:
+            descriptor = os.pidfd_open(self._known.pid)
+        except ProcessLookupError:
+            return
+        try:
+            ends = select.poll()
+            ends.register(descriptor, select.POLLIN)
+            ends.poll(look_s * 1000)
+        finally:
+            os.close(descriptor)
 
     def end(self, grace_s: float) -> None:
         """End the process; the next `ensure` starts another."""

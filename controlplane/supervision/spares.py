@@ -2,7 +2,8 @@
 
 A child that dies is replaced by its spare, which saves the second that imports take while everybody waits.
 The next one is made when the child has been there for a while, so that a start and a child that ends again
-and again are not slowed by it. A spare ends with whoever keeps it: its standard input ends then.
+and again are not slowed by it; behind one that took a place, sooner. A spare ends with whoever keeps it: its
+standard input ends then.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-AFTER_S = 5.0
+AFTER_S, AGAIN_S = 5.0, 1.0
 ENDED_S_MAX = 5.0
 
 
@@ -23,13 +24,14 @@ class Spare:
         self._env = dict(env)
         self._out = out
         self._made = time.monotonic()
+        self._after_s = AFTER_S
         self._popen: subprocess.Popen[bytes] | None = None
 
     def keep(self, born: float) -> None:
         """There is one, once the child that was born then has been there for a while."""
         if self._popen is not None and self._popen.poll() is None:
             return
-        if time.monotonic() - max(born, self._made) < AFTER_S:
+        if time.monotonic() - max(born, self._made) < self._after_s:
             return
         self._made = time.monotonic()
         with self._out.open("ab") as out:
@@ -51,6 +53,7 @@ class Spare:
         with contextlib.suppress(OSError):
             popen.stdin.write(b"begin\n")
             popen.stdin.close()
+            self._after_s = AGAIN_S
             return popen
         return None
 

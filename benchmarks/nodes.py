@@ -1,0 +1,93 @@
+"""A node that is killed, or hangs, under an agent: how long until it has a turn elsewhere.
+
+The node is a raylet of its own on this machine, with a relay and hosts; the gate's node has a warm host. Killed, its
+connections end; stopped, they stand, and Ray's health checks say that it is gone.
+"""
+
+import asyncio
+import itertools
+import signal
+import statistics
+import time
+from collections.abc import Callable
+
+import psutil
+
+from benchmarks import wakes
+from benchmarks.startup import agent
+from benchmarks.targets import at_most
+from tests.raylet import Raylet
+from tests.stack import Stack
+
+KILLS, AGENTS_MAX, APPEARS_S_MAX = 3, 12, 90.0
+KILLED_S, HUNG_S = 1.0, 3.0
+WHY_KILLED = "the ends of its connections are heard of at once; then a warm host fetches and imports the code, like one"
+WHY_HUNG = "Ray's health checks say so after 2.4 s, and after that it is as with one that was killed"
+STAYS_MS = 600_000
+CODE = """from ray_runtime import Agent
+
+
+class Echo(Agent):
+    async def on_message(self, turn, envelope):
+"""
+
+
+def measure(stack: Stack, *, quick: bool) -> list[list[object]]:
+    """Rows of both; each a median, and beside its target."""
+    numbers = itertools.count()
+    kills = [_struck(stack, f"n{next(numbers)}", signal.SIGKILL) for _ in range(1 if quick else KILLS)]
+    hung = _struck(stack, f"n{next(numbers)}", signal.SIGSTOP)
+    killed = statistics.median(kills)
+    at_most("node killed → a turn of its agent elsewhere, s", killed, KILLED_S, WHY_KILLED)
+    at_most("node hung → a turn of its agent elsewhere, s", hung, HUNG_S, WHY_HUNG)
+    return [
+        [f"SQLite: kill -9 of a node → a turn of its agent elsewhere (median of {len(kills)})", f"{killed:.2f} s"],
+        ["SQLite: SIGSTOP of a node → a turn of its agent elsewhere", f"{hung:.2f} s"],
+    ]
+
+
+def _struck(stack: Stack, name: str, number: int) -> float:
+    """Seconds to the answer of an agent that lives on the node when it is struck."""
+    node = Raylet(stack.data, name, resources={}, labels={})
+    try:
+        _until(lambda: any(it["node"] == name and it["alive"] for it in stack.call("nodes.list")["items"]))
+        there = _agent_on(stack, name)
+        return asyncio.run(_answered(stack, there, node.processes(), number))
+    finally:
+        node.kill()
+        _until(lambda: all(it["node"] != name for it in _hosts(stack)))
+
+
+def _agent_on(stack: Stack, node: str) -> str:
+    """One more agent with code of its own, again and again, until one has its host there."""
+    for number in range(AGENTS_MAX):
+        name = f"on-{node}-{number}"
+        body = f'        return "{name}"\n'
+        stack.apply(agent(name, code={"files": {"echo.py": CODE + body}}, suspend_after_ms=STAYS_MS))
+        stack.call("agents.ask", name=name, data=None, timeout_s=60)
+        digest = stack.call("agents.get", name=name)["spec"]["code"]["digest"]
+        if any(it["node"] == node and it["digest"] == digest for it in _hosts(stack)):
+            _until(lambda: any(it["node"] != node and it["state"] == "warm" for it in _hosts(stack)))
+            return name
+    raise RuntimeError(f"none of {AGENTS_MAX} agents came to node {node}")
+
+
+def _hosts(stack: Stack) -> list[dict[str, object]]:
+    return [it for it in stack.call("hosts.list")["items"] if it["state"] != "lost"]
+
+
+async def _answered(stack: Stack, name: str, processes: list[psutil.Process], number: int) -> float:
+    async with wakes.gate_of(stack) as (client, _):
+        begun = time.perf_counter()
+        for process in processes:
+            process.send_signal(number)
+        await wakes.ask(client, name, f"after-{name}")
+        return time.perf_counter() - begun
+
+
+def _until(condition: Callable[[], object]) -> None:
+    limit = time.monotonic() + APPEARS_S_MAX
+    while not condition():
+        if time.monotonic() > limit:
+            raise RuntimeError(f"it did not come true within {APPEARS_S_MAX:.0f} s")
+        time.sleep(0.2)

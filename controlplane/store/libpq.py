@@ -1,0 +1,134 @@
+"""Statements of a PostgreSQL connection, prepared, and given to libpq itself.
+
+psycopg dumps and loads the values, and does all else that is not done thousands of times a second: its cursors
+take more of the processor than the answers do.
+"""
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGresult
+from psycopg.types.numeric import Int8Dumper
+
+from controlplane.store.batching import Group, Many
+
+_PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?")
+Key = tuple[str, tuple[int, ...]]  # a statement, and the types of its parameters
+_WELL = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+
+
+class Values(NamedTuple):
+    """Parameters as they travel."""
+
+    given: Sequence[Any]
+    types: tuple[int, ...]
+    formats: Sequence[Format]
+
+
+@lru_cache(maxsize=2_000)
+def as_libpq(sql: str) -> bytes:
+    """`?` as `$1` and so on, outside of quotes."""
+    numbers = itertools.count(1)
+
+    def place(found: re.Match[str]) -> str:
+        return f"${next(numbers)}" if found.group() == "?" else found.group()
+
+    return _PLACES.sub(place, sql).encode()
+
+
+class Prepared:
+    """One connection's statements; errors are psycopg's."""
+
+    def __init__(self, connection: "psycopg.Connection[Any]") -> None:
+        connection.adapters.register_dumper(int, Int8Dumper)  # one prepared statement whatever the number's size
+        self._connection = connection
+        self._pq = connection.pgconn
+        self._pq.nonblocking = 0  # then libpq reads while it waits to write, and neither side waits for the other
+        self._adapting = Transformer(connection)
+        self._names: dict[Key, bytes] = {}
+        self._new: dict[Key, bytes] = {}  # that are on their way
+        self._numbers = itertools.count()
+
+    def rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows of one query."""
+        values = self._dumped(params)
+        name = self._names.get((sql, values.types))
+        if name is None:
+            name = self._named()
+            self._checked(self._pq.prepare(name, as_libpq(sql), values.types))
+            self._names[sql, values.types] = name
+        result = self._checked(self._pq.exec_prepared(name, values.given, values.formats))
+        self._adapting.set_pgresult(result)
+        return self._adapting.load_rows(0, result.ntuples, tuple)
+
+    def pipelined(self, groups: Sequence[Group]) -> list[int]:
+        """Run all in one round trip; answers how many rows each group touched."""
+        dumped = [[self._dumped(params) for params in group.params] for group in groups]
+        touched = [0] * len(groups)
+        self._new.clear()
+        self._pq.enter_pipeline_mode()
+        try:
+            sent = [it for at, group in enumerate(groups) for it in self._send(at, group.sql, dumped[at])]
+            self._pq.pipeline_sync()
+            self._settle(sent, touched)
+        finally:
+            with contextlib.suppress(psycopg.Error):  # of a connection that is lost
+                self._pq.exit_pipeline_mode()
+        return touched
+
+    def _send(self, at: int, sql: str, many: Sequence[Values]) -> Iterator[int | Key]:
+        """Each command on its way: a run of the group, or the preparing of its statement."""
+        for given, types, formats in many:
+            if not isinstance(sql, Many):
+                self._pq.send_query_params(as_libpq(sql), given, types, formats)
+                yield at
+                continue
+            key = sql, types
+            name = self._names.get(key) or self._new.get(key)
+            if name is None:
+                name = self._new[key] = self._named()
+                self._pq.send_prepare(name, as_libpq(sql), types)
+                yield key
+            self._pq.send_query_prepared(name, given, formats)
+            yield at
+
+    def _settle(self, sent: Sequence[int | Key], touched: list[int]) -> None:
+        fault: PGresult | None = None
+        for it in sent:
+            result = self._pq.get_result()
+            if result is None:
+                raise psycopg.OperationalError("the connection ended before the answer")
+            while self._pq.get_result() is not None:
+                pass
+            if result.status not in _WELL:
+                fault = fault or result  # those after it were not tried
+            elif isinstance(it, int):
+                touched[it] += result.command_tuples or 0
+            else:
+                self._names[it] = self._new[it]
+        self._pq.get_result()  # the end of the pipeline
+        if fault is not None:
+            self._checked(fault)
+
+    def _named(self) -> bytes:
+        return b"s%d" % next(self._numbers)
+
+    def _checked(self, result: PGresult) -> PGresult:
+        """Raises what the server, or the loss of the connection, says."""
+        if result.status in _WELL:
+            return result
+        if self._connection.broken:
+            raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
+        raise psycopg.errors.error_from_result(result)
+
+    def _dumped(self, params: Sequence[Any]) -> Values:
+        adapting = self._adapting
+        given = adapting.dump_sequence(params, [PyFormat.AUTO] * len(params))
+        return Values(given, adapting.types or (), adapting.formats or ())
