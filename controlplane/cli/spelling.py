@@ -20,9 +20,11 @@ def spell(operation: str, arguments: dict[str, Any]) -> str:
     if known is None or not _sayable(wanted, arguments):
         return f"steward call {shlex.quote(operation)} --json {shlex.quote(_json(arguments))}"
     about = [_about(one, arguments) for one in wanted if one.positional and one.field in arguments]
+    by_name = "name" in arguments and any(one.positional and one.field == "name" for one in wanted)
     options: list[str] = []
     for one in wanted:
-        if not one.positional and one.field in arguments and not _in_the_name(one, arguments):
+        said = one.positional or one.field not in arguments or (by_name and one.field == "namespace")
+        if not said:
             options += [one.option] if one.form == "flag" else [one.option, _value(one, arguments[one.field])]
     hidden = any(word.startswith("-") for word in about)  # else taken for options
     words = [*options, "--", *about] if hidden else [*about, *options]
@@ -60,10 +62,6 @@ def _about(one: Parameter, arguments: dict[str, Any]) -> str:
     if one.field == "name" and "namespace" in arguments:
         return f"{arguments['namespace']}/{arguments['name']}"
     return _value(one, arguments[one.field])
-
-
-def _in_the_name(one: Parameter, arguments: dict[str, Any]) -> bool:
-    return one.field == "namespace" and "name" in arguments
 
 
 def _value(one: Parameter, value: Any) -> str:

@@ -214,7 +214,7 @@ def _publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, afte
     lost = (turn.agent, turn.namespace, name, made, text, detail, turn.turn_id, now)
     return [
         *channel_rows(*reached, made, text, key, now),
-        (sql.PUBLISH_LOST, (*lost, *reached), -1),
+        (sql.PUBLISH_LOST, (*lost, name, *reached), -1),
         (sql.PUBLISH_LOST_EVENT, (now, turn.namespace, name, turn.turn_id, data, *reached), -1),
     ]
 

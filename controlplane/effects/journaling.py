@@ -74,6 +74,14 @@ def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
     return rows
 
 
+def _channel(turn: TurnRef) -> str | None:
+    """The channel that a message came by, in the agent's namespace: it is about something else than the agent."""
+    if turn.trigger != "message":
+        return None
+    subject = str(orjson.loads(turn.message).get("subject") or "")
+    return None if subject in ("", turn.address) else subject.rpartition("/")[2]
+
+
 def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: float, *, owned: bool = True) -> Made:
     """The message goes to the dead letters, whoever asked hears of it, and the agent goes on.
 
@@ -83,7 +91,7 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     text = orjson.dumps(found).decode()
     letter = (
         turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
-        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now,
+        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now, turn.trigger, _channel(turn),
     )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [

@@ -77,8 +77,8 @@ SEND_LOST_EVENT = Many(
     " WHERE NOT EXISTS (SELECT 1 FROM agent WHERE namespace = ? AND name = ?)"
 )
 DEAD_LETTER = Many(
-    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger, channel)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 LATE_EVENT = Many(
     "INSERT INTO event (type, time, kind, namespace, name, turn_id, data) SELECT 'answer.late', ?, 'Agent', ?, ?, ?, ?"
@@ -159,8 +159,8 @@ CHANNEL_BUMP = (
     " (SELECT 1 FROM channel_message m WHERE m.channel = channel.uid AND m.position = channel.next_position)"
 )
 PUBLISH_LOST = Many(
-    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
-    " SELECT ?, ?, ?, ?, ?, 'TARGET_NOT_FOUND', ?, ?, ?"
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger, channel)"
+    " SELECT ?, ?, ?, ?, ?, 'TARGET_NOT_FOUND', ?, ?, ?, 'publish', ?"
     " WHERE NOT EXISTS (SELECT 1 FROM channel WHERE namespace = ? AND name = ?)"
 )
 PUBLISH_LOST_EVENT = Many(
@@ -205,8 +205,8 @@ SPAWN_EVENT = (
 # Removal
 
 REMOVE_DEAD_LETTERS = (
-    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at)"
-    " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ? FROM inbox"
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger)"
+    " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ?, trigger FROM inbox"
     " WHERE agent = ? AND trigger IN ('message', 'reply', 'batch')"
 )
 REMOVE_TURNS = (

@@ -381,6 +381,7 @@ class HostRow(SQLModel, table=True):
 
 class DeadLetterRow(SQLModel, table=True):
     __tablename__ = "dead_letter"
+    __table_args__ = (Index("dead_letter_of", "namespace", "id"),)
     id: int | None = Field(default=None, sa_column=auto())
     agent: str | None = Field(default=None, index=True)
     namespace: str
@@ -391,3 +392,5 @@ class DeadLetterRow(SQLModel, table=True):
     detail: str = Field(sa_column=text_column())
     turn_id: str | None = None
     at: float = Field(sa_column=seconds())
+    trigger: str = Field(sa_column_kwargs={"server_default": "message"})
+    channel: str | None = None

@@ -25,6 +25,7 @@ from controlplane.operations.living import (
     agents,
     channels,
     code,
+    dead_letters,
     hosts,
     inspection,
     invoices,
@@ -127,7 +128,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     card = RateCard(settings.currency, settings.rates)
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
     bound |= channels.handlers(store, gate, bell) | moving.handlers(store, gate) | nodes.handlers(store, gate)
-    for reading in (code, hosts, turns):
+    for reading in (code, hosts, turns, dead_letters):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
     bound |= usage.handlers(store, card) | invoices.handlers(store, card)

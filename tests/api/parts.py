@@ -22,6 +22,7 @@ from controlplane.operations.living import (
     agents,
     channels,
     code,
+    dead_letters,
     hosts,
     inspection,
     invoices,
@@ -88,7 +89,7 @@ class Parts:
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (tokens, hosts, turns, code):
+        for room in (tokens, hosts, turns, code, dead_letters):
             found |= room.handlers(store)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())
         assert set(found) == set(OPERATIONS)

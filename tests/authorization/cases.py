@@ -19,7 +19,7 @@ RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_i
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
-    "principal", "to_host", "chain",
+    "principal", "to_host", "chain", "dead_letter_ids",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
@@ -104,6 +104,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "request_id": ["shared"],
         "files": [HIDDEN],
         "chain": [foreign["chain"]],
+        "dead_letter_ids": [[foreign["dead_letter_id"]]],
         "principal": ["op"],
     }.get(field, [])  # fmt: skip
 

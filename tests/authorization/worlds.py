@@ -30,6 +30,7 @@ from tests.living import world as records
 SETTLE_S_MAX = 60
 ROOT = Principal("root", "admin", ("*",))
 ABROAD = Principal("op", "operator", ("elsewhere",))  # of the name that an operator of `default` has
+DEAD = 7_000_000_000_123_456  # the id of what was given up elsewhere
 HIDDEN = {"hidden.py": "from ray_runtime import Agent\n\n\nclass Hidden(Agent):\n    pass\n"}
 OURS = {"ours.py": "from ray_runtime import Agent\n\n\nclass Ours(Agent):\n    pass\n"}
 ISSUED: dict[str, dict[str, Any]] = {
@@ -252,6 +253,7 @@ async def _theirs(world: World) -> None:
         "token_id": world.plane.token_ids["theirs"],
         "host_id": "h-theirs",
         "chain": chain["message_id"],
+        "dead_letter_id": str(DEAD),
         "half_token_id": world.plane.token_ids["half theirs"],
         "digest": put["digest"],
         "page": page["next_page"],
@@ -300,4 +302,4 @@ async def _dead_letter(world: World, namespace: str, name: str) -> None:
     uid = (await world.call("agents.get", namespace=namespace, name=name))["metadata"]["uid"]
     body = orjson.dumps({"id": "msg_dead"}).decode()
     letter = {"message_id": "msg_dead", "body": body, "reason": "HANDLER_ERROR", "detail": "it raised", "at": 1.0}
-    await records.add(world.store, DeadLetterRow, agent=uid, namespace=namespace, name=name, **letter)
+    await records.add(world.store, DeadLetterRow, id=DEAD, agent=uid, namespace=namespace, name=name, **letter)

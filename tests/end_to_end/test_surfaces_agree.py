@@ -156,6 +156,8 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "questions.answer": {"question_id": ids["question_id"], "answer": "yes"},
         "channels.publish": {**CHANNEL, "data": {"x": 1}, "key": "k"},
         "channels.read": dict(CHANNEL),
+        "channels.dead_letters": {"namespace": "default", "name": "same-echo"},
+        "channels.redrive": {"namespace": "default", "name": "same-echo"},
         "channels.join": {**CHANNEL, "agent": "same-echo"},
         "channels.leave": {**CHANNEL, "agent": "same-echo"},
         "feedback.read": {"limit": 3, "filter": {"types": ["plane.*"]}},

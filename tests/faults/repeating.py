@@ -197,6 +197,14 @@ class World:
         assert await self.plane.store.write(unit)
         return {"question_id": f"question_{n}", "answer": {"n": n}}
 
+    async def redriving(self, n: int) -> dict[str, Any]:
+        """A letter of an agent that is there."""
+        name = await self.agent()
+        letter = ["default", name, f"msg_dead_{n}", '{"id":"msg_dead","data":1}', "HANDLER_ERROR", "it raised", 1.0]
+        sql = "INSERT INTO dead_letter (namespace, name, message_id, body, reason, detail, at) VALUES (?,?,?,?,?,?,?)"
+        assert await self.plane.store.write(Unit().raw(sql, letter, 1))
+        return {"namespace": "default", "name": name}
+
     async def code(self, n: int) -> dict[str, Any]:
         return {"files": {"a.py": f"x = {n}\n"}}
 
@@ -222,6 +230,7 @@ INPUTS: dict[str, Fresh] = {
     "channels.publish": World.publishing,
     "channels.join": World.joining,
     "channels.leave": World.leaving,
+    "channels.redrive": World.redriving,
     "tokens.create": World.token,
     "tokens.revoke": World.revoking,
     "operations.call": World.calling,

@@ -18,7 +18,7 @@ from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.operations import views
-from controlplane.operations.living import agents, channels, inspection, moving, questions, turns
+from controlplane.operations.living import agents, channels, dead_letters, inspection, moving, questions, turns
 from controlplane.protocols.machine import MachineEffector
 from controlplane.store.store import Store
 from controlplane.store.tables import CodeRow
@@ -175,6 +175,7 @@ async def living(anyio_backend: str, store: Store, database_url: str) -> AsyncIt
                 **channels.handlers(store, client, doorbell),
                 **inspection.handlers(store, client),
                 **moving.handlers(store, client),
+                **dead_letters.handlers(store),
                 **questions.handlers(store, client),
                 **turns.handlers(store),
             },

@@ -1,0 +1,178 @@
+"""`channels.dead_letters` and `channels.redrive`: what was given up, and the way back.
+
+A letter that is put back is a new message: under its old id its turn is over, and would be taken for done. Letter and
+message change places in one unit, so that it is put back once, whoever asks how often. Who asked for it has heard that
+it failed, so it is answered to nobody.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from sqlmodel import Session, and_, col, func, or_, select
+
+from controlplane.operations.living import envelopes, paging
+from controlplane.operations.visibility import within
+from controlplane.resources.dead_letters import DeadLetterList
+from controlplane.store import dead_letters as sql
+from controlplane.store import statements
+from controlplane.store.store import Store
+from controlplane.store.tables import DeadLetterRow
+from controlplane.store.unit import Unit
+from schemas.base import short_id
+from schemas.dead_letters import (
+    DeadLetterListInput,
+    DeadLetterView,
+    LeftLetter,
+    RedriveInput,
+    Redriven,
+    RedrivenLetter,
+)
+from schemas.plan import Preview
+from schemas.ports import Handler
+from schemas.principal import Call, Principal
+
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+CHUNK = 50
+ANSWERED_TO_NOBODY = ("replyto", "deadline")
+
+
+def handlers(store: Store) -> dict[str, Handler]:
+    """The handlers of both operations."""
+    letters = DeadLetters(store)
+    return {"channels.dead_letters": letters.list, "channels.redrive": letters.redrive}
+
+
+class DeadLetters:
+    """Lists dead letters, and puts them back."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def list(self, call: Call, given: DeadLetterListInput) -> DeadLetterList:
+        after = 0 if given.page is None else int(paging.decode(given.page, (int,))[0])
+        rows, more = await self._store.read(lambda session: _page(session, given, after, call.principal))
+        next_page = paging.encode([rows[-1].id or 0]) if more else None
+        return DeadLetterList(items=[_view(row) for row in rows], next_page=next_page)
+
+    async def redrive(self, call: Call, given: RedriveInput) -> Redriven | Preview:
+        rows, remaining = await self._store.read(lambda session: _asked_for(session, given))
+        if call.dry_run:
+            would = [f"dead letter {row.id} would be put back to {row.namespace}/{row.name}" for row in rows]
+            return Preview(operation=call.operation, would=would, undo="none")
+        done: list[RedrivenLetter] = []
+        left = [_unknown(it) for it in _missing(rows, given)]
+        for row in rows:
+            message_id = short_id("msg", "redrive", row.message_id, row.id)
+            if (kept := _why_left(row)) is not None or not await self._store.write(_unit(row, message_id, call)):
+                left.append(kept or _no_target(row))
+                continue
+            place = {"namespace": row.namespace, "name": row.name}
+            done.append(RedrivenLetter(dead_letter_id=str(row.id), message_id=message_id, **place))
+        return Redriven(redriven=done, left=left, remaining=remaining)
+
+
+def _page(
+    session: Session, given: DeadLetterListInput, after: int, principal: Principal
+) -> tuple[list[DeadLetterRow], bool]:
+    """Rows after an id, as many as an answer may hold; and whether there are more."""
+    query = select(DeadLetterRow).where(*within(principal, DeadLetterRow.namespace))
+    if given.namespace is not None:
+        query = query.where(DeadLetterRow.namespace == given.namespace)
+    query = query.where(*_narrowed(given)).order_by(col(DeadLetterRow.id))
+    rows: list[DeadLetterRow] = []
+    size = 0
+    while True:
+        chunk = session.exec(query.where(col(DeadLetterRow.id) > after).limit(CHUNK)).all()
+        for row in chunk:
+            if len(rows) == given.limit or (rows and size + len(row.body) > PAGE_BYTES_MAX):
+                return rows, True
+            rows.append(row)
+            size += len(row.body)
+            after = row.id or 0
+        if len(chunk) < CHUNK:
+            return rows, False
+
+
+def _narrowed(given: DeadLetterListInput | RedriveInput) -> list[Any]:
+    wanted: list[Any] = []
+    if given.name is not None:
+        wanted.append(or_(col(DeadLetterRow.name) == given.name, col(DeadLetterRow.channel) == given.name))
+    if given.reason is not None:
+        wanted.append(col(DeadLetterRow.reason) == given.reason)
+    return wanted
+
+
+def _asked_for(session: Session, given: RedriveInput) -> tuple[list[DeadLetterRow], int]:
+    """The oldest of those that are asked for, and how many more there are."""
+    wanted = and_(col(DeadLetterRow.namespace) == given.namespace, *_narrowed(given))
+    if given.dead_letter_ids is not None:
+        ids = [int(it) for it in given.dead_letter_ids if it.isascii() and it.isdigit() and len(it) < 19]
+        wanted = and_(wanted, col(DeadLetterRow.id).in_(ids))
+    rows = session.exec(select(DeadLetterRow).where(wanted).order_by(col(DeadLetterRow.id)).limit(given.limit)).all()
+    count = session.exec(select(func.count()).select_from(DeadLetterRow).where(wanted)).one()
+    return list(rows), int(count) - len(rows)
+
+
+def _missing(rows: Sequence[DeadLetterRow], given: RedriveInput) -> list[str]:
+    """Ids that name no letter here; those beyond the limit are counted, and not named."""
+    if given.dead_letter_ids is None or len(rows) == given.limit:
+        return []
+    found = {str(row.id) for row in rows}
+    return [it for it in dict.fromkeys(given.dead_letter_ids) if it not in found]
+
+
+def _unit(row: DeadLetterRow, message_id: str, call: Call) -> Unit:
+    """The letter goes, and the message comes; nothing changes where the letter or its target is not there."""
+    body = {**orjson.loads(row.body), "id": message_id, "causationid": row.message_id}
+    text = orjson.dumps({key: value for key, value in body.items() if key not in ANSWERED_TO_NOBODY}).decode()
+    unit = Unit().raw(sql.TAKE, [row.id], expect=1)
+    where = [row.namespace, row.name]
+    if row.trigger == "publish":
+        key = body.get("partitionkey")
+        unit.raw(statements.CHANNEL_PUT, [message_id, key, text, call.now, *where, message_id], expect=1)
+        unit.raw(statements.CHANNEL_BUMP, where, expect=1)
+    else:
+        unit.raw(sql.TO_INBOX, [message_id, row.trigger, text, call.now, *where], expect=1)
+    return unit.event(
+        "message.redriven",
+        kind="Channel" if row.trigger == "publish" else "Agent",
+        namespace=row.namespace,
+        name=row.name,
+        now=call.now,
+        principal=call.principal.name,
+        data={"dead_letter_id": str(row.id), "message_id": message_id, "was": row.message_id, "reason": row.reason},
+    )
+
+
+def _why_left(row: DeadLetterRow) -> LeftLetter | None:
+    if row.trigger != "start":
+        return None
+    detail = "an agent starts once for each generation of its spec; a changed spec starts it anew"
+    return LeftLetter(dead_letter_id=str(row.id), reason="NOT_REPEATABLE", detail=detail)
+
+
+def _no_target(row: DeadLetterRow) -> LeftLetter:
+    what = "channel" if row.trigger == "publish" else "agent"
+    detail = f"there is no {what} {row.namespace}/{row.name}, or somebody else put this back at the same time"
+    return LeftLetter(dead_letter_id=str(row.id), reason="TARGET_NOT_FOUND", detail=detail)
+
+
+def _unknown(letter: str) -> LeftLetter:
+    return LeftLetter(dead_letter_id=letter, reason="NOT_FOUND", detail=f"there is no dead letter {letter} here")
+
+
+def _view(row: DeadLetterRow) -> DeadLetterView:
+    return DeadLetterView(
+        dead_letter_id=str(row.id),
+        namespace=row.namespace,
+        name=row.name,
+        channel=row.channel,
+        message_id=row.message_id,
+        trigger=row.trigger,
+        reason=row.reason,
+        detail=row.detail,
+        turn_id=row.turn_id,
+        at=envelopes.moment(row.at),
+        envelope=orjson.loads(row.body),
+    )
