@@ -4,6 +4,7 @@ Each test gets a migrated database of its own. The server's folder is a short
 one under the temp folder: as root, the package opens every parent of it for reading.
 """
 
+import contextlib
 import itertools
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psutil
 import psycopg
 import psycopg.sql
 from sqlmodel import SQLModel
@@ -106,7 +108,8 @@ class Postgres:
 
     def close(self) -> None:
         self._control("stop", "immediate")
-        self._server.cleanup()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it had not quite ended when it was looked at
+            self._server.cleanup()
         deadline = time.monotonic() + 10
         while (self.folder / "data" / "postmaster.pid").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
