@@ -174,6 +174,7 @@ class Hosts:
         """Ray says that it is dead; its id is never used again."""
         host = self._placing.here.get(frame.host_id)
         if host is not None:
+            self._node.relays.doubt(host.wire.node)  # its connection has not ended: it may be all of the node
             self.lost(host, frame.reason)
             host.wire.peer = None
             host.wire.close()
@@ -325,6 +326,7 @@ class Hosts:
         now, bounds = self._node.steady(), self._node.bounds
         for host in self.all():
             if now > host.leased:
+                self._node.relays.doubt(host.wire.node)  # its silence may be that of its node
                 self.kill(host, f"its lease ran out {now - host.leased:.1f} s ago")
             elif (stopped_s := self._stopped_s(host, now)) > bounds.stopped_s_max:
                 self.kill(host, f"its process has been stopped for {stopped_s:.1f} s")
