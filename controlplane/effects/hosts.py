@@ -171,13 +171,11 @@ class Hosts:
         self._node.computing.placer(wire, frame.runner)
 
     def gone(self, frame: HostGone) -> None:
-        """Ray says that it is dead; its id is never used again."""
+        """Ray says that it is dead; its id is never used again. On a node that hangs it is not, and is ended."""
         host = self._placing.here.get(frame.host_id)
         if host is not None:
             self._node.relays.doubt(host.wire.node)  # its connection has not ended: it may be all of the node
-            self.lost(host, frame.reason)
-            host.wire.peer = None
-            host.wire.close()
+            self.kill(host, frame.reason)
         else:
             self._placing.departed(frame.host_id, frame.reason)
             self._placing.ensure()

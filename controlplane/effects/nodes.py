@@ -64,6 +64,10 @@ class Nodes:
         """How a node is called, by Ray's id; the gate's own has none here."""
         return self._names.get(node_id, node_id[:12]) if node_id else self.here
 
+    def is_lost(self, node_id: str) -> bool:
+        """Whether Ray has given it up, for good."""
+        return node_id in self._lost
+
     def open(self) -> Sequence[str]:
         """Ray's ids of the nodes that take agents; of the gate's own it is empty, and the first."""
         own = [] if self.here in self.closed else [""]

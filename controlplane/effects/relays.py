@@ -160,6 +160,11 @@ class Relays:
             return
         del self._strangers[far]
         far.in_time()
+        if self._node.nodes.is_lost(frame.node_id):  # it hung, and Ray has given it up
+            if isinstance(frame, RelayHello):
+                far.send(EndProcess(frame.pid, 0.0))
+            far.close()
+            return
         self.wires.add(far)
         if isinstance(frame, Through):
             far.is_of(frame, self._received)

@@ -79,7 +79,7 @@ async def test_a_node_that_hangs_is_left_and_does_nothing_when_it_comes_back(
         relay.send_signal(signal.SIGSTOP)
         await gate.until("SELECT 1 FROM host WHERE node = 'second' AND ended_at IS NOT NULL", bool)
         await true(lambda: len(nodes.wanted.host_ids) == 1 and not nodes.wanted.nodes)
-        gate.host()
+        gate.host(nodes.wanted.host_ids[0])
         answer = await asked
         assert isinstance(answer, dict), answer
         assert (answer["json"], len(outside.asked)) == ({"done": 0}, 1)
@@ -95,6 +95,7 @@ async def test_a_node_that_hangs_is_left_and_does_nothing_when_it_comes_back(
         nodes.nodes["second"] = False
         nodes.see()
         await true(lambda: not nodes.wanted.nodes)
+        assert await asyncio.to_thread(relay.wait, 10) == 0, "who is of a node that was given up is told to end"
         assert "nodes.drain with undo" in await why_awake(gate, "agent_other")
 
 
