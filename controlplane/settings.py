@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     turn_retention_s: float = Field(default=604_800, gt=0, description="How long turns and journals are kept.")
     archive_turns: bool = Field(default=False, description="Whether turns are written to DATA/archive before they go.")
     event_retention_s: float = Field(default=2_592_000, gt=0, description="How long feedback events are kept.")
+    dead_letter_retention_s: float = Field(
+        default=7_776_000, gt=0, description="How long dead letters are kept; that some went is an event."
+    )
     usage_retention_s: float = Field(default=34_560_000, gt=0, description="How long sums of usage are kept.")
     currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$", description="What the rates are in (ISO 4217).")
     rates: dict[RateKey, Rate] = Field(

@@ -4,8 +4,8 @@ Hosts of its node connect to its unix socket (0600) as to a gate's. For each con
 gate, over TLS by a certificate it was told, and says first which process this is, as its own kernel knows.
 It holds nothing else: no journal, no credential of anybody. A connection that ends at one side ends at the
 other, so that a lost node, a lost relay and a lost gate are each heard of at once. A process that is to be
-ended, and does not answer, it kills. Without a gate for too long it ends, and its folder with it, which ends
-the hosts.
+ended, and does not answer, it kills. Without a gate for too long, or told to, it ends, and its folder with it,
+which ends the hosts.
 """
 
 import asyncio
@@ -116,7 +116,9 @@ class Relay:
         return {"host": home.host, "port": home.port, "ssl": self._trusts, "server_hostname": CERTIFIED_FOR}
 
     def _told(self, frame: ToRelay) -> None:
-        if self._known.get(frame.pid) == frame.pid_started and is_it(frame.pid, frame.pid_started):
+        if frame.pid == os.getpid():  # Ray has given this node up
+            self.end()
+        elif self._known.get(frame.pid) == frame.pid_started and is_it(frame.pid, frame.pid_started):
             with contextlib.suppress(psutil.Error):
                 psutil.Process(frame.pid).kill()
 

@@ -173,12 +173,11 @@ class Hosts:
         self._node.computing.placer(wire, frame.runner)
 
     def gone(self, frame: HostGone) -> None:
-        """Ray says that it is dead; its id is never used again."""
+        """Ray says that it is dead; its id is never used again. On a node that hangs it is not, and is ended."""
         host = self._placing.here.get(frame.host_id)
         if host is not None:
-            self.lost(host, frame.reason)
-            host.wire.peer = None
-            host.wire.close()
+            self._node.relays.doubt(host.wire.node)  # its connection has not ended: it may be all of the node
+            self.kill(host, frame.reason)
         else:
             self._placing.departed(frame.host_id, frame.reason)
             self._placing.ensure()
@@ -326,6 +325,7 @@ class Hosts:
         now, bounds = self._node.steady(), self._node.bounds
         for host in self.all():
             if now > host.leased:
+                self._node.relays.doubt(host.wire.node)  # its silence may be that of its node
                 self.kill(host, f"its lease ran out {now - host.leased:.1f} s ago")
             elif (stopped_s := self._stopped_s(host, now)) > bounds.stopped_s_max:
                 self.kill(host, f"its process has been stopped for {stopped_s:.1f} s")

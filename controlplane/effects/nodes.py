@@ -1,8 +1,8 @@
 """The nodes: what Ray says of them, and which of them take agents.
 
-The gate's own takes them, and every other whose relay is here. Draining one empties its hosts and asks for
-no other there, so where it is the last that is open its agents wait: each says so, their messages are kept,
-and undoing it goes on with them. That a node is drained is a record, by its name.
+The gate's own takes them, and every other whose relay is here, and which Ray does not call lost. Draining one
+empties its hosts and asks for no other there, so where it is the last that is open its agents wait: each says
+so, their messages are kept, and undoing it goes on with them. That a node is drained is a record, by its name.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ class Nodes:
         self._node = node
         self._seen: Sequence[dict[str, Any]] | None = None
         self._names: dict[str, str] = {}  # of nodes, by Ray's ids
+        self._lost: set[str] = set()  # Ray's ids; one that is lost never comes back under the same
         self.closed: set[str] = set()
 
     @property
@@ -52,6 +53,9 @@ class Nodes:
         """The placer says what Ray says."""
         self._seen = seen = orjson.loads(frame.nodes)
         self._names = {it["ray_node_id"]: it["node"] for it in seen}
+        self._lost = {it["ray_node_id"] for it in seen if not it["alive"]}
+        for node_id in self._lost:
+            self._node.relays.doubt(node_id)
         if any(it["alive"] and not it["here"] for it in seen):
             self._node.relays.listen()
         self._node.hosts.ensure()
@@ -60,10 +64,15 @@ class Nodes:
         """How a node is called, by Ray's id; the gate's own has none here."""
         return self._names.get(node_id, node_id[:12]) if node_id else self.here
 
+    def is_lost(self, node_id: str) -> bool:
+        """Whether Ray has given it up, for good."""
+        return node_id in self._lost
+
     def open(self) -> Sequence[str]:
         """Ray's ids of the nodes that take agents; of the gate's own it is empty, and the first."""
         own = [] if self.here in self.closed else [""]
-        return own + [it for it in self._node.relays.nodes() if self.name_of(it) not in self.closed]
+        others = [it for it in self._node.relays.nodes() if it not in self._lost]
+        return own + [it for it in others if self.name_of(it) not in self.closed]
 
     def avoided(self) -> Sequence[str]:
         """Ray's ids of those that are alive and take none."""

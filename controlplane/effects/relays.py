@@ -34,6 +34,7 @@ class FarWire(Wire):
     def __init__(self, made: Lost, first: Received, lost: Lost) -> None:
         super().__init__(hosting.FromRelay, first, lost, made)
         self.frame_bytes_max = FIRST_BYTES_MAX
+        self.doubted = False
         self._began: float | None = None
         self._late: asyncio.TimerHandle | None = None
 
@@ -125,8 +126,18 @@ class Relays:
             wire.close()
 
     def nodes(self) -> list[str]:
-        """Ray's ids of the nodes whose relay is here."""
-        return sorted(self._here)
+        """Ray's ids of the nodes whose relay is here, and not in doubt."""
+        return sorted(it for it, relay in self._here.items() if not relay.doubted)
+
+    def doubt(self, node_id: str) -> None:
+        """A host of the node is silent, or Ray says that it is lost: nobody goes there until its relay comes again.
+
+        A relay that lives does so at once; the connection of one that does not would stand for ever.
+        """
+        relay = self._here.get(node_id)
+        if relay is not None and not relay.doubted:
+            relay.doubted = True
+            asyncio.get_running_loop().call_soon(relay.close)  # after what it is still told
 
     def kill(self, node_id: str, pid: int, pid_started: float) -> None:
         """End a process of another node, where its relay is here; Ray is told all the same."""
@@ -149,6 +160,11 @@ class Relays:
             return
         del self._strangers[far]
         far.in_time()
+        if self._node.nodes.is_lost(frame.node_id):  # it hung, and Ray has given it up
+            if isinstance(frame, RelayHello):
+                far.send(EndProcess(frame.pid, 0.0))
+            far.close()
+            return
         self.wires.add(far)
         if isinstance(frame, Through):
             far.is_of(frame, self._received)

@@ -3,10 +3,11 @@
 Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their
 journals and awaits, except the turn that started an agent which is still there, because its condition
 `Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
-slowest subscription; hosts that ended; sums of usage, and chains. Kept are tombstones, changes, claims, dead
-letters and code. Each step takes `ROWS_MAX` records at most and is a unit of its own, so the writer is never
-held for long; a sweep repeats it while it is full, so that what is kept does not grow with how fast it comes.
-With an archive, turns are written down before they go. Answers under request ids are swept by whoever keeps them.
+slowest subscription; hosts that ended; sums of usage, and chains; dead letters, which is told. Kept are
+tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
+so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
+with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
+swept by whoever keeps them.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import anyio.to_thread
 from sqlalchemy import delete, exists, select
 from sqlmodel import Session, col
 
+from controlplane.store import letters
 from controlplane.store.archive import Archive, records
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
@@ -60,6 +62,7 @@ class Retention:
     turn_retention_s: float
     event_retention_s: float
     usage_retention_s: float = 34_560_000.0
+    dead_letter_retention_s: float = 7_776_000.0
     archive: Archive | None = None
     looked_until: float = 0.0
     start_over_at: float = 0.0
@@ -69,6 +72,7 @@ class Retention:
         for sql, params in self.steps(now):
             await self._emptied(sql, params)
         await self._turns(now)
+        await self._letters(now)
 
     def steps(self, now: float) -> list[tuple[str, list[float]]]:
         """What needs no reading first."""
@@ -116,6 +120,21 @@ class Retention:
         if self.archive is not None:
             found = await self.store.read(lambda session: records(session, turns))
             await anyio.to_thread.run_sync(self.archive.append, found, now)
+
+    async def _letters(self, now: float) -> None:
+        """Dead letters that are old enough, by their numbers, which go round where a table was emptied."""
+        before, after = now - self.dead_letter_retention_s, 0
+        for _ in range(ROUNDS_MAX):
+            found = await self._some_letters(after)
+            gone = [it for it in found if it.at < before and not it.needed]
+            if gone:
+                await self.store.write(letters.forget(gone, now))
+            if len(found) < ROWS_MAX or found[-1].at >= before:
+                return
+            after = found[-1].id
+
+    async def _some_letters(self, after: int) -> list[letters.Letter]:
+        return await self.store.read(lambda session: letters.oldest(session, after, ROWS_MAX))
 
 
 def _finished(session: Session, after: float, before: float) -> list[tuple[str, float, bool]]:

@@ -146,6 +146,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
             turn_retention_s=settings.turn_retention_s,
             event_retention_s=settings.event_retention_s,
             usage_retention_s=settings.usage_retention_s,
+            dead_letter_retention_s=settings.dead_letter_retention_s,
             archive=Archive(settings.folder / "archive") if settings.archive_turns else None,
         ),
         jumps=jumps,

@@ -23,6 +23,20 @@ class Caller(Agent):
         return await turn.perform("http.request", connection=envelope.data, method="POST", json={"n": 1})
 
 
+class Late(Agent):
+    state: CounterState
+
+    async def on_message(self, turn: Turn, envelope):
+        import os, pathlib, time
+        if "mark" in envelope.data:
+            with pathlib.Path(envelope.data["mark"]).open("a") as mark:
+                mark.write(f"{os.getpid()}\\n")
+            time.sleep(envelope.data["s"])
+        await turn.perform("http.request", connection="far", method="POST", json=envelope.data)
+        self.state.seen += 1
+        return self.state.seen
+
+
 class Counter(Agent):
     state: CounterState
 

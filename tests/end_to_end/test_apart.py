@@ -106,15 +106,25 @@ def test_a_gate_that_dies_knows_again_whose_a_host_is(stack: Stack) -> None:
 
 
 def test_what_no_node_has_is_said_and_can_be_given_up(stack: Stack) -> None:
-    """An agent that needs what there is not waits, with what Ray says of it; without the need it goes on at once."""
-    stack.apply(where("needy", isolation="dedicated", resources={"custom": {"quantum": 1}}))
-    stack.call("agents.send", name="needy", data=None)
-    said = until(lambda: _why(stack, "needy"), 60)
-    assert said.startswith("it waits for a host of its own; Ray says: ")
+    """An agent that needs what there is not waits, with what Ray says of it; without the need it goes on at once.
+
+    A confined one may need labels, too.
+    """
+    own = {"isolation": "confined"} if WHY_NOT is None else {"isolation": "dedicated"}
+    stack.apply(
+        where("needy", isolation="dedicated", resources={"custom": {"quantum": 1}}),
+        where("penned", resources={"labels": {"zone": "nowhere"}}, **own),
+    )
+    for name in ("needy", "penned"):
+        stack.call("agents.send", name=name, data=None)
+    for name in ("needy", "penned"):
+        said = until(lambda name=name: _why(stack, name), 60)  # type: ignore[misc]
+        assert said.startswith("it waits for a host of its own; Ray says: ")
     stack.apply(where("needless"))
     assert ask(stack, "needless", None)["seen"] == 1
-    stack.apply(where("needy"))
-    assert ask(stack, "needy", None)["seen"] == 2
+    stack.apply(where("needy"), where("penned", **own))
+    for name in ("needy", "penned"):
+        assert ask(stack, name, None)["seen"] == 2
 
 
 def _why(stack: Stack, name: str) -> str | None:

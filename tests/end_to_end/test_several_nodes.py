@@ -1,13 +1,20 @@
 """Several nodes of Ray: hosts on each, placed by what a node has, lost with it, nothing left after `down`."""
 
+import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from tests.end_to_end.agents import agent
 from tests.end_to_end.test_apart import hosts_of, where
-from tests.end_to_end.test_living import actors, ask, until
+from tests.end_to_end.test_living import agree, ask, until
+from tests.gate.counting import Counting, counting
 from tests.raylet import Raylet
 from tests.stack import Stack
 
@@ -18,6 +25,29 @@ HOME = os.uname().nodename
 def stack() -> Iterator[Stack]:
     with Stack(ray_dashboard=True, hosts_warm=0, hosts_max=8, host_idle_s=2) as running:
         yield running
+
+
+@pytest.fixture
+def far() -> Iterator[Counting]:
+    """A far side that counts what it did, on a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    opened = counting(honours=False)
+    yield asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.fixture
+def nodes(stack: Stack) -> Iterator[list[Raylet]]:
+    """Those of the test, which are ended with it."""
+    made: list[Raylet] = []
+    yield made
+    for it in made:
+        it.kill()
 
 
 def _node(stack: Stack, name: str) -> dict[str, Any]:
@@ -31,62 +61,84 @@ def _of_another_code(name: str, **spec: Any) -> dict[str, Any]:
     return manifest
 
 
-def test_other_nodes_take_hosts_are_lost_drained_and_left(stack: Stack) -> None:
-    """Agents apart go where resource or label is; a node that dies costs a retry; of another nothing is left."""
-    second = Raylet(stack.data, "second", resources={"far": 2}, labels={"zone": "b"})
-    third: Raylet | None = None
-    try:
-        until(lambda: _node(stack, "second")["alive"], 60)
-        stack.apply(
-            _of_another_code("first"),
-            _of_another_code("other"),
-            _of_another_code("heavy", isolation="dedicated", resources={"custom": {"far": 1}}),
-            _of_another_code("zoned", isolation="dedicated", resources={"labels": {"zone": "b"}}),
-        )
-        assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [1, 1]
-        until(lambda: {it["node"] for it in stack.call("hosts.list")["items"]} == {HOME, "second"})
-        for name in ("heavy", "zoned"):
-            assert ask(stack, name, None)["seen"] == 1
-            assert [it["node"] for it in hosts_of(stack, name)] == ["second"]
-        _as_ray_says(stack)
-        third = Raylet(stack.data, "third", resources={"far": 1}, labels={})
-        second.kill()
-        assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [2, 2]
-        until(lambda: _node(stack, "second")["alive"] is False, 30)
-        until(lambda: _node(stack, "third")["alive"], 60)
-        assert ask(stack, "heavy", None)["seen"] == 2
-        assert [it["node"] for it in hosts_of(stack, "heavy")] == ["third"]
-        _drained_and_left(stack, third)
-    finally:
-        second.kill()
-        if third is not None:
-            third.kill()
+def test_other_nodes_take_hosts_hang_are_lost_drained_and_left(
+    stack: Stack, far: Counting, nodes: list[Raylet], tmp_path: Path
+) -> None:
+    """Agents apart go where resource or label is; one that hangs or dies costs a retry; of another nothing is left."""
+
+    def node(name: str, n: float, **labels: str) -> Raylet:
+        nodes.append(Raylet(stack.data, name, resources={"far": n}, labels=labels))
+        return nodes[-1]
+
+    second = node("second", 2, zone="b")
+    until(lambda: _node(stack, "second")["alive"], 60)
+    connection = {"protocol": "http", "endpoint": far.endpoint, "options": {"allow_private": True}}
+    here = {"isolation": "dedicated", "resources": {"custom": {"far": 1}}, "suspend_after_ms": 60_000}
+    stack.apply(
+        {"kind": "Connection", "metadata": {"name": "far"}, "spec": connection},
+        agent("late", "Late", mandate={"grants": [{"effect": "http.request", "connection": "far"}]}, **here),
+        _of_another_code("first"),
+        _of_another_code("other"),
+        _of_another_code("heavy", isolation="dedicated", resources={"custom": {"far": 1}}),
+        _of_another_code("zoned", isolation="dedicated", resources={"labels": {"zone": "b"}}),
+    )
+    assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [1, 1]
+    until(lambda: {it["node"] for it in stack.call("hosts.list")["items"]} == {HOME, "second"})
+    for name in ("heavy", "zoned"):
+        assert ask(stack, name, None)["seen"] == 1
+        assert [it["node"] for it in hosts_of(stack, name)] == ["second"]
+    assert ask(stack, "late", {}) == 1
+    agree(stack)
+    third = node("third", 2)
+    _hung(stack, second, far, tmp_path / "mark")
+    agree(stack)
+    fourth = node("fourth", 1)
+    until(lambda: _node(stack, "fourth")["alive"], 60)
+    third.kill()
+    assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [3, 3]
+    until(lambda: _node(stack, "third")["alive"] is False, 30)
+    assert ask(stack, "heavy", None)["seen"] == 3
+    assert [it["node"] for it in hosts_of(stack, "heavy")] == ["fourth"]
+    _drained_and_left(stack, fourth)
+
+
+def _hung(stack: Stack, node: Raylet, far: Counting, mark: Path) -> None:
+    """All of it stands still in a turn; its agents go on elsewhere. When it goes on, it neither commits nor sends."""
+    answers: list[Any] = []
+    asked = threading.Thread(target=lambda: answers.append(ask(stack, "late", {"mark": str(mark), "s": 0.5})))
+    asked.start()
+    until(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    stopped = node.processes()
+    for process in stopped:
+        process.suspend()
+    assert int(mark.read_text()) in [it.pid for it in stopped]
+    assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [2, 2]
+    until(lambda: _node(stack, "second")["alive"] is False, 30)
+    asked.join(60)
+    assert answers == [2]
+    assert ask(stack, "heavy", None)["seen"] == 2
+    assert [it["node"] for it in (*hosts_of(stack, "heavy"), *hosts_of(stack, "late"))] == ["third", "third"]
+    for process in stopped:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+    _, left = psutil.wait_procs([it for it in stopped if it.name().startswith("ray::")], timeout=60)
+    assert left == [], "hosts of a node that Ray has given up end"
+    assert ask(stack, "late", {}) == 3
+    assert len(far.asked) == 3
+    assert len(mark.read_text().split()) == 2
 
 
 def _drained_and_left(stack: Stack, node: Raylet) -> None:
     """Its hosts leave; after `down` the raylet is there, which is somebody else's, and nothing of ours on it."""
-    done = stack.call("nodes.drain", node="third")
+    done = stack.call("nodes.drain", node="fourth")
     while not done["done"]:
-        done = stack.call("nodes.drain", node="third")
+        done = stack.call("nodes.drain", node="fourth")
     assert hosts_of(stack, "heavy") == []
-    assert _node(stack, "third")["draining"]
-    stack.call("nodes.drain", node="third", undo=True)
-    assert ask(stack, "heavy", None)["seen"] == 3
+    assert _node(stack, "fourth")["draining"]
+    stack.call("nodes.drain", node="fourth", undo=True)
+    assert ask(stack, "heavy", None)["seen"] == 4
     stack.stop()
     theirs = {it.pid: it.name() for it in node.processes()}
     assert theirs
     assert not [it for it in theirs.values() if it.startswith(("ray::Host", "ray::Gateway"))], theirs
     assert [it for it in stack.leftovers() if int(it.split()[0]) not in theirs] == []
-
-
-def _as_ray_says(stack: Stack) -> None:
-    """Each host is the actor of its name, alive, on the node that is listed for it."""
-    found = actors(stack)
-    ids = {it["node"]: it["ray_node_ids"] for it in stack.call("nodes.list")["items"]}
-    hosts = [it for it in stack.call("hosts.list")["items"] if it["state"] == "serving"]
-    assert len(hosts) >= 4
-    for host in hosts:
-        own = f"agent/{host['agent']}" if host["agent"] else "host"
-        actor = found[f"{own}/{host['host_id']}"]
-        assert (actor["state"], actor["pid"]) == ("ALIVE", host["pid"])
-        assert actor["node_id"] in ids[host["node"]]

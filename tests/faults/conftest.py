@@ -5,12 +5,14 @@ mark right before it dies; when all tests of the file have run and passed, the m
 `FIRES`. Who ran only some of them, by name or by mark, is not asked.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.points import Arming
+from tests.postgres import Postgres
 
 _in_part: set[Path] = set()
 
@@ -43,3 +45,13 @@ def arming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fired: set[str]) -> 
     folder = Arming(tmp_path, monkeypatch)
     yield folder
     fired.update(folder.killed())
+
+
+@pytest.fixture
+def own_server() -> Iterator[Postgres]:
+    """A database server that may be restarted, or crash: nobody else is on it."""
+    server = Postgres()
+    yield server
+    with contextlib.suppress(Exception):
+        server.start_server()
+    server.close()

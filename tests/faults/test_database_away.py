@@ -1,9 +1,7 @@
 """A database that goes in the wrong moment: nobody waits for an answer that can not come, and nothing is forgotten."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,15 +18,6 @@ from tests.gate.zoo import SOURCE
 from tests.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def own_server() -> Iterator[Postgres]:
-    server = Postgres()
-    yield server
-    with contextlib.suppress(Exception):
-        server.start_server()
-    server.close()
 
 
 async def test_a_publication_whose_position_can_not_be_read_is_in_doubt(own_server: Postgres, arming: Arming) -> None:

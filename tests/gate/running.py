@@ -50,8 +50,9 @@ class RunningGate:
         self.gate.kill()
         self.gate.wait(timeout=10)
 
-    def host(self) -> zygote.Forked:
-        process = zygote.start("host", "--socket", str(self.socket), "--host-id", f"h{len(self.hosts)}-{os.getpid()}")
+    def host(self, host_id: str = "") -> zygote.Forked:
+        called = host_id or f"h{len(self.hosts)}-{os.getpid()}"
+        process = zygote.start("host", "--socket", str(self.socket), "--host-id", called)
         self.hosts.append(process)
         return process
 

@@ -66,6 +66,8 @@ class Inmate(Agent):
             libc = ctypes.CDLL(None)
             libc.prctl(1, 0, 0, 0, 0)  # do not end me with my parent
             libc.system(b"setsid sleep 1000 > /dev/null 2>&1 &")
+        while "wedge" in asked:
+            pass
         if "sleep" in asked:
             await turn.sleep(asked["sleep"])
         if "read" in asked:
@@ -199,6 +201,25 @@ async def test_a_confined_agent_lives_as_any_other(quick_url: str) -> None:
         after = await gate.rows("SELECT pid FROM host WHERE kept_for = 'default/kept' AND ended_at IS NULL")
         assert before == after
         assert uid == "agent_kept"
+
+
+@needs_confinement
+async def test_a_confined_agent_whose_loop_is_wedged_goes_on_in_another_host(quick_url: str) -> None:
+    """Its turn has a limit, whose end is that of its host with all that ran in it; of the turn nothing is left."""
+    limits = {"effects_max": 10, "journal_bytes_max": 10_000, "turn_s_max": 2}
+    async with (
+        running(quick_url, hosts=0, loop_held_s_max=1.0, turn_attempts_max=1, **UIDS) as gate,
+        confining(gate.socket) as placer,
+    ):
+        await inmate(gate, "one", limits=limits)
+        first = await gate.ask("one", {"write": {"a": "1"}}, "m1")
+        supervisor = placer.supervisor()
+        inside = psutil.Process(supervisor.pid).children(recursive=True)
+        assert (await gate.ask("one", {"wedge": True}, "w1", 40))["reason"] == "TURN_TIMEOUT"
+        await true(lambda: supervisor.poll() is not None and not any(it.is_running() for it in inside))
+        after = await gate.ask("one", {}, "m2", 30)
+        assert (first["count"], after["count"], after["files"]) == (1, 2, {"a": "1"})
+        assert await gate.rows("SELECT message_id, reason FROM dead_letter") == [("w1", "TURN_TIMEOUT")]
 
 
 @needs_confinement

@@ -5,12 +5,16 @@ import contextlib
 import signal
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from ray_runtime.connection import packed
 from schemas.frames import PlaneHello, RelayHello, Through
 from schemas.wire import Hello
+from tests.faults.points import Arming
+from tests.gate.counting import counting
+from tests.gate.far import IGNORED, connected, grants, request
 from tests.gate.relaying import Cluster, id_of
 from tests.gate.running import KEY, RunningGate, running, true
 from tests.gate.test_holdups import HELD_S, LIMITS
@@ -52,6 +56,47 @@ async def test_turns_go_through_a_relay_and_on_elsewhere_when_it_is_lost(quick_u
         lost = await gate.rows("SELECT COUNT(*) FROM host WHERE node = 'second' AND ended_at IS NOT NULL")
         assert lost == [(1,)]
         far.kill()
+
+
+async def test_a_node_that_hangs_is_left_and_does_nothing_when_it_comes_back(
+    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its relay and its host stand still in a turn, and nobody says that they died: their lease ends.
+
+    Nobody is asked for there until the relay speaks again; the turn goes on here, and its effect is done once.
+    """
+    arming = Arming(tmp_path, monkeypatch)
+    async with counting(honours=False) as outside, cluster(quick_url, lease_s=1.5) as (gate, nodes):
+        relay = await nodes.node("second")
+        far = nodes.host("second")
+        code = await gate.code(SOURCE)
+        await connected(gate, "far", outside, IGNORED, limits={"timeout_s": 5})
+        await gate.agent("noter", code, "Noter", suspend_after_ms=60_000, **grants("far"))
+        await gate.until("SELECT 1 FROM turn WHERE finished_at > 0", bool)
+        arming.arm("host.handler.waits", act="stop")
+        asked = asyncio.create_task(gate.ask("noter", request("far"), "m1", 40))
+        assert await arming.fired() == far.pid
+        relay.send_signal(signal.SIGSTOP)
+        await gate.until("SELECT 1 FROM host WHERE node = 'second' AND ended_at IS NOT NULL", bool)
+        await true(lambda: len(nodes.wanted.host_ids) == 1 and not nodes.wanted.nodes)
+        gate.host(nodes.wanted.host_ids[0])
+        answer = await asked
+        assert isinstance(answer, dict), answer
+        assert (answer["json"], len(outside.asked)) == ({"done": 0}, 1)
+        for process in (relay, far):
+            process.send_signal(signal.SIGCONT)
+        assert await asyncio.to_thread(far.wait, 20) == -signal.SIGKILL, "the relay was told to end it"
+        assert (await gate.ask("noter", "count", "m2"))["got"] == [answer]
+        assert len(outside.asked) == 1
+        assert await gate.rows("SELECT outcome FROM turn WHERE message_id = 'm1'") == [("committed",)]
+        await drain(gate, "local")
+        await gate.agent("other", await gate.code(SOURCE + "# of another digest"), "Echo", suspend_after_ms=60_000)
+        await true(lambda: list(nodes.wanted.nodes.values()) == [id_of("second")])
+        nodes.nodes["second"] = False
+        nodes.see()
+        await true(lambda: not nodes.wanted.nodes)
+        assert await asyncio.to_thread(relay.wait, 10) == 0, "who is of a node that was given up is told to end"
+        assert "nodes.drain with undo" in await why_awake(gate, "agent_other")
 
 
 async def test_a_gate_that_starts_again_is_found_by_relays_that_are_told_where(quick_url: str) -> None:

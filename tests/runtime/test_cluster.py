@@ -18,11 +18,15 @@ import orjson
 import psutil
 import pytest
 
+from controlplane.supervision.processes import Known
 from ray_runtime.cluster import RayHead, session_of
 from schemas.base import canonical
 from schemas.frames import HostGone, HostsWanted, PlacerHello, TaskBegin, TaskEnded, TasksWanted
 from schemas.wire import Bye, Commit, Hello, Lease, Specialise
+from tests.end_to_end.agents import agent
+from tests.end_to_end.test_living import ask
 from tests.runtime.socket_gate import Peer, SocketGate
+from tests.stack import STEWARD, Stack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 FILES = {
@@ -45,13 +49,17 @@ class Cluster:
     runtime: Path
     started_s: float
 
-    def actors(self) -> list[dict[str, Any]]:
-        """What the dashboard says of our actors."""
+    def everybody(self) -> list[dict[str, Any]]:
+        """What the dashboard says of all actors."""
         headers = {"Authorization": f"Bearer {self.head.token_path.read_text()}"}
         url = self.head.dashboard + "/api/v0/actors?detail=1&limit=1000"
         answer = httpx.get(url, headers=headers, timeout=10).json()
         rows: list[dict[str, Any]] = answer["data"]["result"]["result"]
-        return [row for row in rows if row["ray_namespace"] == NAMESPACE]
+        return rows
+
+    def actors(self) -> list[dict[str, Any]]:
+        """Those of the placers of this file."""
+        return [row for row in self.everybody() if row["ray_namespace"] == NAMESPACE]
 
     def actor(self, host_id: str) -> dict[str, Any]:
         """One host as the dashboard shows it."""
@@ -296,6 +304,57 @@ async def test_everything_listens_on_the_loopback_and_asks_for_a_token(cluster: 
     async with httpx.AsyncClient() as client:
         assert (await client.get(cluster.head.dashboard + "/api/v0/actors")).status_code == 401
     assert cluster.head.token_path.stat().st_mode & 0o077 == 0
+
+
+async def test_an_installation_on_a_foreign_head_leaves_nothing_there(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its end, and after `down` of one whose plane, gate and placer were killed: no actor, no process of ours."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.head.token_path))
+    theirs = {it.pid for it in session_of(known(cluster.head))}
+    await asyncio.to_thread(_on_a_foreign_head, cluster)
+    assert cluster.head.alive()
+    left = [it for it in session_of(known(cluster.head)) if it.pid not in theirs]
+    assert not [it.name() for it in left if it.name().startswith("ray::")], left
+    assert [row["name"] for row in cluster.everybody() if row["state"] != "DEAD"] == []
+
+
+def _on_a_foreign_head(cluster: Cluster) -> None:
+    """Agents on shared hosts and apart; one end in good order, and one of what nobody ends."""
+    stack = Stack(ray_address=cluster.head.address, hosts_warm=1, ray_num_cpus=1)
+    try:
+        stack.up()
+        own = {"isolation": "dedicated", "resources": {"num_cpus": 1}, "suspend_after_ms": 60_000}
+        stack.apply(agent("shared", "Echo", suspend_after_ms=60_000), agent("apart", "Echo", **own))
+        for killed in (False, True):
+            assert [ask(stack, name, 1) for name in ("shared", "apart")] == [1, 1]
+            listed = {it["host_id"] for it in stack.call("hosts.list")["items"]}
+            alive = {row["name"].rpartition("/")[2] for row in cluster.everybody() if row["state"] != "DEAD"}
+            assert listed <= alive
+            assert stack.call("system.status")["ray"] == "up"
+            if killed:
+                processes = {it["name"]: it["pid"] for it in stack.call("system.status")["processes"]}
+                assert processes.keys() >= {"plane", "gate", "placer"}
+                for name in ("plane", "placer", "gate"):
+                    os.kill(processes[name], signal.SIGKILL)
+                down = [str(STEWARD), "down", "--data", str(stack.data)]
+                subprocess.run(down, env=stack.env(), timeout=60, check=True)
+            else:
+                stack.stop()
+            limit = time.monotonic() + 20
+            while any(row["state"] != "DEAD" for row in cluster.everybody()) and time.monotonic() < limit:
+                time.sleep(0.2)
+            assert [row["name"] for row in cluster.everybody() if row["state"] != "DEAD"] == []
+            assert stack.leftovers() == []
+            if not killed:
+                stack.up()
+    finally:
+        stack.close()
+
+
+def known(head: RayHead) -> Known:
+    assert head.process is not None
+    return head.process
 
 
 async def test_a_head_is_adopted_and_a_killed_one_leaves_nothing() -> None:

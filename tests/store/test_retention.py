@@ -17,6 +17,7 @@ from controlplane.store.tables import (
     AwaitRow,
     ChannelMessageRow,
     ChannelRow,
+    DeadLetterRow,
     EventRow,
     HostRow,
     JournalRow,
@@ -163,6 +164,43 @@ async def test_messages_wait_for_the_slowest_reader(store: Store) -> None:
         await put(store, SubscriptionRow, {"channel": "read", "agent": agent, "position": position, "since": 1.0})
     await sweeper(store).sweep(NOW)
     assert await left(store, ChannelMessageRow, "message_id") == {"free7", "free8"} | {f"read{n}" for n in range(4, 9)}
+
+
+def letter(turn_id: str | None, at: float, name: str = "n") -> dict[str, Any]:
+    about = {"agent": f"uid-{name}", "namespace": "d", "name": name, "body": "{}", "reason": "R", "detail": "no"}
+    return about | {"message_id": f"m-{turn_id}", "turn_id": turn_id, "at": at}
+
+
+async def test_old_dead_letters_go_and_it_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By so many at a time; young ones stay, and that of a living agent's start, which its condition rests on."""
+    monkeypatch.setattr(retention, "ROWS_MAX", 4)
+    await put(store, AgentRow, {"uid": "alive", "namespace": "d", "name": "n", "changed_at": 1.0})
+    started = [turn(f"start-{it}", it, 1.0, "start") | {"outcome": "failed"} for it in ("alive", "gone")]
+    await put(store, TurnRow, *started, turn("a1", "alive", NOW - DAY))
+    old = NOW - 91 * DAY
+    await put(
+        store,
+        DeadLetterRow,
+        letter("start-alive", old),
+        letter("start-gone", old, "gone"),
+        *[letter(f"t{n}", old + n) for n in range(7)],
+        letter(None, old + 9, "nowhere"),
+        letter("a1", NOW - DAY),
+    )
+    sweep = sweeper(store)
+    await sweep.sweep(NOW)
+    await sweep.sweep(NOW + 1)
+    assert await left(store, DeadLetterRow, "turn_id") == {"start-alive", "a1"}
+    rows = await store.read(lambda session: [(it.name, orjson.loads(it.data)) for it in session.exec(select(EventRow))])
+    assert sum(data["messages"] for _, data in rows) == 9
+    assert {name for name, _ in rows} == {"n", "gone", "nowhere"}
+    times = [it for name, data in rows if name == "n" for it in (data["first_at"], data["last_at"])]
+    assert (min(times), max(times)) == (old, old + 6)
+    await put(store, DeadLetterRow, letter("late", old, "late"))
+    await sweep.sweep(NOW + 2)
+    assert await left(store, DeadLetterRow, "turn_id") == {"start-alive", "a1"}, "it stood behind a young one"
+    await sweep.sweep(NOW + 90 * DAY)
+    assert await left(store, DeadLetterRow, "turn_id") == {"start-alive"}
 
 
 async def test_a_sweep_keeps_up_with_what_comes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
