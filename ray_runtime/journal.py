@@ -49,6 +49,7 @@ class Journal:
         self.stepping = False
         self.over = False
         self.promises: list[Promise[Any]] = []
+        self.told: list[Place] = []  # whose answers the handler has, in the order in which it got them
         self._recorded = {(it.branch, it.position): it for it in recorded if it.branch != ORDER}
         orders = sorted((it for it in recorded if it.branch == ORDER), key=lambda it: it.position)
         self._order = [place for it in orders for place in _places(it.body)]
@@ -126,11 +127,13 @@ class Journal:
         answer = self.known(place)
         if answer is None or answer.outcome == "cancelled":
             return None
+        self.told.append(place)
         self._grow(len(answer.result))
         return answer
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, place: Place, answer: Answer) -> None:
         """Move the turn's time to the answer's, and count its bytes; may end the turn (`fatal`)."""
+        self.told.append(place)
         self.now = max(self.now, answer.at)
         self._grow(len(answer.result))
 

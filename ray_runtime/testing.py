@@ -53,7 +53,7 @@ class Tested:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """What the turn did of one kind: send, publish, request, ask, question, sleep, timer, spawn,
-        continue, effect."""
+        conclude, continue, effect."""
         return [body for done, body in self.did if done == kind]
 
 

@@ -367,8 +367,8 @@ def _continue(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     return []
 
 
-def _order(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    """Nothing but its record: a replay goes by it."""
+def _recorded(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """Nothing but its record: a replay goes by it, or a reader."""
     return []
 
 
@@ -392,6 +392,7 @@ _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], l
     "timer_cancel": _timer_cancel,
     "spawn": _spawn,
     "continue": _continue,
-    "order": _order,
+    "conclude": _recorded,
+    "order": _recorded,
 }
 KINDS = frozenset(_KINDS)

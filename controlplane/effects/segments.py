@@ -22,6 +22,13 @@ from controlplane.store import workspaces
 from schemas.branches import ORDER, Place, is_branch
 from schemas.budget import AMOUNT_MAX, LIMITS_MAX, METER_PATTERN
 from schemas.chain import DEPTH_MAX
+from schemas.conclusion import (
+    ALTERNATIVE_CHARS_MAX,
+    ALTERNATIVES_MAX,
+    REFERENCE_PATTERN,
+    REFERENCES_MAX,
+    TEXT_CHARS_MAX,
+)
 from schemas.cron import Missed, require_cron, require_zone
 from schemas.problem import Refusal
 from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
@@ -89,6 +96,19 @@ class _Gather(msgspec.Struct):
     needs: int
 
 
+ReferenceName = Annotated[str, Meta(pattern=REFERENCE_PATTERN)]
+
+
+class _Conclude(msgspec.Struct):
+    text: Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
+    because: Annotated[list[ReferenceName], Meta(max_length=REFERENCES_MAX)]
+    seen: Annotated[list[ReferenceName], Meta(max_length=REFERENCES_MAX)]
+    alternatives: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=ALTERNATIVE_CHARS_MAX)]], Meta(max_length=ALTERNATIVES_MAX)
+    ]
+    confidence: Annotated[float, Meta(ge=0, le=1)] | None
+
+
 class _Order(msgspec.Struct):
     came: list[Place]
 
@@ -142,7 +162,7 @@ _BODIES: dict[str, Any] = {
         "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
         "sleep": _Sleep, "question": _Person, "gather": _Gather,
         "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
-        ORDER: _Order,
+        "conclude": _Conclude, ORDER: _Order,
     }.items()
 }  # fmt: skip
 

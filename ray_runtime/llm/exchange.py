@@ -48,10 +48,11 @@ _OURS = ("connection", "purpose")  # the turn's own words, which no argument of 
 
 
 class Exchange:
-    """What is said in one turn; `messages` is all of it."""
+    """What is said in one turn; `messages` is all of it, `called` what its calls asked of the world."""
 
     def __init__(self, turn: Turn, llm: Llm, earlier: list[Message]) -> None:
         self.messages: list[Message] = []
+        self.called: list[tuple[ToolCall, Promise[Any]]] = []
         self._turn = turn
         self._llm = llm
         self._earlier = earlier
@@ -90,6 +91,7 @@ class Exchange:
         """What each call came to, in order. Beside a final answer nothing is done; agents alone are asked at once."""
         if final is None and len(calls) > 1 and all(self._asks(it) for it in calls):
             promises = [self._question(self._tools[it.tool], it.arguments) for it in calls]
+            self.called += zip(calls, promises, strict=True)
             for call, found in zip(calls, await self._turn.gather(*promises, return_exceptions=True), strict=True):
                 self._tell_of(call, found)
             return
@@ -122,7 +124,9 @@ class Exchange:
             self._tell(call, f"There is no tool {call.tool}.", failed=True)
             return
         try:
-            self._tell_of(call, await self._result(tool, call.arguments))
+            promise = self._promise(tool, call.arguments)
+            self.called.append((call, promise))
+            self._tell_of(call, await promise)
         except Refusal as refusal:
             self._tell_of(call, refusal)
 
@@ -134,16 +138,16 @@ class Exchange:
         asked = given if tool.parameters is not None else given.get("data")
         return self._turn.ask(tool.agent, asked, deadline_s=tool.deadline_s or DAY_S)
 
-    async def _result(self, tool: LlmTool, given: dict[str, Any]) -> Any:
+    def _promise(self, tool: LlmTool, given: dict[str, Any]) -> Promise[Any]:
         if tool.agent is not None:
-            return await self._question(tool, given)
+            return self._question(tool, given)
         if tool.person:
             wait_s = tool.deadline_s or DAY_S
-            return await self._turn.ask_human(given.get("question", ""), given.get("choices"), deadline_s=wait_s)
+            return self._turn.ask_human(given.get("question", ""), given.get("choices"), deadline_s=wait_s)
         if taken := [it for it in _OURS if it in given]:
             raise refuse("INVALID_VALUE", f"{taken[0]} is no argument", field=f"/arguments/{taken[0]}", name=taken[0])
         assert tool.effect is not None
-        return await self._turn.perform(tool.effect, connection=tool.connection, **{**given, **tool.fixed})
+        return self._turn.perform(tool.effect, connection=tool.connection, **{**given, **tool.fixed})
 
     def _tell_of(self, call: ToolCall, found: Any) -> None:
         if isinstance(found, Refusal):

@@ -71,6 +71,10 @@ async def test_a_turn_goes_on_where_its_host_died(quick_url: str) -> None:
         rows = await gate.rows("SELECT outcome, result FROM journal WHERE kind = 'effect' ORDER BY position")
         assert [row[0] for row in rows] == ["succeeded", "succeeded", "succeeded", "failed", "succeeded"]
         assert orjson.loads(rows[0][1])["usage"] == {"tokens_in": 10, "tokens_out": 5}
+        (concluded,) = await gate.rows("SELECT body FROM journal WHERE kind = 'conclude'")
+        turn = (await gate.rows("SELECT turn_id FROM turn WHERE message_id = 'm1'"))[0][0]
+        said = {"alternatives": [], "because": [], "confidence": None, "text": "done"}
+        assert orjson.loads(concluded[0]) == {**said, "seen": ["m1", f"{turn}:0:1", f"{turn}:0:3"]}
         assert await gate.ask("thinker", "and now?", "m2") == "fine"
         assert [it["role"] for it in far.bodies[3]["messages"]][:2] == ["system", "user"]
         assert "tools" not in far.bodies[3]

@@ -221,3 +221,31 @@ def test_times_and_batches_are_one_prompt() -> None:
     assert orjson.loads(told(model)[0]["text"])["timer"] == "watch:daily"
     testing.run_turn(LlmAgent, ["a", {"b": 1}], trigger="batch", config=config, answers={"llm.request": model})
     assert told(model)[0]["text"] == 'a\n\n{"b":1}'
+
+
+CITING = {
+    "type": "object",
+    "properties": {"fault": {"type": "string"}, "because": {"type": "array"}, "confidence": {"type": "number"}},
+}
+
+
+def test_what_was_cited_is_told_apart_from_what_was_seen() -> None:
+    """An answer names tools or calls; the message, and what it does not name, was merely seen."""
+    said = {"fault": "disk", "because": ["friend", "a hunch"], "confidence": 0.8, "alternatives": ["cpu"]}
+    model = Model(says("", ("cpu", {}), ("friend", {"data": 7})), says("", ("final_answer", said)))
+    found = run(model, answers={"machine.read": 1, "default/echo": "full"}, tools=TOOLS, output=CITING)
+    (concluded,) = found.of("conclude")
+    assert orjson.loads(concluded["text"]) == said
+    assert (concluded["because"], concluded["seen"]) == (["turn_1:0:2"], ["msg_1", "turn_1:0:1"])
+    assert (concluded["confidence"], concluded["alternatives"]) == (0.8, ["cpu"])
+
+
+def test_text_concludes_with_all_of_it_seen_and_an_empty_answer_concludes_nothing() -> None:
+    """Who names nothing has cited nothing."""
+    tools = [{"name": name, "agent": name} for name in ("ann", "bob")]
+    model = Model(says("", ("ann", {"data": 1}), ("bob", {"data": 2})), says("do\x00ne"), says(""))
+    found = run(model, tools=tools, answers={"default/ann": "one", "default/bob": "two"})
+    (concluded,) = found.of("conclude")
+    assert (concluded["text"], concluded["because"]) == ("done", [])
+    assert concluded["seen"] == ["msg_1", "turn_1:0:1", "turn_1:0:2"]
+    assert run(model).of("conclude") == []
