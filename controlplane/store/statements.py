@@ -44,7 +44,7 @@ TURN_END = Many(
 )
 RECORD = Many(
     "INSERT INTO journal (turn_id, branch, position, kind, body, verdict, outcome, result, recorded_at, send_by,"
-    " finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " finished_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 RECEIPT = Many(
     "UPDATE journal SET outcome = ?, result = ?, finished_at = ?"
@@ -259,7 +259,7 @@ TURN_BEFORE = (
     " (SELECT outcome FROM awaiting WHERE await_id = ?)"
 )
 JOURNAL = (
-    "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at FROM journal"
+    "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at, state FROM journal"
     " WHERE turn_id = ? ORDER BY position"
 )
 JOURNAL_LAST = (
