@@ -143,6 +143,7 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
         "traceparent": turn.traceparent,
         "intentid": turn.intentid,
         "chainid": turn.chain.chain_id if turn.chain is not None else None,
+        "deadline": at_time(turn.deadline) if turn.deadline is not None else None,  # a question's own is no later
         **more,
     }
     return orjson.dumps({name: value for name, value in body.items() if value is not None or name == "data"}).decode()

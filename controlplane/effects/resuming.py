@@ -25,7 +25,7 @@ from schemas.branches import ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
-CARRIED = ("onbehalfof", "intentid", "chainid")
+CARRIED = ("onbehalfof", "intentid", "chainid", "deadline")
 PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 

@@ -47,7 +47,7 @@ class LlmAgent(Agent):
         llm = Llm.model_validate(self.config)
         # Before, because there may be less room than there was; after, because a state has bounds.
         summary, earlier = await compacted(turn, llm, self.state.summary, self.state.exchanges)
-        exchange = Exchange(turn, llm, before(summary, earlier))
+        exchange = Exchange(turn, llm, before(summary, earlier), told[0].deadline)
         answer = await exchange.answer(prompt)
         conclude(turn, answer, told, exchange.called)
         exchanges = [*earlier, exchange.messages]

@@ -5,6 +5,7 @@ nobody again. What a call came to is told to the model, a refusal of the guard t
 meet its schema is told why, and asked for again, so often and no more.
 """
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -44,18 +45,20 @@ QUESTION: dict[str, Any] = {
     "required": ["question"],
 }
 DAY_S = 86_400.0
+BUSY_MAX = 5  # requests that are made of one, when the model says each time when it may be asked again
 _OURS = ("connection", "purpose")  # the turn's own words, which no argument of an effect may be
 
 
 class Exchange:
     """What is said in one turn; `messages` is all of it, `called` what its calls asked of the world."""
 
-    def __init__(self, turn: Turn, llm: Llm, earlier: list[Message]) -> None:
+    def __init__(self, turn: Turn, llm: Llm, earlier: list[Message], until: datetime | None = None) -> None:
         self.messages: list[Message] = []
         self.called: list[tuple[ToolCall, Promise[Any]]] = []
         self._turn = turn
         self._llm = llm
         self._earlier = earlier
+        self._until = until
         self._tools = {it.name: it for it in llm.tools}
         self._mistakes = 0
 
@@ -77,9 +80,22 @@ class Exchange:
 
     async def _request(self) -> LlmAnswer:
         asked = request(self._llm, [*self._earlier, *self.messages], [offer(it) for it in self._llm.tools])
-        return await ask(
-            self._turn, self._llm, asked.model_copy(update={"output": self._llm.output, "stream": self._llm.stream})
-        )
+        asked = asked.model_copy(update={"output": self._llm.output, "stream": self._llm.stream})
+        for _ in range(BUSY_MAX - 1):
+            try:
+                return await ask(self._turn, self._llm, asked)
+            except Refusal as refusal:
+                await self._wait(refusal)
+        return await ask(self._turn, self._llm, asked)
+
+    async def _wait(self, refusal: Refusal) -> None:
+        """Park until the model takes requests again; refused where it does not say when, or not in time."""
+        after_s = refusal.problem.retry_after_s
+        if refusal.problem.reason != "EFFECT_FAILED" or not after_s:
+            raise refusal
+        if self._until is not None and self._turn.now() + timedelta(seconds=after_s) >= self._until:
+            raise refusal
+        await self._turn.sleep(after_s)
 
     def _final(self, calls: list[ToolCall]) -> ToolCall | None:
         """The first answer that meets its schema."""
