@@ -90,7 +90,7 @@ class Turns:
         return (it, self._agent, it, "message", BODY, outcome, 1, 1, DIGEST, now, ended, 1000, 0, DIGEST, None, None)
 
     def _intent(self, it: str, n: int, now: float) -> Any:
-        return sql.RECORD, (it, "0", n, "effect", INTENT, VERDICT, None, None, now, now + 30, None), 1
+        return sql.RECORD, (it, "0", n, "effect", INTENT, VERDICT, None, None, now, now + 30, None, None), 1
 
     def _used(self, meter: str, effect: str) -> Any:
         return usage.ADD, ("default", self._agent, HOUR, effect, "", meter, "", 1_000_000), 1

@@ -122,7 +122,7 @@ class Branches:
         self._held.discard(place)
         if branch.name != ROOT:
             self._journal.reached(place)
-        self._journal.answered(answer)
+        self._journal.answered(place, answer)
         return branch, answer
 
     def _answered(self) -> Place | None:

@@ -11,8 +11,9 @@ seen any of it, and another order is as good.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import orjson
+from msgspec.structs import replace
 
+from ray_runtime import divergence
 from ray_runtime.problems import problem, refuse
 from schemas.base import canonical
 from schemas.branches import ORDER, ROOT, Place
@@ -22,7 +23,6 @@ from schemas.wire import Entry, Recorded
 if TYPE_CHECKING:
     from ray_runtime.awaits import Promise
 
-SIDE_BYTES_MAX = 4096
 AWAITS = frozenset({"ask", "sleep", "question", "gather"})
 
 
@@ -41,7 +41,9 @@ class _Order(msgspec.Struct):
 class Journal:
     """Positions of one attempt at one turn; `branch` is the one whose step is running."""
 
-    def __init__(self, recorded: list[Recorded], *, started_at: float, entries_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, recorded: list[Recorded], *, turn_id: str, started_at: float, entries_max: int, bytes_max: int
+    ) -> None:
         self.now = started_at
         self.branch = ROOT
         self.open_branches = 0
@@ -49,6 +51,8 @@ class Journal:
         self.stepping = False
         self.over = False
         self.promises: list[Promise[Any]] = []
+        self.told: list[Place] = []  # whose answers the handler has, in the order in which it got them
+        self._turn_id = turn_id
         self._recorded = {(it.branch, it.position): it for it in recorded if it.branch != ORDER}
         orders = sorted((it for it in recorded if it.branch == ORDER), key=lambda it: it.position)
         self._order = [place for it in orders for place in _places(it.body)]
@@ -56,6 +60,7 @@ class Journal:
         self._delivered = 0
         self._unordered: list[Place] = []
         self._came: dict[Place, Answer] = {}
+        self._states: dict[Place, str] = {}
         self._positions: dict[str, int] = {}
         self._entries = 0
         self._buffer: list[Entry] = []
@@ -88,8 +93,8 @@ class Journal:
         if self.fatal is not None:
             raise Refusal(self.fatal)
         entry = self._recorded.get((self.branch, position))
-        if entry is not None and not _same(entry, kind, body):
-            raise self.end(_diverged(entry, kind, body))
+        if entry is not None and not divergence.same(entry, kind, body):
+            raise self.end(divergence.diverged(self._turn_id, entry, kind, body))
         self._positions[self.branch] = position + 1
         self._entries += 1
         return position
@@ -126,11 +131,13 @@ class Journal:
         answer = self.known(place)
         if answer is None or answer.outcome == "cancelled":
             return None
+        self.told.append(place)
         self._grow(len(answer.result))
         return answer
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, place: Place, answer: Answer) -> None:
         """Move the turn's time to the answer's, and count its bytes; may end the turn (`fatal`)."""
+        self.told.append(place)
         self.now = max(self.now, answer.at)
         self._grow(len(answer.result))
 
@@ -149,16 +156,35 @@ class Journal:
 
     def astray(self, place: Place) -> None:
         """The replay does not wait where the journal says that an answer came next."""
-        branch, position = place
-        recorded = {"kind": ORDER, "branch": branch, "position": position}
-        detail = f"by the journal the answer at {branch}:{position} came next, and the replay waits for none there"
-        self.end(problem("REPLAY_DIVERGED", detail, position=position, recorded=recorded, asked=None))
+        self.end(divergence.astray(self._turn_id, place))
+
+    # The state, where a branch waits
+
+    def unmarked(self, place: Place) -> bool:
+        """Whether the journal holds something there, and no hash of the state with it."""
+        entry = self._recorded.get(place)
+        return entry is not None and not entry.state
+
+    def mark(self, place: Place, kind: str, state: str) -> None:
+        """The hash of the state when the handler came there: recorded, or held against the journal's."""
+        entry = self._recorded.get(place)
+        if entry is None:
+            self._states[place] = state
+        elif entry.state != state:
+            self.end(divergence.state_diverged(self._turn_id, place, kind, entry.state, state))
+
+    def state_at(self, place: Place) -> str:
+        """The hash that was marked there; empty where there is none."""
+        return self._states.get(place, "")
 
     # Segments
 
     def take(self) -> list[Entry]:
         """What was buffered since the last time."""
-        taken, self._buffer = self._buffer, []
+        states = self._states
+        taken = [replace(it, state=states[at]) if (at := (it.branch, it.position)) in states else it
+                 for it in self._buffer]  # fmt: skip
+        self._buffer = []
         if self._unordered:
             body = canonical({"came": self._unordered})
             taken.insert(0, Entry(ORDER, self._orders, ORDER, body))
@@ -171,9 +197,10 @@ class Journal:
 
     def leftover(self) -> Problem | None:
         """An entry that the journal holds and the replay never asked for."""
-        beyond = min((it for it in self._recorded if it[1] >= self._positions.get(it[0], 0)), default=None)
-        if beyond is not None:
-            return _diverged(self._recorded[beyond], "nothing", b"null")
+        beyond = [it for it in self._recorded if it[1] >= self._positions.get(it[0], 0)]
+        if beyond:
+            first_beyond = self._recorded[min(beyond, key=divergence.in_order)]
+            return divergence.diverged(self._turn_id, first_beyond, "nothing", b"null")
         if (first := self.first()) is not None:
             self.astray(first)
         return self.fatal
@@ -199,35 +226,3 @@ class Journal:
 
 def _places(body: bytes) -> list[Place]:
     return msgspec.json.decode(body, type=_Order).came
-
-
-def _same(entry: Recorded, kind: str, body: bytes) -> bool:
-    if entry.kind != kind:
-        return False
-    return entry.body == body or _comparable(kind, entry.body) == _comparable(kind, body)
-
-
-def _comparable(kind: str, body: bytes) -> Any:
-    value = orjson.loads(body)
-    if kind != "effect" or not isinstance(value, dict):
-        return value
-    return [value.get("effect"), value.get("connection") or None, value.get("arguments"), value.get("purpose") or ""]
-
-
-def _side(kind: str, body: bytes) -> dict[str, Any]:
-    if len(body) > SIDE_BYTES_MAX:
-        return {"kind": kind, "bytes": len(body)}
-    return {"kind": kind, "body": orjson.loads(body)}
-
-
-def _diverged(entry: Recorded, kind: str, body: bytes) -> Problem:
-    recorded, asked = _side(entry.kind, entry.body), _side(kind, body)
-    detail = (
-        f"at position {_place(entry)} the journal holds {canonical(recorded).decode()}, "
-        f"the replay asked for {canonical(asked).decode()}"
-    )
-    return problem("REPLAY_DIVERGED", detail, position=entry.position, recorded=recorded, asked=asked)
-
-
-def _place(entry: Recorded) -> str:
-    return str(entry.position) if entry.branch == ROOT else f"{entry.branch}:{entry.position}"

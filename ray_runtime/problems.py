@@ -6,10 +6,11 @@ own frames, with paths as they are in the code package, and nothing of the machi
 """
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.problem import Problem, Recovery, Refusal
+from schemas.problem import Next, Problem, Recovery, Refusal
 
 MESSAGE_CHARS_MAX = 2000
 FRAMES_MAX = 8
@@ -39,7 +40,14 @@ REASONS: dict[str, Reason] = {
 }
 
 
-def problem(reason: str, detail: str, *, field: str | None = None, **metadata: Any) -> Problem:
+def problem(
+    reason: str,
+    detail: str,
+    *,
+    field: str | None = None,
+    next: Sequence[Next] = (),  # noqa: A002 - the field's name in the contract
+    **metadata: Any,
+) -> Problem:
     """The Problem of a reason; `metadata` holds every variable of `detail`."""
     known = REASONS[reason]
     return Problem(
@@ -51,6 +59,7 @@ def problem(reason: str, detail: str, *, field: str | None = None, **metadata: A
         field=field,
         metadata=metadata,
         recovery=known.recovery,
+        next=list(next),
     )
 
 

@@ -4,7 +4,7 @@ An agent is its state and its hooks. The state is a pydantic model (annotate `st
 field needs a default) or, without annotation, a dict; it is saved when the turn ends, and nothing
 else of the object lives on. Where its shape changes, `state_version` goes up by one, and a function
 marked `migration` leads there from the version before. Everything a hook does to the world goes
-through its turn: buffered effects (send, publish, request, timer, spawn) happen together when the
+through its turn: buffered effects (send, publish, request, timer, spawn, conclude) happen together when the
 segment commits; `perform` happens at once, once; `ask` and `sleep` park the turn, for a minute or a
 month. Time, randomness and ids come from the turn too, so that a handler can be run again and do the
 same. A message may carry a `budget`, as `{"money": 0.5, "tokens_out": 2000, "active_s": 30}`: the most that
@@ -38,6 +38,7 @@ from ray_runtime.arguments import (
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.branching import Branching
+from ray_runtime.concluding import conclusion_bytes
 from ray_runtime.gathering import MEMBERS, Gathering, Replies, all_of, each_of, replies
 from ray_runtime.journal import Journal
 from ray_runtime.problems import refuse
@@ -45,6 +46,7 @@ from ray_runtime.timing import own_name, timer_bytes
 from schemas.base import short_id
 from schemas.branches import ROOT
 from schemas.compute import COMPUTE
+from schemas.conclusion import place_reference
 from schemas.envelope import Envelope
 
 HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
@@ -155,6 +157,25 @@ class Turn:
         )
         self._journal.record("spawn", body)
         return Done(address)
+
+    def conclude(
+        self,
+        text: str,
+        because: Sequence[Any] = (),
+        alternatives: Sequence[str] = (),
+        confidence: float | None = None,
+        *,
+        seen: Sequence[Any] = (),
+    ) -> Done:
+        """Say what the turn came to, and because of what; it stands in its journal, and nothing acts on it.
+
+        `because` cites, `seen` was merely there: envelopes, ids of messages, what `perform` or `ask` answers (after it
+        was awaited), a result as it came (an object or a list), earlier conclusions. `confidence` is from 0 to 1.
+        Answers its reference.
+        """
+        said: dict[str, Any] = {"text": text, "alternatives": alternatives, "confidence": confidence}
+        body = conclusion_bytes(self._journal, self.turn_id, {**said, "because": because, "seen": seen})
+        return Done(place_reference(self.turn_id, self._journal.branch, self._journal.record("conclude", body)))
 
     def continue_as(self, data: Json = None) -> None:
         """End this turn, and start the next in its place: the same hook with this data, before any later message.

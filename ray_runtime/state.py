@@ -17,6 +17,8 @@ from pydantic import BaseModel, ValidationError
 from ray_runtime.problems import refuse
 from ray_runtime.versions import Versions
 
+HASHED_BYTES_MAX = 65_536  # of a state that is hashed where an effect is asked for; larger ones at durable awaits only
+
 
 class Codec(Protocol):
     """Between a state and its bytes."""
@@ -34,6 +36,11 @@ class Codec(Protocol):
 def state_digest(state: bytes) -> str:
     """`sha256:<hex>` of the bytes as stored."""
     return "sha256:" + hashlib.sha256(state).hexdigest()
+
+
+def state_mark(state: bytes) -> str:
+    """A short hash of a state within a turn, as journals hold it: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(state).hexdigest()[:16]
 
 
 def codec_of(agent: type) -> Codec:

@@ -53,7 +53,7 @@ class Tested:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """What the turn did of one kind: send, publish, request, ask, question, sleep, timer, spawn,
-        continue, effect."""
+        conclude, continue, effect."""
         return [body for done, body in self.did if done == kind]
 
 
@@ -165,7 +165,7 @@ class _Attempt:
 
     def _put(self, entry: Entry | Recorded, outcome: str, result: bytes, at: float) -> None:
         place = entry.branch, entry.position
-        self.journal[place] = Recorded(*place, entry.kind, entry.body, outcome, result, at)
+        self.journal[place] = Recorded(*place, entry.kind, entry.body, outcome, result, at, entry.state)
 
     def _perform(self, frame: Ask) -> None:
         """Answer an effect, and journal it with its receipt."""
@@ -176,7 +176,7 @@ class _Attempt:
         outcome, result = self._effect(frame.effect, arguments)
         at = STARTED.timestamp() + 1 + frame.position
         written = canonical({**body, "purpose": frame.purpose})
-        self._put(Entry(frame.branch, frame.position, "effect", written), outcome, result, at)
+        self._put(Entry(frame.branch, frame.position, "effect", written, frame.state), outcome, result, at)
         self._activation.receipt(Receipt(frame.turn_id, frame.branch, frame.position, outcome, result, at))
 
     def _effect(self, effect: str, arguments: Any) -> tuple[str, bytes]:

@@ -24,7 +24,7 @@ from ray_runtime.code import Loaded
 from ray_runtime.journal import Answer, Journal
 from ray_runtime.problems import handler_error, problem
 from ray_runtime.sdk import Turn
-from ray_runtime.state import state_digest
+from ray_runtime.state import HASHED_BYTES_MAX, state_digest, state_mark
 from ray_runtime.stepping import Steps
 from ray_runtime.workspace import Workspace
 from schemas import faults
@@ -59,11 +59,17 @@ class Activation:
         self._workspace = workspace
         self._steps = Steps()
         self._journal = Journal(
-            run.journal, started_at=run.started_at, entries_max=run.effects_max, bytes_max=run.journal_bytes_max
+            run.journal,
+            turn_id=run.turn_id,
+            started_at=run.started_at,
+            entries_max=run.effects_max,
+            bytes_max=run.journal_bytes_max,
         )
         self._branches = Branches(self._journal)
+        self._dump: Callable[[], bytes] = lambda: b""
         self._root = ""
         self._state_version = 0
+        self._state_bytes = len(state)
         self._active_since = 0.0
 
     def start(self, loaded: Loaded | Problem) -> None:
@@ -123,6 +129,7 @@ class Activation:
         agent.config = orjson.loads(run.config) if run.config else {}
         agent.state = loaded.codec.load(self._state, self.run.state_version or None)
         agent.__init__()  # type: ignore[misc]
+        self._dump = lambda: loaded.codec.dump(agent.state)
         folder = self._workspace.path if self._workspace is not None else None
         about = {"turn_id": run.turn_id, "namespace": run.namespace, "name": run.name, "trigger": run.trigger}
         turn = Turn(self._journal, **about, workspace=folder)
@@ -169,6 +176,7 @@ class Activation:
             else:
                 if self._broken(token):
                     return
+                self._mark(token)
                 self._branches.waits(branch, token)
 
     def _step(self, branch: Branch, answer: Answer | None) -> Any:
@@ -177,6 +185,19 @@ class Activation:
             return self._steps.run(branch.coroutine.send, answer)
         finally:
             self._journal.stepping, self._journal.branch = False, ROOT
+
+    def _mark(self, promise: Promise[Any]) -> None:
+        """Hash the state where the handler waits, so that a replay which keeps something else is found out."""
+        journal, place = self._journal, promise.place
+        if isinstance(promise, Branching) or journal.unmarked(place):
+            return
+        if isinstance(promise, EffectPromise) and not journal.holds(place) and self._state_bytes > HASHED_BYTES_MAX:
+            return
+        state = b""
+        with contextlib.suppress(Exception):  # user's code; what is no JSON yet may be so at the end of the turn
+            state = self._steps.run(self._dump)
+            self._state_bytes = len(state)
+        journal.mark(place, promise.kind, state_mark(state) if state else "")
 
     def _may_go_on(self) -> bool:
         """Whether all that was done can be replayed, and the limits of the turn leave room for one more step."""
@@ -220,7 +241,7 @@ class Activation:
         self._send(
             Ask(
                 run.turn_id, run.epoch, *place, effect.effect,
-                effect.connection, effect.arguments, effect.purpose, entries,
+                effect.connection, effect.arguments, effect.purpose, entries, self._journal.state_at(place),
             )
         )  # fmt: skip
 

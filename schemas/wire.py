@@ -75,16 +75,19 @@ class Entry(Frame, frozen=True):
     timer_cancel {name},
     spawn {name, entrypoint, config, purpose, grants, budget?} (null: as the parent has it; the child lives in
     the parent's namespace),
+    conclude {text, because, seen, alternatives, confidence}: the references of what it leans on,
     continue {data}: the last entry of a Commit, whose message stays in its place, with this data.
     order {came}: places `[branch, position]` in the order in which their answers reached the branches.
     A gathering stands right behind its members, which say its position as `group`;
     `needs` is how many answers are enough. An `effect` is journaled as {effect, connection, arguments, purpose}.
+    `state` is a hash of the agent's state when its handler came to wait there; empty where it does not, or unknown.
     """
 
     branch: str
     position: int
     kind: str
     body: bytes
+    state: str = ""
 
 
 class Ask(Frame, frozen=True):
@@ -92,6 +95,7 @@ class Ask(Frame, frozen=True):
 
     `entries` is what was buffered before it; they commit together with its intent, and so a segment ends here.
     Asked again, at the same position, when the journal handed back holds an intent without a receipt.
+    `state` as in Entry.
     """
 
     turn_id: str
@@ -103,6 +107,7 @@ class Ask(Frame, frozen=True):
     arguments: bytes
     purpose: str
     entries: list[Entry]
+    state: str = ""
 
 
 class Park(Frame, frozen=True):
@@ -190,7 +195,7 @@ class CodeFiles(Frame, frozen=True):
 class Recorded(Frame, frozen=True):
     """A journal entry handed back for replay; `outcome` and `result` as in Receipt and Resolved.
 
-    Both are empty for buffered kinds, for an intent without a receipt, and while an await is open.
+    Both are empty for buffered kinds, for an intent without a receipt, and while an await is open. `state` as in Entry.
     """
 
     branch: str
@@ -200,6 +205,7 @@ class Recorded(Frame, frozen=True):
     outcome: str
     result: bytes
     at: float
+    state: str = ""
 
 
 class Run(Frame, frozen=True):

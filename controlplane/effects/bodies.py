@@ -14,6 +14,13 @@ from schemas.agent import ENTRYPOINT_PATTERN
 from schemas.base import INT64_MAX, NAME_PATTERN, TEXT_PATTERN
 from schemas.branches import ORDER, Place
 from schemas.budget import AMOUNT_MAX, LIMITS_MAX, METER_PATTERN
+from schemas.conclusion import (
+    ALTERNATIVE_CHARS_MAX,
+    ALTERNATIVES_MAX,
+    REFERENCE_PATTERN,
+    REFERENCES_MAX,
+    TEXT_CHARS_MAX,
+)
 from schemas.cron import CRON_CHARS_MAX, CRON_PATTERN, ZONE_CHARS_MAX, Missed, require_cron, require_zone
 from schemas.entry import EVERY_S_MIN, GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
 from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
@@ -86,6 +93,19 @@ class _Gather(msgspec.Struct):
     needs: Many
 
 
+ReferenceName = Annotated[str, Meta(pattern=_whole(REFERENCE_PATTERN))]
+
+
+class _Conclude(msgspec.Struct):
+    text: Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
+    because: Annotated[list[ReferenceName], Meta(max_length=REFERENCES_MAX)]
+    seen: Annotated[list[ReferenceName], Meta(max_length=REFERENCES_MAX)]
+    alternatives: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=ALTERNATIVE_CHARS_MAX)]], Meta(max_length=ALTERNATIVES_MAX)
+    ]
+    confidence: Annotated[float, Meta(ge=0, le=1)] | None
+
+
 class _Order(msgspec.Struct):
     came: list[Place]
 
@@ -141,7 +161,7 @@ _BODIES: dict[str, Any] = {
         "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
         "sleep": _Sleep, "question": _Person, "gather": _Gather,
         "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
-        ORDER: _Order,
+        "conclude": _Conclude, ORDER: _Order,
     }.items()
 }  # fmt: skip
 

@@ -144,6 +144,7 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
         "traceparent": turn.traceparent,
         "intentid": turn.intentid,
         "chainid": turn.chain.chain_id if turn.chain is not None else None,
+        "deadline": at_time(turn.deadline) if turn.deadline is not None else None,  # a question's own is no later
         **more,
     }
     return orjson.dumps({name: value for name, value in body.items() if value is not None or name == "data"}).decode()
@@ -368,8 +369,8 @@ def _continue(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     return []
 
 
-def _order(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    """Nothing but its record: a replay goes by it."""
+def _recorded(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """Nothing but its record: a replay goes by it, or a reader."""
     return []
 
 
@@ -393,6 +394,7 @@ _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], l
     "timer_cancel": _timer_cancel,
     "spawn": _spawn,
     "continue": _continue,
-    "order": _order,
+    "conclude": _recorded,
+    "order": _recorded,
 }
 KINDS = frozenset(_KINDS)

@@ -133,6 +133,7 @@ def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, ge
         now,
         send_by,
         None,
+        ask.state or None,
     )
     return [*head, *(_record(turn, entry, now) for entry in ask.entries), *rows, (sql.RECORD, record, 1)], after
 
@@ -335,7 +336,7 @@ def _go_on(turn: TurnRef, entry: Entry) -> Row:
 
 def _record(turn: TurnRef, entry: Entry, now: float) -> Row:
     given = (turn.turn_id, entry.branch, entry.position, entry.kind, entry.body.decode())
-    return sql.RECORD, (*given, None, None, None, now, None, None), 1
+    return sql.RECORD, (*given, None, None, None, now, None, None, entry.state or None), 1
 
 
 def _open_or_grow(turn: TurnRef, outcome: str, grown: int, cpu_ns: int) -> Row:

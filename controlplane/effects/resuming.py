@@ -25,7 +25,7 @@ from schemas.branches import ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
-CARRIED = ("onbehalfof", "intentid", "chainid")
+CARRIED = ("onbehalfof", "intentid", "chainid", "deadline")
 PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 
@@ -230,9 +230,11 @@ def _state(node: Node, row: tuple[Any, ...]) -> str | None:
 def recorded(node: Node, turn: TurnRef) -> list[Recorded]:
     """The journal of an open turn, for its replay."""
     found = []
-    for branch, position, kind, body, outcome, result, finished_at, at in node.reader.rows(sql.JOURNAL, turn.turn_id):
+    for row in node.reader.rows(sql.JOURNAL, turn.turn_id):
+        branch, position, kind, body, outcome, result, finished_at, at, state = row
         said, value = outcome or "", (result or "").encode()
+        state = "" if turn.proving else state or ""  # newer code may keep other things
         if turn.proving and (branch, position) in turn.rests_at:  # it ends there, even if the answer has come meanwhile
             said, value = "", b""
-        found.append(Recorded(branch, position, kind, body.encode(), said, value, finished_at or at))
+        found.append(Recorded(branch, position, kind, body.encode(), said, value, finished_at or at, state))
     return found

@@ -14,7 +14,7 @@ from controlplane.effects.entries import TurnRef, timer_begin
 from controlplane.effects.firing import Due, fired, set_aside
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
-from controlplane.effects.rings import Waits, ring_through, rings
+from controlplane.effects.rings import Waits, reached, ring_through, rings
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
 from controlplane.resources.problems import problem
@@ -27,6 +27,7 @@ log = logging.getLogger("steward.gate")
 NEVER_S = 3600.0
 AT_ONCE_S = 0.001
 LOOK_S_MIN, BROKEN_S = 0.005, 1.0
+RINGS_S = 60.0  # between two looks for rings; more where a look takes more than a thousandth of that
 
 
 class Timers:
@@ -38,7 +39,7 @@ class Timers:
         self._at = float("inf")
         self._firing: set[tuple[str, str]] = set()
         self._breaking: set[str] = set()
-        self._rings_due = True
+        self._rings_at = 0.0
         self._ended = False
 
     def end(self) -> None:
@@ -177,41 +178,49 @@ class Timers:
         if at is not None:
             self._node.turns.resume(slot, place, outcome, self._told(await_id, kind, result), at)
         elif kind == "ask":
-            self._break_ring(slot, await_id, target)
+            self._break_rings(slot, [target])
         elif kind == "gather":
-            for of_member, member_kind, asked in self._node.reader.rows(sql.AWAITS_OF_TURN, turn.turn_id):
-                if member_kind == "ask":
-                    self._break_ring(slot, of_member, asked)
+            rows = self._node.reader.rows(sql.AWAITS_OF_TURN, turn.turn_id)
+            self._break_rings(slot, [asked for _, of_member, asked in rows if of_member == "ask"])
 
     # Rings
 
-    def _break_ring(self, slot: Slot, await_id: str, target: str | None) -> None:
-        if target is not None and (agents := ring_through(slot.uid, target, self._asked)):
-            self._break(await_id, slot.address, agents)
+    def _break_rings(self, slot: Slot, targets: list[str | None]) -> None:
+        """Whoever waits for one of these may close a ring; whether anybody is stuck in it is seen by all who wait."""
+        if any(it is not None and ring_through(slot.uid, it, self._asked) for it in targets):
+            for newest, agents in rings(reached(slot.uid, self._waits)):
+                self._break(newest, agents)
+
+    def _waits(self, agent: str) -> list[Waits]:
+        found = [Waits(*row) for row in self._node.reader.rows(sql.WAITS_OF, agent)]
+        return [it for it in found if it.await_id not in self._breaking]
 
     def _asked(self, agent: str) -> list[str]:
         """Whom an agent waits for; not over a question that is being broken: one of a ring is enough."""
         rows = self._node.reader.rows(sql.WAITS_FOR, agent)
         return [target for target, await_id in rows if target is not None and await_id not in self._breaking]
 
-    def _break(self, await_id: str, address: str, agents: int) -> None:
+    def _break(self, newest: Waits, agents: int) -> None:
         """One question of a ring fails. Where that can not be written, rings are looked for again."""
+        await_id, address = newest.await_id, f"{newest.namespace}/{newest.name}"
         found = problem("ASK_CYCLE", f"{address} would wait for itself, over {agents} agents", agents=agents)
         rows = journaling.resolution(await_id, "failed", found.model_dump_json(), self._node.clock())
         self._breaking.add(await_id)
 
         def broken(outcome: str, _detail: str) -> None:
             self._breaking.discard(await_id)
-            self._rings_due = self._rings_due or outcome != "ok"
+            self._rings_at = self._rings_at if outcome == "ok" else 0.0
             self.resolved(await_id)
 
         self._node.commit("cycle", rows, broken)
 
     def rings(self) -> None:
-        """Rings that closed, and that no gate lived to break: their agents are rows, and nobody parks there again."""
-        if not self._rings_due:
+        """Rings that closed while nobody parked: no gate lived to break one, or who could still answer has failed."""
+        began = self._node.steady()
+        if began < self._rings_at:
             return
         found = [Waits(*row) for row in self._node.reader.rows(sql.WAITS)]
-        self._rings_due = False
-        for newest, agents in rings(found):
-            self._break(newest.await_id, f"{newest.namespace}/{newest.name}", agents)
+        for newest, agents in rings(it for it in found if it.await_id not in self._breaking):
+            self._break(newest, agents)
+        ended = self._node.steady()
+        self._rings_at = ended + max(RINGS_S, 1000 * (ended - began))

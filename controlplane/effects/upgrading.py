@@ -132,6 +132,7 @@ class Upgrading:
         rows: list[Row] = [
             journaling.fence(turn, now),
             (upgrades.PROVED, (slot.generation, turn.digest, pinned, turn.turn_id, turn.entries), 1),
+            (upgrades.UNMARKED, (turn.turn_id,), -1),
             journaling.event("turn.upgraded", turn, told, now),
         ]
         proved = replace(turn, proving="")

@@ -44,7 +44,7 @@ TURN_END = Many(
 )
 RECORD = Many(
     "INSERT INTO journal (turn_id, branch, position, kind, body, verdict, outcome, result, recorded_at, send_by,"
-    " finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " finished_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 RECEIPT = Many(
     "UPDATE journal SET outcome = ?, result = ?, finished_at = ?"
@@ -260,7 +260,7 @@ TURN_BEFORE = (
     " (SELECT outcome FROM awaiting WHERE await_id = ?)"
 )
 JOURNAL = (
-    "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at FROM journal"
+    "SELECT branch, position, kind, body, outcome, result, finished_at, recorded_at, state FROM journal"
     " WHERE turn_id = ? ORDER BY position"
 )
 JOURNAL_LAST = (
@@ -276,10 +276,16 @@ AWAIT_AT = (
 )
 AWAITS_OF_TURN = "SELECT await_id, kind, target_agent FROM awaiting WHERE turn_id = ? AND resolved_at IS NULL"
 WAITS_FOR = "SELECT target_agent, await_id FROM awaiting WHERE agent = ? AND kind = 'ask' AND resolved_at IS NULL"
-WAITS = (  # who waits for whom, once at a gate's start
-    "SELECT w.agent, w.target_agent, w.await_id, w.since, a.namespace, a.name FROM awaiting w"
-    " JOIN agent a ON a.uid = w.agent WHERE w.kind = 'ask' AND w.resolved_at IS NULL AND w.target_agent IS NOT NULL"
+WAITS = (  # who waits for whom; of a member of a gathering, how many answers that still needs
+    "SELECT w.agent, w.target_agent, w.await_id, w.since, a.namespace, a.name,"
+    " g.needs - (SELECT COUNT(*) FROM awaiting m WHERE m.turn_id = g.turn_id AND m.branch = g.branch"
+    " AND m.position < g.position AND m.position >= g.position - g.members AND m.outcome IN ('answered', 'slept'))"
+    " FROM awaiting w JOIN agent a ON a.uid = w.agent LEFT JOIN awaiting g ON g.turn_id = w.turn_id"
+    " AND g.branch = w.branch AND g.kind = 'gather'"
+    " AND w.position < g.position AND w.position >= g.position - g.members"
+    " WHERE w.kind = 'ask' AND w.resolved_at IS NULL AND w.target_agent IS NOT NULL"
 )
+WAITS_OF = WAITS + " AND w.agent = ?"
 ASKERS = "SELECT await_id FROM awaiting WHERE target_agent = ? AND resolved_at IS NULL"
 DUE_TIMERS = (
     "SELECT t.agent, t.name, t.version, t.due_at, t.every_s, t.data, t.cron, t.zone, t.missed, t.behind, a.namespace,"

@@ -325,6 +325,7 @@ class JournalRow(SQLModel, table=True):
     recorded_at: float = Field(sa_column=seconds())
     send_by: float | None = Field(default=None, sa_column=seconds_or_none())
     finished_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    state: str | None = Field(default=None, description="a hash of the agent's state when its handler came to wait")
 
 
 class AwaitRow(SQLModel, table=True):

@@ -9,6 +9,7 @@ PROVED = (
     "UPDATE turn SET looked_for = ?, decided = 'proved', ends_by = NULL, differs = NULL, digest = ?, pinned = ?"
     " WHERE turn_id = ? AND entries = ? AND finished_at IS NULL"
 )
+UNMARKED = "UPDATE journal SET state = NULL WHERE turn_id = ? AND state IS NOT NULL"  # hashes of what other code kept
 OVERDUE = (  # what is pinned, and shall end by now
     "SELECT t.agent FROM turn t JOIN agent a ON a.uid = t.agent"
     " WHERE t.ends_by IS NOT NULL AND t.finished_at IS NULL AND t.ends_by <= ? AND a.stopped = 0 LIMIT 500"

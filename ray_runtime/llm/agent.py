@@ -13,6 +13,7 @@ from ray_runtime.sdk import Agent, Turn
 from schemas.envelope import Envelope
 from schemas.llm import Llm, Message
 
+from .concluding import conclude
 from .exchange import Exchange
 from .history import before, compacted
 
@@ -30,24 +31,25 @@ class LlmAgent(Agent):
     state: Memory
 
     async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
-        return await self._answer(turn, text_of(envelope.data))
+        return await self._answer(turn, text_of(envelope.data), [envelope])
 
     async def on_reply(self, turn: Turn, reply: Envelope) -> None:
         """It makes no requests that are answered here."""
 
     async def on_timer(self, turn: Turn, timer: Envelope) -> None:
         told = {"timer": timer.subject, "at": timer.scheduledat or timer.time, "data": timer.data}
-        await self._answer(turn, text_of(told))
+        await self._answer(turn, text_of(told), [timer])
 
     async def on_batch(self, turn: Turn, envelopes: list[Envelope]) -> None:
-        await self._answer(turn, "\n\n".join(text_of(it.data) for it in envelopes))
+        await self._answer(turn, "\n\n".join(text_of(it.data) for it in envelopes), envelopes)
 
-    async def _answer(self, turn: Turn, prompt: str) -> Any:
+    async def _answer(self, turn: Turn, prompt: str, told: list[Envelope]) -> Any:
         llm = Llm.model_validate(self.config)
         # Before, because there may be less room than there was; after, because a state has bounds.
         summary, earlier = await compacted(turn, llm, self.state.summary, self.state.exchanges)
-        exchange = Exchange(turn, llm, before(summary, earlier))
+        exchange = Exchange(turn, llm, before(summary, earlier), told[0].deadline)
         answer = await exchange.answer(prompt)
+        conclude(turn, answer, told, exchange.called)
         exchanges = [*earlier, exchange.messages]
         self.state.summary, self.state.exchanges = await compacted(turn, llm, summary, exchanges)
         return answer

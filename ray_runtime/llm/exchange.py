@@ -5,6 +5,7 @@ nobody again. What a call came to is told to the model, a refusal of the guard t
 meet its schema is told why, and asked for again, so often and no more.
 """
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -44,17 +45,20 @@ QUESTION: dict[str, Any] = {
     "required": ["question"],
 }
 DAY_S = 86_400.0
+BUSY_MAX = 5  # requests that are made of one, when the model says each time when it may be asked again
 _OURS = ("connection", "purpose")  # the turn's own words, which no argument of an effect may be
 
 
 class Exchange:
-    """What is said in one turn; `messages` is all of it."""
+    """What is said in one turn; `messages` is all of it, `called` what its calls asked of the world."""
 
-    def __init__(self, turn: Turn, llm: Llm, earlier: list[Message]) -> None:
+    def __init__(self, turn: Turn, llm: Llm, earlier: list[Message], until: datetime | None = None) -> None:
         self.messages: list[Message] = []
+        self.called: list[tuple[ToolCall, Promise[Any]]] = []
         self._turn = turn
         self._llm = llm
         self._earlier = earlier
+        self._until = until
         self._tools = {it.name: it for it in llm.tools}
         self._mistakes = 0
 
@@ -76,9 +80,22 @@ class Exchange:
 
     async def _request(self) -> LlmAnswer:
         asked = request(self._llm, [*self._earlier, *self.messages], [offer(it) for it in self._llm.tools])
-        return await ask(
-            self._turn, self._llm, asked.model_copy(update={"output": self._llm.output, "stream": self._llm.stream})
-        )
+        asked = asked.model_copy(update={"output": self._llm.output, "stream": self._llm.stream})
+        for _ in range(BUSY_MAX - 1):
+            try:
+                return await ask(self._turn, self._llm, asked)
+            except Refusal as refusal:
+                await self._wait(refusal)
+        return await ask(self._turn, self._llm, asked)
+
+    async def _wait(self, refusal: Refusal) -> None:
+        """Park until the model takes requests again; refused where it does not say when, or not in time."""
+        after_s = refusal.problem.retry_after_s
+        if refusal.problem.reason != "EFFECT_FAILED" or not after_s:
+            raise refusal
+        if self._until is not None and self._turn.now() + timedelta(seconds=after_s) >= self._until:
+            raise refusal
+        await self._turn.sleep(after_s)
 
     def _final(self, calls: list[ToolCall]) -> ToolCall | None:
         """The first answer that meets its schema."""
@@ -90,6 +107,7 @@ class Exchange:
         """What each call came to, in order. Beside a final answer nothing is done; agents alone are asked at once."""
         if final is None and len(calls) > 1 and all(self._asks(it) for it in calls):
             promises = [self._question(self._tools[it.tool], it.arguments) for it in calls]
+            self.called += zip(calls, promises, strict=True)
             for call, found in zip(calls, await self._turn.gather(*promises, return_exceptions=True), strict=True):
                 self._tell_of(call, found)
             return
@@ -122,7 +140,9 @@ class Exchange:
             self._tell(call, f"There is no tool {call.tool}.", failed=True)
             return
         try:
-            self._tell_of(call, await self._result(tool, call.arguments))
+            promise = self._promise(tool, call.arguments)
+            self.called.append((call, promise))
+            self._tell_of(call, await promise)
         except Refusal as refusal:
             self._tell_of(call, refusal)
 
@@ -134,16 +154,16 @@ class Exchange:
         asked = given if tool.parameters is not None else given.get("data")
         return self._turn.ask(tool.agent, asked, deadline_s=tool.deadline_s or DAY_S)
 
-    async def _result(self, tool: LlmTool, given: dict[str, Any]) -> Any:
+    def _promise(self, tool: LlmTool, given: dict[str, Any]) -> Promise[Any]:
         if tool.agent is not None:
-            return await self._question(tool, given)
+            return self._question(tool, given)
         if tool.person:
             wait_s = tool.deadline_s or DAY_S
-            return await self._turn.ask_human(given.get("question", ""), given.get("choices"), deadline_s=wait_s)
+            return self._turn.ask_human(given.get("question", ""), given.get("choices"), deadline_s=wait_s)
         if taken := [it for it in _OURS if it in given]:
             raise refuse("INVALID_VALUE", f"{taken[0]} is no argument", field=f"/arguments/{taken[0]}", name=taken[0])
         assert tool.effect is not None
-        return await self._turn.perform(tool.effect, connection=tool.connection, **{**given, **tool.fixed})
+        return self._turn.perform(tool.effect, connection=tool.connection, **{**given, **tool.fixed})
 
     def _tell_of(self, call: ToolCall, found: Any) -> None:
         if isinstance(found, Refusal):

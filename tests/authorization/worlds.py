@@ -188,7 +188,7 @@ async def _held(world: World, turn_id: str = "turn_1", namespace: str = "default
     turn = [turn_id, uid, "msg_1", "message", "{}", "committed", 1, 1, "", 0.0, 0.0, 0, 1, None, None, None]
     body = '{"effect":"machine.read","connection":null,"arguments":{},"purpose":""}'
     unit.raw(statements.TURN_OPEN, turn, 1)
-    unit.raw(statements.RECORD, [turn_id, "0", 0, "effect", body, None, None, None, 0.0, 0.0, None], 1)
+    unit.raw(statements.RECORD, [turn_id, "0", 0, "effect", body, None, None, None, 0.0, 0.0, None, None], 1)
     until = time.time() + 86_400
     unit.raw(external.HOLD, [f"await_{turn_id}", uid, turn_id, "0", 0, "turns.settle of machine.read", 0.0, until], 1)
     assert await world.store.write(unit)
@@ -202,7 +202,7 @@ async def _question(
     turn_id, until = question_id.replace("question", "turn"), time.time() + 86_400
     body = '{"choices":null,"deadline_s":86400,"question":"hidden?"}'
     unit = Unit()
-    unit.raw(statements.RECORD, [turn_id, "0", 1, "question", body, None, None, None, 0.0, None, None], 1)
+    unit.raw(statements.RECORD, [turn_id, "0", 1, "question", body, None, None, None, 0.0, None, None, None], 1)
     given = [question_id, uid, turn_id, "0", 1, "question", "a person", "", "", 0.0, until, question_id]
     unit.raw(statements.AWAIT, given, 1)
     assert await world.store.write(unit)

@@ -178,7 +178,7 @@ class World:
         unit = Unit()
         open_turn = [turn, uid, f"msg_{n}", "message", "{}", "parked", 0, 1, "", 1.0, None, 0, 1, None, None, "{}"]
         unit.raw(statements.TURN_OPEN, open_turn, 1)
-        unit.raw(statements.RECORD, [turn, "0", 0, "effect", body, None, None, None, 1.0, 2.0, None], 1)
+        unit.raw(statements.RECORD, [turn, "0", 0, "effect", body, None, None, None, 1.0, 2.0, None, None], 1)
         held = [f"await_{n}", uid, turn, "0", 0, "turns.settle of machine.read", 3.0, time.time() + 3600]
         unit.raw(external.HOLD, held, 1)
         assert await self.plane.store.write(unit)
@@ -191,7 +191,7 @@ class World:
         unit = Unit()
         open_turn = [turn, uid, f"msg_{n}", "message", "{}", "parked", 0, 1, "", 1.0, None, 0, 1, None, None, "{}"]
         unit.raw(statements.TURN_OPEN, open_turn, 1)
-        unit.raw(statements.RECORD, [turn, "0", 0, "question", body, None, None, None, 1.0, None, None], 1)
+        unit.raw(statements.RECORD, [turn, "0", 0, "question", body, None, None, None, 1.0, None, None, None], 1)
         asked = [f"question_{n}", uid, turn, "0", 0, "question", "a person", "", "", 3.0, FOREVER, f"question_{n}"]
         unit.raw(statements.AWAIT, asked, 1)
         assert await self.plane.store.write(unit)

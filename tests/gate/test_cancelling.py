@@ -157,3 +157,45 @@ async def test_deadlines_only_narrow(quick_url: str) -> None:
         ((body,),) = await gate.rows("SELECT body FROM inbox WHERE agent = 'agent_deep'")
         above = orjson.loads((await gate.rows("SELECT body FROM inbox WHERE agent = 'agent_slow'"))[0][0])
         assert orjson.loads(body)["deadline"] == above["deadline"]
+
+
+CARRYING = """
+from ray_runtime import Agent
+
+
+class Head(Agent):
+    async def on_message(self, turn, envelope):
+        turn.send("tail", 1)
+        turn.publish("news", 1)
+        turn.spawn("child")
+        turn.request("tail", 1)
+        return "asked"
+
+    async def on_reply(self, turn, reply):
+        await turn.ask("tail", 2)
+
+
+class Tail(Agent):
+    async def on_message(self, turn, envelope):
+        if envelope.data == 2:
+            await turn.sleep(3600)
+"""
+
+
+async def test_all_that_is_done_because_of_a_question_has_its_deadline(quick_url: str) -> None:
+    """A message, a child's start, what is published, and what an answer leads to, also after it was answered."""
+    async with running(quick_url) as gate:
+        code = await gate.code(SOURCE + CARRYING)
+        await gate.channel("news")
+        for name in ("boss", "head", "tail"):
+            await gate.agent(name, code, name.capitalize(), suspend_after_ms=0)
+        assert await gate.ask("boss", {"whom": "head", "what": 0, "s": 60}, "m1") == "asked"
+        asked = "SELECT until FROM awaiting WHERE kind = 'ask' ORDER BY since"
+        (above,), (below,) = await gate.until(asked, lambda rows: len(rows) == 2)
+        assert below == pytest.approx(above, abs=0.01)
+        told = "SELECT message FROM turn UNION ALL SELECT body FROM inbox UNION ALL SELECT body FROM channel_message"
+        bodies = [orjson.loads(row[0]) for row in await gate.rows(told)]
+        ((head,),) = await gate.rows("SELECT message FROM turn WHERE agent = 'agent_head' AND trigger = 'message'")
+        until = orjson.loads(head)["deadline"]
+        carried = {it["type"]: it.get("deadline") for it in bodies if it["source"].endswith("/head")}
+        assert carried == {"steward.message": until, "steward.start": until}

@@ -132,3 +132,36 @@ async def test_rings_through_gatherings_break(quick_url: str) -> None:
         assert len(both) == 2
         assert await gate.ask("three", [], "r4") == "end"
         await nothing_left(gate)
+
+
+FIRST = """
+from ray_runtime import Agent
+
+
+class Head(Agent):
+    async def on_message(self, turn, envelope):
+        found = await turn.ask_all(["back", "late"], 1, first=True)
+        return found.answers[0].data
+
+
+class Back(Agent):
+    async def on_message(self, turn, envelope):
+        return (await turn.ask("head", 1)).data
+
+
+class Late(Agent):
+    async def on_message(self, turn, envelope):
+        await turn.sleep(1)
+        return "late"
+"""
+
+
+async def test_who_waits_for_the_first_closes_no_ring_while_another_can_answer(quick_url: str) -> None:
+    """One of those asked waits for the asker: the other answers, and no question fails over that."""
+    async with running(quick_url) as gate:
+        code = await gate.code(FIRST)
+        for name in ("head", "back", "late"):
+            await gate.agent(name, code, name.capitalize())
+        assert await gate.ask("head", 1, "m1") == "late"
+        assert await gate.rows("SELECT 1 FROM awaiting WHERE target = 'default/head' AND kind = 'ask'") == [(1,)]
+        assert await gate.rows("SELECT 1 FROM awaiting WHERE result LIKE '%ASK_CYCLE%'") == []

@@ -71,9 +71,28 @@ async def test_a_turn_goes_on_where_its_host_died(quick_url: str) -> None:
         rows = await gate.rows("SELECT outcome, result FROM journal WHERE kind = 'effect' ORDER BY position")
         assert [row[0] for row in rows] == ["succeeded", "succeeded", "succeeded", "failed", "succeeded"]
         assert orjson.loads(rows[0][1])["usage"] == {"tokens_in": 10, "tokens_out": 5}
+        (concluded,) = await gate.rows("SELECT body FROM journal WHERE kind = 'conclude'")
+        turn = (await gate.rows("SELECT turn_id FROM turn WHERE message_id = 'm1'"))[0][0]
+        said = {"alternatives": [], "because": [], "confidence": None, "text": "done"}
+        assert orjson.loads(concluded[0]) == {**said, "seen": ["m1", f"{turn}:0:1", f"{turn}:0:3"]}
         assert await gate.ask("thinker", "and now?", "m2") == "fine"
         assert [it["role"] for it in far.bodies[3]["messages"]][:2] == ["system", "user"]
         assert "tools" not in far.bodies[3]
+
+
+async def test_a_long_retry_after_is_waited_for_as_a_row(quick_url: str) -> None:
+    """Longer than a request may wait: the turn parks, its agent is suspended, and it asks again when it may."""
+    async with scene(quick_url) as (gate, far):
+        rows = await gate.rows("SELECT spec FROM resource WHERE kind = 'Connection'")
+        slow = orjson.dumps({**orjson.loads(rows[0][0]), "limits": {"timeout_s": 16}}).decode()
+        changed = update(ResourceRow).where(ResourceRow.kind == "Connection").values(spec=slow, generation=2)  # type: ignore[arg-type]
+        assert await gate.store.write(Unit().run(changed))
+        far.script = [Reply(status=429, headers={"Retry-After": "9"}, body=b"come back"), Reply("at last")]
+        asked = asyncio.create_task(gate.ask("thinker", "how are you?", "m1", 40))
+        resting = "SELECT 1 FROM awaiting w JOIN agent a ON a.uid = w.agent"
+        await gate.until(f"{resting} WHERE w.kind = 'sleep' AND w.resolved_at IS NULL AND a.owner IS NULL", bool)
+        assert await asked == "at last"
+        assert len(far.asked) == 2
 
 
 async def respecified(gate: RunningGate, given: dict[str, Any]) -> None:

@@ -213,3 +213,26 @@ async def test_a_parked_turn_ends_on_what_it_began_on(database_url: str) -> None
         )
         assert orjson.loads(rows[0][0]) == ["x", 1]
         assert await gate.ask("asker", {"whom": "echo", "what": "y"}, "a2") == ["new", "y", 2]
+
+
+CLOCKED = """
+import time
+from ray_runtime import Agent
+
+
+class Clocked(Agent):
+    async def on_message(self, turn, envelope):
+        self.state["at"] = time.time()
+        await turn.sleep(0.5)
+        return "never"
+"""
+
+
+async def test_a_state_that_is_not_from_the_turn_is_found_by_its_hash(quick_url: str) -> None:
+    """No effect differs; the replay after a suspension keeps something else, and says so instead of going on."""
+    async with running(quick_url) as gate:
+        await gate.agent("clocked", await gate.code(CLOCKED), "Clocked", suspend_after_ms=20)
+        found = await gate.ask("clocked", None, "c1")
+        ((recorded,),) = await gate.rows("SELECT state FROM journal WHERE kind = 'sleep'")
+        assert (found["reason"], found["metadata"]["recorded"]) == ("REPLAY_DIVERGED", {"state": recorded})
+        assert found["next"][0]["operation"] == "turns.get"

@@ -85,6 +85,7 @@ async def test_proved_it_goes_on_under_the_newer_code(database_url: str) -> None
         await gate.deploy("deal", 2, new, "Deal", suspend_after_ms=60_000, upgrade={"parked": "prove"})
         assert await decided(gate) == ("proved", new, None)
         assert await events(gate, "turn.upgraded") == [{"from": old, "to": new, "entries": 2}]
+        assert await gate.rows("SELECT 1 FROM journal WHERE state IS NOT NULL") == [], "the older code's hashes"
         ((owner,),) = await gate.until(DEAL, lambda rows: rows[0][0] is not None)
         ((pid,),) = await gate.rows("SELECT pid FROM host WHERE host_id = :it", it=owner)
         next(it for it in gate.hosts if it.pid == pid).kill()
@@ -106,7 +107,10 @@ async def test_a_difference_keeps_it_on_its_code(database_url: str) -> None:
         assert (decision, digest) == ("differs", old)
         found = orjson.loads(why)
         assert found["reason"] == "UPGRADE_DIFFERS"
+        ((turn,),) = await gate.rows("SELECT turn_id FROM turn WHERE message_id = 'd1'")
         assert found["metadata"]["cause"]["metadata"] == {
+            "turn_id": turn,
+            "branch": "0",
             "position": 0,
             "recorded": {"kind": "send", "body": {"data": {"n": 1}, "key": None, "to": "default/ledger"}},
             "asked": {"kind": "send", "body": {"data": {"n": 10}, "key": None, "to": "default/ledger"}},

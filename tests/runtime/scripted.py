@@ -87,7 +87,7 @@ class ScriptedTurn:
             body = {"effect": frame.effect, "connection": frame.connection or None, "purpose": frame.purpose}
             written = canonical({**body, "arguments": orjson.loads(frame.arguments)})
             if frame.position not in self.journal:
-                self._record(Entry(frame.branch, frame.position, "effect", written))
+                self._record(Entry(frame.branch, frame.position, "effect", written, frame.state))
             self.asked.append((frame.position, frame.effect, frame.arguments))
 
     def answer(self) -> Recorded:
@@ -95,7 +95,7 @@ class ScriptedTurn:
         position, entry = max(self.journal.items())
         outcome, result = self.script(entry.kind, orjson.loads(entry.body))
         self.clock += 1.5
-        answered = Recorded("0", position, entry.kind, entry.body, outcome, canonical(result), self.clock)
+        answered = Recorded("0", position, entry.kind, entry.body, outcome, canonical(result), self.clock, entry.state)
         self.journal[position] = answered
         return answered
 
@@ -123,7 +123,7 @@ class ScriptedTurn:
     def _record(self, entry: Entry) -> None:
         assert entry.position == len(self.journal), "positions count up without a gap"
         self.journal[entry.position] = Recorded(
-            entry.branch, entry.position, entry.kind, entry.body, "", b"", self.clock
+            entry.branch, entry.position, entry.kind, entry.body, "", b"", self.clock, entry.state
         )
 
 

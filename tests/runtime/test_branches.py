@@ -52,14 +52,14 @@ class World:
         if isinstance(frame, Ask) and (frame.branch, frame.position) not in self.journal:
             body = {"effect": frame.effect, "connection": None, "purpose": frame.purpose}
             written = canonical({**body, "arguments": orjson.loads(frame.arguments)})
-            self._record(Entry(frame.branch, frame.position, "effect", written))
+            self._record(Entry(frame.branch, frame.position, "effect", written, frame.state))
             self.effects.append(orjson.loads(frame.arguments)["text"])
 
     def _record(self, entry: Entry) -> None:
         there = [it for it in self.journal if it[0] == entry.branch]
         assert entry.position == len(there), "positions of a branch count up without a gap"
         place = entry.branch, entry.position
-        self.journal[place] = Recorded(*place, entry.kind, entry.body, "", b"", self.clock)
+        self.journal[place] = Recorded(*place, entry.kind, entry.body, "", b"", self.clock, entry.state)
 
     def open(self) -> list[Place]:
         return [it.branch and (it.branch, it.position) for it in self.journal.values() if self._is_open(it)]
@@ -79,7 +79,7 @@ class World:
             outcome, value = "slept", None
         elif value == "fails":
             outcome, value = "failed", DENIED.model_dump(mode="json")
-        done = Recorded(*place, it.kind, it.body, outcome, canonical(value), self.clock)
+        done = Recorded(*place, it.kind, it.body, outcome, canonical(value), self.clock, it.state)
         self.journal[place] = done
         if tell:
             kind: Any = Receipt if it.kind == "effect" else Resolved

@@ -1,14 +1,16 @@
 """Agents that are a model, run by the real engine with the model's answers given; every turn is replayed."""
 
+from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
 
+from controlplane.resources.problems import refuse as catalogued
 from ray_runtime import testing
 from ray_runtime.llm import LlmAgent
 from ray_runtime.llm.agent import Memory
-from ray_runtime.llm.exchange import RESULT_CHARS_MAX
+from ray_runtime.llm.exchange import BUSY_MAX, RESULT_CHARS_MAX
 from ray_runtime.llm.history import tokens
 from ray_runtime.problems import refuse
 
@@ -221,3 +223,56 @@ def test_times_and_batches_are_one_prompt() -> None:
     assert orjson.loads(told(model)[0]["text"])["timer"] == "watch:daily"
     testing.run_turn(LlmAgent, ["a", {"b": 1}], trigger="batch", config=config, answers={"llm.request": model})
     assert told(model)[0]["text"] == 'a\n\n{"b":1}'
+
+
+CITING = {
+    "type": "object",
+    "properties": {"fault": {"type": "string"}, "because": {"type": "array"}, "confidence": {"type": "number"}},
+}
+
+
+def test_what_was_cited_is_told_apart_from_what_was_seen() -> None:
+    """An answer names tools or calls; the message, and what it does not name, was merely seen."""
+    said = {"fault": "disk", "because": ["friend", "a hunch"], "confidence": 0.8, "alternatives": ["cpu"]}
+    model = Model(says("", ("cpu", {}), ("friend", {"data": 7})), says("", ("final_answer", said)))
+    found = run(model, answers={"machine.read": 1, "default/echo": "full"}, tools=TOOLS, output=CITING)
+    (concluded,) = found.of("conclude")
+    assert orjson.loads(concluded["text"]) == said
+    assert (concluded["because"], concluded["seen"]) == (["turn_1:0:2"], ["msg_1", "turn_1:0:1"])
+    assert (concluded["confidence"], concluded["alternatives"]) == (0.8, ["cpu"])
+
+
+def test_text_concludes_with_all_of_it_seen_and_an_empty_answer_concludes_nothing() -> None:
+    """Who names nothing has cited nothing."""
+    tools = [{"name": name, "agent": name} for name in ("ann", "bob")]
+    model = Model(says("", ("ann", {"data": 1}), ("bob", {"data": 2})), says("do\x00ne"), says(""))
+    found = run(model, tools=tools, answers={"default/ann": "one", "default/bob": "two"})
+    (concluded,) = found.of("conclude")
+    assert (concluded["text"], concluded["because"]) == ("done", [])
+    assert concluded["seen"] == ["msg_1", "turn_1:0:1", "turn_1:0:2"]
+    assert run(model).of("conclude") == []
+
+
+def busy(after_s: float | None) -> Any:
+    return catalogued("EFFECT_FAILED", "model takes no request now", retry_after_s=after_s)
+
+
+def test_a_model_that_says_when_is_asked_again_then() -> None:
+    """The turn parks for so long, and no more often than so often; a deadline before that ends it at once."""
+    model = Model(busy(3600), says("at last"))
+    found = run(model)
+    assert found.reply == "at last"
+    assert found.of("sleep") == [{"seconds": 3600.0}]
+    assert model.asked[0] == model.asked[1]
+    never = run(Model(*[busy(5)] * BUSY_MAX))
+    assert (never.problem is not None, len(never.of("sleep"))) == (True, BUSY_MAX - 1)
+
+
+def test_one_that_does_not_say_when_is_not_waited_for() -> None:
+    """Nor is anybody whose answer would come too late."""
+    config = {"connection": "model", "model": "m"}
+    soon = testing.STARTED + timedelta(minutes=1)
+    for after_s, deadline in ((None, None), (3600, soon)):
+        answers = {"llm.request": Model(busy(after_s))}
+        found = testing.run_turn(LlmAgent, "hi", config=config, answers=answers, deadline=deadline)
+        assert (found.problem is not None, found.of("sleep")) == (True, [])

@@ -106,7 +106,7 @@ def test_a_replay_from_any_crash_point_ends_the_same(keep: int, with_receipt: bo
     again.clock = max([e.at for e in again.journal.values()], default=STARTED_AT)
     if not with_receipt and keep and again.journal[keep - 1].outcome:
         cut = whole.journal[keep - 1]
-        again.journal[keep - 1] = type(cut)("0", keep - 1, cut.kind, cut.body, "", b"", 0.0)
+        again.journal[keep - 1] = type(cut)("0", keep - 1, cut.kind, cut.body, "", b"", 0.0, cut.state)
         again.clock = cut.at - 1.5
     repeated = again.run()
     assert isinstance(end, Commit)
@@ -392,6 +392,9 @@ def test_a_replay_that_differs_names_the_first_position_and_both_sides() -> None
     assert found["metadata"]["position"] == 0
     assert found["metadata"]["recorded"]["body"]["to"] == "default/x"
     assert found["metadata"]["asked"]["body"]["to"] == "default/other"
+    assert "turn.now" in found["detail"]
+    look = found["next"][0]
+    assert (look["operation"], look["arguments"]) == ("turns.get", {"turn_id": "turn_1"})
 
 
 def test_a_replay_that_stops_short_differs_too() -> None:

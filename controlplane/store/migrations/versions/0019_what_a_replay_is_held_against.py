@@ -1,0 +1,17 @@
+"""What a replay is held against: a hash of the state where a handler came to wait"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0019"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("journal", sa.Column("state", sa.String(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("journal", "state")
