@@ -50,8 +50,9 @@ class RunningGate:
         self.gate.kill()
         self.gate.wait(timeout=10)
 
-    def host(self) -> zygote.Forked:
-        process = zygote.start("host", "--socket", str(self.socket), "--host-id", f"h{len(self.hosts)}-{os.getpid()}")
+    def host(self, host_id: str | None = None) -> zygote.Forked:
+        named = host_id or f"h{len(self.hosts)}-{os.getpid()}"
+        process = zygote.start("host", "--socket", str(self.socket), "--host-id", named)
         self.hosts.append(process)
         return process
 

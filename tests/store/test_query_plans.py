@@ -33,6 +33,7 @@ WALKS = {
     "statements.NEXT_AWAIT": "stops at the first row of the order",
     "statements.LIVE_HOSTS": "hosts, of which there are few; asked once at the start",
     "watching.PLACES_BEHIND": "who watches the log, and of each namespace the last event",
+    "external.IN_DOUBT": "open awaits alone, by a partial index; asked once at the start",
     "computing.OPEN": "open computes alone, by their partial index",
     "statements.BRANCHED_AGENTS": "open awaits of branches alone, by their partial index",
     "statements.LAGGING": "channels; their members by position",
