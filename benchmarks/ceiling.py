@@ -93,7 +93,7 @@ class Turns:
         return sql.RECORD, (it, "0", n, "effect", INTENT, VERDICT, None, None, now, now + 30, None, None), 1
 
     def _used(self, meter: str, effect: str) -> Any:
-        return usage.ADD, ("default", self._agent, HOUR, effect, "", meter, "", 1_000_000), 1
+        return usage.ADD, ("default", self._agent, HOUR, effect, "", meter, "", "", 1_000_000), 1
 
 
 class Ceiling:

@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,12 @@ class Came(NamedTuple):
     active_s: float = 0.0
 
 
-def work(folder: str, digest: str, files: bytes, arguments: bytes) -> tuple[str, bytes, float, float]:
-    """Bring the code here, call the function, and take the code away again."""
+Told = tuple[str, bytes, float, float]  # a `Came`
+
+
+def work(folder: str, digest: str, files: bytes, arguments: bytes) -> Iterator[Told | None]:
+    """Say that it has begun, bring the code here, call the function, and take the code away again; then what came."""
+    yield None
     began, before = time.monotonic(), _cpu_s()
     package = Package(digest, Path(folder))
     try:
@@ -41,7 +45,7 @@ def work(folder: str, digest: str, files: bytes, arguments: bytes) -> tuple[str,
         came = _failed(refusal.problem)
     finally:
         package.remove()
-    return came.outcome, came.result, max(0.0, _cpu_s() - before), time.monotonic() - began
+    yield came.outcome, came.result, max(0.0, _cpu_s() - before), time.monotonic() - began
 
 
 def called(function: Callable[..., Any], given: ComputeRun, root: str = "") -> Came:

@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ray_runtime.computing import work
+from ray_runtime.computing import Told, work
 from schemas.base import canonical
 from schemas.compute import ComputeRun
-from schemas.frames import Frame, TaskBegin, TaskEnded, TasksWanted
+from schemas.frames import Frame, TaskBegin, TaskEnded, TaskStarted, TasksWanted
 
 log = logging.getLogger("steward.placer")
 WHY_CHARS_MAX = 500
@@ -29,6 +30,7 @@ class Tasks:
         self._folder = folder
         self._send = send
         self._running: dict[str, tuple[Any, asyncio.Task[None]]] = {}
+        self._started: dict[str, float] = {}  # since when it has what it needs, by the steady clock
         self._ended: dict[str, TaskEnded] = {}
         self._unwanted: set[str] = set()
         self._remote = ray.remote(max_calls=1, max_retries=0)(work)
@@ -52,7 +54,9 @@ class Tasks:
             del self._ended[key]
 
     def again(self) -> None:
-        """A gate is new here: tell it what came of those that it may not have heard of."""
+        """A gate is new here: tell it what it may not have heard of."""
+        for key in self._started:
+            self._send(TaskStarted(key, self._active_s(key)))
         for frame in self._ended.values():
             self._send(frame)
 
@@ -70,11 +74,11 @@ class Tasks:
 
     async def _until_ended(self, key: str, ref: Any, folder: str) -> None:
         try:
-            outcome, result, cpu_s, active_s = await ref
-            ended = TaskEnded(key, outcome, result, cpu_s, active_s)
+            ended = TaskEnded(key, *await self._came(key, ref))
         except (self._ray.exceptions.RayError, asyncio.CancelledError) as error:
-            ended = TaskEnded(key, "lost", canonical(_why(error)))
+            ended = TaskEnded(key, "lost", canonical(_why(error)), active_s=self._active_s(key))
         del self._running[key]
+        self._started.pop(key, None)
         shutil.rmtree(folder, ignore_errors=True)
         log.info("task %s has ended: %s", key, ended.outcome)
         if key in self._unwanted:
@@ -82,6 +86,18 @@ class Tasks:
             return
         self._ended[key] = ended
         self._send(ended)
+
+    async def _came(self, key: str, parts: Any) -> Told:
+        """What it came to; before that it says that it has begun, since Ray may let it wait for what it needs."""
+        async for part in parts:
+            if (came := await part) is not None:
+                return cast(Told, came)
+            self._started[key] = time.monotonic()
+            self._send(TaskStarted(key))
+        raise asyncio.CancelledError(f"{key} ended without a word")
+
+    def _active_s(self, key: str) -> float:
+        return time.monotonic() - self._started[key] if key in self._started else 0.0
 
 
 def _options(given: ComputeRun, frame: TaskBegin) -> dict[str, Any]:

@@ -119,10 +119,18 @@ class TasksWanted(Frame, frozen=True):
     keys: list[str]
 
 
+class TaskStarted(Frame, frozen=True):
+    """A task has what it needs, and has run for so long; said again to a gate that is new."""
+
+    key: str
+    active_s: float = 0.0
+
+
 class TaskEnded(Frame, frozen=True):
     """What came of a task: outcome succeeded | failed | lost.
 
-    `result` is JSON when it succeeded, else a Problem; of a lost one, which nobody can say more of, why as a string.
+    `result` is JSON when it succeeded, else a Problem; of a lost one, which nobody can say more of, why as a string,
+    and `active_s` is then how long it ran until that was known.
     """
 
     key: str

@@ -30,12 +30,13 @@ class Used:
 
 @dataclass(frozen=True)
 class EffectCall:
-    """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, and who
-    is told of its result while that comes, if anybody is."""
+    """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
+    is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then."""
 
     key: str
     link: Link | None = None
     tell: Callable[[str], None] | None = None
+    count: Callable[[dict[str, float]], None] = lambda _: None
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure

@@ -25,6 +25,7 @@ from schemas.frames import (
     Shutdown,
     TaskBegin,
     TaskEnded,
+    TaskStarted,
     TasksWanted,
     Through,
     Write,
@@ -295,6 +296,7 @@ FromHost = (
     | PlacerHello
     | HostGone
     | NodesSeen
+    | TaskStarted
     | TaskEnded
     | PlaneHello
     | Write

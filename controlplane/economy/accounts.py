@@ -42,6 +42,7 @@ class Excess:
     asked: str
     until: float | None
     chain: bool = False
+    alone: bool = False  # it is more than the whole limit: no window has room for it
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Account:
     used: dict[str, Decimal] = field(default_factory=dict)
     reserved: dict[str, Decimal] = field(default_factory=dict)
     chain: bool = False
+    unread: bool = False  # whether what was used is to be read again: of other agents, by their labels
     foreign: str = ""  # the currency of its money, where the rate card has come to have another one
 
     def covers(self, who: Who, labels: Labels) -> bool:
@@ -93,7 +95,7 @@ class Account:
 
         return Excess(
             self.namespace, self.name, self.spec.action, meter,
-            said(limit), said(used), said(reserved), said(more), self.window.ends, self.chain,
+            said(limit), said(used), said(reserved), said(more), self.window.ends, self.chain, more > limit,
         )  # fmt: skip
 
 

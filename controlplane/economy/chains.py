@@ -13,7 +13,7 @@ from decimal import Decimal
 import orjson
 
 from controlplane.economy.accounts import Account, Excess, Rows, Work, grow, limit_of
-from controlplane.economy.meters import MICRO, TURN, What, Who
+from controlplane.economy.meters import MICRO, TURN, What, Who, most_of_turn
 from controlplane.economy.rating import ZERO
 from controlplane.economy.windows import FOREVER, Window
 from controlplane.store import chains as sql
@@ -70,10 +70,10 @@ class Chains:
         asked = self._priced(work) if work.who.chain else {}
         return next((it for account in self.within(work.who.chain) if (it := account.lacks(asked))), None)
 
-    def room(self, chain_id: str, turn_s_max: float, *, begins: bool) -> Room:
-        """What a turn may use that `begins`, or goes on."""
+    def room(self, chain_id: str, turn_s_max: float, *, begins: bool, gpus: float = 0.0) -> Room:
+        """What a turn may use that `begins`, or goes on, with so many GPUs of its host's own."""
         room = Room(turn_s_max)
-        a_second = self._priced(Work(Who("", ""), {}, TURN, {"active_s": MICRO, "cpu_s": MICRO}))[MONEY]
+        a_second = self._priced(Work(Who("", ""), {}, TURN, most_of_turn(1.0, gpus) | {"turns": 0}))
         for account in self.within(chain_id):
             for meter, most in account.spec.limits.items():
                 limit, used = limit_of(meter, most), account.used.get(meter, ZERO)
@@ -119,12 +119,12 @@ class Chains:
             del self._known[name]
 
 
-def _seconds(meter: str, free: Decimal, left: Decimal, a_second: Decimal) -> Decimal | None:
+def _seconds(meter: str, free: Decimal, left: Decimal, a_second: Mapping[str, Decimal]) -> Decimal | None:
     """For how many seconds of a turn there is room; None where a limit does not bound them."""
     if meter == "active_s":
         return free / MICRO
     if meter == "cpu_s" and left <= 0:  # what is left of it bounds no turn: most of one is waiting
         return left
-    if meter == MONEY and a_second > 0:
-        return free / a_second
+    if meter in (MONEY, "gpu_s") and a_second.get(meter, ZERO) > 0:
+        return free / a_second[meter]
     return None

@@ -3,13 +3,14 @@
 An account acts before its limit is passed: work is let in only if what was used, what open work has
 reserved and the most that the new work may use stay within. Sums are read once for each window, and then
 grown by what the gate commits; read while a commit is on its way they may hold too much, never too little.
-What was open before a budget was made, or before the gate started, counts when it ends.
+What was open before a budget was made counts when it ends; labels count as they are, so sums by them are read again.
 
 A chain has an account like a budget, of what is done because of one message; it lies within that of the
 message before, and work of it counts in all of them (`chains`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +40,11 @@ class Ledger:
         """Budgets may have been written: they are read again with the next question."""
         self._stale = True
 
+    def relabelled(self, namespace: str) -> None:
+        """Labels have changed: what was used under them is another sum."""
+        for account in self._accounts.get(namespace, ()):
+            account.unread = account.unread or bool(account.spec.scope.labels)
+
     def known(self, namespace: str, now: float) -> bool:
         """Whether the namespace has any budget."""
         if self._stale:
@@ -59,6 +65,10 @@ class Ledger:
                 return found
         return None
 
+    def holds(self, key: Any) -> bool:
+        """Whether something is reserved for it."""
+        return key in self._open
+
     def reserve(self, key: Any, work: Work) -> None:
         """Open work: what it may use at most is no longer there for others."""
         self.release(key)
@@ -69,6 +79,18 @@ class Ledger:
         """The work is over, or was given up."""
         if (work := self._open.pop(key, None)) is not None:
             self._count(work, -1)
+
+    @contextmanager
+    def without(self, keys: Iterable[Any]) -> Iterator[None]:
+        """For as long as it is looked at, what these have reserved is free."""
+        aside = {key: work for key in keys if (work := self._open.get(key)) is not None}
+        for key in aside:
+            self.release(key)
+        try:
+            yield
+        finally:
+            for key, work in aside.items():
+                self.reserve(key, work)
 
     def add(self, work: Work, now: float) -> None:
         """What was used, once it is committed."""
@@ -95,9 +117,9 @@ class Ledger:
         if not self.known(who.namespace, now):
             return
         for account in self._accounts[who.namespace]:
-            if not account.window.holds(hour_of(now)):
+            if account.unread or not account.window.holds(hour_of(now)):
                 account.window = window_at(account.spec.window, now)
-                account.used = self._sums(account)
+                account.used, account.unread = self._sums(account), False
             if account.covers(who, labels):
                 yield account
 

@@ -51,10 +51,17 @@ def hour_of(now: float) -> int:
     return int(now // HOUR_S)
 
 
-def of_turn(active_s: float, cpu_ns: int, *, ended: bool) -> Amounts:
-    """What a segment of a turn used; a turn counts when it ends."""
+def of_turn(active_s: float, cpu_ns: int, *, ended: bool, gpus: float = 0.0) -> Amounts:
+    """What a segment of a turn used, on a host that has GPUs of its own; a turn counts when it ends."""
     found = {"active_s": micro(max(0.0, active_s)), "cpu_s": max(0, cpu_ns) // 1000}
+    if gpus:
+        found["gpu_s"] = micro(max(0.0, active_s) * gpus)
     return {"turns": MICRO, **found} if ended else found
+
+
+def most_of_turn(turn_s: float, gpus: float) -> Amounts:
+    """What a turn may use that is active for so long at most."""
+    return of_turn(turn_s, round(turn_s * 1e9), ended=True, gpus=gpus)
 
 
 def of_effect(bytes_out: int, bytes_in: int, used: Mapping[str, float] | None = None) -> Amounts:
@@ -69,6 +76,11 @@ def fitting(used: Mapping[str, float]) -> Amounts:
     return {
         name: micro(amount) for name, amount in kept if name != MONEY and isfinite(amount) and 0 <= amount <= AMOUNT_MAX
     }
+
+
+def bounded(most: Mapping[str, float]) -> dict[str, float]:
+    """Amounts, of which none is more than what can be counted."""
+    return {name: min(amount, AMOUNT_MAX) for name, amount in most.items()}
 
 
 def rows(who: Who, what: What, amounts: Amounts, now: float) -> list[Row]:

@@ -7,14 +7,17 @@ for fails, and whoever asked hears of it; one that others of the chain stand in 
 """
 
 import asyncio
+import contextlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
+import orjson
 from msgspec.structs import replace
+from pydantic import ValidationError
 
 from controlplane.economy import meters
-from controlplane.economy.accounts import Excess, Work
+from controlplane.economy.accounts import Excess, Labels, Work
 from controlplane.economy.chains import Room
 from controlplane.economy.ledger import Ledger
 from controlplane.economy.rating import RateCard
@@ -22,10 +25,11 @@ from controlplane.effects import journaling
 from controlplane.effects.chaining import Chain
 from controlplane.effects.entries import TurnRef
 from controlplane.effects.node import Node
+from controlplane.effects.resuming import chain_id
 from controlplane.effects.sending import RESULT_BYTES_MAX, Act
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
-from controlplane.store import statements as sql
+from controlplane.store import external, statements
 from schemas.base import rfc3339
 from schemas.effect import Verdict
 from schemas.ports import Costing
@@ -33,6 +37,7 @@ from schemas.problem import Next, Problem
 from schemas.wire import Ask, Evict
 
 WAITING_MAX = 10_000
+Key = tuple[str, str, int]  # turn, branch and position
 
 
 class Budgeting:
@@ -43,10 +48,16 @@ class Budgeting:
         self._ledger = Ledger(node.reader.rows, card)
         self._waiting: dict[str, Work] = {}  # agents that were put off, and the effect that there was no room for
         self._behind: set[str] = set()  # agents whose turns wait for others of their chain
+        self._doubted: dict[str, set[Key]] = {}  # by agent: effects that are in doubt
 
     def moved(self) -> None:
         """A plane wrote something: it may be a budget."""
         self._ledger.moved()
+
+    def relabelled(self, namespace: str, name: str) -> None:
+        """A plane wrote labels of an agent: it may have come under a budget, or left one."""
+        self._node.slots.relabelled(namespace, name)
+        self._ledger.relabelled(namespace)
 
     def chain(self, chain_id: str | None) -> Chain | None:
         """The chain of a name, with what lies above it."""
@@ -56,6 +67,7 @@ class Budgeting:
 
     def bars(self, slot: Slot) -> Excess | None:
         """Why the agent may not begin or go on with a turn now."""
+        self._node.slots.label(slot)
         room = self._room(slot)
         if room.excess is not None:
             self._behind.add(slot.uid)
@@ -63,9 +75,13 @@ class Budgeting:
         now, asked = self._node.clock(), self._waiting.get(slot.uid)
         if not self._ledger.known(slot.namespace, now):
             return None
-        found = self._ledger.spent(slot.who, slot.labels, now) or self._ledger.lacks(_turn(slot, room), now)
-        if found is None and asked is not None and (found := self._ledger.lacks(asked, now)) is None:
-            del self._waiting[slot.uid]
+        with self._ledger.without(self._doubted.get(slot.uid, ())):  # it may go on to have that settled
+            found = self._ledger.spent(slot.who, slot.labels, now) or self._ledger.lacks(_turn(slot, room), now)
+            if found is None and asked is not None:
+                found = self._ledger.lacks(asked, now)
+                if found is None or found.alone:  # no window will have room by now: it goes on, and is told so
+                    del self._waiting[slot.uid]
+                    found = None
         return found
 
     def began(self, slot: Slot) -> None:
@@ -102,10 +118,12 @@ class Budgeting:
         most, turn = float(slot.limits.get("turn_s_max", 60)), slot.turn
         if turn is None or turn.chain is None:
             return Room(most)
-        return self._ledger.chains.room(turn.chain.chain_id, most, begins=not turn.recorded)
+        with self._ledger.without(self._doubted.get(slot.uid, ())):
+            return self._ledger.chains.room(turn.chain.chain_id, most, begins=not turn.recorded, gpus=slot.gpus)
 
     def _counts(self, slot: Slot) -> bool:
         """Whether anything bounds the work of an agent."""
+        self._node.slots.label(slot)
         return slot.who.chain != "" or self._ledger.known(slot.namespace, self._node.clock())
 
     def ended(self, slot: Slot, *, committed: bool) -> None:
@@ -152,14 +170,70 @@ class Budgeting:
             for uid in behind:
                 asyncio.get_running_loop().call_soon(self._node.ownership.ring, uid)
 
-    def free(self, key: tuple[str, str, int]) -> None:
+    def free(self, key: Key) -> None:
         """Nobody waits for an effect any more; what it might have used is free."""
         self._ledger.release(key)
+        self._free()
 
-    def count(self, key: tuple[str, str, int], slot: Slot, what: meters.What, used: meters.Amounts) -> None:
-        """A lasting effect has ended, and used this."""
-        self._ledger.release(key)
-        self._ledger.add(Work(slot.who, slot.labels, what, used), self._node.clock())
+    def spent(self, used: Work) -> None:
+        """What was committed of an effect that goes on."""
+        self._ledger.add(used, self._node.clock())
+
+    def count(self, key: Key, used: Work) -> None:
+        """An effect that was waited for has ended, and used this."""
+        self._ledger.add(used, self._node.clock())
+        self.free(key)
+
+    # Effects that nobody may know the end of, and those of before this gate
+
+    def doubts(self, agent: str, key: Key) -> None:
+        """Nothing of the effect is on its way, and it may have been done: it stays reserved until it is settled."""
+        if self._ledger.holds(key):
+            self._doubted.setdefault(agent, set()).add(key)
+
+    def doubted(self, slot: Slot, frame: Ask, act: Act) -> None:
+        """The same, of an effect that another gate had sent."""
+        self.reserve(slot, frame, act)
+        self.doubts(slot.uid, _key(frame))
+
+    def settled(self, agent: str) -> None:
+        """The agent's turn is over, or the agent is gone: nothing of it is in doubt any more."""
+        for key in self._doubted.pop(agent, ()):
+            self.free(key)
+
+    def recover(self) -> None:
+        """What this gate finds in doubt may have been done, and stays reserved."""
+        for agent, turn_id, branch, position, body in self._node.reader.rows(external.IN_DOUBT, f"{HELD_BACK}%"):
+            key = turn_id, branch, position
+            self.again(agent, key, body)
+            self.doubts(agent, key)
+
+    def again(self, agent: str, key: Key, body: str) -> None:
+        """An effect that is waited for, by its record: what it may use is reserved, unless it is already."""
+        if self._ledger.holds(key) or (found := self.whose(agent, key[0])) is None:
+            return
+        who, labels = found
+        if who.chain == "" and not self._ledger.known(who.namespace, self._node.clock()):
+            return
+        said = orjson.loads(body)
+        what = meters.What(said["effect"], said["connection"] or "")
+        effector = self._node.effectors.get(what.effect)
+        most: dict[str, float] = {}
+        if isinstance(effector, Costing):
+            with contextlib.suppress(ValidationError):  # it was let in by another release
+                given = effector.arguments.model_validate(said["arguments"])
+                declared = self._node.connections.named(who.namespace, what.connection) if what.connection else None
+                most = effector.most(given, declared.spec if declared is not None else None)
+        size = len(orjson.dumps(said["arguments"]))
+        self._ledger.reserve(key, Work(who, labels, what, _most(size, most)))
+
+    def whose(self, agent: str, turn_id: str) -> tuple[meters.Who, Labels] | None:
+        """Whose work an open turn is, wherever its agent is; None where there is no such agent."""
+        row = self._node.reader.one(statements.AGENT_BY_UID, agent)
+        if row is None:
+            return None
+        chain = chain_id(self._node, row[15], turn_id)
+        return meters.Who(row[1], row[2], row[12] or "", chain), orjson.loads(row[11])
 
     def pause(self, slot: Slot, turn: TurnRef, frame: Ask, act: Act, excess: Excess) -> None:
         """Suspend the agent in front of the effect; its turn is done again, up to here, once there is room."""
@@ -169,7 +243,7 @@ class Budgeting:
         now, uid, epoch = self._node.clock(), slot.uid, slot.epoch
         told = {"effect": frame.effect, "why": words(excess), **asdict(excess)}
         rows = [
-            (sql.RELEASE_EPOCH, (now, uid, epoch), 1),
+            (statements.RELEASE_EPOCH, (now, uid, epoch), 1),
             journaling.event("agent.paused", turn, told, now),
         ]
         if slot.host is not None:
@@ -183,13 +257,14 @@ def words(excess: Excess) -> str:
     until = "" if excess.until is None else f" until {_time(excess.until)}"
     reserved = "" if excess.reserved == "0" else f" and {excess.reserved} reserved"
     asked = "" if excess.asked == "0" else f", and this may use {excess.asked}"
+    asked += ", which is more than all of it" if excess.alone else ""
     name = f"the budget of chain {excess.budget}" if excess.chain else f"budget {excess.namespace}/{excess.budget}"
     return f"of {excess.limit} {excess.meter} that {name} allows{until} {excess.used} are used{reserved}{asked}"
 
 
 def exceeded(excess: Excess, now: float) -> Problem:
     """The refusal of an effect."""
-    wait_s = None if excess.until is None else max(0.0, excess.until - now)
+    wait_s = None if excess.until is None or excess.alone else max(0.0, excess.until - now)
     about = asdict(excess) | {"until": None if excess.until is None else _time(excess.until)}
     by_agent = {"namespace": excess.namespace, "by": "agent"} | ({"chain": excess.budget} if excess.chain else {})
     steps = [Next(operation="usage.report", arguments=by_agent, why="shows who used how much")]
@@ -211,22 +286,25 @@ def beyond(excess: Excess, granted: Verdict) -> Verdict:
 
 
 def _turn(slot: Slot, room: Room) -> Work:
-    most = meters.micro(room.turn_s)
-    return Work(slot.who, slot.labels, meters.TURN, {"turns": meters.MICRO, "active_s": most, "cpu_s": most})
+    return Work(slot.who, slot.labels, meters.TURN, meters.most_of_turn(room.turn_s, slot.gpus))
 
 
 def _effect(slot: Slot, frame: Ask, act: Act) -> Work:
     spec = act.declared.spec if act.declared is not None else None
     most = act.effector.most(act.arguments, spec) if isinstance(act.effector, Costing) else {}
-    amounts = meters.of_effect(len(frame.arguments), RESULT_BYTES_MAX, most)
-    return Work(slot.who, slot.labels, _what(frame), amounts)
+    return Work(slot.who, slot.labels, _what(frame), _most(len(frame.arguments), most))
+
+
+def _most(size: int, most: dict[str, float]) -> meters.Amounts:
+    """What an effect of arguments of that size may use, with what its effector says."""
+    return meters.of_effect(size, RESULT_BYTES_MAX, meters.bounded(most))
 
 
 def _what(frame: Ask) -> meters.What:
     return meters.What(frame.effect, frame.connection or "")
 
 
-def _key(frame: Ask) -> tuple[str, str, int]:
+def _key(frame: Ask) -> Key:
     return frame.turn_id, frame.branch, frame.position
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from controlplane.economy import meters
+from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
 from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.fitting import fits, lacking
@@ -27,7 +28,7 @@ from controlplane.store import statements
 from schemas.base import short_id
 from schemas.branches import HELD
 from schemas.compute import COMPUTE, ComputeRun
-from schemas.frames import TaskBegin, TaskEnded, TasksWanted
+from schemas.frames import TaskBegin, TaskEnded, TaskStarted, TasksWanted
 from schemas.ports import Lasting
 from schemas.problem import Next, Problem
 from schemas.wire import Ask, Receipt
@@ -56,6 +57,16 @@ class Task:
     busy: bool = False
     why: str = ""  # the last attempt was lost
     unfit_since: float | None = None
+    since: float | None = None  # when Ray gave this attempt what it needs, by the steady clock
+    until: float | None = None  # when its placer was lost
+    lost_s: float = 0.0  # how long it ran, when it is lost
+    cut: Work | None = None  # what it took, told with what ends it without a receipt
+
+    def ran_s(self, now: float) -> float:
+        """How long this attempt has had what it needs."""
+        if self.since is None:
+            return self.lost_s
+        return max(0.0, (now if self.until is None else self.until) - self.since)
 
     @property
     def key(self) -> str:
@@ -111,6 +122,8 @@ class Computing:
     def placer_lost(self, wire: Wire) -> None:
         if self._wire is wire:
             self._wire = None
+            for task in self._tasks.values():
+                task.until = self._node.steady()
 
     def look(self) -> None:
         """Take the next step of each open compute, and say which tasks shall run."""
@@ -122,7 +135,11 @@ class Computing:
                 if not task.busy:
                     task.attempts, task.runner = attempts, runner
         for gone in self._tasks.keys() - found.keys():
-            self._node.budgeting.free(_key(self._tasks[gone]))
+            task = self._tasks[gone]
+            if task.cut is None:
+                self._node.budgeting.free(_key(task))
+            else:
+                self._node.budgeting.count(_key(task), task.cut)
         self._tasks = found
         if self._wire is None:
             return
@@ -142,6 +159,7 @@ class Computing:
         if row is None:
             return None
         uid, namespace, name, turn_id, branch, position, body, digest = row
+        self._node.budgeting.again(uid, (turn_id, branch, position), body)
         arguments = orjson.loads(body)["arguments"]
         given = ComputeRun.model_validate(arguments)
         return Task(await_id, uid, namespace, name, turn_id, branch, position, digest, given, orjson.dumps(arguments))
@@ -154,7 +172,7 @@ class Computing:
         elif task.runner is None or task.attempts <= task.given.retries:
             self._write_ahead(task)
         else:
-            self._resolve(task, "failed", _lost(task), {})
+            self._resolve(task, "failed", _lost(task), self._ran(task))
 
     def _unfit(self, task: Task) -> bool:
         """Whether no node could ever run it; after a while that is the answer."""
@@ -169,16 +187,22 @@ class Computing:
         return True
 
     def _write_ahead(self, task: Task) -> None:
-        runner, attempts = self._runner, task.attempts
+        runner, attempts, now = self._runner, task.attempts, self._node.clock()
         task.busy = True
         rows: list[Row] = [(sql.BEGIN, (runner, task.await_id, attempts), 1)]
+        before = self._taken(task)
         if attempts:
-            rows.append(_told(task, self._node.clock()))
+            rows.append(_told(task, now))
+        if before is not None:
+            rows += meters.rows(before.who, before.what, before.amounts, now)
 
         def written(outcome: str, detail: str) -> None:
             task.busy = False
             if outcome == "ok":
                 task.attempts, task.runner, task.why = attempts + 1, runner, ""
+                task.since, task.until, task.lost_s = None, None, 0.0
+                if before is not None:
+                    self._node.budgeting.spent(before)
                 if self._runner == runner:
                     self._begin(task)
                     self._tell()
@@ -205,6 +229,36 @@ class Computing:
 
     # What came of them
 
+    def started(self, frame: TaskStarted) -> None:
+        """The placer says since when a task has what it needs."""
+        task = self._tasks.get(frame.key.rpartition(":")[0])
+        if task is not None and task.key == frame.key:
+            task.since, task.until = self._node.steady() - frame.active_s, None
+
+    def _ran(self, task: Task) -> dict[str, float]:
+        """What an attempt took that says nothing itself: the time for which it had what it needs."""
+        ran_s = task.ran_s(self._node.steady())
+        return {"task_s": ran_s, "gpu_s": ran_s * task.given.resources.num_gpus}
+
+    def _taken(self, task: Task) -> Work | None:
+        """The same, as it is counted; None where nothing of it ran."""
+        amounts = meters.fitting(meters.bounded(self._ran(task)))
+        if not any(amounts.values()) or (found := self._node.budgeting.whose(task.agent, task.turn_id)) is None:
+            return None
+        return Work(*found, meters.What(COMPUTE), {name: amount for name, amount in amounts.items() if amount})
+
+    def cut(self, of: str) -> list[Row]:
+        """What computes have taken that end without a receipt, for the unit that ends them: of an await, a turn,
+        or an agent, by its id."""
+        rows: list[Row] = []
+        for task in self._tasks.values():
+            if task.busy or of not in (task.await_id, task.turn_id, task.agent):
+                continue  # of one that is busy a unit of its own tells
+            if (work := self._taken(task)) is not None:
+                task.cut = work
+                rows += meters.rows(work.who, work.what, work.amounts, self._node.clock())
+        return rows
+
     def ended(self, frame: TaskEnded) -> None:
         """The placer says what came of a task. What is open no more, or another attempt by now, is nobody's."""
         await_id, _, _ = frame.key.rpartition(":")
@@ -215,6 +269,7 @@ class Computing:
             return
         if frame.outcome == "lost":
             task.why = str(orjson.loads(frame.result))
+            task.since, task.lost_s = None, frame.active_s
             wait_s = min(ANEW_S_MAX, AGAIN_S * 2 ** (task.attempts - 1))
             asyncio.get_running_loop().call_later(wait_s, self.look)
             return
@@ -223,19 +278,20 @@ class Computing:
 
     def _resolve(self, task: Task, outcome: str, result: bytes, used: dict[str, float]) -> None:
         """Its receipt, once; what it used is counted with it."""
-        slot = self._node.slots.load(task.agent)
-        if slot is None:
+        found = self._node.budgeting.whose(task.agent, task.turn_id)
+        if found is None:
             return
-        now, what = self._node.clock(), meters.What(COMPUTE)
-        amounts = meters.of_effect(len(task.arguments), len(result), used)
+        now, amounts = self._node.clock(), meters.of_effect(len(task.arguments), len(result), meters.bounded(used))
+        work = Work(*found, meters.What(COMPUTE), amounts)
         rows = journaling.receipt_of_await(task.await_id, outcome, result, now)
-        rows += meters.rows(slot.who, what, amounts, now)
+        rows += meters.rows(work.who, work.what, work.amounts, now)
         task.busy = True
 
         def resolved(committed: str, _detail: str) -> None:
             task.busy = False
             if committed == "ok":
-                self._node.budgeting.count(_key(task), slot, what, amounts)
+                task.cut = None
+                self._node.budgeting.count(_key(task), work)
                 self._node.timers.resolved(task.await_id)
             elif committed == "error":
                 asyncio.get_running_loop().call_later(AGAIN_S, self._again, task, outcome, result, used)

@@ -173,6 +173,7 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
     askers = [row[0] for row in node.reader.rows(sql.ASKERS, uid)]
     for await_id in askers:
         rows += journaling.refusal(slot.address, await_id, found, now)
+    rows += node.computing.cut(uid)
     rows += [(text, (uid,), -1) for text in sql.REMOVE]
 
     def removed(outcome: str, detail: str) -> None:
@@ -180,6 +181,7 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
             return
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
+        node.budgeting.settled(uid)
         for await_id in askers:
             node.timers.resolved(await_id)
         node.cancelling.cancelled(asked)

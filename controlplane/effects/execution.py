@@ -96,7 +96,7 @@ class Execution:
         verdict, decided = self._decided(slot, turn, frame)
         if isinstance(decided, Act) and (excess := self._node.budgeting.lacks(slot, frame, decided)) is not None:
             verdict = beyond(excess, verdict)
-            if excess.action == "pause":
+            if excess.action == "pause" and not excess.alone:
                 self._node.budgeting.pause(slot, turn, frame, decided, excess)
                 return
             if excess.action == "hold":
@@ -201,6 +201,7 @@ class Execution:
             self._unsent.discard(key)
             self._resend(slot, turn, frame, act, None)
         else:
+            self._node.budgeting.doubted(slot, frame, act)
             self._node.holding.hold(frame, "was sent before a crash")
 
     def _repeats(self, act: Act, intended_at: float) -> bool:
@@ -324,7 +325,7 @@ class Execution:
             if len(self._ended) >= KNOWN_MAX:  # what is forgotten is waited for until its send_by and timeout
                 self._ended.clear()
             self._ended.add(key)
-            self._node.budgeting.over(frame)
+            self._node.budgeting.doubts(slot.uid, key)
             if not held:
                 self._node.holding.hold(frame, doubt_of(str(error), act))
             return

@@ -196,6 +196,7 @@ class Gate:
         node.nodes.recover()
         for host_id, where, pid, started, draining_since, *serves in node.reader.rows(sql.LIVE_HOSTS):
             node.hosts.remember(host_id, where, pid, started, tuple(serves), drained=draining_since is not None)
+        node.budgeting.recover()
         faults.at("gate.start.remembered")
         self._sweep(node)
         faults.at("gate.start.swept")
@@ -310,6 +311,8 @@ class Gate:
             case frames.NodesSeen() if wire.peer is node.hosts:
                 node.nodes.seen(frame)
                 node.computing.look()
+            case frames.TaskStarted() if wire.peer is node.hosts:
+                node.computing.started(frame)
             case frames.TaskEnded() if wire.peer is node.hosts:
                 node.computing.ended(frame)
             case frames.PlaneHello() if wire.peer is None and wire.ours and node.planes.hello(wire, frame):

@@ -14,14 +14,13 @@ import msgspec
 import orjson
 
 from controlplane.economy import meters
-from controlplane.economy.accounts import Excess
+from controlplane.economy.accounts import Excess, Work
 from controlplane.effects import journaling
 from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
 from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.journaling import HELD_BACK
 from controlplane.effects.node import Done, Node
-from controlplane.effects.resuming import chain_id
 from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
@@ -248,13 +247,15 @@ class Holding:
             about,
             now,
         )
+        who, labels = self._node.budgeting.whose(agent, asked.turn_id) or (slot.who, slot.labels)
+        used = Work(who, labels, meters.What(held.effect, held.connection or ""), meters.of_effect(0, 0))
         if asked.outcome == "succeeded":
-            what = meters.What(held.effect, held.connection or "")
-            who = slot.who._replace(chain=chain_id(self._node, slot, asked.turn_id))
-            rows += meters.rows(who, what, meters.of_effect(0, 0), now)
+            rows += meters.rows(used.who, used.what, used.amounts, now)
 
         def settled(outcome: str, detail: str) -> None:
             if outcome == "ok":
+                if asked.outcome == "succeeded":
+                    self._node.budgeting.count((asked.turn_id, asked.branch, asked.position), used)
                 self._node.timers.resolved(held.await_id)
                 done(told)
                 return

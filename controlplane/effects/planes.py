@@ -5,6 +5,7 @@ costs one commit. Each call is answered once, after its transaction ended.
 """
 
 import hmac
+import re
 from collections import Counter
 from typing import Any
 
@@ -26,6 +27,7 @@ from schemas.problem import Problem
 RETRY_AFTER_S = 1.0
 RECOUNT = 256
 ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
+_LABEL = re.compile(r"^(INSERT INTO|DELETE FROM) label ")
 _WAKING = ("inbox", "subscription", "timer", "awaiting")
 
 
@@ -88,6 +90,8 @@ class Planes:
                 self.rouse()
                 if any("resource" in it.sql for it in frame.statements):
                     self._node.budgeting.moved()
+                for of_agent in _labelled(frame):
+                    self._node.budgeting.relabelled(*of_agent)
                 if any(word in it.sql for it in frame.statements for word in _WAKING):
                     self._node.sweep_soon()
             _answer(wire, frame.call, outcome, detail, {})
@@ -200,6 +204,12 @@ class Planes:
             questions.answer(self._node, frame, done)
         else:
             controls.control(self._node, frame, done)
+
+
+def _labelled(frame: Write) -> set[tuple[str, str]]:
+    """The agents whose labels it changes, by namespace and name, which lead such statements after the kind."""
+    of_label = (it.params for it in frame.statements if _LABEL.search(it.sql))
+    return {(str(it[1]), str(it[2])) for it in of_label if it[0] == "Agent"}
 
 
 def _answer(wire: Wire, call: int, outcome: str, detail: str, body: dict[str, Any]) -> None:

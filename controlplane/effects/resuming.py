@@ -111,11 +111,11 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     return True
 
 
-def chain_id(node: Node, slot: Slot, turn_id: str) -> str:
-    """The chain that a turn of before was within; empty where there was none."""
+def chain_id(node: Node, of_agent: str | None, turn_id: str) -> str:
+    """The chain that a turn of before was within, if only that of its agent; empty where there was none."""
     row = node.reader.one(chains.MESSAGE_OF, turn_id)
     found = _head.decode(row[0]).chainid if row is not None else None
-    return found or slot.chain or ""
+    return found or of_agent or ""
 
 
 def _going_on(node: Node, body: str) -> str:

@@ -8,7 +8,7 @@ also what an effector breaks at, once it may have sent something: only what says
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -131,7 +131,8 @@ def _require_may(may: Callable[[], None], last: Exception | None) -> None:
 
 async def _once(act: Act, doubted: Callable[[str], None]) -> bytes:
     faults.at("gate.effect.sending")
-    sending = asyncio.ensure_future(act.effector.execute(act.arguments, act.call))
+    call = replace(act.call, count=act.used.update)
+    sending = asyncio.ensure_future(act.effector.execute(act.arguments, call))
     late = f"did not answer within {act.timeout_s:g} s"
     try:
         done, _ = await asyncio.wait((sending,), timeout=act.timeout_s)
@@ -140,15 +141,20 @@ async def _once(act: Act, doubted: Callable[[str], None]) -> bytes:
             done, _ = await asyncio.wait((sending,), timeout=act.timeout_s)
         if not done:
             raise Doubt(late)
+        _count(sending, act)
         told = _told(sending, act.secret)
-        if isinstance(answered := sending.result(), Used):
-            act.used = answered.meters
         faults.at("gate.effect.sent")
         return told
     finally:
         if not sending.done():
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+
+
+def _count(sending: "asyncio.Future[Any]", act: Act) -> None:
+    """What it took is known, whether its answer can be kept or not."""
+    if not sending.cancelled() and sending.exception() is None and isinstance(answered := sending.result(), Used):
+        act.used = answered.meters
 
 
 def _told(sending: "asyncio.Future[Any]", secret: str) -> bytes:

@@ -81,6 +81,7 @@ class Slot:
     placement: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     fleet: str = ""
+    relabelled: bool = False  # whether these may be others by now
     used: dict[str, int] = field(default_factory=dict)
     move: "Move | None" = None
     chain: str | None = None  # what it was spawned within
@@ -115,6 +116,11 @@ class Slot:
     @property
     def limits(self) -> dict[str, Any]:
         return dict(self.spec.get("limits") or {})
+
+    @property
+    def gpus(self) -> float:
+        """What Ray keeps for its own host, and a turn of it is metered for."""
+        return float((self.spec.get("resources") or {}).get("num_gpus") or 0)
 
     @property
     def turn_s_max(self) -> float:
@@ -181,6 +187,16 @@ class Slots:
         """Take over what is declared by now."""
         if (row := self._reader.one(sql.AGENT_BY_UID, slot.uid)) is not None:
             slot.generation, slot.spec = row[3], orjson.loads(row[9])
+
+    def relabelled(self, namespace: str, name: str) -> None:
+        """A plane wrote labels of the agent, which moves no generation."""
+        if (slot := self._by_name.get((namespace, name))) is not None:
+            slot.relabelled = True
+
+    def label(self, slot: Slot) -> None:
+        """Take over labels and fleet as they are by now."""
+        if slot.relabelled and (row := self._reader.one(sql.AGENT_BY_UID, slot.uid)) is not None:
+            slot.labels, slot.fleet, slot.relabelled = orjson.loads(row[11]), row[12] or "", False
 
     def drop(self, slot: Slot) -> None:
         slot.cancel_timers()

@@ -110,7 +110,8 @@ class Timers:
             rows = journaling.resolution(await_id, "failed", unsent.model_dump_json(), now)
         elif kind == "compute":
             late = problem("DEADLINE", f"{target} did not end in time", target=target, await_id=await_id)
-            rows = journaling.resolution(await_id, "timeout", late.model_dump_json(), now)
+            rows = journaling.receipt_of_await(await_id, "timeout", late.model_dump_json().encode(), now)
+            rows += self._node.computing.cut(await_id)
         elif kind == "effect":
             detail = f"{target} did not come in time, and nobody knows whether it happened"
             rows = journaling.resolution(
@@ -146,6 +147,8 @@ class Timers:
             self._node.cancelling.settled(await_id)
         elif kind == "compute":
             self._node.computing.look()
+        elif kind == "effect" and outcome != "retry":  # that one is sent again, within what is reserved for it
+            self._node.budgeting.free((turn_id, branch, position))
         if agent is None:
             self._node.planes.answered(await_id)
         elif kind == "request":

@@ -270,6 +270,7 @@ class Turns:
         now = self._node.clock()
         rows, after = journaling.failed_for_good(turn, found, cpu_ns, now, owned=owned)
         self._metered(slot, rows, cpu_ns, now, ended=counts)
+        rows += self._node.computing.cut(turn.turn_id)
         told = self._node.summaries.ending(now)
         asked = self._node.cancelling.asked_by(turn.turn_id) if turn.recorded else []
 
@@ -303,7 +304,7 @@ class Turns:
         """What the segment used is of its unit, behind the fence; one that no host had was not active."""
         active_s = self._node.steady() - slot.started if slot.started else 0.0
         slot.started = 0.0
-        slot.used = meters.of_turn(active_s, cpu_ns, ended=ended)
+        slot.used = meters.of_turn(active_s, cpu_ns, ended=ended, gpus=slot.gpus)
         rows[1:1] = meters.rows(slot.who, meters.TURN, slot.used, now)
 
     def _submit(
@@ -335,6 +336,7 @@ class Turns:
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
         slot.turn, slot.awaits = None, set()
+        self._node.budgeting.settled(slot.uid)
         held = self._node.slots.holds(slot)
         if held and slot.host is not None:
             slot.state = "idle"

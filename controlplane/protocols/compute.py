@@ -29,6 +29,12 @@ class ComputeEffector:
     def lasts_s(self, arguments: BaseModel) -> float:
         return ComputeRun.model_validate(arguments, from_attributes=True).deadline_s
 
+    def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
+        """All that it asks Ray for, until its deadline, whatever its attempts; on one CPU at least."""
+        given = ComputeRun.model_validate(arguments, from_attributes=True)
+        needs, lasts_s = given.resources, given.deadline_s
+        return {"task_s": lasts_s, "gpu_s": lasts_s * needs.num_gpus, "cpu_s": lasts_s * max(1.0, needs.num_cpus)}
+
     def target(self, arguments: BaseModel) -> str:
         return f"{COMPUTE} of {ComputeRun.model_validate(arguments, from_attributes=True).function}"
 

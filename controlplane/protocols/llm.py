@@ -23,8 +23,9 @@ from schemas.ports import EffectCall, Link, Used
 Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
 Fault = Callable[[dict[str, Any], Any], str | None]  # what is wrong with data by a schema
 Tell = Callable[[str], None]
+Count = Callable[[dict[str, float]], None]
 Ask = Callable[
-    [LlmRequest, Parameters, Link, dict[str, str], Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
+    [LlmRequest, Parameters, Link, dict[str, str], Count, Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
 ]
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
@@ -70,7 +71,8 @@ class LlmEffector:
         parameters = {it.name: self._parameters(it) for it in arguments.tools}
         await self.ready()
         assert self._ask is not None
-        answer, meters = await self._ask(arguments, parameters, call.link, _own_headers(call), call.tell)
+        own = _own_headers(call)
+        answer, meters = await self._ask(arguments, parameters, call.link, own, call.count, call.tell)
         judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})
         return Used(judged.model_dump(mode="json"), meters)
 

@@ -32,12 +32,13 @@ from pydantic_ai.tools import ToolDefinition, ToolDefinitionKind
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
-from controlplane.protocols.llm_wire import Busy, Wire
+from controlplane.protocols.llm_wire import Busy, Wire, said_usage
 from controlplane.resources.problems import refuse
 from schemas.llm import OUTPUT_TOOL, Answered, LlmAnswer, LlmRequest, Message, Said, ToolCall, ToolResult, Usage
 from schemas.ports import Link
 
 Tell = Callable[[str], None]
+Count = Callable[[dict[str, float]], None]
 ATTEMPTS_MAX = 4
 WAIT_FIRST_S, WAIT_MOST_S = 0.2, 30.0
 SAID_CHARS_MAX = 500
@@ -46,9 +47,17 @@ _backoff = wait_exponential_jitter(multiplier=WAIT_FIRST_S, max=WAIT_MOST_S, jit
 
 
 async def ask(
-    asked: LlmRequest, parameters: dict[str, dict[str, Any]], link: Link, own: dict[str, str], tell: Tell | None = None
+    asked: LlmRequest,
+    parameters: dict[str, dict[str, Any]],
+    link: Link,
+    own: dict[str, str],
+    count: Count,
+    tell: Tell | None = None,
 ) -> tuple[LlmAnswer, dict[str, float]]:
-    """The model's answer, and what it took; its text is told while it comes, if `tell` is given."""
+    """The model's answer, and what it took; its text is told while it comes, if `tell` is given.
+
+    What an answer took that says so is counted, also where it breaks off or can not be read.
+    """
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Busy),
         stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(link.spec.limits.timeout_s / 2),
@@ -56,13 +65,16 @@ async def ask(
         reraise=True,
     )
     try:
-        answer: LlmAnswer = await retrying(_once, asked, _offered(asked, parameters), link, own, tell)
+        answer: LlmAnswer = await retrying(_once, asked, _offered(asked, parameters), link, own, count, tell)
     except Busy as busy:
         detail = f"{link.name} takes no request now: {busy.status}: {busy.said}"
         about: dict[str, Any] = {"connection": link.name, "http_status": busy.status, "said": busy.said}
         raise refuse("EFFECT_FAILED", detail, retry_after_s=busy.after_s or None, **about) from None
-    usage = answer.usage
-    return answer, {"tokens_in": float(usage.tokens_in), "tokens_out": float(usage.tokens_out), "requests": 1.0}
+    return answer, meters_of(answer.usage)
+
+
+def meters_of(usage: Usage) -> dict[str, float]:
+    return {"tokens_in": float(usage.tokens_in), "tokens_out": float(usage.tokens_out), "requests": 1.0}
 
 
 def _wait(state: RetryCallState) -> float:
@@ -72,7 +84,7 @@ def _wait(state: RetryCallState) -> float:
 
 
 async def _once(
-    asked: LlmRequest, offered: ModelRequestParameters, link: Link, own: dict[str, str], tell: Tell | None
+    asked: LlmRequest, offered: ModelRequestParameters, link: Link, own: dict[str, str], count: Count, tell: Tell | None
 ) -> LlmAnswer:
     wire = Wire(link, own, streams=tell is not None)
     settings = ModelSettings(max_tokens=asked.output_tokens_max) if asked.output_tokens_max else None
@@ -83,10 +95,12 @@ async def _once(
             if tell is None:
                 response = await model_request(model, history(asked), **given)
             else:
-                response = await _streamed(model, history(asked), given, tell)
+                response = await _streamed(model, history(asked), given, count, tell)
         except Exception as error:
             if wire.failure is not None:
                 raise wire.failure from None
+            if (said := said_usage(wire.body)) is not None:
+                count(meters_of(said))
             if not isinstance(error, AgentRunError | UserError | ValueError | TypeError):
                 raise
             why = str(error)[:SAID_CHARS_MAX]
@@ -99,14 +113,21 @@ async def _once(
     return answer_of(response)
 
 
-async def _streamed(model: Model[Any], said: list[ModelMessage], given: dict[str, Any], tell: Tell) -> ModelResponse:
+async def _streamed(
+    model: Model[Any], said: list[ModelMessage], given: dict[str, Any], count: Count, tell: Tell
+) -> ModelResponse:
     """The whole answer, each piece of its text told when it came."""
     async with model_request_stream(model, said, **given) as stream:
-        async for event in stream:
-            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-                tell(event.part.content)
-            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-                tell(event.delta.content_delta)
+        try:
+            async for event in stream:
+                if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                    tell(event.part.content)
+                elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                    tell(event.delta.content_delta)
+        finally:
+            usage = _usage(stream.get())
+            if usage.tokens_in or usage.tokens_out:
+                count(meters_of(usage))
         return stream.get()
 
 
@@ -187,14 +208,17 @@ def _said_by_model(message: Answered) -> list[ModelResponsePart]:
 
 def answer_of(response: ModelResponse) -> LlmAnswer:
     """An answer in our words; thinking and whatever else a provider adds is left out."""
-    usage = Usage(tokens_in=response.usage.input_tokens, tokens_out=response.usage.output_tokens)
     return LlmAnswer(
         text="".join(it.content for it in response.parts if isinstance(it, TextPart)),
         calls=[_call(it) for it in response.parts if isinstance(it, ToolCallPart)],
         finish=response.finish_reason,
         model=response.model_name or "",
-        usage=usage,
+        usage=_usage(response),
     )
+
+
+def _usage(response: ModelResponse) -> Usage:
+    return Usage(tokens_in=response.usage.input_tokens, tokens_out=response.usage.output_tokens)
 
 
 def _call(part: ToolCallPart) -> ToolCall:

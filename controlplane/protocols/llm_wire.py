@@ -13,15 +13,19 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 import httpx2
+import orjson
 
 from controlplane import VERSION
 from controlplane.protocols.http_client import NOTHING_SENT, OWN, Checked, body_of, origin_of
 from controlplane.resources.problems import refuse
+from schemas.llm import Usage
 from schemas.ports import Doubt, Link, Unreached
 from schemas.problem import Refusal
 
 NOTHING_TAKEN = frozenset({429, 503, 529})
 SAID_CHARS_MAX = 500
+_TOKENS_IN = ("prompt_tokens", "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_TOKENS_OUT = ("completion_tokens", "output_tokens")
 _NOT_THE_SDK_S = ("authorization", "x-api-key", "accept-encoding", "user-agent", "host")
 for _name in ("httpx2", "openai", "anthropic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -44,9 +48,10 @@ class Wire(httpx2.AsyncBaseTransport):
         self._own = own
         self._checked = Checked(link)
         self.failure: Exception | None = None
+        self.body = b""  # of the last answer that came whole
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.failure = None
+        self.failure, self.body = None, b""
         try:
             if self._streams:
                 return await self._streaming(request)
@@ -54,6 +59,7 @@ class Wire(httpx2.AsyncBaseTransport):
         except (Refusal, Unreached, Doubt, Busy) as error:
             self.failure = error
             raise
+        self.body = body
         return httpx2.Response(status, headers={"content-type": "application/json"}, content=body, request=request)
 
     async def _exchange(self, request: httpx2.Request) -> tuple[int, bytes]:
@@ -145,6 +151,15 @@ class _Coming(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def said_usage(body: bytes) -> Usage | None:
+    """What an answer says that it took, in the words of either API, though it can not be read as one."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        said = orjson.loads(body)["usage"]
+        counted = [sum(int(said.get(it) or 0) for it in names) for names in (_TOKENS_IN, _TOKENS_OUT)]
+        return Usage(tokens_in=max(0, counted[0]), tokens_out=max(0, counted[1]))
+    return None
 
 
 def retry_after_s(text: str, now: float) -> float:

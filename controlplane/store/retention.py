@@ -36,8 +36,8 @@ ORDER BY cursor LIMIT ?) AS oldest WHERE time < ?)"""
 ANSWERS = """DELETE FROM awaiting WHERE await_id IN (SELECT await_id FROM awaiting
 WHERE turn_id IS NULL AND resolved_at < ? ORDER BY resolved_at LIMIT ?)"""
 HOSTS = """DELETE FROM host WHERE host_id IN (SELECT host_id FROM host WHERE ended_at < ? LIMIT ?)"""
-USAGE = """DELETE FROM usage WHERE (namespace, agent, hour, effect, connection, meter, chain) IN
-(SELECT namespace, agent, hour, effect, connection, meter, chain FROM usage WHERE hour < ? ORDER BY hour LIMIT ?)"""
+USAGE = """DELETE FROM usage WHERE (namespace, agent, hour, effect, connection, meter, chain, fleet) IN (SELECT
+namespace, agent, hour, effect, connection, meter, chain, fleet FROM usage WHERE hour < ? ORDER BY hour LIMIT ?)"""
 # Those of living agents stay, and with them what they are within.
 CHAINS = """DELETE FROM chain WHERE chain_id IN (SELECT c.chain_id FROM chain c WHERE c.created_at < ?
 AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.chain = c.chain_id)

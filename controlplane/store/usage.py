@@ -7,8 +7,8 @@ from controlplane.store.batching import Many
 ADD = Many(
     "INSERT INTO usage (namespace, agent, hour, effect, connection, meter, chain, fleet, amount)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (namespace, agent, hour, effect, connection, meter, chain)"
-    " DO UPDATE SET amount = usage.amount + excluded.amount, fleet = excluded.fleet"
+    " ON CONFLICT (namespace, agent, hour, effect, connection, meter, chain, fleet)"
+    " DO UPDATE SET amount = usage.amount + excluded.amount"
 )
 BUDGETS = (
     "SELECT namespace, name, generation, spec FROM resource WHERE kind = 'Budget' AND deleted_at IS NULL"

@@ -9,7 +9,8 @@ from controlplane.store.columns import big, by_bytes, partial, seconds, text_col
 class UsageRow(SQLModel, table=True):
     """What an agent used of one meter within one hour: a sum, grown by the very commits that it is about.
 
-    `effect` and `connection` are empty for what turns themselves use, `chain` for what is of none that has a record.
+    `effect` and `connection` are empty for what turns themselves use, `chain` for what is of none that has a record,
+    `fleet` for agents of none: it is the one that the agent was of when it used that.
     `amount` counts millionths.
     """
 
@@ -21,7 +22,7 @@ class UsageRow(SQLModel, table=True):
     connection: str = Field(sa_column=by_bytes())
     meter: str = Field(sa_column=by_bytes())
     chain: str = Field(default="", sa_column=Column(String, primary_key=True, server_default=""))
-    fleet: str = Field(description="the fleet it was of, or empty")
+    fleet: str = Field(sa_column=by_bytes())
     amount: int = Field(sa_column=big())
     __table_args__ = (Index("usage_by_hour", "hour"), partial("usage_by_chain", "chain", where="chain <> ''"))
 

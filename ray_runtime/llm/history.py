@@ -10,7 +10,7 @@ from math import ceil
 import orjson
 
 from ray_runtime.sdk import Turn
-from schemas.llm import Answered, Llm, LlmRequest, Message, Said, ToolResult
+from schemas.llm import OUTPUT_TOKENS_MAX, Answered, Llm, LlmRequest, Message, Said, ToolResult
 from schemas.problem import Refusal
 
 from .exchange import ask
@@ -54,7 +54,10 @@ async def compacted(
 async def _summary(turn: Turn, llm: Llm, summary: str, gone: list[list[Message]], room: int) -> str:
     """The model's summary of what goes; what went before stays all there is when the model can not be asked."""
     text = transcript(summary, gone)[-llm.history_tokens_max * CHARS_A_TOKEN :]
-    asked = LlmRequest(model=llm.model, instructions=SUMMARISE, messages=[Said(text=text)])
+    tokens_max = max(1, min(llm.output_tokens_max or OUTPUT_TOKENS_MAX, room // CHARS_A_TOKEN))
+    asked = LlmRequest(
+        model=llm.model, instructions=SUMMARISE, messages=[Said(text=text)], output_tokens_max=tokens_max
+    )
     try:
         answered = await ask(turn, llm, asked)
     except Refusal:

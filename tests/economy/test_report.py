@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from controlplane.economy.meters import HOUR_S, MICRO, What
+from controlplane.economy import meters
+from controlplane.economy.meters import HOUR_S, MICRO, What, Who
 from controlplane.economy.rating import RateCard
 from controlplane.operations.living import usage
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
 from controlplane.store.tables import UsageRow
+from controlplane.store.unit import Unit
 from schemas.problem import Refusal
 from schemas.usage import UsageReport, UsageReportInput
 from tests.living import world
@@ -32,6 +34,15 @@ async def _report(store: Store, principal: Any = world.ADMIN, **given: Any) -> U
     answered = await handler(world.call("usage.report", principal), UsageReportInput(**given))
     assert isinstance(answered, UsageReport)
     return answered
+
+
+async def test_what_an_agent_used_stays_with_the_fleet_that_it_was_of(store: Store) -> None:
+    """Within one hour, too: nobody's bill takes over what was another's."""
+    for fleet, seconds in (("a", 2.0), ("b", 3.0), ("a", 1.0)):
+        used = meters.rows(Who("default", "echo", fleet), meters.TURN, {"active_s": meters.micro(seconds)}, world.NOW)
+        assert await store.write(Unit().raw(used[0][0], used[0][1], used[0][2]))
+    assert (await _report(store, fleet="a")).meters == {"active_s": 3.0}
+    assert (await _report(store, fleet="b")).meters == {"active_s": 3.0}
 
 
 async def test_pages_hold_whole_groups_and_the_total_of_all(store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_runtime.connection import Connection
 from schemas.base import canonical
-from schemas.frames import NodesSeen, PlacerHello, TaskBegin, TaskEnded, TasksWanted
+from schemas.frames import HostsWanted, NodesSeen, PlacerHello, TaskBegin, TaskEnded, TaskStarted, TasksWanted
 from schemas.wire import ToPlacer
 
 NODE = {"node": "n1", "ray_node_id": "1", "here": True, "alive": True, "resources": {"CPU": 4.0}, "labels": {}}
@@ -18,10 +18,12 @@ NODE = {"node": "n1", "ray_node_id": "1", "here": True, "alive": True, "resource
 class Computer:
     """Connected whenever the gate is there; `answers` what each task comes to at once, if it is given."""
 
-    def __init__(self, socket: Path, runner: str = "r1", answers: Any = None) -> None:
+    def __init__(self, socket: Path, runner: str = "r1", answers: Any = None, gpus: float = 0.0) -> None:
         self.begun: dict[str, TaskBegin] = {}
         self.wanted: list[str] = []
+        self.reserved: dict[str, str] = {}  # hosts that are wanted for one agent each
         self._socket, self._runner, self._answers = socket, runner, answers
+        self._node = NODE | {"resources": {"CPU": 4.0, "GPU": gpus}} if gpus else NODE
         self._ended: dict[str, TaskEnded] = {}
         self._connection: Connection[ToPlacer] | None = None
         self._keeping = asyncio.create_task(self._keep())
@@ -34,7 +36,7 @@ class Computer:
                 )
                 self._connection = connection
                 connection.send(PlacerHello(os.getpid(), "local", "", self._runner))
-                connection.send(NodesSeen(canonical([NODE])))
+                connection.send(NodesSeen(canonical([self._node])))
                 for frame in self._ended.values():
                     connection.send(frame)
                 await connection.lost
@@ -45,9 +47,16 @@ class Computer:
             self.begun[frame.key] = frame
             if self._answers is not None:
                 self.end(frame.key, "succeeded", self._answers)
+        elif isinstance(frame, HostsWanted):
+            self.reserved = frame.reserved
         elif isinstance(frame, TasksWanted):
             self.wanted = frame.keys
             self._ended = {key: it for key, it in self._ended.items() if key in frame.keys}
+
+    def started(self, key: str, active_s: float = 0.0) -> None:
+        """A task has what it needs, since so long."""
+        assert self._connection is not None
+        self._connection.send(TaskStarted(key, active_s))
 
     def end(self, key: str, outcome: str, value: Any, cpu_s: float = 0.0) -> None:
         """What came of a task."""

@@ -44,6 +44,7 @@ class Both(Agent):
 
         return await turn.gather(twice(), turn.compute("jobs:c"), turn.perform("machine.read", what="memory"))
 """
+TASK_S = "SELECT SUM(amount) FROM usage WHERE meter = 'task_s'"
 OPEN = "SELECT attempts FROM awaiting WHERE kind = 'compute' AND resolved_at IS NULL"
 OWNER = "SELECT owner FROM agent WHERE name = 'thinker'"
 
@@ -86,19 +87,23 @@ async def test_what_is_lost_begins_anew_as_often_as_it_may(quick_url: str) -> No
         first = Computer(gate.socket)
         await _thinker(gate)
         asked = asyncio.create_task(gate.ask("thinker", {"retries": 2}, "m1", 40))
-        first.end(await first.task(), "lost", "the worker died")
-        await first.task(attempt=2)
+        key = await first.task()
+        first.started(key)
+        first.end(key, "lost", "the worker died", 7)
+        first.started(await first.task(attempt=2), 11)
         await first.close()
         second = Computer(gate.socket, "r2")
         key = await second.task(attempt=3)
         assert key not in first.begun
-        second.end(key, "lost", "out of memory")
+        second.end(key, "lost", "out of memory", 13)
         reason, detail = await asked
         assert (reason, "attempt 3 of 3: out of memory" in detail) == ("COMPUTE_LOST", True)
         events = await gate.rows("SELECT data FROM event WHERE type = 'compute.lost' ORDER BY cursor")
         assert [orjson.loads(it[0])["why"] for it in events] == [
             "the worker died", "the placer that had it has ended"
         ]  # fmt: skip
+        ((taken,),) = await gate.rows(TASK_S)
+        assert 31 <= taken / 1_000_000 < 51, "what Ray ran is counted, though nothing came of it"
         await second.close()
 
 
@@ -109,20 +114,26 @@ async def test_what_nobody_waits_for_is_ended(quick_url: str) -> None:
         await _thinker(gate)
         await _thinker(gate, "First")
         await _thinker(gate, "Quick")
-        asked = asyncio.create_task(gate.ask("thinker", {"deadline_s": 0.3}, "m1"))
+        asked = asyncio.create_task(gate.ask("thinker", {"deadline_s": 1}, "m1"))
         late = await computer.task()
+        computer.started(late, 100)
         assert (await asked)[0] == "DEADLINE"
         await true(lambda: computer.wanted == [])
         computer.end(late, "succeeded", 1)
         asked = asyncio.create_task(gate.ask("first", None, "m2"))
         await true(lambda: len(computer.wanted) == 1)
+        computer.started(computer.wanted[0], 200)
         await asked
         await true(lambda: computer.wanted == [])
         await gate.send("thinker", {}, "m3")
         await true(lambda: len(computer.wanted) == 1)
+        computer.started(computer.wanted[0], 400)
+        await gate.client.control("look", "agent_thinker", {})
         await gate.client.control("remove", "agent_thinker", {})
         await true(lambda: computer.wanted == [])
         assert await gate.rows(OPEN) == []
+        ((taken,),) = await gate.rows(TASK_S)
+        assert 700 <= taken / 1_000_000 < 760, "what each ran until then is counted"
         await computer.close()
 
 

@@ -14,6 +14,7 @@ from controlplane.store.tables import CodeRow, ResourceRow
 from controlplane.store.unit import Unit
 from schemas.agent import AgentSpec
 from schemas.connection import ConnectionSpec
+from tests.economy.test_budgets import budget
 from tests.gate.far import put, secret
 from tests.gate.model import Endpoint, Reply, endpoint
 from tests.gate.running import RunningGate, running, true
@@ -93,6 +94,19 @@ async def test_a_long_retry_after_is_waited_for_as_a_row(quick_url: str) -> None
         await gate.until(f"{resting} WHERE w.kind = 'sleep' AND w.resolved_at IS NULL AND a.owner IS NULL", bool)
         assert await asked == "at last"
         assert len(far.asked) == 2
+
+
+async def test_a_summary_fits_into_a_budget_as_its_answer_does(sqlite_url: str) -> None:
+    """A budget that has room for answers of the agent's own length has room for what it makes of old ones."""
+    async with scene(sqlite_url) as (gate, far):
+        await budget(gate, "tokens", {"tokens_out": 1000}, "deny")
+        await gate.agent("talker", DIGEST, "LlmAgent", **spec(output_tokens_max=100, history_tokens_max=200, tools=[]))
+        far.script = [Reply("fine"), Reply("in short")]
+        assert await gate.ask("talker", "x" * 1000, "m1", 40) == "fine"
+        asked = [it.get("max_completion_tokens") or it.get("max_tokens") for it in far.bodies]
+        assert asked == [100, 50]
+        rows = await gate.rows("SELECT outcome FROM journal WHERE kind = 'effect'")
+        assert rows == [("succeeded",)] * 2
 
 
 async def respecified(gate: RunningGate, given: dict[str, Any]) -> None:

@@ -134,6 +134,24 @@ async def test_what_breaks_off_has_failed_and_is_not_asked_again(reply: Reply, t
         assert told in orjson.loads(text)["detail"]
 
 
+@pytest.mark.parametrize(
+    ("api", "said"),
+    [
+        ("openai", {"prompt_tokens": 12, "completion_tokens": 30}),
+        ("anthropic", {"input_tokens": 12, "output_tokens": 30}),
+    ],
+)
+async def test_an_answer_that_can_not_be_read_has_cost_what_it_says(api: str, said: dict[str, int]) -> None:
+    """It has failed, and is counted like any other."""
+    async with endpoint(Reply(body=orjson.dumps({"choices": "none", "content": 1, "usage": said}))) as far:
+        link = link_to(far, {"api": api})
+        act = Act(EFFECTOR, request(), Declared("uid", 1, "default", "model", link.spec), EffectCall("k", link))
+        task = asyncio.create_task(send(act, lambda: None, lambda _: None))
+        await asyncio.wait([task])
+        assert receipt_of(task, act)[0] == "failed"
+        assert act.used == {"tokens_in": 12, "tokens_out": 30, "requests": 1}
+
+
 async def test_an_inner_address_is_refused_and_nobody_there_is_unreached() -> None:
     """A model's endpoint is checked like any other."""
     async with endpoint() as far:

@@ -60,6 +60,8 @@ async def test_what_breaks_in_the_middle_has_failed_and_is_not_asked_again(
         outcome, text = receipt_of(task, act)
         assert (outcome, len(far.asked)) == ("failed", 1)
         assert why in orjson.loads(text)["detail"]
+        took = {"tokens_in": 10, "tokens_out": 5, "requests": 1}
+        assert act.used == ({} if reply.ends else took), "what the endpoint says before it breaks off is counted"
 
 
 async def _parts(gate: RunningGate) -> list[dict[str, Any]]:

@@ -174,6 +174,7 @@ def test_what_is_too_old_is_summarised() -> None:
     model = Model(says("fine"), says("they counted"), says("yes"))
     found = run(model, state=talk(8), history_tokens_max=ROOM)
     assert found.state.summary == "they counted"
+    assert model.asked[1]["output_tokens_max"] == ROOM // 4, "no more than there is room for"
     assert 0 < len(found.state.exchanges) < 8
     assert tokens([it for one in found.state.exchanges for it in one]) <= ROOM // 2
     assert found.state.exchanges[-1][-1].text == "fine"

@@ -32,6 +32,7 @@ WALKS = {
     "statements.NEXT_TIMER": "stops at the first row of the order",
     "statements.NEXT_AWAIT": "stops at the first row of the order",
     "statements.LIVE_HOSTS": "hosts, of which there are few; asked once at the start",
+    "external.IN_DOUBT": "open awaits alone, by a partial index; asked once at the start",
     "computing.OPEN": "open computes alone, by their partial index",
     "statements.BRANCHED_AGENTS": "open awaits of branches alone, by their partial index",
     "statements.LAGGING": "channels; their members by position",
