@@ -17,6 +17,8 @@ from schemas.calls import Answer, ChannelRead, Inspection, Published, Sent
 from schemas.channel import Channel
 from schemas.feedback import EventsFound
 from schemas.fleet import Fleet
+from schemas.moving import HostDrained, Migrated
+from schemas.nodes import NodeDrained
 from schemas.plan import Change, CommitResult, Plan, Preview
 from schemas.problem import Next
 from schemas.records import Brief, OperationDescription, OperationResult, OperationsFound, TurnView
@@ -125,6 +127,21 @@ def _answer(answer: Answer, given: dict[str, Any]) -> Told:
     return Told("Not answered in time; the message is kept and will be handled.", answer.message_id, steps)
 
 
+def _moved(done: Migrated | HostDrained | NodeDrained, _: dict[str, Any]) -> Told:
+    so = done.moved if isinstance(done, Migrated) else done.done
+    summary = "Done." if so else "Not done yet: it goes on."
+    if isinstance(done, Migrated) and (found := done.selection) is not None:
+        summary = (
+            f"{found.moved} of {found.total} agents have moved, {found.waiting} wait, {found.missed} missed, "
+            f"{found.not_begun} not begun."
+        )
+    if done.change_id is None:
+        return Told(summary)
+    arguments = {"change_id": done.change_id, "timeout_s": WAIT_S}
+    step = Next(operation="changes.wait", arguments=arguments, why="waits until its claims are verified")
+    return Told(summary, done.change_id, (step,))
+
+
 def _inspect(given: dict[str, Any]) -> tuple[Next, ...]:
     named = {key: given[key] for key in ("namespace", "name") if key in given}
     return (Next(operation="agents.inspect", arguments=named, why="shows what became of it"),)
@@ -210,6 +227,9 @@ _TELLERS: dict[type[BaseModel], Callable[[Any, dict[str, Any]], Told]] = {
     Sent: _sent,
     Published: _published,
     Answer: _answer,
+    Migrated: _moved,
+    HostDrained: _moved,
+    NodeDrained: _moved,
     Inspection: _inspection,
     TurnView: _turn,
     EventsFound: _events,

@@ -182,6 +182,9 @@ class AgentStatus(Output):
     conditions: list[Condition]
     epoch: int = Field(description="How often the agent was acquired by a host.")
     host: str | None = Field(description="The host that holds it, if any.")
+    placement: str | None = Field(
+        default=None, description="The host that it shall go to, as long as that one is there."
+    )
     turns: int = Field(description="Turns committed.")
     inbox: int = Field(description="Messages waiting.")
 

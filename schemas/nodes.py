@@ -42,3 +42,4 @@ class NodeDrained(Output):
     done: bool
     hosts: int = Field(description="Hosts that have not ended yet.")
     agents: int = Field(description="Agents that are still on them.")
+    change_id: str | None = Field(default=None, description="Its change; null when there was nothing to do.")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from schemas.base import Output, Time
-from schemas.resource import Kind, Ref
+from schemas.resource import Kind, Target
 
 Undo = Literal["exact", "compensate", "none"]
 OnMiss = Literal["keep", "revert", "hold"]
@@ -40,8 +40,8 @@ class Step(Output):
     """One postcondition, with its probe and its way back."""
 
     index: int
-    action: Literal["create", "update", "delete"]
-    target: Ref
+    action: Literal["create", "update", "delete", "migrate", "drain", "open"]
+    target: Target
     changes: list[FieldChange]
     undo: Undo
     probe: Probe
@@ -57,7 +57,7 @@ class Claim(Output):
     """A prediction that will get exactly one verdict."""
 
     claim_id: str
-    subject: Ref
+    subject: Target
     measure: str
     expected: Expected
     fidelity: Literal["exact", "bounded", "estimated", "unknown"]
@@ -79,7 +79,7 @@ class Wait(Output):
 
     reason: str
     message: str
-    subject: Ref | None = None
+    subject: Target | None = None
     since: Time | None = None
     until: Time | None = None
 
@@ -110,6 +110,10 @@ class Preview(Output):
     would: list[str] = Field(description="What would be done, a sentence each.")
     undo: Undo
     changed: Literal["none"] = "none"
+    steps: list[Step] = Field(
+        default_factory=list, description="Of what would be a change: its first steps, 50 at most."
+    )
+    claims: list[Claim] = Field(default_factory=list, description="What would be claimed of these steps.")
 
 
 class Moved(Output):
@@ -164,3 +168,4 @@ class Change(Output):
     waits_on: list[Wait] = Field(default_factory=list)
     reverts: str | None = None
     reverted_by: str | None = None
+    operation: str | None = Field(default=None, description="The operation that made it so at once; null: a commit.")

@@ -10,7 +10,15 @@ Kind = Literal["Agent", "Fleet", "Channel", "Connection", "Secret", "Budget"]
 API_VERSION: Literal["steward/v1"] = "steward/v1"
 
 
-class Ref(Frozen):
+class Target(Frozen):
+    """What a step or a claim is about: a resource, or a host or node, which nobody declares."""
+
+    kind: Kind | Literal["Host", "Node"]
+    namespace: str = Field(description="Of a host, whom it serves; empty where it serves nobody yet, and of a node.")
+    name: str
+
+
+class Ref(Target):
     """The name of a resource."""
 
     kind: Kind

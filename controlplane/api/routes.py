@@ -8,7 +8,8 @@ same for every surface. The documentation is made once; a call builds no schema.
 
 from collections.abc import Callable, Coroutine
 from inspect import Parameter, Signature
-from typing import Annotated, Any, cast
+from types import NoneType
+from typing import Annotated, Any, cast, get_args
 
 from fastapi import Body, Path, Query
 from fastapi.routing import APIRoute, APIRouter
@@ -185,7 +186,7 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
         Parameter(
             name,
             Parameter.KEYWORD_ONLY,
-            annotation=Annotated[fields[name].annotation, _path(operation, name), *fields[name].metadata],
+            annotation=Annotated[_there(fields[name].annotation), _path(operation, name), *fields[name].metadata],
         )
         for name in in_path
     ]
@@ -193,6 +194,12 @@ def _parameters(operation: Operation, in_path: list[str]) -> list[Parameter]:
     if operation.method == "POST":
         return [*parameters, *_body(operation, rest)]
     return [*parameters, *(_query(operation, name, field) for name, field in rest.items())]
+
+
+def _there(annotation: Any) -> Any:
+    """The type of what stands in a path, and so is never left out."""
+    options = [it for it in get_args(annotation) if it is not NoneType]
+    return options[0] if NoneType in get_args(annotation) and len(options) == 1 else annotation
 
 
 def _path(operation: Operation, name: str) -> Any:

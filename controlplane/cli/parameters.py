@@ -1,6 +1,6 @@
 """One operation's input, as parameters of a command: the one place that decides how a field is given.
 
-What must be given, and what a command is about (`data`, `query`), stands in order after the
+What must be given, and what a command is about (`name`, `data`, `query`), stands in order after the
 command; everything else is an option of the field's name. A `name` may carry its namespace, as in
 `default/echo`. Objects and lists are JSON text, or `a,b` and `k=v,…` where they hold plain text.
 Manifests and code come from files. What is not given is not sent: defaults are the plane's.
@@ -13,7 +13,7 @@ from controlplane.resources.operation import Operation
 
 Form = Literal["text", "int", "float", "flag", "json", "list", "map", "manifest", "manifests", "files"]
 FROM_FILES: dict[str, Form] = {"manifest": "manifest", "manifests": "manifests", "files": "files"}
-ABOUT = ("data", "query")
+ABOUT = ("name", "data", "query")
 TAKEN = ("url", "token", "data", "output", "file", "code")
 _PLAIN: dict[str, Form] = {"string": "text", "integer": "int", "number": "float", "boolean": "flag"}
 

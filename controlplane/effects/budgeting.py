@@ -203,7 +203,9 @@ class Budgeting:
 
     def recover(self) -> None:
         """What this gate finds in doubt may have been done, and stays reserved."""
-        for agent, turn_id, branch, position, body in self._node.reader.rows(external.IN_DOUBT, f"{HELD_BACK}%"):
+        for agent, turn_id, branch, position, body in self._node.reader.rows(
+            external.IN_DOUBT, f"{journaling.HELD_BACK}%"
+        ):
             key = turn_id, branch, position
             self.again(agent, key, body)
             self.doubts(agent, key)

@@ -27,6 +27,7 @@ class Asked(msgspec.Struct):
 
     principal: str
     dry_run: bool = False
+    patient: bool = True  # whether the answer waits a while for the end
 
 
 class Draining:
@@ -48,7 +49,7 @@ class Draining:
         elif host is None:
             self._drop(frame.agent, done)
         elif host.emptying:
-            self._until_empty(host, done)
+            self._until_empty(host, asked, done)
         else:
             self._begin(host, asked, done)
 
@@ -68,12 +69,15 @@ class Draining:
         def recorded(outcome: str, detail: str) -> None:
             if outcome != "conflict" and failed(outcome, detail, done):  # a conflict: it is recorded already
                 return
-            self._until_empty(host, done)
+            self._until_empty(host, asked, done)
             self.empty(host)
 
         self._node.commit("drain", [(sql.DRAIN, (now, host.host_id), 1), event], recorded)
 
-    def _until_empty(self, host: Host, done: Answer) -> None:
+    def _until_empty(self, host: Host, asked: Asked, done: Answer) -> None:
+        if not asked.patient:
+            done(_progress(self._node, host))
+            return
         told = soon(
             done, lambda: _progress(self._node, self._node.hosts.get(host.host_id)), self._node.bounds.move_wait_s
         )

@@ -4,10 +4,13 @@ The new host is there before the old one is left, so that senders notice a short
 leaves where its turn rests, at its end or at a durable await, and never while an effect of its is on
 its way; it is acquired under a new epoch, and goes on from its journal. Of a suspended one only the
 placement changes, and nothing is woken. A placement is a record, and holds as long as its host is there.
+Who waits for another host goes once there is one, unless it was suspended before; a gate that dies is told again,
+by the change that wants it moved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,12 +29,18 @@ from schemas.problem import Next, Problem
 
 
 class Asked(msgspec.Struct):
-    """What an operator wants of one agent; `warm` says whether it may know of unspecialised hosts."""
+    """What an operator wants of one agent; `warm` says whether it may know of unspecialised hosts.
+
+    `from_host`: to leave that one, and none but that; empty for one that is suspended. `patient`: to wait a while
+    for the answer.
+    """
 
     principal: str
     to_host: str | None = None
+    from_host: str | None = None
     warm: bool = False
     dry_run: bool = False
+    patient: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -47,10 +56,12 @@ class Move:
 
 @dataclass(eq=False, slots=True, frozen=True)
 class Seek:
-    """An agent that waits for a host other than its own."""
+    """An agent that waits for a host other than the one it is on, for whom, and who is told."""
 
     key: Key
-    go: Callable[[], None]
+    than: Host
+    asked: Asked
+    tell: list[Answer] = field(default_factory=list)
 
 
 class Moving:
@@ -61,7 +72,11 @@ class Moving:
         self._seeking: dict[str, Seek] = {}  # by the agent
 
     def sought(self) -> set[Key]:
-        """What one more host is wanted for."""
+        """What one more host is wanted for. Who was suspended meanwhile has left its host."""
+        slots = self._node.slots
+        for uid, seek in list(self._seeking.items()):
+            if (slot := slots.get(uid)) is None or slot.host is not seek.than:
+                del self._seeking[uid]
         return {it.key for it in self._seeking.values()}
 
     def migrate(self, frame: Control, done: Answer) -> None:
@@ -72,17 +87,24 @@ class Moving:
             done(problem("NOT_FOUND", f"there is no agent of uid {frame.agent}", uid=frame.agent, verb="migrate"))
             return
         if slot.state == "leaving" and slot.move is None:  # it is about to be suspended: then it is moved as such
-            slot.on_gone.append(lambda: self.migrate(frame, done))
+            if asked.patient:
+                slot.on_gone.append(lambda: self.migrate(frame, done))
+            else:
+                done(self._answer(slot.uid, None))
             return
         named = self._named(slot, asked)
         if isinstance(named, Problem):
             done(named)
         elif asked.dry_run:
             done(self._answer(slot.uid, named.host_id if named is not None else None))
+        elif slot.move is not None and (named is None or named.host_id == slot.move.to_host):
+            self._await(slot, slot.move, asked, done)
+        elif _elsewhere(slot, asked):
+            here = slot.host.host_id if slot.host is not None else None
+            moved = {"moved": True, "from_host": asked.from_host, "to_host": here} if here and asked.from_host else {}
+            done(self._answer(slot.uid, None) | moved)
         elif slot.host is None:
             self._place(slot, named.host_id if named is not None else None, asked, done)
-        elif slot.move is not None and named is None:
-            self._await(slot, slot.move, done)
         else:
             self._to(slot.uid, named, asked, done)
 
@@ -139,37 +161,37 @@ class Moving:
             return
         target = named or self._node.hosts.other(slot.key, slot.host)
         if target is None:
-            self._seek(slot, asked, done)
+            self._seek(slot, slot.host, asked, done)
             return
+        self._seeking.pop(uid, None)
         here = slot.host
         if target is here:
             self._wish(slot, here.host_id, asked, done, lambda: done(self._answer(uid, here.host_id)))
             return
         move = Move(here.host_id, target.host_id, asked.principal, self._node.steady())
-        self._wish(slot, target.host_id, asked, done, lambda: self._leave(uid, move, done))
+        self._wish(slot, target.host_id, asked, done, lambda: self._leave(uid, move, asked, done))
 
-    def _seek(self, slot: Slot, asked: Asked, done: Answer) -> None:
-        """No other host could take it: one is asked for."""
-        uid, key = slot.uid, slot.key
-
-        def ended() -> dict[str, Any]:
-            if self._seeking.get(uid) is seek:
-                del self._seeking[uid]
-            return self._answer(uid, None) | {"waits_for": f"another host of {key.namespace} for its code"}
-
-        told = soon(done, ended, self._node.bounds.move_wait_s)
-        seek = self._seeking[uid] = Seek(key, lambda: self._to(uid, None, asked, told))
+    def _seek(self, slot: Slot, than: Host, asked: Asked, done: Answer) -> None:
+        """No other host could take it: one is asked for, and the agent goes once that is there."""
+        uid = slot.uid
+        seek = self._seeking.setdefault(uid, Seek(slot.key, than, asked))
+        if asked.patient:
+            seek.tell.append(soon(done, lambda: self._answer(uid, None), self._node.bounds.move_wait_s))
+        else:
+            done(self._answer(uid, None))
         self._node.hosts.ensure()
 
     def served(self) -> None:
         """Hosts have come: who waits for another one goes, if there is one."""
         for uid, seek in list(self._seeking.items()):
             slot = self._node.slots.get(uid)
-            if slot is None or slot.host is None or self._node.hosts.other(seek.key, slot.host) is not None:
-                del self._seeking[uid]
-                seek.go()
+            gone = slot is None or slot.host is not seek.than
+            if gone or self._node.hosts.other(seek.key, seek.than) is not None:
+                self._seeking.pop(uid, None)
+                told = partial(_all, seek.tell)
+                told(self._answer(uid, None)) if gone else self._to(uid, None, seek.asked, told)
 
-    def _leave(self, uid: str, move: Move, done: Answer) -> None:
+    def _leave(self, uid: str, move: Move, asked: Asked, done: Answer) -> None:
         slot = self._node.slots.get(uid)
         if slot is None or slot.host is None or slot.host.host_id == move.to_host:
             done(self._answer(uid, move.to_host, move))
@@ -177,12 +199,15 @@ class Moving:
         if slot.move is not None:
             move.tell = slot.move.tell
         slot.move, slot.leave = move, True
-        self._await(slot, move, done)
+        self._await(slot, move, asked, done)
         self._node.ownership.let_go(slot)
 
-    def _await(self, slot: Slot, move: Move, done: Answer) -> None:
+    def _await(self, slot: Slot, move: Move, asked: Asked, done: Answer) -> None:
         """Answer when it has arrived; or, after a while, with what it waits for."""
         uid = slot.uid
+        if not asked.patient:
+            done(self._answer(uid, move.to_host, move))
+            return
         told = soon(done, lambda: self._answer(uid, move.to_host, move), self._node.bounds.move_wait_s)
         move.tell.append(lambda: told(self._answer(uid, move.to_host, move)))
 
@@ -217,8 +242,25 @@ class Moving:
             "from_host": move.from_host if move is not None else here,
             "to_host": here if moved else to_host,
             "epoch": slot.epoch,
-            "waits_for": why_awake(self._node, slot) if slot.move is not None and not moved else None,
+            "waits_for": None if moved else self._waits_for(slot),
         }
         if slot.state == "free" and not slot.queued:  # it was only looked at
             self._node.ownership.pump(slot)
         return found
+
+    def _waits_for(self, slot: Slot) -> str | None:
+        """Why it has not left its host, where it shall."""
+        if slot.uid in self._seeking:
+            return f"another host of {slot.namespace} for its code"
+        return why_awake(self._node, slot) if slot.move is not None else None
+
+
+def _elsewhere(slot: Slot, asked: Asked) -> bool:
+    """Whether it is not where it shall leave from, and not asked to go to a certain host."""
+    here = slot.host.host_id if slot.host is not None else ""
+    return asked.to_host is None and asked.from_host not in (None, here)
+
+
+def _all(tell: Sequence[Answer], found: dict[str, Any] | Problem) -> None:
+    for each in tell:
+        each(found)

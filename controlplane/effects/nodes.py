@@ -28,6 +28,7 @@ class Asked(msgspec.Struct):
     undo: bool = False
     reason: str = ""
     dry_run: bool = False
+    patient: bool = True  # whether the answer waits a while for the end
 
 
 class Nodes:
@@ -96,7 +97,7 @@ class Nodes:
         elif asked.dry_run:
             done(self._progress(name))
         elif (name in self.closed) != asked.undo:
-            self._until(name, done)
+            self._until(name, asked, done)
         else:
             self._record(name, asked, done)
 
@@ -113,7 +114,7 @@ class Nodes:
                 self.closed.discard(name)
             else:
                 self.closed.add(name)
-            self._until(name, done)
+            self._until(name, asked, done)
             for host in self._of(name) if name in self.closed else ():
                 self._node.draining.empty(host)
             self._node.hosts.ensure()
@@ -123,10 +124,10 @@ class Nodes:
     def _of(self, name: str) -> Sequence[Host]:
         return [it for it in self._node.hosts.all() if it.node == name]
 
-    def _until(self, name: str, done: Answer) -> None:
+    def _until(self, name: str, asked: Asked, done: Answer) -> None:
         """Answer when it is so, or with how far it is after a while."""
         hosts = self._of(name)
-        if name not in self.closed or not hosts:
+        if name not in self.closed or not hosts or not asked.patient:
             done(self._progress(name))
             return
         told = soon(done, lambda: self._progress(name), self._node.bounds.move_wait_s)

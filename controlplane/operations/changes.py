@@ -118,6 +118,7 @@ def _change(row: ChangeRow, claims: Sequence[ClaimRow]) -> Change:
         waits_on=[] if done else [_wait(row, it) for it in claims if it.verdict is None],
         reverts=row.reverts,
         reverted_by=row.reverted_by,
+        operation=row.operation,
     )
 
 

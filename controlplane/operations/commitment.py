@@ -158,7 +158,7 @@ def superseded_by(session: Session, kept: Kept) -> list[OpenChange]:
         query = (
             select(ChangeTargetRow)
             .join(ChangeRow, col(ChangeRow.change_id) == col(ChangeTargetRow.change_id))
-            .where(col(ChangeRow.done_at).is_(None), or_(*names))
+            .where(col(ChangeRow.done_at).is_(None), col(ChangeRow.operation).is_(None), or_(*names))
         )
         for row in session.exec(query):
             found.setdefault(row.change_id, Ref.model_validate(row.model_dump(include={"kind", "namespace", "name"})))

@@ -28,6 +28,7 @@ class Seen:
     version: int = 0
     epoch: int = 0
     owner: str | None = None
+    placement: str | None = None
     stopped: bool = False
     changed_at: float = 0.0
     inbox: int = 0

@@ -22,7 +22,7 @@ def many(sql: str, *names: str) -> Any:
 
 
 AGENTS = many(
-    "SELECT a.uid, a.generation AS reached, a.version, a.epoch, a.owner, a.stopped, a.changed_at,"
+    "SELECT a.uid, a.generation AS reached, a.version, a.epoch, a.owner, a.placement, a.stopped, a.changed_at,"
     " (SELECT COUNT(*) FROM inbox i WHERE i.agent = a.uid) AS inbox"
     " FROM agent a WHERE a.uid IN :uids",
     "uids",

@@ -64,11 +64,28 @@ def measure(claim: Claim, output: dict[str, Any] | None) -> Any:
     """The value of the claim's measure in what its probe answered; None where it can not be seen."""
     if claim.measure == "absent":
         return output is None
-    if output is None:
-        return None
-    status: dict[str, Any] = output.get("status", {})
     group, _, name = claim.measure.partition(".")
+    if output is None:
+        return True if group == "off_host" else None
+    if claim.subject.kind in ("Host", "Node"):
+        return _of_machine(claim, output["items"])
+    status: dict[str, Any] = output.get("status", {})
+    if group == "off_host":
+        return status["host"] != name
+    if group == "at_host":
+        return status["host"] == name or (status["host"] is None and status["placement"] == name)
     if group == "condition":
         found = (it["status"] for it in status.get("conditions", ()) if it["type"] == name)
         return next(found, None)
     return status.get(claim.measure)
+
+
+def _of_machine(claim: Claim, items: list[dict[str, Any]]) -> Any:
+    """Whether a host has ended, or a node takes agents or is empty, in the list of those that there are."""
+    field = "host_id" if claim.subject.kind == "Host" else "node"
+    found = next((it for it in items if it[field] == claim.subject.name), None)
+    if claim.measure == "ended":
+        return found is None
+    if claim.measure == "drained":
+        return found is not None and found["draining"] and found["hosts"] == 0
+    return found is not None and not found["draining"]

@@ -26,7 +26,7 @@ WINDOW = 1_000  # names that one look of a sweep goes through
 FLEETS_AT_ONCE = 50
 BEFORE_FLEETS = "fleet"  # sorts before every uid of a fleet
 OPEN = text(
-    "SELECT change_id, committed_at, steps, undo FROM change WHERE done_at IS NULL"
+    "SELECT change_id, principal, committed_at, steps, undo, operation, batch FROM change WHERE done_at IS NULL"
     " AND (committed_at > :after OR (committed_at = :after AND change_id > :last))"
     " ORDER BY committed_at, change_id LIMIT :many"
 )
@@ -86,26 +86,39 @@ class Work:
 
 @dataclass(frozen=True)
 class OpenSteps:
-    """An open change, and its writes (with the uid they left)."""
+    """An open change, and its writes (with the uid they left); of an operation, what the gate is to do instead."""
 
     change_id: str
+    principal: str
     committed_at: float
     steps: list[bool]
     stored: str
-    writes: Sequence[dict[str, Any]]
+    undo: bytes
+    operation: str | None
+    batch: int
+
+    @property
+    def writes(self) -> Sequence[dict[str, Any]]:
+        found: list[dict[str, Any]] = orjson.loads(unpack(self.undo))
+        return found
 
 
 def open_changes(session: Session, after: tuple[float, str], most: int) -> list[OpenSteps]:
     """Open changes in the order of their commit, after one of them."""
     found = rows(session, OPEN, after=after[0], last=after[1], many=most)
     return [
-        OpenSteps(it["change_id"], it["committed_at"], orjson.loads(it["steps"]), it["steps"], _writes(it["undo"]))
+        OpenSteps(
+            it["change_id"],
+            it["principal"],
+            it["committed_at"],
+            orjson.loads(it["steps"]),
+            it["steps"],
+            it["undo"],
+            it["operation"],
+            it["batch"] or 1,
+        )
         for it in found
     ]
-
-
-def _writes(undo: bytes) -> list[dict[str, Any]]:
-    return list(orjson.loads(unpack(undo)))
 
 
 def look(session: Session, key: Key, uid: str | None = None, full: Mapping[str, int] | None = None) -> list[Work]:

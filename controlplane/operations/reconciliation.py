@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from controlplane.operations import progress, repeating
+from controlplane.operations.carrying import NOTE, Carrier
 from controlplane.operations.progress import OpenSteps, Sweep, Work
 from controlplane.operations.scaling import unit_of
 from controlplane.operations.starting import (
@@ -41,7 +42,6 @@ IDLE_S = 5.0
 AWAY_S = 0.5
 HINTS_AT_ONCE = 32
 PASSING = frozenset({"NOT_READY", "CONFLICT", "NOT_FOUND", "STORAGE_FULL", "IN_DOUBT"})
-NOTE = "UPDATE change SET steps = ? WHERE change_id = ? AND steps = ? AND done_at IS NULL"
 
 
 class Reconciler:
@@ -65,6 +65,7 @@ class Reconciler:
         self._sweep_is_at, self._swept = Sweep(), False
         self._full: dict[str, int] = {}
         self._hints = asyncio.Semaphore(HINTS_AT_ONCE)
+        self._carrier = Carrier(store, gate, clock)
 
     async def tick(self) -> float:
         """Do a bounded piece of what is left; answers in how many seconds to look again."""
@@ -93,7 +94,8 @@ class Reconciler:
         self._after = (found[-1].committed_at, found[-1].change_id) if full else (0.0, "")
         worked = False
         for change in found:
-            worked = await self._advance(change) or worked
+            carry = self._advance if change.operation is None else self._carrier.advance
+            worked = await carry(change) or worked
             await asyncio.sleep(0)  # reads may never wait; calls of others go between
         return worked or full, any(not all(it.steps) for it in found)
 

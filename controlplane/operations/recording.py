@@ -19,7 +19,7 @@ from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
 from schemas.plan import Claim, OnMiss, ReadEntry
-from schemas.resource import Ref
+from schemas.resource import Target
 
 RETIRED_S = 30 * 86_400.0  # how long a value that was replaced is kept, so that a revert can bring it back
 _EVENTS = {"create": "resource.created", "update": "resource.updated", "delete": "resource.deleted"}
@@ -48,8 +48,8 @@ REACH = """INSERT INTO code_reach (digest, namespace) VALUES (?, ?) ON CONFLICT 
 NOTHING = pack("")  # what is decided no more: it is done, and kept with the change
 BIND = "UPDATE secret_value SET bound_to = ?, expires_at = NULL WHERE ref = ?"
 RETIRE = "UPDATE secret_value SET expires_at = ? WHERE ref = ? AND expires_at IS NULL"
-CHANGE = """INSERT INTO change (change_id, plan_id, principal, namespace, on_miss, committed_at, steps, undo, reverts)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+CHANGE = """INSERT INTO change (change_id, plan_id, principal, namespace, on_miss, committed_at, steps, undo, reverts,
+operation, batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 TARGET = "INSERT INTO change_target (change_id, kind, namespace, name, generation) VALUES (?, ?, ?, ?, ?)"
 CLAIM = "INSERT INTO claim (change_id, claim_id, body, due_at) VALUES (?, ?, ?, ?)"
 VERDICT = """UPDATE claim SET verdict = ?, observed = ?, verified_at = ?
@@ -75,7 +75,7 @@ class OpenChange:
     """A change that is not done, with its claims that have no verdict."""
 
     change_id: str
-    subject: Ref
+    subject: Target
     claims: tuple[Claim, ...]
 
 
@@ -208,6 +208,8 @@ def _record(unit: Unit, commit: Commit) -> None:
             steps,
             pack(orjson.dumps(undo).decode()),
             plan.reverts,
+            None,
+            None,
         ],
         expect=1,
     )
@@ -226,7 +228,7 @@ def _record(unit: Unit, commit: Commit) -> None:
         tell(unit, "change.committed", subject, change_id, commit.now, counts, commit.principal)
 
 
-def _subjects(commit: Commit) -> list[Ref]:
+def _subjects(commit: Commit) -> list[Target]:
     """Of each namespace of the plan, the first thing it wants there: an event tells of that namespace alone."""
     return list({it.namespace: it.ref for it in reversed(commit.kept.wanted)}.values())
 
@@ -234,7 +236,7 @@ def _subjects(commit: Commit) -> list[Ref]:
 def tell(
     unit: Unit,
     event: str,
-    subject: Ref,
+    subject: Target,
     change_id: str,
     now: float,
     data: dict[str, Any],

@@ -72,6 +72,9 @@ def read_undo(session: Session, change_id: str, principal: Principal) -> list[Un
     row = session.exec(select(ChangeRow).where(ChangeRow.change_id == change_id, *seen)).first()
     if row is None:
         return None
+    if row.operation is not None:
+        detail = f"change {change_id} was made by {row.operation}: what moved is moved again by another call"
+        raise _refused("NOT_REVERTIBLE", detail, change_id, operation=row.operation)
     writes = [(it.pop("uid"), it) for it in orjson.loads(row.undo)]
     keys: list[Key] = [(it["kind"], it["namespace"], it["name"]) for _, it in writes]
     known = read_known(session, keys)

@@ -1,9 +1,10 @@
 """Rollouts: a fleet's newer template reaches its agents in batches, and stops at the first that it fails for.
 
-Of the agents that were made from the template since the fleet was written last, the newest are looked
-at, by the same conditions that everybody sees. Those that have not started yet take places of the
-batch; one whose first turn failed, or whose parked turn could not be proved, stops what is left. To
-write the fleet again, with older code or with better, is the way on. Reads only, and keeps nothing.
+Of the agents that were made from the template since the fleet was written last, all that may not have
+started are looked at, by the same conditions that everybody sees: whoever was begun first may fail
+last. Those that have not started yet take places of the batch; one whose first turn failed, or whose
+parked turn could not be proved, stops what is left. To write the fleet again, with older code or with
+better, is the way on. Reads only, and keeps nothing.
 """
 
 from collections.abc import Sequence
@@ -15,17 +16,20 @@ from sqlmodel import Session
 
 from controlplane.operations.conditions import of_agent
 from controlplane.operations.observing import rows, seen_agents
-from controlplane.operations.snapshot import read_known
-from controlplane.operations.world import Key, Known, Spec
+from controlplane.operations.world import Known, Spec
 from controlplane.store.unit import Unit
 from schemas.base import short_id
 from schemas.resource import Condition
 
-LATEST = text(
-    "SELECT r.namespace, r.name FROM resource r"
+# By indexes alone: who has a start before it, or a dead letter, for a first turn that fails leaves one.
+UNSETTLED = text(
+    "SELECT r.uid, r.namespace, r.name, r.generation FROM resource r LEFT JOIN agent a ON a.uid = r.uid"
     " WHERE r.owner = :uid AND r.deleted_at IS NULL AND r.template = :template"
     " AND r.updated_at >= (SELECT f.updated_at FROM resource f WHERE f.uid = :uid)"
-    " ORDER BY r.updated_at DESC, r.ordinal DESC LIMIT :many"
+    " AND (a.uid IS NULL OR a.generation < r.generation OR a.version = 0"
+    " OR EXISTS (SELECT 1 FROM inbox i WHERE i.agent = r.uid AND i.\"trigger\" = 'start')"
+    " OR EXISTS (SELECT 1 FROM dead_letter d WHERE d.agent = r.uid))"
+    " ORDER BY r.ordinal"
 )
 TOLD = text("SELECT value FROM meta WHERE key = :key")
 TELL = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -69,16 +73,14 @@ def rollout(session: Session, uid: str, fleet: Known, template: str) -> Rollout 
     batch = (fleet.spec.get("upgrade") or {}).get("batch")
     if batch is None:
         return None
-    found = rows(session, LATEST, uid=uid, template=template, many=batch)
-    latest: list[Key] = [("Agent", row["namespace"], row["name"]) for row in found]
-    known = read_known(session, latest)
-    waiting, failed = _judged(session, [known[it] for it in latest])
+    found = rows(session, UNSETTLED, uid=uid, template=template)
+    waiting, failed = _judged(session, [Known("Agent", **row) for row in found])
     if failed is not None:
         name, condition = failed
         told = rows(session, TOLD, key=_key(uid))
         once = bool(told) and told[0]["value"] == str(fleet.generation)
         return Rollout(0, stop=Stop(name, condition.reason, condition.message, once))
-    return Rollout(batch - len(waiting), waiting[0] if waiting else "")
+    return Rollout(max(batch - len(waiting), 0), waiting[0] if waiting else "")
 
 
 def _judged(session: Session, agents: Sequence[Known]) -> tuple[list[str], tuple[str, Condition] | None]:

@@ -32,7 +32,7 @@ from schemas.plan import Claim, CommitResult, Plan
 from schemas.ports import Clock
 from schemas.principal import PLANE, Call, Principal
 from schemas.problem import Refusal
-from schemas.resource import Ref
+from schemas.resource import Target
 
 Dispatch = Callable[[Principal, str, Any], Awaitable[BaseModel]]
 Revert = Callable[[Principal, str, float], Awaitable[Plan]]
@@ -51,7 +51,7 @@ OPEN = text(
     " ORDER BY k.due_at, k.change_id || k.claim_id LIMIT :many"
 )
 READY_TO_END = text(
-    "SELECT c.change_id, c.steps FROM change c WHERE c.done_at IS NULL"
+    "SELECT c.change_id, c.steps, c.operation FROM change c WHERE c.done_at IS NULL"
     " AND NOT EXISTS (SELECT 1 FROM claim k WHERE k.change_id = c.change_id AND k.verdict IS NULL)"
     " ORDER BY c.committed_at LIMIT :many"
 )
@@ -61,7 +61,8 @@ MISSED = text(
     " ORDER BY c.committed_at LIMIT :many"
 )
 SUBJECTS = text("SELECT kind, namespace, name FROM change_target WHERE change_id = :change_id")
-VERDICTS = text("SELECT verdict, body FROM claim WHERE change_id = :change_id")
+VERDICTS = text("SELECT claim_id, verdict, body FROM claim WHERE change_id = :change_id")
+STEPS = "UPDATE change SET steps = ? WHERE change_id = ?"
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
@@ -191,25 +192,32 @@ class Verifier:
         """End changes whose steps are so and whose claims are judged."""
         ended = False
         for row in await self._store.read(lambda session: rows(session, READY_TO_END, many=CLAIMS_AT_ONCE)):
-            if all(orjson.loads(row["steps"])):
-                unit = await self._ending(row["change_id"])
+            at_once, steps = row["operation"] is not None, orjson.loads(row["steps"])
+            if at_once or all(steps):
+                unit = await self._ending(row["change_id"], steps if at_once else [])
                 faults.at("plane.ending.before")
                 ended = await self._store.write(unit) or ended
                 faults.at("plane.ending.after")
                 self._refused.discard(row["change_id"])
         return ended
 
-    async def _ending(self, change_id: str) -> Unit:
+    async def _ending(self, change_id: str, steps: list[bool]) -> Unit:
+        """The unit of its end; of an operation, a step is so if its claim was held, and nobody does the others."""
+
         def query(session: Session) -> tuple[list[Any], dict[str, Counter[str]]]:
             verdicts: dict[str, Counter[str]] = {}
             for it in rows(session, VERDICTS, change_id=change_id):
                 verdicts.setdefault(_claim(it).subject.namespace, Counter())[it["verdict"]] += 1
+                if steps and it["verdict"] == "held":
+                    steps[int(it["claim_id"][1:])] = True
             return rows(session, SUBJECTS, change_id=change_id), verdicts
 
         targets, verdicts = await self._store.read(query)
         now = self._clock()
         unit = Unit().raw(DONE, [now, change_id], expect=1)
-        for namespace, subject in {it["namespace"]: Ref(**it) for it in reversed(targets)}.items():
+        if steps:
+            unit.raw(STEPS, [orjson.dumps(steps).decode(), change_id], expect=1)
+        for namespace, subject in {it["namespace"]: Target(**it) for it in reversed(targets)}.items():
             tell(unit, "change.done", subject, change_id, now, {"verdicts": dict(verdicts.get(namespace, ()))})
         return unit
 

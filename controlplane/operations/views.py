@@ -148,7 +148,12 @@ def _agents(session: Session, found: Sequence[Known], owners: Owners) -> list[Ba
 
 def _agent(seen: Seen) -> AgentStatus:
     return AgentStatus(
-        conditions=of_agent(seen), epoch=seen.epoch, host=seen.owner, turns=seen.version, inbox=seen.inbox
+        conditions=of_agent(seen),
+        epoch=seen.epoch,
+        host=seen.owner,
+        placement=seen.placement,
+        turns=seen.version,
+        inbox=seen.inbox,
     )
 
 

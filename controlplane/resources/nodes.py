@@ -22,7 +22,7 @@ OPERATIONS = (
         "nodes.drain",
         "Empty a node",
         "All its hosts are drained and no other comes, over restarts too, until it is undone. Where it is the only "
-        "node its agents wait for that, with their messages. Waits up to 10 s and goes on after that.",
+        "node its agents wait for that, with their messages. Waits up to 10 s and goes on after that, as a change.",
         DrainNodeInput,
         NodeDrained,
         "POST",

@@ -129,6 +129,10 @@ class ChangeRow(SQLModel, table=True):
     undo: str = Field(sa_column=packed())
     reverts: str | None = None
     reverted_by: str | None = None
+    operation: str | None = Field(default=None, description="what made it so at once; null: a commit")
+    batch: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="of such a one: how many steps at once"
+    )
     __table_args__ = (
         partial("change_open", "committed_at", where="done_at IS NULL"),
         Index("change_by_namespace", "namespace", "committed_at"),

@@ -84,7 +84,7 @@ class Parts:
         found |= agents.handlers(store, gate, self._agent)
         found |= channels.handlers(store, gate, bell)
         found |= inspection.handlers(store, gate)
-        found |= settling.handlers(store, gate) | moving.handlers(store, gate) | nodes.handlers(store, gate)
+        found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
         found |= questions.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)

@@ -19,12 +19,12 @@ RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_i
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
-    "principal", "to_host", "chain", "dead_letter_ids",
+    "principal", "to_host", "from_host", "chain", "dead_letter_ids",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
     "arguments", "branch", "position", "outcome", "result", "reason", "node", "undo", "answer",
-    "since", "until", "by", "window", "at", "meter", "budget", "intent",
+    "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
@@ -87,6 +87,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "turn_id": [foreign["turn_id"]],
         "host_id": [foreign["host_id"]],
         "to_host": [foreign["host_id"]],
+        "from_host": [foreign["host_id"]],
         "question_id": [foreign["question_id"]],
         "token_id": [foreign["token_id"], foreign["half_token_id"]],
         "namespace": ["elsewhere"],

@@ -7,9 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from controlplane.operations.living import moving
 from schemas.problem import Refusal
 from tests.gate.running import RunningGate, running, true
 from tests.gate.zoo import SOURCE
+from tests.operations.plane import Plane
 
 pytestmark = pytest.mark.anyio
 GRANTS: dict[str, Any] = {"mandate": {"grants": [{"effect": "notes.*", "connection": None}]}}
@@ -239,3 +241,45 @@ async def test_a_drain_goes_on_after_the_gate_was_killed(quick_url: str) -> None
         assert await asked == "done"
         assert await asyncio.to_thread(gate.hosts[0].wait, 20) is not None
         await gate.until(f"SELECT ended_at FROM host WHERE host_id = '{host_id}'", lambda rows: rows[0][0] is not None)
+
+
+async def test_a_selection_goes_by_its_change_over_a_gate_that_was_killed(quick_url: str) -> None:
+    """No other host is there: what waits is told again by its change, and every claim is held in the end."""
+    async with running(quick_url, move_wait_s=0.1) as gate:
+        code = await gate.code(SOURCE)
+        for n in range(3):
+            await gate.agent(f"echo-{n}", code, "Echo", suspend_after_ms=STAYS)
+            assert await gate.ask(f"echo-{n}", n, f"e{n}") == n
+        here = (await owner(gate, "echo-0"))[0]
+        plane = Plane(gate.store)
+        plane.gate = gate.client  # type: ignore[assignment]
+        plane.handlers |= moving.handlers(gate.store, gate.client, plane.doorbell)
+        plane.restart()
+        asked = {"from_host": here, "batch": 2}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moving, "WAIT_S", 0)
+            begun = await plane.call("agents.migrate", **asked)
+        for _ in range(3):
+            await step(plane)
+        assert (await plane.call("changes.get", change_id=begun["change_id"]))["outcome"] == "open"
+        assert {(await owner(gate, f"echo-{n}"))[0] for n in range(3)} == {here}
+        gate.kill()
+        gate.start()
+        await gate.client.up()
+        gate.host()
+        async with asyncio.timeout(30):
+            while not (await plane.call("changes.get", change_id=begun["change_id"]))["done"]:
+                await step(plane)
+        assert (await plane.call("changes.get", change_id=begun["change_id"]))["outcome"] == "verified"
+        assert here not in {(await owner(gate, f"echo-{n}"))[0] for n in range(3)}
+        for n in range(3):
+            assert await gate.ask(f"echo-{n}", n, f"again{n}") == n
+
+
+async def step(plane: Plane) -> None:
+    """Both loops, once."""
+    plane.now += 0.01
+    await plane.reconciler.tick()
+    plane._look_now()
+    await plane.verifier.tick()
+    await asyncio.sleep(0.05)

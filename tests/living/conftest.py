@@ -174,7 +174,7 @@ async def living(anyio_backend: str, store: Store, database_url: str) -> AsyncIt
                 **agents.handlers(store, client, view_agent, INBOX_MAX),
                 **channels.handlers(store, client, doorbell),
                 **inspection.handlers(store, client),
-                **moving.handlers(store, client),
+                **moving.handlers(store, client, doorbell),
                 **dead_letters.handlers(store),
                 **questions.handlers(store, client),
                 **turns.handlers(store),

@@ -5,7 +5,7 @@ statements that the real gate uses, and runs no turns; `finish_starts` ends star
 commit would leave them. What the real gate does is tested with the real gate.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,10 @@ from schemas.ports import Handler
 from schemas.principal import Principal
 
 ADMIN = Principal("admin", "admin", ("*",))
+STARTS = (
+    "SELECT i.agent, i.message_id, i.body, a.namespace, a.name FROM inbox i JOIN agent a ON a.uid = i.agent"
+    " WHERE i.\"trigger\" = 'start'"
+)
 SOURCE = "from ray_runtime import Agent\n\n\nclass Echo(Agent):\n    pass\n"
 
 
@@ -166,12 +170,19 @@ class Plane:
     def _look_now(self) -> None:
         self.verifier._look_at.clear()
 
-    async def finish_starts(self, outcome: str = "committed", problem: dict[str, Any] | None = None) -> None:
-        """End every start message as a host would: the turn with its outcome, the message consumed."""
+    async def finish_starts(
+        self, outcome: str = "committed", problem: dict[str, Any] | None = None, only: Sequence[str] = ()
+    ) -> None:
+        """End every start message, or those of some agents, as a host would: the turn with its outcome, consumed."""
         from controlplane.store.unit import Unit
 
         unit = Unit()
-        for row in await self.rows("SELECT agent, message_id, body FROM inbox WHERE \"trigger\" = 'start'"):
+        for row in await self.rows(STARTS):
+            if only and row["name"] not in only:
+                continue
+            if problem is not None:
+                letter = [row["agent"], row["namespace"], row["name"], row["message_id"], row["body"]]
+                unit.raw(statements.DEAD_LETTER, [*letter, problem["reason"], problem["detail"], None, self.now], 1)
             turn = short_id("turn", row["agent"], row["message_id"])
             told = orjson.dumps(problem).decode() if problem else None
             values = [turn, row["agent"], row["message_id"], "start", row["body"], outcome, 1, 1, ""]

@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.store import statements
 from controlplane.store.unit import Unit
-from tests.operations.plane import Plane, fleet
+from tests.operations.plane import STARTS, Plane, fleet
 
 pytestmark = pytest.mark.anyio
 FAILED = {"reason": "HANDLER_ERROR", "detail": "on purpose"}
@@ -89,6 +89,26 @@ async def test_the_first_failure_stops_it_and_a_revert_takes_it_back(plane: Plan
     assert len(await stopped(plane)) == 1
     await plane.delete("Fleet", "zoo")
     assert await plane.rows("SELECT key FROM meta WHERE key LIKE 'fleet.%'") == []
+
+
+async def test_who_was_begun_first_holds_its_place_and_may_fail_last(plane: Plane) -> None:
+    """One of the first batch is slow, while others come and go: one more at a time, and none once it has failed."""
+    await begin(plane, 2)
+    await tick(plane)
+    slow, *quick = [row["name"] for row in await plane.rows(f"{STARTS} ORDER BY a.name")]
+    for reached in (3, 4):
+        await plane.finish_starts(only=quick)
+        await tick(plane)
+        assert await newer(plane) == reached, "one place is held"
+        quick = [row["name"] for row in await plane.rows(STARTS) if row["name"] != slow]
+        message = (await plane.call("fleets.get", name="zoo"))["status"]["conditions"][0]["message"]
+        assert f"its upgrade waits for {slow}" in message
+    await plane.finish_starts("failed", FAILED, only=[slow])
+    await plane.finish_starts()
+    await tick(plane)
+    assert await newer(plane) == 4, "nobody is begun after a failure"
+    (told,) = await stopped(plane)
+    assert (told["agent"], told["reason"]) == (slow, "HANDLER_ERROR")
 
 
 @pytest.mark.parametrize(("decided", "reached"), [("differs", 1), ("proved", 5), ("pinned", 1)])

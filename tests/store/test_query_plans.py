@@ -41,6 +41,8 @@ WALKS = {
     "retention.HOSTS": "hosts, of which there are few",
     "retention.MESSAGES": "channels; their messages by position",
     "progress.OPEN": "open changes alone, by their partial index",
+    "oneshots.OPEN": "open changes alone, by their partial index",
+    "carrying.HOSTS": "hosts, of which there are few",
     "verification.OPEN": "open claims alone, by their partial index",
     "verification.READY_TO_END": "open changes alone, by their partial index",
     "verification.MISSED": "open changes alone, by their partial index",

@@ -1,9 +1,13 @@
-"""`nodes.list` and `nodes.drain`: what Ray and the gate say of the machines, with the counts a caller may see."""
+"""`nodes.list` and `nodes.drain`: what Ray and the gate say of the machines, with the counts a caller may see.
+
+That a node is to be empty, or to take agents again, is a change from the moment it is asked.
+"""
 
 from typing import Any
 
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.oneshots import Act, OneShots, Wish, preview
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, HostRow
 from schemas.calls import Empty
@@ -25,15 +29,20 @@ def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
         names = [told["here"], *sorted(known - {told["here"]})]
         return NodesFound(items=[_view(name, told, hosts, agents) for name in names])
 
+    oneshots = OneShots(store)
+
     async def drain(call: Call, given: DrainNodeInput) -> NodeDrained | Preview:
         asked = {"principal": call.principal.name, "undo": given.undo, "reason": given.reason}
-        asked["dry_run"] = call.dry_run
-        told = await gate.control("drain_node", given.node, asked)
-        hosts, agents = await store.read(lambda session: _counts(session, call.principal))
+        told = await gate.control("drain_node", given.node, asked | {"dry_run": True})
+        wish = _wish(given, told)
         if call.dry_run:
+            _, agents = await store.read(lambda session: _counts(session, call.principal))
             leaving = agents.get(given.node, 0)
             would = "take agents again" if given.undo else f"be left by {leaving} agents, and take none"
-            return Preview(operation=call.operation, would=[f"node {given.node} would {would}"], undo="compensate")
+            return preview(call, wish, [f"node {given.node} would {would}"])
+        change_id = await oneshots.begin(call, wish)
+        told = await gate.control("drain_node", given.node, asked)
+        hosts, agents = await store.read(lambda session: _counts(session, call.principal))
         empty = told["draining"] and told["done"]  # its last records are about to be ended
         return NodeDrained(
             node=given.node,
@@ -41,9 +50,19 @@ def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
             done=told["done"],
             hosts=0 if empty else hosts.get(given.node, 0),
             agents=0 if empty else agents.get(given.node, 0),
+            change_id=change_id,
         )
 
     return {"nodes.list": list_nodes, "nodes.drain": drain}
+
+
+def _wish(given: DrainNodeInput, told: dict[str, Any]) -> Wish:
+    """What is to be done, where it is not so yet."""
+    there = not told["draining"] if given.undo else told["draining"] and told["done"]
+    measure, before, after = ("open", True, False) if given.undo else ("drained", False, True)
+    order = {"undo": given.undo, "reason": given.reason}
+    act = Act("Node", "", given.node, measure, "drain_node", order, "/draining", before, after)
+    return Wish("", {"node": given.node, "undo": given.undo}, [] if there else [act])
 
 
 def _counts(session: Session, principal: Principal) -> tuple[Counts, Counts]:
