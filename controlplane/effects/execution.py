@@ -370,14 +370,9 @@ class Execution:
 
     def _with_host(self, slot: Slot, frame: Ask) -> bool:
         """Whether nobody has taken the turn that asked from its host."""
-        turn = slot.turn
-        return (
-            turn is not None
-            and turn.turn_id == frame.turn_id
-            and slot.epoch == frame.epoch
-            and slot.host is not None
-            and (frame.branch, frame.position) in slot.effects
-        )
+        turn, place = slot.turn, (frame.branch, frame.position)
+        ours = turn is not None and turn.turn_id == frame.turn_id and slot.epoch == frame.epoch
+        return ours and slot.host is not None and place in slot.effects
 
     def _tell(self, frame: Ask, outcome: str, told: bytes, at: float) -> None:
         """Tell the turn, wherever it runs by now."""

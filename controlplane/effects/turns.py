@@ -31,6 +31,7 @@ from schemas.wire import Ask, Commit, Entry, Evict, Failed, Park, Resolved
 
 log = logging.getLogger("steward.gate")
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 10.0
+Act = Callable[[], None]
 
 
 class Turns:
@@ -307,14 +308,7 @@ class Turns:
         slot.used = meters.of_turn(active_s, cpu_ns, ended=ended, gpus=slot.gpus)
         rows[1:1] = meters.rows(slot.who, meters.TURN, slot.used, now)
 
-    def _submit(
-        self,
-        slot: Slot,
-        unit: str,
-        rows: Sequence[Any],
-        then: Callable[[], None],
-        told: Callable[[], None] | None = None,
-    ) -> None:
+    def _submit(self, slot: Slot, unit: str, rows: Sequence[Row], then: Act, told: Act | None = None) -> None:
         """Commit a unit of the turn; what is refused is fenced."""
 
         def ended(outcome: str, detail: str) -> None:

@@ -1,9 +1,9 @@
-"""What is kept of an agent beside its row: pieces of a large state, files of a workspace."""
+"""What is kept of an agent beside its row: pieces of a large state, files of a workspace, messages given up."""
 
-from sqlalchemy import Column, LargeBinary
+from sqlalchemy import Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from controlplane.store.columns import big
+from controlplane.store.columns import auto, big, seconds, text_column
 
 
 class StateChunkRow(SQLModel, table=True):
@@ -25,3 +25,20 @@ class WorkspaceFileRow(SQLModel, table=True):
     executable: int = Field(sa_column=big())
     size: int = Field(sa_column=big(), description="in bytes")
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class DeadLetterRow(SQLModel, table=True):
+    __tablename__ = "dead_letter"
+    __table_args__ = (Index("dead_letter_of", "namespace", "id"),)
+    id: int | None = Field(default=None, sa_column=auto())
+    agent: str | None = Field(default=None, index=True)
+    namespace: str
+    name: str
+    message_id: str
+    body: str = Field(sa_column=text_column())
+    reason: str
+    detail: str = Field(sa_column=text_column())
+    turn_id: str | None = None
+    at: float = Field(sa_column=seconds())
+    trigger: str = Field(sa_column_kwargs={"server_default": "message"})
+    channel: str | None = None

@@ -19,6 +19,7 @@ from controlplane.store.columns import (
     text_column,
     text_or_none,
 )
+from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
 from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
@@ -382,20 +383,3 @@ class HostRow(SQLModel, table=True):
     ended_at: float | None = Field(default=None, sa_column=seconds_or_none())
     draining_since: float | None = Field(default=None, sa_column=seconds_or_none())
     kept_for: str | None = None
-
-
-class DeadLetterRow(SQLModel, table=True):
-    __tablename__ = "dead_letter"
-    __table_args__ = (Index("dead_letter_of", "namespace", "id"),)
-    id: int | None = Field(default=None, sa_column=auto())
-    agent: str | None = Field(default=None, index=True)
-    namespace: str
-    name: str
-    message_id: str
-    body: str = Field(sa_column=text_column())
-    reason: str
-    detail: str = Field(sa_column=text_column())
-    turn_id: str | None = None
-    at: float = Field(sa_column=seconds())
-    trigger: str = Field(sa_column_kwargs={"server_default": "message"})
-    channel: str | None = None

@@ -123,12 +123,11 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= discovery.handlers(dispatcher.call)
     bound |= feedback_log.handlers(store, bell, cursors)
     bound |= handling.handlers(proposer, reverting, commitment, bell)
-    bound |= tokens.handlers(store)
     bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
     card = RateCard(settings.currency, settings.rates)
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
     bound |= channels.handlers(store, gate, bell) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-    for reading in (code, hosts, turns, dead_letters):
+    for reading in (tokens, code, hosts, turns, dead_letters):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
     bound |= usage.handlers(store, card) | invoices.handlers(store, card)
