@@ -21,6 +21,7 @@ from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import next_turn
 from controlplane.effects.slots import Came, Slot
+from controlplane.effects.surviving import survived
 from controlplane.store import statements as sql
 from schemas.wire import Evict
 
@@ -65,7 +66,7 @@ class Ownership:
         self._unrung.extend(uids)
         for _ in range(min(RINGS, len(self._unrung))):
             with contextlib.suppress(Away):  # then the sweep finds it
-                self.ring(self._unrung.popleft())
+                survived(partial(self.ring, self._unrung.popleft()), "the ring of an agent")
         if self._unrung:
             asyncio.get_running_loop().call_soon(self.ring_all, ())
         elif self._first_round and self._waiting_from:
@@ -133,15 +134,18 @@ class Ownership:
     def sweep(self) -> None:
         """Take up what no bell was heard for."""
         for slot in self._node.slots.all():
-            if slot.state == "parked" or (slot.state == "running" and slot.awaits):
-                self._node.timers.recheck(slot)
-            elif not slot.queued:
-                self.pump(slot)
+            survived(partial(self._look_at_one, slot), slot.address)
         for (uid,) in self._node.reader.rows(sql.OWNED_AGENTS):
             if self._node.slots.get(uid) is None:
                 self.ring(uid)
         if not self._unrung:
             self._look_behind()
+
+    def _look_at_one(self, slot: Slot) -> None:
+        if slot.state == "parked" or (slot.state == "running" and slot.awaits):
+            self._node.timers.recheck(slot)
+        elif not slot.queued:
+            self.pump(slot)
 
     def _look_behind(self) -> None:
         """Ring some of those who wait, behind those of the last time: who can not go on hides nobody."""

@@ -112,9 +112,13 @@ class Events:
         if self._from == FIRST:
             self._round, self._owed = self._owed, False
         rows = self._reader.rows(watching.PLACES, *self._from, PLACES_MAX)
-        self._look_at_all([place for row in rows if (place := Place(*row)).position < place.last])
         self._passed.update((row[0], row[1]) for row in rows)
         self._from = (rows[-1][0], rows[-1][1]) if len(rows) == PLACES_MAX else FIRST
+        try:
+            self._look_at_all([place for row in rows if (place := Place(*row)).position < place.last])
+        except Exception:
+            self._owed = True  # the rest of these have their turn in another round; the others are not kept from theirs
+            raise
         if self._from == FIRST:
             self._seen = {key: self._seen[key] for key in self._passed & self._seen.keys()}
             self._round, self._passed = False, set()

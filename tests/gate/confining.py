@@ -46,10 +46,10 @@ class ConfiningPlacer:
         return found
 
     def end(self) -> None:
-        for host in self._hosts.values():
+        self._starter.shutdown()  # one that is being started is there then
+        for host in list(self._hosts.values()):
             host.kill()
             host.wait()
-        self._starter.shutdown()
 
     def _received(self, frame: ToPlacer) -> None:
         if not isinstance(frame, HostsWanted):

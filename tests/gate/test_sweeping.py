@@ -156,7 +156,10 @@ async def test_an_effect_that_waits_for_its_lease_is_known_as_not_sent(
 
 
 async def test_agents_that_can_not_go_on_hide_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two are looked at in one go: at a start one window follows the other, then each sweep has one."""
+    """Two are looked at in one go: at a start one window follows the other, then each sweep has one.
+
+    Nor does one that is broken.
+    """
     monkeypatch.setattr(owning, "WAITING_MAX", 2)
     monkeypatch.setattr(owning, "BRANCHED_MAX", 2)
     uids = [f"agent_{n}" for n in range(5)]
@@ -169,11 +172,25 @@ async def test_agents_that_can_not_go_on_hide_nobody(monkeypatch: pytest.MonkeyP
         waits = query == sql.WAITING_AGENTS
         return [(uid, n, "default") for n, uid in enumerate(found)] if waits else [(f"of {uid}",) for uid in found]
 
-    slots = SimpleNamespace(all=list, get=lambda _: None)
+    broken, fine, pumped = _slot("broken"), _slot("fine"), list[Slot]()
+    slots = SimpleNamespace(all=lambda: [broken, fine], get=lambda _: None)
     node: Any = SimpleNamespace(slots=slots, reader=SimpleNamespace(rows=rows), steady=time.monotonic)
     ownership = Ownership(node)
-    monkeypatch.setattr(ownership, "ring", rung.append)
+
+    def ring(uid: str) -> None:
+        rung.append(uid)
+        if uid == "agent_1":
+            raise ZeroDivisionError
+
+    def pump(slot: Slot) -> None:
+        pumped.append(slot)
+        if slot is broken:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(ownership, "ring", ring)
+    monkeypatch.setattr(ownership, "pump", pump)
     ownership.sweep()
+    assert pumped == [broken, fine]
     await true(lambda: [it for it in rung if it in uids] == uids)
     branched = [it for it in rung if it.startswith("of")]
     assert branched == [f"of {it}" for it in uids[: len(branched)]]
