@@ -20,6 +20,7 @@ from controlplane.effects.kernel import lives, process_of, same, uid_of
 from controlplane.effects.keys import address_of
 from controlplane.effects.node import Done, Node
 from controlplane.effects.placing import Host, Placing
+from controlplane.effects.pythons import other_python
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.wireio import Wire
@@ -101,6 +102,9 @@ class Hosts:
         if began is None or foreign or why:
             log.warning("process %d says that it is host %s, and is not; %s", wire.pid, frame.host_id, why)
             wire.close()
+            return
+        if (other := other_python(frame)) is not None:
+            self._placing.refuse(wire, frame.host_id, other)
             return
         if before is not None:
             before.wire.peer = None
