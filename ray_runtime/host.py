@@ -28,6 +28,7 @@ from ray_runtime.workspace import Workspace
 from schemas import faults
 from schemas.base import canonical
 from schemas.frames import Frame
+from schemas.processes import PYTHON
 from schemas.processes import started as process_started
 from schemas.wire import (
     Bye,
@@ -161,7 +162,7 @@ class HostCore:
     def _hello(self) -> None:
         started = process_started(os.getpid())
         about = (self.namespace, self.digest, self._reserved)
-        self._send(Hello(self._host_id, os.getpid(), started, self._node, *about))
+        self._send(Hello(self._host_id, os.getpid(), started, self._node, *about, PYTHON))
 
     def _forget(self) -> None:
         """A clean slate: what was not committed is the gate's to run again."""

@@ -6,6 +6,8 @@ answers reached them stands in the journal, as entries of a branch that is nobod
 
 import re
 
+FORMAT = 2  # of journals, as they are written: 2 has conclusions, and a hash of the state at each wait
+FORMATS_READ = (1, 2)  # what this release replays: its own, and the one before
 ROOT = "0"
 ORDER = "order"
 BRANCHES_MAX = 100  # of a turn, at once

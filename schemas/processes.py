@@ -4,9 +4,11 @@ A time of day will not do: whoever sets the clock of the machine would make ever
 """
 
 import os
+import sys
 from pathlib import Path
 
 SAME_START_S = 0.05
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # of this process; a turn replays on no other
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _START = 19  # the place after the name, which may hold anything
 

@@ -36,7 +36,7 @@ from schemas.workspace import Folder, Saved
 
 
 class Hello(Frame, frozen=True):
-    """The first frame of a host's turn connection."""
+    """The first frame of a host's turn connection. `python` is its version, as 3.11."""
 
     host_id: str
     pid: int
@@ -45,6 +45,7 @@ class Hello(Frame, frozen=True):
     namespace: str = ""
     digest: str = ""
     reserved: str = ""
+    python: str = ""
 
 
 class LeaseHello(Frame, frozen=True):

@@ -23,7 +23,7 @@ from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
 from controlplane.store.schedules import Schedule, first_at
 from schemas.base import canonical, rfc3339, short_id
-from schemas.branches import ROOT, Place
+from schemas.branches import FORMAT, ROOT, Place
 from schemas.question import FOREVER
 from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
@@ -71,6 +71,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     ends_by: float | None = None
     proving: str = ""
     rests_at: frozenset[Place] = frozenset()
+    format: int = FORMAT
 
     def length(self, branch: str) -> int:
         """How many entries a branch has."""

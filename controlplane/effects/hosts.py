@@ -21,6 +21,7 @@ from controlplane.effects.keys import address_of
 from controlplane.effects.node import Done, Node
 from controlplane.effects.overtime import overdue, overtime
 from controlplane.effects.placing import Host, Placing
+from controlplane.effects.pythons import other_python
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
@@ -103,6 +104,9 @@ class Hosts:
         if began is None or foreign or why:
             log.warning("process %d says that it is host %s, and is not; %s", wire.pid, frame.host_id, why)
             wire.close()
+            return
+        if (other := other_python(frame)) is not None:
+            self._placing.refuse(wire, frame.host_id, other)
             return
         if before is not None:
             before.wire.peer = None

@@ -9,6 +9,7 @@ agents come to the end of the line. What is wanted is said as a list of ids, so 
 changes nothing.
 """
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,10 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.wanting import Wishes
 from controlplane.effects.wireio import Wire
 from schemas.frames import HostsWanted
+from schemas.problem import Problem
 from schemas.wire import Bye, Specialise
 
+log = logging.getLogger("steward.gate")
 PATIENCE_S = 1.0
 SERVED_S_MIN = 2.0
 IDLE_S_MIN = 0.25
@@ -179,6 +182,14 @@ class Placing:
             self._wanted.failed(host_id, why)
         self._wanted.drop(host_id)
         self._before.pop(host_id, None)
+
+    def refuse(self, wire: Wire, host_id: str, found: Problem) -> None:
+        """A host that nobody may run on: it ends, and whoever waits for one hears why."""
+        log.warning("host %s is refused: %s", host_id, found.detail)
+        self._node.hosts.tell("host.refused", host_id, found.model_dump(mode="json"))
+        self.departed(host_id, found.detail)
+        wire.send(Bye(found.detail))
+        wire.close()
 
     def why_not(self, key: Key) -> str:
         """Why no host has come for a key, as far as it was said."""

@@ -21,7 +21,7 @@ from controlplane.store import chains, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.external import WAITS_AT
 from schemas.base import short_id
-from schemas.branches import ROOT, Place
+from schemas.branches import FORMATS_READ, ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
@@ -90,7 +90,7 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     row = node.reader.one(sql.OPEN_TURN, slot.uid)
     if row is None:
         return False
-    turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by = row
+    turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by, written = row
     message = node.reader.one(sql.MESSAGE, slot.uid, message_id)
     if message is None:
         return False
@@ -99,6 +99,9 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     slot.turn = replace(slot.turn, looked_for=looked_for or 0, ends_by=ends_by)
     if pinned is not None:
         slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
+    if written not in FORMATS_READ:  # nobody here can run it: it rests, until it is ended
+        slot.turn, slot.awaits = replace(slot.turn, format=written), {(ROOT, entries)}
+        return True
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
     branched = [Filed(*row) for row in node.reader.rows(sql.JOURNAL_BRANCHES, turn_id)]
     slot.turn = replace(slot.turn, branches=dict(Counter(it.branch for it in branched)))

@@ -23,7 +23,7 @@ from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store import upgrades
 from schemas.base import canonical
-from schemas.branches import Place
+from schemas.branches import FORMATS_READ, Place
 from schemas.problem import Next, Problem
 from schemas.wire import Evict
 
@@ -73,6 +73,9 @@ class Upgrading:
         turn = slot.turn
         if slot.state != "free" or turn is None or not slot.awaits:
             return False
+        if turn.format not in FORMATS_READ:
+            why = f"its journal is of format {turn.format}, and this release reads {FORMATS_READ}"
+            return self._fail(slot, turn, why)
         wanted = str(slot.spec["code"]["digest"])
         if turn.digest == wanted:
             if turn.ends_by is not None:  # it went back to the code that the turn is on
@@ -103,7 +106,7 @@ class Upgrading:
         if self._node.holding.holds(turn.turn_id):
             return False
         wanted = slot.spec["code"]["digest"]
-        detail = f"the turn was parked on {turn.digest} when {slot.address} got {wanted}: {why}"
+        detail = f"the turn of {slot.address} was parked on {turn.digest}, and can not go on with {wanted}: {why}"
         about = {"turn_id": turn.turn_id, "digest": turn.digest, "wanted": wanted, "agent": slot.address, "why": why}
         found = problem("UPGRADED", detail, next=[_look(turn)], **about)
         ref = replace(turn, owner="", epoch=slot.epoch, version=slot.version)

@@ -7,6 +7,7 @@ Every commit of a turn starts with a fence: the agent's row under its owner, epo
 
 from controlplane.store.batching import Many
 from controlplane.store.questions import EXPIRED_EVENT
+from schemas.branches import FORMAT
 
 # Ownership
 
@@ -30,9 +31,9 @@ CONSUME = Many("DELETE FROM inbox WHERE agent = ? AND message_id = ?")
 CONTINUE = Many("UPDATE inbox SET message_id = ?, body = ?, attempts = 0 WHERE agent = ? AND message_id = ?")
 ATTEMPT = Many("UPDATE inbox SET attempts = attempts + 1 WHERE agent = ? AND message_id = ?")
 TURN_OPEN = Many(
-    "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
-    " finished_at, cpu_ns, entries, state_digest, problem, pinned)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"  # noqa: S608
+    " finished_at, cpu_ns, entries, state_digest, problem, pinned, format)"
+    f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {FORMAT})"
 )
 TURN_GROW = Many(
     "UPDATE turn SET outcome = ?, attempts = ?, epoch = ?, cpu_ns = cpu_ns + ?, entries = ?"
@@ -252,8 +253,8 @@ NEXT_MESSAGE = (
 )
 MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? AND message_id = ?"
 OPEN_TURN = (
-    "SELECT turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by FROM turn"
-    " WHERE agent = ? AND finished_at IS NULL"
+    "SELECT turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by, COALESCE(format, 1)"
+    " FROM turn WHERE agent = ? AND finished_at IS NULL"
 )
 TURN_BEFORE = (
     "SELECT (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL),"

@@ -307,6 +307,9 @@ class TurnRow(SQLModel, table=True):
     decided: str | None = Field(default=None, description="what came of that: pinned | proved | differs")
     ends_by: float | None = Field(default=None, sa_column=seconds_or_none(), description="until when it is pinned")
     differs: str | None = Field(default=None, sa_column=text_or_none(), description="the Problem of the proof")
+    format: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="of its journal; none is the first"
+    )
     __table_args__ = (
         Index("turn_by_agent", "agent", "started_at"),
         Index("turn_finished", "finished_at"),

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import msgspec
+import orjson
 import psutil
 import pytest
 
@@ -17,7 +18,7 @@ from controlplane.effects.client import GateClient
 from schemas import frames, wire
 from schemas.base import short_id
 from schemas.problem import Refusal
-from schemas.processes import started
+from schemas.processes import PYTHON, started
 from schemas.workspace import Saved, saved
 from tests.gate.running import RunningGate, running, true
 from tests.gate.zoo import SOURCE
@@ -391,3 +392,17 @@ async def test_a_suspended_agent_is_a_row_and_nothing_else(sqlite_url: str) -> N
         await batch("more", 900)
         assert process.memory_info().rss - before < 6_000_000
         await true(lambda: True)
+
+
+async def test_a_host_of_another_python_is_refused_and_told_why(sqlite_url: str) -> None:
+    """A turn could be replayed on it, and come to something else: it ends, and the feedback log has the Problem."""
+    async with running(sqlite_url) as gate:
+        peer = Peer(gate)
+        peer.say(wire.Hello("h9", os.getpid(), started(os.getpid()), "there", python="2.7"))
+        await peer.told("runs Python 2.7")
+        told = await gate.until("SELECT data FROM event WHERE type = 'host.refused'", bool)
+        found = orjson.loads(told[0][0])
+        assert (found["reason"], found["metadata"]["python"], found["metadata"]["wanted"]) == (
+            "OTHER_PYTHON", "2.7", PYTHON,
+        )  # fmt: skip
+        assert await gate.rows("SELECT 1 FROM host WHERE host_id = 'h9'") == []

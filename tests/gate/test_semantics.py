@@ -10,6 +10,7 @@ from sqlalchemy import insert
 
 from controlplane.store.tables import ResourceRow
 from controlplane.store.unit import Unit
+from schemas.branches import FORMAT
 from schemas.problem import Refusal
 from tests.gate.running import RunningGate, running
 from tests.gate.zoo import SOURCE
@@ -236,3 +237,23 @@ async def test_a_state_that_is_not_from_the_turn_is_found_by_its_hash(quick_url:
         ((recorded,),) = await gate.rows("SELECT state FROM journal WHERE kind = 'sleep'")
         assert (found["reason"], found["metadata"]["recorded"]) == ("REPLAY_DIVERGED", {"state": recorded})
         assert found["next"][0]["operation"] == "turns.get"
+
+
+async def test_a_journal_of_a_format_that_nobody_reads_ends_its_turn(quick_url: str) -> None:
+    """The format before is read as ever; one of another release is no riddle, but a Problem."""
+    async with running(quick_url) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Echo")
+        uid = await gate.agent("asker", code, "Asker", suspend_after_ms=20)
+        parked = "SELECT 1 FROM turn t JOIN agent a ON a.uid = t.agent WHERE t.outcome = 'parked' AND t.entries = 2"
+        for message, written, ended in (("a1", None, ["x", 1]), ("a2", 99, "UPGRADED")):
+            await gate.send("asker", {"whom": "echo", "what": "x", "sleep": 2.0}, message, time.time() + 60)
+            await gate.until(f"{parked} AND a.owner IS NULL", bool)
+            change = Unit().raw("UPDATE turn SET format = ? WHERE agent = ? AND finished_at IS NULL", [written, uid], 1)
+            assert await gate.store.write(change)
+            await gate.client.control("reload", uid, {})
+            of_it = f"SELECT result FROM awaiting WHERE await_id = '{message}'"
+            rows = await gate.until(of_it, lambda rows: rows[0][0] is not None)
+            found = orjson.loads(rows[0][0])
+            assert (found if written is None else found["reason"]) == ended
+        assert await gate.rows("SELECT DISTINCT format FROM turn WHERE agent = 'agent_echo'") == [(FORMAT,)]

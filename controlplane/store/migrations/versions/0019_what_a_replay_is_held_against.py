@@ -1,4 +1,4 @@
-"""What a replay is held against: a hash of the state where a handler came to wait"""
+"""What a replay is held against: a hash of the state where a handler came to wait, and the journal's format"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("journal", sa.Column("state", sa.String(), nullable=True))
+    op.add_column("turn", sa.Column("format", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("turn", "format")
     op.drop_column("journal", "state")
