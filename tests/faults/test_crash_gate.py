@@ -148,10 +148,12 @@ async def _noter(world: World, name: str) -> dict[str, Any]:
 
 
 async def _spend(world: World, arming: Arming, mark: str) -> None:
-    """An agent whose budget has no room for its effect, until it has more."""
+    """An agent whose budget has no room for a second effect, until it has more."""
     name = f"thrifty-{mark}"
-    await _budget(world, name, "pause", 0.5)
-    asked = asyncio.ensure_future(world.ask(name, await _noter(world, name), f"t{mark}"))
+    await _budget(world, name, "pause", 1.5)
+    told = await _noter(world, name)
+    assert "total_bytes" in await world.ask(name, told, f"s{mark}-{name}")
+    asked = asyncio.ensure_future(world.ask(name, told, f"t{mark}"))
     await world.gate.until(f"SELECT 1 FROM event WHERE type = 'agent.paused' AND name = '{name}'", bool, 60)
     await _budget(world, name, "pause", 9)
     assert "total_bytes" in await asked

@@ -282,6 +282,7 @@ async def test_a_task_ends_with_its_worker_its_wish_or_its_placer(
     os.kill(pids["a:1"], signal.SIGKILL)
     lost = await gate.next(TaskEnded, timeout_s=30)
     assert (lost.key, lost.outcome, len(lost.result) > 10) == ("a:1", "lost", True)
+    assert lost.active_s > 0, "since Ray began it"
     peer.send(TasksWanted(["c:1"]))
     await until(lambda: not psutil.pid_exists(pids["b:1"]))
     assert psutil.pid_exists(pids["c:1"])

@@ -153,3 +153,24 @@ def test_documents_stay_what_they_are(empty_url: str) -> None:
         bodies = connection.execute(text("SELECT plan_id, body FROM plan")).all()
     engine.dispose()
     assert {tuple(it) for it in bodies} == {("open", '["old"]'), ("done", '["old"]'), ("new", '{"new":1}')}
+
+
+def test_sums_of_use_stay(empty_url: str) -> None:
+    """By the fleet that it was of after an upgrade, and of all fleets after a downgrade."""
+    migrate.upgrade(empty_url, "0015")
+    engine = create_engine(empty_url.replace("postgresql:", "postgresql+psycopg:"))
+    put = text(
+        "INSERT INTO usage (namespace, agent, hour, effect, connection, meter, fleet, amount)"
+        " VALUES ('default', 'echo', 1, '', '', 'turns', :fleet, :amount)"
+    )
+    with engine.begin() as connection:
+        connection.execute(put, {"fleet": "a", "amount": 2})
+    migrate.upgrade(empty_url)
+    with engine.begin() as connection:
+        connection.execute(put, {"fleet": "b", "amount": 3})
+        found = connection.execute(text("SELECT fleet, chain, amount FROM usage ORDER BY fleet")).all()
+    assert [tuple(it) for it in found] == [("a", "", 2), ("b", "", 3)]
+    migrate.downgrade(empty_url, "0015")
+    with engine.begin() as connection:
+        assert [tuple(it) for it in connection.execute(text("SELECT fleet, amount FROM usage"))] == [("b", 5)]
+    engine.dispose()
