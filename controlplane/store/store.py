@@ -85,7 +85,7 @@ class Store:
         try:
             return self._query(query)
         except DBAPIError as error:
-            if not error.connection_invalidated:
+            if not error.connection_invalidated and error.statement is not None:  # without one it never connected
                 raise
         try:
             return self._query(query)

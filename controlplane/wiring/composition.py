@@ -140,17 +140,21 @@ def compose(settings: Settings, children: Beside) -> Plane:
         work_bell=work_bell,
         reconciler=Reconciler(store, gate, time.time, time.monotonic, jumps.settled),
         verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time, time.monotonic),
-        retention=Retention(
-            store,
-            turn_retention_s=settings.turn_retention_s,
-            event_retention_s=settings.event_retention_s,
-            usage_retention_s=settings.usage_retention_s,
-            dead_letter_retention_s=settings.dead_letter_retention_s,
-            archive=Archive(settings.folder / "archive") if settings.archive_turns else None,
-        ),
+        retention=_retention(settings, store),
         jumps=jumps,
         surfaces=_surfaces(settings, dispatcher, store, gate, children, ready),
         ready=ready,
+    )
+
+
+def _retention(settings: Settings, store: Store) -> Retention:
+    return Retention(
+        store,
+        turn_retention_s=settings.turn_retention_s,
+        event_retention_s=settings.event_retention_s,
+        usage_retention_s=settings.usage_retention_s,
+        dead_letter_retention_s=settings.dead_letter_retention_s,
+        archive=Archive(settings.folder / "archive") if settings.archive_turns else None,
     )
 
 

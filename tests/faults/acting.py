@@ -28,16 +28,20 @@ class Acting:
         self._lasting: set[asyncio.Task[None]] = set()
         self.done: list[str] = []
 
-    async def run(self, acts: list[Act]) -> None:
-        """Do each in its time, or as soon as those before it let it; then heal."""
-        begun = time.monotonic()
-        hands: dict[str, Callable[[Act], Awaitable[None]]] = {
+    def hands(self) -> dict[str, Callable[[Act], Awaitable[None]]]:
+        """What is done for each kind of act."""
+        return {
             "kill host": self._kill_host, "stop host": self._stop_host, "block host": self._block_host,
             "kill gate": self._kill_gate, "stop gate": self._stop_gate, "end gate": self._end_gate,
             "cut plane": self._cut_plane, "points": self._points, "say again": self._say_again,
             "ring again": self._ring_again, "move agent": self._move, "pause agent": self._pause,
             "lose answer": self._lose_answer, "restart database": self._restart_database,
         }  # fmt: skip
+
+    async def run(self, acts: list[Act]) -> None:
+        """Do each in its time, or as soon as those before it let it; then heal."""
+        begun = time.monotonic()
+        hands = self.hands()
         for act in acts:
             await asyncio.sleep(begun + act.at - time.monotonic())
             self.done.append(f"{time.monotonic() - begun:.2f} {act.what} {act.seconds} {act.whom}")

@@ -7,10 +7,12 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy import text
 
 from controlplane.effects.reading import Away
 from controlplane.effects.timers import Timers
 from controlplane.store import statements as sql
+from controlplane.store.store import Store
 from schemas.problem import Refusal
 from tests.faults.points import Arming, fault, supervised
 from tests.gate.running import running, true
@@ -46,6 +48,31 @@ async def test_a_publication_whose_position_can_not_be_read_is_in_doubt(own_serv
         await asyncio.to_thread(own_server.start_server)
         assert (await publish())["position"] == 1
         await gate.until("SELECT 1 FROM turn WHERE agent = 'agent_member' AND message_id = 'c1'", bool)
+
+
+async def test_whoever_reads_is_told_each_time_that_the_database_is_away(own_server: Postgres) -> None:
+    """Not the first time only, when a connection was lost; and it is read again as soon as it is there."""
+    store = Store(own_server.create(), Unwritten())
+
+    async def read() -> Any:
+        return await store.read(lambda session: session.connection().execute(text("SELECT 1")).scalar())
+
+    assert await read() == 1
+    await asyncio.to_thread(own_server.stop_server, "immediate")
+    for _ in range(3):
+        with pytest.raises(Refusal) as refused:
+            await read()
+        assert refused.value.problem.reason == "NOT_READY"
+    await asyncio.to_thread(own_server.start_server)
+    assert await read() == 1
+    await store.close()
+
+
+class Unwritten:
+    """A writer that nobody asks."""
+
+    async def write(self, statements: list[Any]) -> bool:
+        raise NotImplementedError
 
 
 async def test_a_gate_whose_writer_died_ends(postgresql_url: str, arming: Arming) -> None:

@@ -7,7 +7,6 @@ every law that the history breaks. How to read it: CONTRIBUTING.md.
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,23 +14,15 @@ from tests.conftest import SOAK
 from tests.faults.acting import Acting
 from tests.faults.checking import broken
 from tests.faults.points import SEED, Arming, supervised
-from tests.faults.timetable import WEIGHTS, timetable
+from tests.faults.timetable import STACK_WEIGHTS, WEIGHTS, stack_timetable, timetable
 from tests.faults.traffic import Traffic, watch_owners
 from tests.gate.counting import counting
 from tests.gate.running import running
 from tests.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
-SCHEDULE_S = float(os.environ.get("STEWARD_SCHEDULE_S", "600" if SOAK else "20"))
+SCHEDULE_S = float(os.environ.get("STEWARD_SCHEDULE_S", "600" if SOAK else "30"))
 BOUNDS = {"lease_s": 1.5, "loop_held_s_max": 1.0, "turn_attempts_max": 200, "hold_s": 0.2, "send_within_s": 8.0}
-
-
-@pytest.fixture
-def own_server() -> Iterator[Postgres]:
-    """One that may be restarted: nobody else is on it."""
-    server = Postgres()
-    yield server
-    server.close()
 
 
 async def test_the_history_is_that_of_no_fault_on_sqlite(sqlite_url: str, arming: Arming) -> None:
@@ -74,3 +65,8 @@ def test_a_seed_decides_the_timetable() -> None:
     assert timetable(8, 20, restarts=True) != short
     assert {it.what for it in long} == set(WEIGHTS)
     assert {it.what for it in timetable(7, 600, restarts=False)} == set(WEIGHTS) - {"restart database"}
+    stack = stack_timetable(7, 600, restarts=False)
+    assert stack_timetable(7, 40, restarts=False) == [it for it in stack if it.at < 40]
+    assert sorted(it.what for it in stack[: len(STACK_WEIGHTS) - 1]) == sorted(
+        STACK_WEIGHTS.keys() - {"restart database"}
+    )

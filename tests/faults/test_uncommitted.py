@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import insert
 
 from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
@@ -16,11 +15,11 @@ from controlplane.operations.living.channels import Channels
 from controlplane.store import statements as sql
 from controlplane.store.batching import Job, grouped
 from controlplane.store.on_postgresql import PostgresConnection
-from controlplane.store.tables import ResourceRow
 from controlplane.store.unit import Unit
 from schemas.calls import ChannelReadInput
 from schemas.principal import Call, Principal
 from schemas.records import FeedbackInput
+from tests.gate.far import put
 from tests.gate.running import RunningGate, running
 from tests.gate.zoo import SOURCE
 
@@ -91,10 +90,8 @@ async def gate(anyio_backend: str, postgresql_url: str) -> AsyncIterator[Running
     """With a channel that an agent and everybody may read."""
     async with running(postgresql_url) as gate:
         member = await gate.agent("member", await gate.code(SOURCE), "Member", suspend_after_ms=60_000)
-        uid = await gate.channel("news", member)
-        resource = {"kind": "Channel", "namespace": "default", "name": "news", "uid": uid, "labels": "{}", "spec": "{}"}
-        times = {"revision": 1, "generation": 1, "created_at": 1.0, "updated_at": 1.0}
-        assert await gate.store.write(Unit().run(insert(ResourceRow).values(**resource, **times)))
+        await gate.channel("news", member)
+        await put(gate, Unit(), "Channel", "news", {})
         yield gate
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.problem import Refusal
 from tests.faults.checking import Answer, Effect, History, Pile, Stream, Turn
-from tests.faults.history import QUIET
+from tests.faults.history import UNQUIET
 from tests.faults.points import gone
 from tests.gate.counting import Counting
 from tests.gate.far import HONOURED, IGNORED, connected, grants, request
@@ -117,6 +117,7 @@ class Traffic:
         self._news: dict[str, list[int]] = {"crier": [], "town": []}
         self._asked: dict[str, tuple[str, int]] = {}  # by await: who, and which
         self._done: Counter[str] = Counter()
+        self.rest_s = 60.0
 
     async def begin(self) -> "Traffic":
         gate, code = self.gate, await self.gate.code(SOURCE + MORE)
@@ -256,11 +257,11 @@ class Traffic:
 
     # What is found
 
-    async def rest(self, timeout_s: float = 60) -> list[str]:
+    async def rest(self) -> list[str]:
         """Wait until nothing is left to do; what is left all the same."""
-        limit = time.monotonic() + timeout_s
+        limit = time.monotonic() + self.rest_s
         while True:
-            left = [row[0] for sql in QUIET for row in await self._rows(sql)]
+            left = [row[0] for row in await self._rows(UNQUIET)]
             if not left or time.monotonic() > limit:
                 return left
             await asyncio.sleep(0.05)
