@@ -78,10 +78,7 @@ class Turns:
             *(self._used(meter, "") for meter in ("turns", "active_s", "cpu_s")),
             (sql.TURN_END, ended, 1) if self._effects else opened,
             (sql.LATE_EVENT, (now, "default", agent, it, "{}", it), -1),
-            (sql.ANSWER_REQUEST, (f"r{it}", BODY, now, it), -1),
             (sql.RESOLVE_OPERATOR, ("answered", "1", now, it), -1),
-            (sql.RESOLVE, ("answered", BODY, now, it), -1),
-            (sql.JOURNAL_RESOLVED, ("answered", BODY, now, it, now, "answered"), -1),
             (sql.CONSUME, (agent, it), 1),
         ]  # fmt: skip
 

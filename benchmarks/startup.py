@@ -79,11 +79,11 @@ def processes(stack: Stack) -> list[tuple[str, psutil.Process]]:
 
 
 def _of(stack: Stack) -> list[psutil.Process]:
-    """Everything beside the plane: what it supervises, the gate's spare, and the whole session of Ray's head."""
+    """Everything beside the plane: what it supervises, with the gate's spare, and the whole session of Ray's head."""
     known = {it["name"]: it["pid"] for it in stack.call("system.status")["processes"] if it["name"] != "plane"}
     session = [pid for pid in psutil.pids() if _session(pid) == known.get("ray")]
-    children = [it.pid for it in psutil.Process(stack.pid).children()]
-    return [psutil.Process(pid) for pid in {*known.values(), *children, *session}]
+    spares = [it.pid for it in psutil.Process(stack.pid).children() if it.pid not in known.values()]
+    return [psutil.Process(pid) for pid in {*known.values(), *spares, *session}]
 
 
 def _session(pid: int) -> int | None:
@@ -97,8 +97,6 @@ def _named(process: psutil.Process, stack: Stack) -> str:
     line = " ".join(process.cmdline())
     if process.pid == stack.pid:
         return "plane"
-    if line.endswith(" --spare"):
-        return "gate's spare"
     for name in ("gate", "placer"):
         if f"controlplane.wiring {name}" in line:
             return name

@@ -4,7 +4,6 @@ psycopg dumps and loads the values, and does all else that is not done thousands
 take more of the processor than the answers do.
 """
 
-import contextlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -79,9 +78,15 @@ class Prepared:
             self._pq.pipeline_sync()
             self._settle(sent, touched)
         finally:
-            with contextlib.suppress(psycopg.Error):  # of a connection that is lost
-                self._pq.exit_pipeline_mode()
+            self._leave_pipeline()
         return touched
+
+    def _leave_pipeline(self) -> None:
+        """Where answers are left that nobody took, the connection ends, and the server undoes what was open."""
+        try:
+            self._pq.exit_pipeline_mode()
+        except psycopg.Error:
+            self._pq.finish()
 
     def _send(self, at: int, sql: str, many: Sequence[Values]) -> Iterator[int | Key]:
         """Each command on its way: a run of the group, or the preparing of its statement."""
