@@ -36,8 +36,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     """One turn, as its commits need it.
 
     `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
-    row. `pinned` is what of the spec the
-    turn began on, and replays on, whatever the spec says by now; what it may do is `spec`, as of now.
+    row. `pinned` is what of the spec the turn began on, and replays on; what it may do is `spec`, as of now.
     `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
     `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
     """
