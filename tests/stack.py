@@ -15,7 +15,7 @@ import httpx
 import orjson
 import psutil
 
-START_S_MAX = 60
+START_S_MAX = 120
 STEWARD = Path(sys.executable).with_name("steward")
 
 

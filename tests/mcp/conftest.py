@@ -43,6 +43,16 @@ async def connected(plane: Plane, path: str, token: str, mode: str) -> AsyncIter
 
 
 @pytest.fixture(params=list(MODES))
+def connect_swept(swept: Plane, request: pytest.FixtureRequest) -> Connect:
+    """As `connect`, to the plane that tests share."""
+
+    def to(path: str = "/mcp", token: str = "admin") -> AbstractAsyncContextManager[Client]:
+        return connected(swept, path, token, request.param)
+
+    return to
+
+
+@pytest.fixture(params=list(MODES))
 def connect(plane: Plane, request: pytest.FixtureRequest) -> Connect:
     """Connects a client of a role to an endpoint; the test runs in both eras."""
 

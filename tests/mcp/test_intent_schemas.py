@@ -36,17 +36,17 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("tool", "given"), REFUSED)
-async def test_what_the_schema_refuses_is_refused(connect: Connect, tool: str, given: dict[str, Any]) -> None:
+async def test_what_the_schema_refuses_is_refused(connect_swept: Connect, tool: str, given: dict[str, Any]) -> None:
     """By the schema in the list, and by the tool as invalid input."""
     assert not validator(SCHEMAS[tool]).is_valid(given)
-    async with connect() as client:
+    async with connect_swept() as client:
         problem = await refused(client, tool, **given)
     assert problem["status"] == 422, problem
 
 
 @pytest.mark.parametrize(("tool", "given"), TAKEN)
-async def test_what_the_schema_takes_is_taken(connect: Connect, tool: str, given: dict[str, Any]) -> None:
+async def test_what_the_schema_takes_is_taken(connect_swept: Connect, tool: str, given: dict[str, Any]) -> None:
     """With an output, since nothing stored stands against it."""
     assert validator(SCHEMAS[tool]).is_valid(given)
-    async with connect() as client:
+    async with connect_swept() as client:
         assert (await ask(client, tool, **given))["ok"]
