@@ -6,6 +6,7 @@ take more of the processor than the answers do.
 
 import itertools
 import re
+import select
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -49,7 +50,8 @@ class Prepared:
         connection.adapters.register_dumper(int, Int8Dumper)  # one prepared statement whatever the number's size
         self._connection = connection
         self._pq = connection.pgconn
-        self._pq.nonblocking = 0  # then libpq reads while it waits to write, and neither side waits for the other
+        self._pq.nonblocking = 1  # what libpq waits for itself holds the interpreter: waiting is ours
+        self._ready = select.poll()
         self._adapting = Transformer(connection)
         self._names: dict[Key, bytes] = {}
         self._new: dict[Key, bytes] = {}  # that are on their way
@@ -76,6 +78,8 @@ class Prepared:
         try:
             sent = [it for at, group in enumerate(groups) for it in self._send(at, group.sql, dumped[at])]
             self._pq.pipeline_sync()
+            while self._pq.flush():
+                self._wait(select.POLLIN | select.POLLOUT)
             self._settle(sent, touched)
         finally:
             self._leave_pipeline()
@@ -107,10 +111,10 @@ class Prepared:
     def _settle(self, sent: Sequence[int | Key], touched: list[int]) -> None:
         fault: PGresult | None = None
         for it in sent:
-            result = self._pq.get_result()
+            result = self._next()
             if result is None:
                 raise psycopg.OperationalError("the connection ended before the answer")
-            while self._pq.get_result() is not None:
+            while self._next() is not None:
                 pass
             if result.status not in _WELL:
                 fault = fault or result  # those after it were not tried
@@ -118,9 +122,20 @@ class Prepared:
                 touched[it] += result.command_tuples or 0
             else:
                 self._names[it] = self._new[it]
-        self._pq.get_result()  # the end of the pipeline
+        self._next()  # the end of the pipeline
         if fault is not None:
             self._checked(fault)
+
+    def _next(self) -> PGresult | None:
+        while self._pq.is_busy():
+            self._wait(select.POLLIN)
+        return self._pq.get_result()
+
+    def _wait(self, events: int) -> None:
+        """For the server, while other threads go on."""
+        self._ready.register(self._pq.socket, events)
+        self._ready.poll()
+        self._pq.consume_input()
 
     def _named(self) -> bytes:
         return b"s%d" % next(self._numbers)
