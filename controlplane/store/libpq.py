@@ -63,9 +63,11 @@ class Prepared:
         name = self._names.get((sql, values.types))
         if name is None:
             name = self._named()
-            self._checked(self._pq.prepare(name, as_libpq(sql), values.types))
+            self._pq.send_prepare(name, as_libpq(sql), values.types)
+            self._answer()
             self._names[sql, values.types] = name
-        result = self._checked(self._pq.exec_prepared(name, values.given, values.formats))
+        self._pq.send_query_prepared(name, values.given, values.formats)
+        result = self._answer()
         self._adapting.set_pgresult(result)
         return self._adapting.load_rows(0, result.ntuples, tuple)
 
@@ -78,8 +80,7 @@ class Prepared:
         try:
             sent = [it for at, group in enumerate(groups) for it in self._send(at, group.sql, dumped[at])]
             self._pq.pipeline_sync()
-            while self._pq.flush():
-                self._wait(select.POLLIN | select.POLLOUT)
+            self._flush()
             self._settle(sent, touched)
         finally:
             self._leave_pipeline()
@@ -125,6 +126,20 @@ class Prepared:
         self._next()  # the end of the pipeline
         if fault is not None:
             self._checked(fault)
+
+    def _answer(self) -> PGresult:
+        """Of the one command that was sent."""
+        self._flush()
+        result = self._next()
+        while result is not None and self._next() is not None:
+            pass
+        if result is None:
+            raise psycopg.OperationalError("the connection ended before the answer")
+        return self._checked(result)
+
+    def _flush(self) -> None:
+        while self._pq.flush():
+            self._wait(select.POLLIN | select.POLLOUT)
 
     def _next(self) -> PGresult | None:
         while self._pq.is_busy():
