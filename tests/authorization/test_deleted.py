@@ -10,6 +10,9 @@ from tests.authorization.worlds import ROOT, World, manifest, standing
 
 pytestmark = pytest.mark.anyio
 
+# They look among what was given up, which outlives whatever it was for, as it shall: there may be another one by now.
+OUTLIVING = {"channels.dead_letters", "channels.redrive"}
+
 
 async def reason_of(world: World, operation: str, **given: object) -> str:
     try:
@@ -31,6 +34,8 @@ async def test_what_is_deleted_is_gone_for_every_operation(
         tried = []
         for operation in OPERATIONS.values():
             fields = set(operation.input.model_fields)
+            if operation.name in OUTLIVING:
+                continue
             if operation.noun == noun and {"namespace", "name"} <= fields and not operation.name.endswith(".propose"):
                 given = {**cases.own_input(operation, world), "name": "gone"}
             elif kind == "Agent" and operation.noun == "channels" and "agent" in fields:

@@ -237,7 +237,7 @@ async def _theirs(world: World) -> None:
     await world.call("channels.join", ABROAD, **names, name="reports", agent="echo")
     await _host(world, "h-theirs", "elsewhere")
     await _host(world, "h-warm", None)
-    await _dead_letter(world, "elsewhere", "hidden")
+    await _dead_letter(world, "elsewhere", "hidden", id=DEAD)
     await _held(world, "turn_hidden", "elsewhere", "hidden")
     await _question(world, "question_hidden", "elsewhere", "hidden")
     await _timer(world, "elsewhere", "hidden")
@@ -296,10 +296,10 @@ async def _timer(world: World, namespace: str, name: str) -> None:
     await records.add(world.store, TimerRow, agent=uid, name="hidden", **timer)
 
 
-async def _dead_letter(world: World, namespace: str, name: str) -> None:
+async def _dead_letter(world: World, namespace: str, name: str, **given: Any) -> None:
     from controlplane.store.tables import DeadLetterRow
 
     uid = (await world.call("agents.get", namespace=namespace, name=name))["metadata"]["uid"]
     body = orjson.dumps({"id": "msg_dead"}).decode()
     letter = {"message_id": "msg_dead", "body": body, "reason": "HANDLER_ERROR", "detail": "it raised", "at": 1.0}
-    await records.add(world.store, DeadLetterRow, id=DEAD, agent=uid, namespace=namespace, name=name, **letter)
+    await records.add(world.store, DeadLetterRow, agent=uid, namespace=namespace, name=name, **letter, **given)
