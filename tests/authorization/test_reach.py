@@ -88,6 +88,7 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
     given = {**operation.example, "request_id": f"mine-{operation.name}"}
     given |= {name: value for name, value in (("token_id", token_id), ("timeout_s", 0.01)) if name in given}
     given |= {"name": "echo"} if operation.name == "channels.redrive" else {}  # whose inbox has a letter
+    named = {name: value for name, value in given.items() if name == "name"}
     role: Any = "admin" if operation.role == "admin" else "operator"
     here, there = Principal("twin", role, ("default",)), Principal("twin", role, ("elsewhere",))
     first = await full.call(operation.name, here, **given)
@@ -103,7 +104,7 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
         assert await refused(full, operation.name, there, **given) in ("NOT_FOUND", "FOREIGN_NAMESPACE")
     again = Principal("twin", role, ("default",), token_id="tok_new")
     given |= {"namespace": "default"} if "namespace" in given else {}
-    given |= {name: value for name, value in operation.example.items() if name == "name"}
+    given |= named
     repeated = await full.call(operation.name, again, **given)
     if operation.name == "tokens.create":
         first["token"] = None
