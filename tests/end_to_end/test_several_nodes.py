@@ -118,10 +118,11 @@ def _hung(stack: Stack, node: Raylet, far: Counting, mark: Path) -> None:
     assert answers == [2]
     assert ask(stack, "heavy", None)["seen"] == 2
     assert [it["node"] for it in (*hosts_of(stack, "heavy"), *hosts_of(stack, "late"))] == ["third", "third"]
+    hosts = [it for it in stopped if it.name().startswith("ray::")]
     for process in stopped:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
-    _, left = psutil.wait_procs([it for it in stopped if it.name().startswith("ray::")], timeout=60)
+    _, left = psutil.wait_procs(hosts, timeout=60)
     assert left == [], "hosts of a node that Ray has given up end"
     assert ask(stack, "late", {}) == 3
     assert len(far.asked) == 3

@@ -182,7 +182,8 @@ class Plane:
                 continue
             if problem is not None:
                 letter = [row["agent"], row["namespace"], row["name"], row["message_id"], row["body"]]
-                unit.raw(statements.DEAD_LETTER, [*letter, problem["reason"], problem["detail"], None, self.now], 1)
+                why = [problem["reason"], problem["detail"], None, self.now, "start", None]
+                unit.raw(statements.DEAD_LETTER, [*letter, *why], 1)
             turn = short_id("turn", row["agent"], row["message_id"])
             told = orjson.dumps(problem).decode() if problem else None
             values = [turn, row["agent"], row["message_id"], "start", row["body"], outcome, 1, 1, ""]
