@@ -184,6 +184,11 @@ class Ownership:
 
     # Acquiring
 
+    def acquire_for_firing(self, slot: Slot) -> None:
+        """Acquire ahead of what a timer fires, unless a turn is open or a message waits: those go on when it rings."""
+        if slot.state == "free" and slot.owner is None and not (next_turn(self._node, slot) or slot.awaits):
+            self.acquire_ahead(slot)
+
     def acquire_ahead(self, slot: Slot) -> None:
         """Acquire, in the same group commit as the message that is on its way, an agent that has nothing else to do."""
         if (

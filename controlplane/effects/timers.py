@@ -96,7 +96,7 @@ class Timers:
 
         self._node.commit("timer", rows, over, MESSAGES)
         if fires and (slot := self._node.slots.load(agent)) is not None:
-            self._node.ownership.acquire_ahead(slot)
+            self._node.ownership.acquire_for_firing(slot)
 
     def _expire(self, await_id: str, kind: str, target: str, now: float) -> None:
         if ("", await_id) in self._firing:
