@@ -138,7 +138,7 @@ async def test_a_thousand_slow_bodies_hold_no_more_than_the_limit(attacked: Atta
             if asking.done() or not await peer.say(PIECE):
                 break
             await asyncio.sleep(0.2)
-        await asyncio.wait([asking], timeout=3)
+        await asyncio.wait([asking], timeout=8)
         if asking.done() and not asking.cancelled() and asking.exception() is None:
             told.append(asking.result().reason)
         asking.cancel()
