@@ -4,30 +4,8 @@ from typing import Any
 
 from tests.conftest import SOAK
 from tests.end_to_end.test_living import ask, until
+from tests.gate.deals import BROKEN, NEWER, OLD
 from tests.stack import Stack
-
-SOURCE = """
-from ray_runtime import Agent, migration
-
-
-class Deal(Agent):
-    state_version = 1
-
-    async def on_message(self, turn, envelope):
-        if envelope.data == "hello":
-            return ["old", self.state]
-        self.state["price"] = envelope.data
-        said = await turn.ask_human(f"Buy for {envelope.data}?", ["yes", "no"])
-        return ["old", said, self.state]
-"""
-UP = """
-    @migration(1)
-    @staticmethod
-    def cents(state):
-        return {"cents": 100 * state.get("price", 0)}
-"""
-NEWER = SOURCE.replace("= 1\n", "= 2\n").replace('"old"', '"new"').replace('["price"]', '["cents"]') + UP
-BROKEN = NEWER.replace('"cents": 100 *', '"cents": 1 /')
 
 
 def deals(source: str) -> dict[str, Any]:
@@ -50,7 +28,7 @@ def upgraded(stack: Stack) -> int:
 
 def test_a_deploy_in_the_middle_of_a_parked_turn(stack: Stack) -> None:
     """One after the other; the turn is proved, and goes on under the newer code, on a state of its version."""
-    assert stack.apply(deals(SOURCE))["outcome"] == "verified"
+    assert stack.apply(deals(OLD))["outcome"] == "verified"
     stack.call("agents.send", name="deals-1", data=5)
     (question,) = until(lambda: stack.call("questions.list", agent="deals-1")["items"])
     if SOAK:

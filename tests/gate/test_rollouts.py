@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.gate.deals import BROKEN, NEWER, OLD
 from tests.gate.running import RunningGate, running
 from tests.gate.test_moving import step
 from tests.gate.test_upgrades import answer, came, decided
@@ -15,35 +16,13 @@ from tests.operations.plane import Plane, fleet
 
 pytestmark = pytest.mark.anyio
 
-OLD = """
-from ray_runtime import Agent, downgrade, migration
-
-
-class Deal(Agent):
-    state_version = 1
-
-    async def on_message(self, turn, envelope):
-        if envelope.data == "hello":
-            return ["old", self.state]
-        self.state["price"] = envelope.data
-        said = await turn.ask_human(f"Buy for {envelope.data}?", ["yes", "no"])
-        return ["old", said, self.state]
-"""
-UP = """
-    @migration(1)
-    @staticmethod
-    def cents(state):
-        return {"cents": 100 * state.get("price", 0)}
-"""
 DOWN = """
     @downgrade(2)
     @staticmethod
     def price(state):
         return {"price": state["cents"] // 100}
 """
-NEWER = OLD.replace("= 1\n", "= 2\n").replace('"old"', '"new"').replace('["price"]', '["cents"]') + UP
 BACK = OLD + DOWN
-BROKEN = NEWER.replace("100 *", "1 /")
 STATES = "SELECT name, state_version FROM agent ORDER BY name"
 QUESTION = "SELECT 1 FROM awaiting WHERE kind = 'question' AND resolved_at IS NULL"
 
