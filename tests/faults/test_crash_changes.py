@@ -49,6 +49,8 @@ def _standing(stack: Stack, arming: Arming, point: str, plan: str) -> threading.
     """Commit, and come back when a process stands at the point; the plane may be that process."""
     commit = threading.Thread(target=stack.call, args=("plans.commit",), kwargs={"plan_id": plan})
     commit.start()
+    if point.startswith("placer."):  # the plane does not stand, and who dies shall not take the answer along
+        commit.join(60)
     until(lambda: not arming.left() or (point.startswith("placer.") and _end_warm(stack)), 60)
     return commit
 
