@@ -66,7 +66,7 @@ async def test_a_node_that_hangs_is_left_and_does_nothing_when_it_comes_back(
     Nobody is asked for there until the relay speaks again; the turn goes on here, and its effect is done once.
     """
     arming = Arming(tmp_path, monkeypatch)
-    async with counting(honours=False) as outside, cluster(quick_url, lease_s=1.5) as (gate, nodes):
+    async with counting(honours=False) as outside, cluster(quick_url, lease_s=1.5, host_appear_s=5) as (gate, nodes):
         relay = await nodes.node("second")
         far = nodes.host("second")
         code = await gate.code(SOURCE)
