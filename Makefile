@@ -16,7 +16,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "setting up .venv from requirements.lock (once; a minute at most)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --require-hashes --compile-bytecode -r requirements.lock
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
@@ -57,7 +57,7 @@ docs: setup
 	@$(BIN)/python -m controlplane.cli.reference docs/operations
 
 lock:
-	@$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header \
+	@$(BIN)/uv pip compile pyproject.toml --group dev --group offline --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --quiet -o requirements.lock
 	@$(BIN)/uv pip compile $(PEERS)/peers.in --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --quiet -o $(PEERS)/peers.lock

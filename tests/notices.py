@@ -32,7 +32,8 @@ turn; `requirements.lock` names all of it, by version and hash. This file is mad
 def notices() -> str:
     """The text of the file, as it should be."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    needed, tools = project["project"]["dependencies"], project["dependency-groups"]["dev"]
+    groups = project["dependency-groups"]
+    needed, tools = project["project"]["dependencies"] + groups["offline"], groups["dev"]
     packages = json.loads(NPM_LOCK.read_text(encoding="utf-8"))["packages"]
     from_npm = {name: packages[f"node_modules/{name}"] for name in packages[""]["devDependencies"]}
     parts = {
