@@ -104,6 +104,17 @@ def _model(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
+def first_read(start: str, after: str | None) -> dict[str, Any]:
+    """From where a channel is read, as it is recorded."""
+    if after is not None:
+        if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,18}", after):
+            raise refuse("INVALID_VALUE", "join: the cursor is not one of a channel", field="/after", what="after")
+        return {"start": "cursor", "after": int(after)}
+    if start not in ("now", "beginning"):
+        raise refuse("INVALID_VALUE", "join: the start is `now` or `beginning`", field="/start", what="start")
+    return {"start": start}
+
+
 def agent_address(to: str, namespace: str) -> str:
     """`namespace/name` of an agent, from a name, an address, or an envelope's source."""
     return _address(to, namespace, "agents")

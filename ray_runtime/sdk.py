@@ -4,8 +4,8 @@ An agent is its state and its hooks. The state is a pydantic model (annotate `st
 field needs a default) or, without annotation, a dict; it is saved when the turn ends, and nothing
 else of the object lives on. Where its shape changes, `state_version` goes up by one, and a function
 marked `migration` leads there from the version before. Everything a hook does to the world goes
-through its turn: buffered effects (send, publish, request, timer, spawn, conclude) happen together when the
-segment commits; `perform` happens at once, once; `ask` and `sleep` park the turn, for a minute or a
+through its turn: buffered effects (send, publish, join, leave, request, timer, spawn, conclude) happen together
+when the segment commits; `perform` happens at once, once; `ask` and `sleep` park the turn, for a minute or a
 month. Time, randomness and ids come from the turn too, so that a handler can be run again and do the
 same. A message may carry a `budget`, as `{"money": 0.5, "tokens_out": 2000, "active_s": 30}`: the most that
 all the work because of it may use, within what is left of this turn's own; beyond it work fails with
@@ -29,6 +29,7 @@ from ray_runtime.arguments import (
     channel_address,
     compute_bytes,
     envelopes,
+    first_read,
     json_bytes,
     least_answers,
     order_key,
@@ -98,6 +99,24 @@ class Turn:
         """A message for a channel; one key keeps its order. Answers the message id."""
         address = channel_address(channel, self._namespace)
         return self._message("publish", {"channel": address, "data": data, "key": order_key("publish", key)})
+
+    def join(self, channel: str, start: str = "now", after: str | None = None) -> Done:
+        """Read a channel from `now`, from its `beginning`, or behind a cursor; it is made if it is not there.
+
+        What is published comes to `on_message`. Who is a member already stays where it is. Answers the address.
+        """
+        address = channel_address(channel, self._namespace)
+        self._journal.record("join", json_bytes("join", {"channel": address, **first_read(start, after)}))
+        return Done(address)
+
+    def leave(self, channel: str) -> Done:
+        """Read a channel no more; what is in the inbox already still comes. Answers the address.
+
+        A channel that the spec of the agent watches is not left: then the turn fails, as OWNED.
+        """
+        address = channel_address(channel, self._namespace)
+        self._journal.record("leave", json_bytes("leave", {"channel": address}))
+        return Done(address)
 
     def request(
         self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, budget: dict[str, float] | None = None

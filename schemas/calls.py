@@ -263,14 +263,39 @@ class ChannelRead(Output):
 
 
 class JoinInput(NamedAct):
-    """Let an agent of the channel's namespace read the channel."""
+    """Let an agent of the channel's namespace read the channel: from now, from its beginning, or behind a cursor."""
 
     agent: Name
     start: Literal["now", "beginning"] = "now"
+    after: Cursor | None = Field(
+        default=None, description="Instead of `start`: the cursor, of `channels.read`, to read on behind."
+    )
 
 
 class LeaveInput(NamedAct):
     agent: Name
+
+
+class MembersInput(Frozen):
+    """Who reads a channel now, or who was a member when the message at a position was accepted."""
+
+    namespace: Name = "default"
+    name: Name
+    accepted_at: Cursor | None = Field(
+        default=None, description="The `position` of a message, as its envelope says it; left out: now."
+    )
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class MemberView(Output):
+    """A membership: of messages at `joined_position` and behind, before `left_position`."""
+
+    agent: str
+    joined_at: Time
+    joined_position: str
+    left_at: Time | None
+    left_position: str | None = Field(description="Null: it is a member still.")
 
 
 class Membership(Output):

@@ -189,7 +189,7 @@ class Publish(Frame, frozen=True):
 
 
 class PublishChannel(Frame, frozen=True):
-    """A message for a channel."""
+    """A message for a channel. Where that is not there it is made, under the uid `first_use`, unless that is empty."""
 
     call: int
     namespace: str
@@ -197,6 +197,8 @@ class PublishChannel(Frame, frozen=True):
     message_id: str
     body: bytes
     key: str
+    principal: str = ""
+    first_use: str = ""
 
 
 class Control(Frame, frozen=True):

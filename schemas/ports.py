@@ -179,7 +179,14 @@ class GatePort(Protocol):
     ) -> dict[str, Any]: ...
 
     async def publish_channel(
-        self, namespace: str, name: str, message_id: str, body: bytes, key: str
+        self,
+        namespace: str,
+        name: str,
+        message_id: str,
+        body: bytes,
+        key: str,
+        principal: str = "",
+        first_use: str = "",
     ) -> dict[str, Any]: ...
 
     async def control(self, verb: str, agent: str, argument: dict[str, Any]) -> dict[str, Any]: ...

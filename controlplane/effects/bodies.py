@@ -5,7 +5,7 @@ host says is only taken within the same bounds: nothing of it may be more than t
 database can bear.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -60,6 +60,16 @@ class _Publish(msgspec.Struct):
     channel: Address
     data: Raw
     key: Key | None = None
+
+
+class _Join(msgspec.Struct):
+    channel: Address
+    start: Literal["now", "beginning", "cursor"]
+    after: Position | None = None
+
+
+class _Leave(msgspec.Struct):
+    channel: Address
 
 
 class _Question(msgspec.Struct):
@@ -158,7 +168,7 @@ def _require_own(name: str) -> None:
 _BODIES: dict[str, Any] = {
     kind: msgspec.json.Decoder(body)
     for kind, body in {
-        "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
+        "send": _Send, "publish": _Publish, "join": _Join, "leave": _Leave, "ask": _Question, "request": _Question,
         "sleep": _Sleep, "question": _Person, "gather": _Gather,
         "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
         "conclude": _Conclude, ORDER: _Order,

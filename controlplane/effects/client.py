@@ -127,9 +127,17 @@ class GateClient:
         )
 
     async def publish_channel(
-        self, namespace: str, name: str, message_id: str, body: bytes, key: str
+        self,
+        namespace: str,
+        name: str,
+        message_id: str,
+        body: bytes,
+        key: str,
+        principal: str = "",
+        first_use: str = "",
     ) -> dict[str, Any]:
-        return await self._body(lambda call: frames.PublishChannel(call, namespace, name, message_id, body, key))
+        about = (namespace, name, message_id, body, key, principal, first_use)
+        return await self._body(lambda call: frames.PublishChannel(call, *about))
 
     async def control(self, verb: str, agent: str, argument: dict[str, Any]) -> dict[str, Any]:
         return await self._body(lambda call: frames.Control(call, verb, agent, orjson.dumps(argument)))

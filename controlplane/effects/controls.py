@@ -13,10 +13,11 @@ from typing import Any
 import orjson
 
 from controlplane.effects import journaling
-from controlplane.effects.entries import Row
 from controlplane.effects.node import Node
 from controlplane.effects.reasons import why_awake
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Row
+from controlplane.mesh.membership import gone
 from controlplane.resources.problems import problem
 from controlplane.store import cancelling
 from controlplane.store import statements as sql
@@ -168,6 +169,7 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
     told = orjson.dumps(found).decode()
     rows: list[Row] = [(sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
     rows.append((sql.REMOVE_TURNS, (now, told, uid), -1))
+    rows += gone(uid, now)
     asked = node.cancelling.asked_by_agent(uid)
     rows.append((cancelling.CANCEL_OF_AGENT, (now, uid), -1))
     askers = [row[0] for row in node.reader.rows(sql.ASKERS, uid)]

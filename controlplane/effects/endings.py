@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from controlplane.effects.entries import TurnRef
+from controlplane.effects.turnref import TurnRef
 from controlplane.resources.problems import problem
 from schemas.problem import Problem
 

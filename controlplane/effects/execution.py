@@ -21,7 +21,6 @@ from controlplane.effects import journaling
 from controlplane.effects.admission import admit, effector_of, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
 from controlplane.effects.computing import awaited
-from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
@@ -29,6 +28,7 @@ from controlplane.effects.segments import generations
 from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
+from controlplane.effects.turnref import Row, TurnRef
 from controlplane.resources.problems import problem
 from controlplane.store import external
 from controlplane.store import statements as sql

@@ -19,11 +19,11 @@ from controlplane.effects import journaling
 from controlplane.effects.admission import effector_of
 from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
-from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.journaling import HELD_BACK
 from controlplane.effects.node import Done, Node
 from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Row, TurnRef
 from controlplane.resources.problems import problem
 from controlplane.store import external
 from schemas.branches import HELD, ROOT, Place

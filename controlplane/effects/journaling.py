@@ -10,17 +10,9 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.entries import (
-    Aftermath,
-    Made,
-    Row,
-    TurnRef,
-    at_time,
-    continued,
-    reply_envelope,
-    rows_of,
-)
+from controlplane.effects.entries import continued, reply_envelope, rows_of
 from controlplane.effects.gathers import counted
+from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time
 from controlplane.store import external, questions, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.states import Kept

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.effects.connections import Connections
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
+from controlplane.store import channels
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer, Job
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from controlplane.mesh.events import Events
 
 Done = Callable[[str, str], None]
+TELLING = sql.TELLING | channels.TELLING
 TURNS, MESSAGES = 0, 1
 
 
@@ -112,7 +114,7 @@ class Node:
     def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
         done = faults.around(unit, done)
-        if not sql.TELLING.isdisjoint([row[0] for row in rows]):
+        if not TELLING.isdisjoint([row[0] for row in rows]):
             self.committer.submit(Job(rows, self._rousing(done), lane))
         else:
             self.committer.submit(Job(rows, done, lane))

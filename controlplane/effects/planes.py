@@ -14,10 +14,11 @@ import orjson
 
 from controlplane.effects import controls, questions
 from controlplane.effects.chaining import opening
-from controlplane.effects.entries import channel_rows
+from controlplane.effects.channeling import channel_rows
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.wireio import Wire
+from controlplane.mesh.making import made
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from schemas.base import short_id
@@ -173,23 +174,24 @@ class Planes:
 
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
         node = self._node
-        found = node.reader.one(sql.CHANNEL, frame.namespace, frame.name)
-        if found is None:
+        channel, now = (frame.namespace, frame.name), node.clock()
+        found = node.reader.one(sql.CHANNEL, *channel)
+        if found is None and not frame.first_use:
             detail = f"there is no channel {frame.namespace}/{frame.name}"
             _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
             return
-        now, key = node.clock(), frame.key or None
-        rows = channel_rows(frame.namespace, frame.name, frame.message_id, frame.body.decode(), key, now)
+        rows: list[Any] = [] if found else made(frame.first_use, *channel, frame.principal, now)
+        rows += channel_rows(*channel, frame.message_id, frame.body.decode(), frame.key or None, now)
 
         def published(outcome: str, detail: str) -> None:
             try:
-                row = node.reader.one(sql.CHANNEL_POSITION, found[0], frame.message_id)
+                row = node.reader.one(sql.CHANNEL_POSITION, *channel, frame.message_id)
             except Away as away:  # who publishes says it again under the same id; the sweep delivers
                 _answer(wire, frame.call, "error", f"IN_DOUBT: it may be published; the database went away: {away}", {})
                 return
             body = {"message_id": frame.message_id, "position": row[0] if row else 0}
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
-            node.delivery.deliver(found[0])
+            node.delivery.kick(*channel)
 
         node.publish(rows, published, MESSAGES)
 

@@ -13,10 +13,10 @@ import msgspec
 import orjson
 from msgspec.structs import replace
 
-from controlplane.effects.entries import TurnRef
 from controlplane.effects.filed import Filed, waiting
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import TurnRef
 from controlplane.store import chains, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.external import WAITS_AT

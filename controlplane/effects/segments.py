@@ -12,15 +12,17 @@ import msgspec
 import orjson
 
 from controlplane.effects.bodies import require_body
-from controlplane.effects.entries import TurnRef, split
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import TurnRef, split
+from controlplane.mesh.making import too_many
 from controlplane.resources.problems import problem
+from controlplane.store import channels, workspaces
 from controlplane.store import statements as sql
-from controlplane.store import workspaces
 from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
+from schemas.channel import CHANNELS_MAX
 from schemas.problem import Refusal
 from schemas.wire import Ask, Commit, Entry
 from schemas.workspace import Workspace, over, saved, unfit_paths
@@ -55,8 +57,8 @@ def unfit(
             found = _unjournaled(entry, "a turn goes on as another at its end alone")
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
-        if found is None and entry.kind == "publish":
-            found = _against_schema(node.reader, entry)
+        if found is None and entry.kind in ("publish", "join", "leave"):
+            found = _of_channel(node.reader, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
             found = _no_room(node, turn, orjson.loads(entry.body)["to"])
         if found is not None:
@@ -167,13 +169,32 @@ def _unjournaled(entry: Entry, fault: str) -> Unfit:
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 
 
-def _against_schema(reader: Reader, entry: Entry) -> Unfit | None:
+def _of_channel(reader: Reader, turn: TurnRef, entry: Entry) -> Unfit | None:
+    """What is said of a channel: one that is not there can be made, one that is watched is not left."""
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
+    if entry.kind == "leave":
+        watched = any(it.get("channel") == name for it in turn.spec.get("watches") or ())
+        return _watched(turn, name) if watched and namespace == turn.namespace else None
     row = reader.one(sql.CHANNEL_SCHEMA, namespace, name)
-    schema = orjson.loads(row[0]).get("dataschema") if row is not None else None
+    if row is None:
+        full = (
+            namespace == turn.namespace and reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
+        )
+        return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if full else None
+    return _against_schema(body, orjson.loads(row[0]).get("dataschema")) if entry.kind == "publish" else None
+
+
+def _watched(turn: TurnRef, name: str) -> Unfit:
+    detail = f"agent {turn.address} watches {name} by its spec; propose it without that watch"
+    found = problem("OWNED", detail, namespace=turn.namespace, name=name, agent=turn.name)
+    return Unfit(found.model_dump(mode="json"), retry=False)
+
+
+def _against_schema(body: dict[str, Any], schema: Any) -> Unfit | None:
     if schema is None:
         return None
+    namespace, name = split(body["channel"])
     from controlplane.mesh.dataschema import require_match  # JSON Schema is dear to import, and few channels have one
 
     try:

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from controlplane.effects.entries import at_time
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
+from controlplane.effects.turnref import at_time
 from controlplane.store import statements as sql
 from schemas.base import canonical
 

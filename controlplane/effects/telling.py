@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.entries import Row, TurnRef, channel_rows, envelope
+from controlplane.effects.channeling import channel_rows
 from controlplane.effects.node import Node
 from controlplane.effects.sending import Act
+from controlplane.effects.turnref import Row, TurnRef, envelope
 from controlplane.store import statements as sql
 from schemas.base import short_id
 from schemas.ports import Telling as TellingEffector

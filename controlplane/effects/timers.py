@@ -10,13 +10,14 @@ import logging
 from functools import partial
 
 from controlplane.effects import journaling
-from controlplane.effects.entries import TurnRef, timer_begin
+from controlplane.effects.entries import timer_begin
 from controlplane.effects.firing import Due, fired, set_aside
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.rings import Waits, reached, ring_through, rings
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
+from controlplane.effects.turnref import TurnRef
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store.gathers import MEMBERS

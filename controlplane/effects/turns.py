@@ -16,13 +16,13 @@ from msgspec.structs import replace
 from controlplane.economy import meters
 from controlplane.effects import journaling
 from controlplane.effects.endings import said, too_long, worn_out
-from controlplane.effects.entries import Aftermath, Row, TurnRef
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
 from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder, weight
 from controlplane.effects.slots import Slot, State
+from controlplane.effects.turnref import Aftermath, Row, TurnRef
 from controlplane.store.states import keep
 from schemas import faults
 from schemas.branches import Place

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from controlplane.mesh.making import SPEC
 from controlplane.operations.prediction import claims, probe
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Spec, Wanted, World, fleet_of
@@ -63,7 +64,8 @@ def make_plan(
     ttl_s: float,
     reverts: str | None = None,
 ) -> Planned:
-    """The plan of checked decisions."""
+    """The plan of checked decisions, and of what they imply."""
+    wanted = [*(it for it in wanted if not it.implied), *_first_used(wanted, world)]
     writes = _writes(wanted, world)
     steps = [_step(index, write) for index, write in enumerate(writes)]
     read_set = [_entry(world.at(*key)) for key in reads(wanted)]
@@ -93,6 +95,15 @@ def make_plan(
     )
     needed = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
     return Planned(plan, tuple(wanted), writes, members, {key: code[key] for key in sorted(needed & code.keys())})
+
+
+def _first_used(wanted: Sequence[Wanted], world: World) -> Iterator[Wanted]:
+    """Channels that are watched, and are neither there nor wanted: a watch is a first use."""
+    named = {it.key for it in wanted if not it.implied}
+    for key in reads([it for it in wanted if not it.implied]):
+        if key[0] == "Channel" and key not in named and not world.at(*key).live:
+            kind, namespace, name = key
+            yield Wanted("apply", kind, namespace, name, spec=SPEC.model_dump(mode="json"), implied=True)
 
 
 def reads(wanted: Sequence[Wanted]) -> list[Any]:
@@ -243,10 +254,10 @@ def _pointer(path: Path) -> str:
 
 
 def _waits(wanted: Sequence[Wanted], world: World) -> Iterator[Wait]:
-    """Channels that are watched and secrets that connections name, and that are neither there nor wanted."""
+    """Secrets that connections name, and that are neither there nor wanted."""
     made = {it.key for it in wanted}
     for key in reads(wanted):
-        if key[0] in ("Channel", "Secret") and key not in made and not world.at(*key).live:
+        if key[0] == "Secret" and key not in made and not world.at(*key).live:
             ref, word = world.at(*key).ref, key[0].lower()
             message = f"{word} {ref.namespace}/{ref.name} is not there"
             yield Wait(reason=f"{word.upper()}_ABSENT", message=message, subject=ref)

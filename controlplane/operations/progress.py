@@ -31,7 +31,7 @@ OPEN = text(
     " ORDER BY committed_at, change_id LIMIT :many"
 )
 AGENT_AT = text("SELECT uid, generation FROM agent WHERE namespace = :namespace AND name = :name")
-CHANNEL_AT = text("SELECT uid, retention_s FROM channel WHERE namespace = :namespace AND name = :name")
+CHANNEL_AT = text("SELECT uid, retention_s, ephemeral FROM channel WHERE namespace = :namespace AND name = :name")
 CHANNELS_NAMED = many("SELECT uid FROM channel WHERE namespace = :namespace AND name IN :names", "names")
 WATCHING = text(
     "SELECT r.* FROM resource r JOIN agent a ON a.uid = r.uid WHERE r.kind = 'Agent' AND r.deleted_at IS NULL"
@@ -158,7 +158,8 @@ def _channel(session: Session, known: Known) -> list[Work]:
         return []
     if there is None:
         return [Work("set_up", known.uid, known)]
-    return [Work("retain", known.uid, known)] if there["retention_s"] != known.spec["retention_s"] else []
+    as_wanted = all(there[it] == known.spec[it] for it in ("retention_s", "ephemeral"))
+    return [] if as_wanted else [Work("retain", known.uid, known)]
 
 
 def _fleet(session: Session, known: Known, uid: str | None, full: Mapping[str, int]) -> list[Work]:

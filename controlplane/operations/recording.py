@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from controlplane.mesh.membership import leaving
 from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
 from controlplane.operations.watches import channels_of
@@ -41,8 +42,6 @@ DELETE = """UPDATE resource SET deleted_at = ?, revision = ?, updated_at = ?
 WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NULL AND uid = ? AND generation = ? AND revision = ?"""
 UNLABEL = "DELETE FROM label WHERE kind = ? AND namespace = ? AND name = ? AND key = ? AND value = ?"
 LABEL = "INSERT INTO label (kind, namespace, name, key, value) VALUES (?, ?, ?, ?, ?)"
-UNWATCH = """DELETE FROM subscription WHERE agent = ? AND channel IN
-(SELECT uid FROM channel WHERE namespace = ? AND name = ?)"""
 CODE = "INSERT INTO code (digest, files, bytes, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
 REACH = """INSERT INTO code_reach (digest, namespace) VALUES (?, ?) ON CONFLICT (digest, namespace) DO NOTHING"""
 NOTHING = pack("")  # what is decided no more: it is done, and kept with the change
@@ -167,7 +166,7 @@ def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member 
         unit.raw(CREATE, [*key, uid, labels, spec, revision, write.generation, now, now, *member], expect=1)
     if write.kind == "Agent" and write.action == "update" and write.before_spec is not None:
         for channel in _channels(write.before_spec) - _channels(write.spec):
-            unit.raw(UNWATCH, [uid, write.namespace, channel])
+            unit.rows(leaving(uid, write.namespace, channel, now))
     before = {} if write.action == "create" else dict(write.before_labels)
     if before != dict(write.labels):
         for label, value in before.items():

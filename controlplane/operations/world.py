@@ -83,7 +83,8 @@ class Wanted:
 
     A secret's values are `{"ref", "mac"}`, or `{"kept": true}` for what shall stay as it is.
     `must_exist` refuses the deletion of what is not there; a revert may find it gone already.
-    `place` is where it stood in the input; it is no part of the decision.
+    `place` is where it stood in the input; it is no part of the decision. What another decision names, and what
+    is made because of that alone, is `implied`: whether it is, is looked at anew with each plan.
     """
 
     action: str
@@ -94,6 +95,7 @@ class Wanted:
     spec: Spec = field(default_factory=dict)
     must_exist: bool = True
     place: str = field(default="", compare=False)
+    implied: bool = False
 
     @property
     def key(self) -> Key:

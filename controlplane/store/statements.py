@@ -340,7 +340,10 @@ LAGGING = (  # by each channel's index of positions: who is up to date costs not
 )
 CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name = ?"
 CHANNEL_SCHEMA = "SELECT r.spec FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"
-CHANNEL_POSITION = "SELECT position FROM channel_message WHERE channel = ? AND message_id = ?"
+CHANNEL_POSITION = (
+    "SELECT m.position FROM channel c JOIN channel_message m ON m.channel = c.uid"
+    " WHERE c.namespace = ? AND c.name = ? AND m.message_id = ?"
+)
 CODE = "SELECT files FROM code WHERE digest = ?"
 LIVE_HOSTS = (
     "SELECT host_id, node, pid, pid_started, draining_since, namespace, digest, kept_for FROM host"

@@ -22,12 +22,13 @@ from controlplane.store.columns import (
 from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
 from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
+from controlplane.store.mesh_tables import ChannelMessageRow as ChannelMessageRow
+from controlplane.store.mesh_tables import ChannelRow as ChannelRow
+from controlplane.store.mesh_tables import MembershipRow as MembershipRow
+from controlplane.store.mesh_tables import SubscriptionRow as SubscriptionRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
-from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
-from controlplane.store.waking_tables import ChannelRow as ChannelRow
 from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow
-from controlplane.store.waking_tables import SubscriptionRow as SubscriptionRow
 from controlplane.store.waking_tables import TimerRow as TimerRow
 
 

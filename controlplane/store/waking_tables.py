@@ -1,6 +1,6 @@
-"""The tables of what comes to an agent by itself: timers, and channels with who reads them. As in `tables`."""
+"""The tables of what comes to an agent by itself: timers, and places in the feedback log. As in `tables`."""
 
-from sqlalchemy import BigInteger, Column, Double, Index, String
+from sqlalchemy import Column, Index, String
 from sqlmodel import Field, SQLModel
 
 from controlplane.store.columns import big, seconds, seconds_or_none, text_column
@@ -24,42 +24,6 @@ class TimerRow(SQLModel, table=True):
     )
     behind: int = Field(default=0, sa_column=big(), description="times that were passed over, and not told yet")
     __table_args__ = (Index("timer_due", "due_at"),)
-
-
-class ChannelRow(SQLModel, table=True):
-    """The running side of a channel."""
-
-    __tablename__ = "channel"
-    uid: str = Field(primary_key=True)
-    namespace: str
-    name: str
-    next_position: int = Field(sa_column=big(1))
-    retention_s: float = Field(sa_column=seconds())
-    __table_args__ = (Index("channel_by_name", "namespace", "name", unique=True),)
-
-
-class ChannelMessageRow(SQLModel, table=True):
-    __tablename__ = "channel_message"
-    channel: str = Field(primary_key=True)
-    position: int = Field(sa_column=Column(BigInteger, primary_key=True))
-    message_id: str
-    key: str | None = None
-    body: str = Field(sa_column=text_column())
-    accepted_at: float = Field(sa_column=seconds())
-    __table_args__ = (Index("channel_message_once", "channel", "message_id", unique=True),)
-
-
-class SubscriptionRow(SQLModel, table=True):
-    """An agent's place in a channel; `position` is the last one that went to its inbox."""
-
-    __tablename__ = "subscription"
-    channel: str = Field(primary_key=True)
-    agent: str = Field(primary_key=True, index=True)
-    position: int = Field(sa_column=big())
-    since: float = Field(sa_column=seconds())
-    debounce_s: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default="0"))
-    batch_max: int = Field(default=1, sa_column=big(1))
-    __table_args__ = (Index("subscription_by_position", "channel", "position"),)
 
 
 class FeedbackWatchRow(SQLModel, table=True):

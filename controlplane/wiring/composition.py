@@ -30,6 +30,7 @@ from controlplane.operations.living import (
     hosts,
     inspection,
     invoices,
+    members,
     moving,
     nodes,
     questions,
@@ -128,7 +129,8 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
     card = RateCard(settings.currency, settings.rates)
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
-    bound |= channels.handlers(store, gate, bell) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
+    bound |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
+    bound |= moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
     for reading in (tokens, code, hosts, turns, dead_letters):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)

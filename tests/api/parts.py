@@ -26,6 +26,7 @@ from controlplane.operations.living import (
     hosts,
     inspection,
     invoices,
+    members,
     moving,
     nodes,
     questions,
@@ -82,7 +83,7 @@ class Parts:
         commitment = Commitment(proposer, reverting)
         found |= handling.handlers(proposer, reverting, commitment, bell)
         found |= agents.handlers(store, gate, self._agent)
-        found |= channels.handlers(store, gate, bell)
+        found |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
         found |= questions.handlers(store, gate)

@@ -160,6 +160,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "channels.redrive": {"namespace": "default", "name": "same-echo"},
         "channels.join": {**CHANNEL, "agent": "same-echo"},
         "channels.leave": {**CHANNEL, "agent": "same-echo"},
+        "channels.members": dict(CHANNEL),
         "feedback.read": {"limit": 3, "filter": {"types": ["plane.*"]}},
         "tokens.create": {"principal": "same", "role": "viewer"},
         "tokens.list": {},

@@ -32,7 +32,7 @@ class Watcher(Agent):
             turn.timer("tick", cron="* * * * * *")
         elif envelope.data == "spoil":
             turn.send("nobody", 1)
-            turn.publish("nowhere", 1)
+            turn.publish("elsewhere/nowhere", 1)
         elif envelope.type == "steward.feedback":
             self.note([envelope.data["type"], envelope.data["data"].get("n")])
         else:

@@ -39,6 +39,8 @@ WALKS = {
     "statements.WAITING_AGENTS": "its own list of agents that have messages",
     "retention.EVENTS": "stops after the oldest rows",
     "retention.HOSTS": "hosts, of which there are few",
+    "retention.FORGET_MEMBERS": "channels; their ended memberships by position",
+    "channels.FORGET_MEMBERS": "channels; their ended memberships by position",
     "retention.MESSAGES": "channels; their messages by position",
     "progress.OPEN": "open changes alone, by their partial index",
     "oneshots.OPEN": "open changes alone, by their partial index",
