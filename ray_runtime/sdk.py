@@ -13,7 +13,7 @@ BUDGET_EXCEEDED, and an `ask` raises that.
 """
 
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -39,6 +39,7 @@ from ray_runtime.arguments import (
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.branching import Branching
 from ray_runtime.concluding import conclusion_bytes
+from ray_runtime.finding import find_bytes, found_agents
 from ray_runtime.gathering import MEMBERS, Gathering, Replies, all_of, each_of, replies
 from ray_runtime.journal import Journal
 from ray_runtime.problems import refuse
@@ -47,6 +48,7 @@ from schemas.base import short_id
 from schemas.branches import ROOT
 from schemas.compute import COMPUTE
 from schemas.conclusion import place_reference
+from schemas.discovery import FIND, FoundAgent
 from schemas.envelope import Envelope
 
 HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
@@ -288,6 +290,25 @@ class Turn:
         given = compute_bytes(function, args, kwargs, **more)
         return self._effect(COMPUTE, None, given, purpose, f"turn.compute({function!r})")
 
+    def find(
+        self,
+        query: str | None = None,
+        *,
+        name: str | None = None,
+        labels: dict[str, str] | None = None,
+        capability: str | None = None,
+        meaning: str | None = None,
+        limit: int = 20,
+    ) -> Promise[list[FoundAgent]]:
+        """Agents of this namespace, the best first; all that is given must be so. A journaled read: a replay finds
+        the same. Raises Refusal when it can not be looked now.
+
+        `meaning` is what is needed, in words; `query` a name, a capability, or such words. `name` may be the beginning
+        of one. Who is suspended is found, too, and a message wakes them.
+        """
+        given = find_bytes(query=query, name=name, labels=labels, capability=capability, meaning=meaning, limit=limit)
+        return self._effect(FIND, None, given, "", "turn.find()", found_agents)
+
     # Plain values that a replay makes again
 
     def now(self) -> datetime:
@@ -311,11 +332,14 @@ class Turn:
         self._uuids += 1
         return str(UUID(int=seed.getrandbits(128), version=4))
 
-    def _effect(self, effect: str, connection: str | None, given: bytes, purpose: str, said: str) -> Promise[Any]:
+    def _effect(
+        self, effect: str, connection: str | None, given: bytes, purpose: str, said: str,
+        read: Callable[[bytes], Any] = orjson.loads,
+    ) -> Promise[Any]:  # fmt: skip
         body = {
             "effect": effect, "connection": connection, "arguments": orjson.loads(given), "purpose": purpose
         }  # fmt: skip
-        promise = EffectPromise(self._journal, "effect", json_bytes(said, body), orjson.loads, said)
+        promise = EffectPromise(self._journal, "effect", json_bytes(said, body), read, said)
         promise.effect, promise.connection, promise.purpose = effect, connection or "", purpose
         promise.arguments = given
         return promise

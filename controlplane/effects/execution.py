@@ -277,6 +277,7 @@ class Execution:
                 f"{frame.turn_id}:{frame.branch}:{frame.position}",
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
+                namespace=slot.namespace,
             )
 
             def may() -> None:

@@ -6,12 +6,16 @@ plane hands down.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlplane.settings import Settings
 from controlplane.supervision import folder
 from controlplane.supervision.logs import log_to
+
+if TYPE_CHECKING:
+    from schemas.ports import Effector
 
 CHILD_SETTINGS = "STEWARD_CHILD_SETTINGS"
 IMPORTED = {  # what a spare has imported before it begins
@@ -21,6 +25,7 @@ IMPORTED = {  # what a spare has imported before it begins
         "controlplane.effects.gate",
         "controlplane.guard.vault",
         "controlplane.mesh.dataschema",
+        "controlplane.mesh.finding_effect",
         "controlplane.protocols.compute",
         "controlplane.protocols.http",
         "controlplane.protocols.llm",
@@ -65,22 +70,13 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
-    from controlplane.mesh.dataschema import data_fault
-    from controlplane.protocols.compute import ComputeEffector
-    from controlplane.protocols.http import HttpEffector
-    from controlplane.protocols.llm import LlmEffector
-    from controlplane.protocols.machine import MachineEffector
-    from schemas.ports import Effector
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
-    acting: tuple[Effector, ...] = (MachineEffector(), HttpEffector())
-    asking = LlmEffector({it.name: it.arguments for it in acting}, data_fault)
-    effectors: tuple[Effector, ...] = (*acting, ComputeEffector(), asking)
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors={it.name: it for it in effectors},
+        effectors={it.name: it for it in _effectors(settings)},
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),
@@ -107,6 +103,23 @@ def gate(settings: Settings) -> None:
         ),
     )
     uvloop.run(serving.serve())
+
+
+def _effectors(settings: Settings) -> "Sequence[Effector]":
+    """What a gate can do for agents."""
+    from controlplane.knowledge.embedding import Embedder
+    from controlplane.mesh.dataschema import data_fault
+    from controlplane.mesh.finding import reading_finder
+    from controlplane.mesh.finding_effect import FindEffector
+    from controlplane.protocols.compute import ComputeEffector
+    from controlplane.protocols.http import HttpEffector
+    from controlplane.protocols.llm import LlmEffector
+    from controlplane.protocols.machine import MachineEffector
+
+    finding = FindEffector(reading_finder(database_url(settings), Embedder()))
+    acting: tuple[Effector, ...] = (MachineEffector(), HttpEffector(), finding)
+    asking = LlmEffector({it.name: it.arguments for it in acting}, data_fault)
+    return (*acting, ComputeEffector(), asking)
 
 
 def placer(settings: Settings) -> None:

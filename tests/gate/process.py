@@ -19,7 +19,10 @@ from controlplane.economy.rating import RateCard
 from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.guard.vault import Vault
+from controlplane.knowledge.embedding import Embedder
 from controlplane.mesh.dataschema import data_fault
+from controlplane.mesh.finding import reading_finder
+from controlplane.mesh.finding_effect import FindEffector
 from controlplane.protocols.compute import ComputeEffector
 from controlplane.protocols.http import HttpEffector
 from controlplane.protocols.llm import LlmEffector
@@ -95,6 +98,7 @@ def main() -> None:
         HttpEffector(),
         Notes("notes.once", repeats_safely=False),
         Notes("notes.again", repeats_safely=True),
+        FindEffector(reading_finder(url, Embedder())),
     )
     effectors = (*effectors, ComputeEffector(), LlmEffector({it.name: it.arguments for it in effectors}, data_fault))
     gate = Gate(

@@ -7,7 +7,8 @@ from ray_runtime.sdk import HOOKS, Agent, Turn
 
 TURN = {
     "send", "publish", "request", "ask", "ask_all", "ask_human", "gather", "sleep", "conclude", "continue_as",
-    "timer", "cancel_timer", "spawn", "perform", "compute", "now", "random", "rng", "uuid", "workspace", "turn_id",
+    "timer", "cancel_timer", "spawn", "perform", "compute", "find", "now", "random", "rng", "uuid", "workspace",
+    "turn_id",
 }  # fmt: skip
 
 
