@@ -55,6 +55,15 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
     **{("INVALID_VALUE", f"{it}/watches/#/zone"): "zones are a list too long for a document" for it in _SPECS},
     **{("INVALID_VALUE", f"{it}/watches"): "JSON Schema can not say that names differ within a list" for it in _SPECS},
     **{
+        ("INVALID_VALUE", f"{it}/capabilities{field}"): why
+        for it in _SPECS
+        for field, why in (
+            ("", "JSON Schema can not say that names differ within a list"),
+            ("/#/input_schema", "whether an object is a JSON Schema that we take, no schema says"),
+            ("/#/output_schema", "the same"),
+        )
+    },
+    **{
         ("INVALID_VALUE", f"{it}/llm/{field}"): why
         for it in _SPECS
         for field, why in (

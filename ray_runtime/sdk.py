@@ -12,8 +12,7 @@ all the work because of it may use, within what is left of this turn's own; beyo
 BUDGET_EXCEEDED, and an `ask` raises that.
 """
 
-import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -40,7 +39,10 @@ from ray_runtime.arguments import (
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.branching import Branching
 from ray_runtime.concluding import conclusion_bytes
+from ray_runtime.finding import find_bytes, found_agents
 from ray_runtime.gathering import MEMBERS, Gathering, Replies, all_of, each_of, replies
+from ray_runtime.hooks import HOOKS as HOOKS
+from ray_runtime.hooks import Agent as Agent
 from ray_runtime.journal import Journal
 from ray_runtime.problems import refuse
 from ray_runtime.timing import own_name, timer_bytes
@@ -48,9 +50,9 @@ from schemas.base import short_id
 from schemas.branches import ROOT
 from schemas.compute import COMPUTE
 from schemas.conclusion import place_reference
+from schemas.discovery import FIND, FoundAgent
 from schemas.envelope import Envelope
 
-HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
 DEADLINE_S = 86_400
 
 
@@ -307,6 +309,25 @@ class Turn:
         given = compute_bytes(function, args, kwargs, **more)
         return self._effect(COMPUTE, None, given, purpose, f"turn.compute({function!r})")
 
+    def find(
+        self,
+        query: str | None = None,
+        *,
+        name: str | None = None,
+        labels: dict[str, str] | None = None,
+        capability: str | None = None,
+        meaning: str | None = None,
+        limit: int = 20,
+    ) -> Promise[list[FoundAgent]]:
+        """Agents of this namespace, the best first; all that is given must be so. A journaled read: a replay finds
+        the same. Raises Refusal when it can not be looked now.
+
+        `meaning` is what is needed, in words; `query` a name, a capability, or such words. `name` may be the beginning
+        of one. Who is suspended is found, too, and a message wakes them.
+        """
+        given = find_bytes(query=query, name=name, labels=labels, capability=capability, meaning=meaning, limit=limit)
+        return self._effect(FIND, None, given, "", "turn.find()", found_agents)
+
     # Plain values that a replay makes again
 
     def now(self) -> datetime:
@@ -330,11 +351,14 @@ class Turn:
         self._uuids += 1
         return str(UUID(int=seed.getrandbits(128), version=4))
 
-    def _effect(self, effect: str, connection: str | None, given: bytes, purpose: str, said: str) -> Promise[Any]:
+    def _effect(
+        self, effect: str, connection: str | None, given: bytes, purpose: str, said: str,
+        read: Callable[[bytes], Any] = orjson.loads,
+    ) -> Promise[Any]:  # fmt: skip
         body = {
             "effect": effect, "connection": connection, "arguments": orjson.loads(given), "purpose": purpose
         }  # fmt: skip
-        promise = EffectPromise(self._journal, "effect", json_bytes(said, body), orjson.loads, said)
+        promise = EffectPromise(self._journal, "effect", json_bytes(said, body), read, said)
         promise.effect, promise.connection, promise.purpose = effect, connection or "", purpose
         promise.arguments = given
         return promise
@@ -346,38 +370,3 @@ class Turn:
     def _message(self, kind: str, body: dict[str, Any]) -> Done:
         position = self._journal.record(kind, json_bytes(kind, body))
         return Done(short_id("msg", self.turn_id, self._journal.branch, position))
-
-
-class Agent:
-    """The base of agents. Override the hooks you need; they are `async def`."""
-
-    state: Any
-    state_version: int = 1
-    config: dict[str, Any]
-    namespace: str
-    name: str
-
-    async def on_start(self, turn: Turn) -> None:
-        """Runs once, before anything else, in the agent's first turn."""
-
-    async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
-        """Handles a message; what it returns answers whoever asked."""
-
-    async def on_reply(self, turn: Turn, reply: Envelope) -> None:
-        """Handles the answer to a `turn.request`; `reply.causationid` is the request's id."""
-
-    async def on_timer(self, turn: Turn, timer: Envelope) -> None:
-        """Handles a timer; `timer.subject` is its name, `timer.type` `steward.watch` if it is one of the spec's."""
-
-    async def on_batch(self, turn: Turn, envelopes: list[Envelope]) -> None:
-        """Handles what a watch with `batch_max` brings together: all of it in one turn, or nothing."""
-        for envelope in envelopes:
-            await self.on_message(turn, envelope)
-
-    def __init_subclass__(cls, **rest: Any) -> None:
-        super().__init_subclass__(**rest)
-        for hook in HOOKS:
-            given = cls.__dict__.get(hook)
-            if given is not None and not inspect.iscoroutinefunction(given):
-                detail = f"{cls.__qualname__}.{hook} must be async: write `async def {hook}`"
-                raise refuse("INVALID_CODE", detail, hook=hook, agent=cls.__qualname__)

@@ -1,6 +1,6 @@
 """Ports: the Protocols by which siblings meet. Wiring binds them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -45,13 +45,15 @@ class Used:
 class EffectCall:
     """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
     is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then;
-    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none."""
+    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none, and
+    `namespace` that of the agent that asks."""
 
     key: str
     link: Link | None = None
     tell: Callable[[str], None] | None = None
     count: Callable[[dict[str, float]], None] = lambda _: None
     traceparent: str = ""
+    namespace: str = ""
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure
@@ -142,6 +144,14 @@ class Guard(Protocol):
     """Judges one effect from its declaration and its agent's grants, without I/O."""
 
     def __call__(self, effect: str, connection: str | None, grants: tuple[Grant, ...]) -> Any: ...
+
+
+class Embed(Protocol):
+    """Texts as vectors of meaning: little-endian float32, of unit length. It must not block the loop."""
+
+    async def embed(self, texts: Sequence[str]) -> list[bytes]: ...
+
+    def nearness(self, to: bytes, vectors: Sequence[bytes]) -> list[float]: ...
 
 
 class ProbeRunner(Protocol):

@@ -37,7 +37,7 @@ LAW: dict[str, set[str]] = {
     "controlplane.supervision": _DECLARED,
 }
 UP = "controlplane/cli/up.py"  # executes wiring, as the law allows
-IN_HOST = ("sdk", "turn", "host", "lease", "code")  # what runs beside agents' code knows schemas only
+IN_HOST = ("sdk", "hooks", "turn", "host", "lease", "code")  # what runs beside agents' code knows schemas only
 AS_CODE = "ray_runtime/llm/"  # is an agent's code itself
 PURE = (
     "controlplane/operations/admission.py",

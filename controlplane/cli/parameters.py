@@ -1,7 +1,7 @@
 """One operation's input, as parameters of a command: the one place that decides how a field is given.
 
-What must be given, and what a command is about (`name`, `data`, `query`), stands in order after the
-command; everything else is an option of the field's name. A `name` may carry its namespace, as in
+What must be given, and what a command is about (the first of `name`, `data`, `query` that need not be), stands in
+order after the command; everything else is an option of the field's name. A `name` may carry its namespace, as in
 `default/echo`. Objects and lists are JSON text, or `a,b` and `k=v,…` where they hold plain text.
 Manifests and code come from files. What is not given is not sent: defaults are the plane's.
 """
@@ -42,20 +42,24 @@ class Parameter:
 def parameters(operation: Operation) -> tuple[Parameter, ...]:
     """The parameters of an operation's command, positional ones first."""
     schema = operation.input.model_json_schema()
-    required = schema.get("required", [])
+    required, fields = schema.get("required", []), schema.get("properties", {})
+    first = next((field for field in fields if field in ABOUT and field not in required), None)
     found = [
-        _parameter(field, part, schema.get("$defs", {}), required=field in required)
-        for field, part in schema.get("properties", {}).items()
+        _parameter(
+            field, part, schema.get("$defs", {}), required=field in required, positional=field in (first, *required)
+        )
+        for field, part in fields.items()
     ]
     return tuple(sorted(found, key=lambda one: (not one.positional, not one.required)))
 
 
-def _parameter(field: str, part: dict[str, Any], defs: dict[str, Any], *, required: bool) -> Parameter:
+def _parameter(
+    field: str, part: dict[str, Any], defs: dict[str, Any], *, required: bool, positional: bool
+) -> Parameter:
     if field in FROM_FILES:
         return Parameter(
             field, FROM_FILES[field], positional=False, required=required, choices=(), help=_from_files(field)
         )
-    positional = required or field in ABOUT
     if field in TAKEN and not positional:
         raise ValueError(f"the field {field} has the name of an option that every command has")
     kind = _resolved(part, defs)

@@ -12,11 +12,10 @@ import orjson
 
 from controlplane.effects import channeling
 from controlplane.effects.chaining import opened_by
-from controlplane.effects.children import child_spec
+from controlplane.effects.children import born
 from controlplane.effects.gathers import gathering_id, member_id, settled
 from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time, envelope, message_id, reach, split
 from controlplane.resources.problems import problem
-from controlplane.store import chains
 from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
 from controlplane.store.schedules import Schedule, first_at
@@ -186,23 +185,12 @@ def timer_begin(name: str) -> str:
 def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """A child: a resource owned by its parent, with grants that are the parent's or fewer."""
     uid = short_id("agent", turn.turn_id, entry.branch, entry.position)
-    name, generation = body["name"], body["generation"]
-    spec = orjson.dumps(child_spec(turn.spec, body)).decode()
-    start_id = short_id("msg", "start", uid, generation)
+    start_id = short_id("msg", "start", uid, body["generation"])
     opened, within = opened_by(turn, start_id, body.get("budget"), now)
-    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{name}", None, now, **within)
-    above = turn.chain.chain_id if turn.chain is not None else None
-    kept = within.get("chainid", above)  # for life: what it does by itself is because of this, too
-    told = canonical({"owner": turn.address, "generation": generation}).decode()
-    after.agents.add((turn.namespace, name))
-    return [
-        *opened,
-        (sql.SPAWN, (turn.namespace, name, uid, spec, 1, generation, now, now, turn.agent), -1),
-        (sql.SPAWN_AGENT, (now, uid), -1),
-        *([] if kept is None else [(chains.GIVE, (kept, uid), -1)]),
-        (sql.SPAWN_START, (start_id, start, now, uid), -1),
-        (sql.SPAWN_EVENT, (uid, now, turn.namespace, name, turn.address, turn.turn_id, told), 1),
-    ]
+    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{body['name']}", None, now, **within)
+    after.agents.add((turn.namespace, body["name"]))
+    chain = within.get("chainid", turn.within) or None  # for life: what it does by itself is because of this, too
+    return [*opened, *born(turn, uid, body, (start_id, start), chain, now)]
 
 
 def _continue(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:

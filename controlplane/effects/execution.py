@@ -280,6 +280,7 @@ class Execution:
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
                 traceparent=(turn.traceparent if turn is not None else None) or "",
+                namespace=slot.namespace,
             )
 
             def may() -> None:

@@ -4,18 +4,22 @@ An agent may do what its mandate grants, and nothing else: a grant names an effe
 protocol, `machine.*`) over one connection, or over none. What no grant covers is denied, and the
 verdict says so. Hosts hold no credential, so whatever needs one passes here; only the operating
 system can enforce more, which is why containment is `cooperative` but for agents that it confines.
+Reading who is there in its own namespace needs no grant: an agent could as well send to every name.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from schemas.discovery import FIND
 from schemas.effect import Verdict
+
+OWN = frozenset({FIND})  # what shows an agent nothing beyond its own namespace
 
 
 def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]], *, enforced: bool = False) -> Verdict:
     """The verdict on an effect over a connection; `enforced`: the system keeps who asks from all else."""
     contained: Literal["enforced", "cooperative"] = "enforced" if enforced else "cooperative"
-    granted = any(_names(it["effect"], effect) and it.get("connection") == connection for it in grants)
+    granted = effect in OWN or any(_names(it["effect"], effect) and it.get("connection") == connection for it in grants)
     outcome: Literal["allow", "deny"] = "allow" if granted else "deny"
     features = {"grant": {"known": True, "value": int(granted)}}
     return Verdict(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from controlplane.mesh.membership import leaving
+from controlplane.mesh.traits import put_traits, traits_of
 from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
 from controlplane.operations.watches import channels_of
@@ -167,6 +168,9 @@ def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member 
     if write.kind == "Agent" and write.action == "update" and write.before_spec is not None:
         for channel in _channels(write.before_spec) - _channels(write.spec):
             unit.rows(leaving(uid, write.namespace, channel, now))
+    if write.kind == "Agent":
+        kept = None if write.action == "delete" else write.spec
+        put_traits(unit, write.namespace, write.name, traits_of(write.before_spec), traits_of(kept))
     before = {} if write.action == "create" else dict(write.before_labels)
     if before != dict(write.labels):
         for label, value in before.items():

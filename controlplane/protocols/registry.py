@@ -37,9 +37,9 @@ class Registry:
     declared: Mapping[str, Declaration]
     troubles: tuple[Trouble, ...] = ()
 
-    def performers(self, fault_of: FaultOf) -> Mapping[str, Performer]:
-        """The effectors and families of all protocols, by their names."""
-        made: dict[str, Performer] = {}
+    def performers(self, fault_of: FaultOf, besides: Mapping[str, Performer] | None = None) -> Mapping[str, Performer]:
+        """The effectors and families of all protocols, by their names, and those that are of none."""
+        made: dict[str, Performer] = dict(besides or {})
         for it in self.declared.values():
             try:
                 made |= _made(it, Around(made, fault_of))

@@ -87,6 +87,7 @@ REASONS: dict[str, Reason] = {
     "ASK_CYCLE": Reason("The question would wait for itself", 409, "fix_input"),
     "TARGET_NOT_FOUND": Reason("The message has nobody to go to", 404, "fix_input"),
     # what is broken here
+    "NO_EMBEDDING": Reason("Texts can not be compared by meaning here", 503, "escalate"),
     "NOT_READY": Reason("Messages are not accepted yet", 503, "wait"),
     "CONFLICT": Reason("Others wrote at the same time", 409, "wait"),
     "DATA_LOCKED": Reason("Another plane runs on this data folder", 409, "stop"),

@@ -4,7 +4,7 @@ Gone are: plans that expired uncommitted; secret values whose time is over; fini
 journals and awaits, except the turn that started an agent which is still there, because its condition
 `Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
 slowest subscription, and memberships that ended before what is left of them; hosts that ended; sums of usage, and
-chains; dead letters, which is told. Kept are
+chains; dead letters, which is told; vectors of what nobody says any more. Kept are
 tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
 so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
@@ -20,6 +20,7 @@ from sqlmodel import Session, col
 from controlplane.store import letters
 from controlplane.store.archive import Archive, records
 from controlplane.store.channels import FORGET_MEMBERS
+from controlplane.store.discovery import UNUSED_MEANINGS
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
 from controlplane.store.unit import Unit
@@ -27,6 +28,7 @@ from controlplane.store.unit import Unit
 ROWS_MAX = 500
 ROUNDS_MAX = 400  # of each step in one sweep
 START_OVER_S = 3_600.0
+MEANING_KEPT_S = 3_600.0  # a text that was just compared may be somebody's in a moment
 
 EXPIRED_PLAN_KEPT_S = 604_800.0  # so long a commit can still be told that its plan has expired
 PLANS = """DELETE FROM plan WHERE plan_id IN (SELECT plan_id FROM plan
@@ -90,6 +92,7 @@ class Retention:
             (FORGET_MEMBERS, [ROWS_MAX]),
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
+            (UNUSED_MEANINGS, [now - MEANING_KEPT_S, ROWS_MAX]),
         ]
 
     async def _emptied(self, sql: str, params: list[float]) -> None:

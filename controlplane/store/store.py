@@ -24,6 +24,7 @@ __all__ = ["Store", "Writer", "open_url"]
 
 T = TypeVar("T")
 AWAY_RETRY_S = 1.0
+ASIDE_MAX = 2  # of a file's readers, so that the others are there for the loop
 _PASSING = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_NOMEM,
@@ -50,12 +51,19 @@ class Store:
         self._writer = writer
         self._engine = reading_engine(url)
         self._readers = anyio.CapacityLimiter(READERS_MAX) if self.dialect == "postgresql" else None
+        self._aside = anyio.CapacityLimiter(ASIDE_MAX)
 
     async def read(self, query: Callable[[Session], T]) -> T:
         """What the query answers, from one snapshot. It must not keep the session, nor rows of it that load later."""
         if self._readers is None:
             return self._query_here(query)
         return await anyio.to_thread.run_sync(self._query_again, query, limiter=self._readers)
+
+    async def read_aside(self, query: Callable[[Session], T]) -> T:
+        """The same in a thread on both databases, for what takes a while."""
+        if self._readers is not None:
+            return await self.read(query)
+        return await anyio.to_thread.run_sync(self._query_here, query, limiter=self._aside)
 
     async def write(self, unit: Unit) -> bool:
         """All of the unit, durably; or False, and nothing of it. An empty unit is done already."""

@@ -19,6 +19,8 @@ from controlplane.store.columns import (
     text_column,
     text_or_none,
 )
+from controlplane.store.discovery_tables import MeaningRow as MeaningRow
+from controlplane.store.discovery_tables import TraitRow as TraitRow
 from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
 from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow

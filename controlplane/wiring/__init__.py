@@ -8,10 +8,14 @@ plane hands down.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlplane.settings import Settings
 from controlplane.supervision import folder
 from controlplane.supervision.logs import log_to
+
+if TYPE_CHECKING:
+    from schemas.protocols import Performer
 
 CHILD_SETTINGS = "STEWARD_CHILD_SETTINGS"
 IMPORTED = {  # what a spare has imported before it begins
@@ -21,6 +25,7 @@ IMPORTED = {  # what a spare has imported before it begins
         "controlplane.effects.gate",
         "controlplane.guard.vault",
         "controlplane.mesh.dataschema",
+        "controlplane.mesh.finding_effect",
         "controlplane.protocols.compute",
         "controlplane.protocols.http",
         "controlplane.protocols.llm",
@@ -66,15 +71,13 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
-    from controlplane.mesh.dataschema import data_fault
-    from controlplane.protocols.registry import registry
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors=registry().performers(data_fault),
+        effectors=_effectors(settings),
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),
@@ -101,6 +104,18 @@ def gate(settings: Settings) -> None:
         ),
     )
     uvloop.run(serving.serve())
+
+
+def _effectors(settings: Settings) -> "Mapping[str, Performer]":
+    """What a gate can do for agents: of every protocol, and what reads records of ours."""
+    from controlplane.knowledge.embedding import Embedder
+    from controlplane.mesh.dataschema import data_fault
+    from controlplane.mesh.finding import reading_finder
+    from controlplane.mesh.finding_effect import FindEffector
+    from controlplane.protocols.registry import registry
+
+    finding = FindEffector(reading_finder(database_url(settings), Embedder()))
+    return registry().performers(data_fault, {finding.name: finding})
 
 
 def placer(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
+from controlplane.knowledge.embedding import Embedder
 from controlplane.operations import discovery, handling, repeating, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
@@ -27,6 +28,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    finding,
     hosts,
     inspection,
     invoices,
@@ -131,6 +133,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
     bound |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
     bound |= moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
+    bound |= finding.handlers(store, Embedder())
     for reading in (tokens, code, hosts, turns, dead_letters):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)

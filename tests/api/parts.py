@@ -16,6 +16,7 @@ from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
+from controlplane.knowledge.embedding import Embedder
 from controlplane.operations import discovery, handling, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
@@ -23,6 +24,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    finding,
     hosts,
     inspection,
     invoices,
@@ -47,6 +49,7 @@ from schemas.ports import Handler
 from schemas.principal import PLANE, Principal
 
 CURSORS = Cursors(b"tests")
+EMBED = Embedder()  # one for all of a run: loading takes a moment
 ISSUED: dict[str, dict[str, Any]] = {
     "admin": {"principal": "admin", "role": "admin", "namespaces": ["*"]},
     "operator": {"principal": "op", "role": "operator", "namespaces": ["default"]},
@@ -92,6 +95,7 @@ class Parts:
         found |= system.handlers(store, facts, CURSORS.seal)
         for room in (tokens, hosts, turns, code, dead_letters):
             found |= room.handlers(store)
+        found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())
         assert set(found) == set(OPERATIONS)
         reconciler = Reconciler(store, gate, time.time)

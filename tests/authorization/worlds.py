@@ -215,7 +215,7 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Channel", "hidden", "elsewhere"), principal=ABROAD)
     await world.apply(manifest("Channel", "reports", "elsewhere"), principal=ABROAD)
     watching = [{"channel": "hidden"}]
-    agent = manifest("Agent", "hidden", "elsewhere", **code, watches=watching)
+    agent = manifest("Agent", "hidden", "elsewhere", **code, watches=watching, capabilities=["hidden"])
     agent["metadata"]["labels"] = {"hidden": "yes"}
     change_id = await world.apply(agent, principal=ABROAD)
     await world.apply(manifest("Agent", "echo", "elsewhere"))

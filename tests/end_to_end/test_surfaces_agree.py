@@ -158,6 +158,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "channels.read": dict(CHANNEL),
         "channels.dead_letters": {"namespace": "default", "name": "same-echo"},
         "channels.redrive": {"namespace": "default", "name": "same-echo"},
+        "discovery.find": {"namespace": "default", "name": "same-echo", "labels": {"app": "e2e"}},
         "channels.join": {**CHANNEL, "agent": "same-echo"},
         "channels.leave": {**CHANNEL, "agent": "same-echo"},
         "channels.members": dict(CHANNEL),

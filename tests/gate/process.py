@@ -19,7 +19,10 @@ from controlplane.economy.rating import RateCard
 from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.guard.vault import Vault
+from controlplane.knowledge.embedding import Embedder
 from controlplane.mesh.dataschema import data_fault
+from controlplane.mesh.finding import reading_finder
+from controlplane.mesh.finding_effect import FindEffector
 from controlplane.protocols.registry import registry
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
@@ -90,6 +93,7 @@ def main() -> None:
     notes: tuple[Effector, ...] = (
         Notes("notes.once", repeats_safely=False),
         Notes("notes.again", repeats_safely=True),
+        FindEffector(reading_finder(url, Embedder())),
     )
     effectors = {**registry().performers(data_fault), **{it.name: it for it in notes}}
     gate = Gate(

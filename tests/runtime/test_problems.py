@@ -7,7 +7,7 @@ from ray_runtime.sdk import HOOKS, Agent, Turn
 
 TURN = {
     "send", "publish", "join", "leave", "request", "ask", "ask_all", "ask_human", "gather", "sleep", "conclude",
-    "continue_as", "timer", "cancel_timer", "spawn", "perform", "compute", "now", "random", "rng", "uuid",
+    "continue_as", "timer", "cancel_timer", "spawn", "perform", "compute", "find", "now", "random", "rng", "uuid",
     "workspace", "turn_id",
 }  # fmt: skip
 

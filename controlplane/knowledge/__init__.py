@@ -1,0 +1,1 @@
+"""What is known, and what it means: for now, the embedding of texts."""
