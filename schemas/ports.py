@@ -138,6 +138,47 @@ class Telling(Protocol):
     def told_to(self, arguments: BaseModel) -> str | None: ...
 
 
+Parse = Callable[[bytes], Any]  # JSON, taken strictly; raises `schemas.problem.Refusal`
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What came to a connection over HTTP: its headers, by lower-case names, and its body as it is."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a connection lets in: an event for a channel of its namespace, once for each `unique`.
+
+    It becomes an envelope from the connection, tainted as untrusted; without a trace context it begins a trace.
+    """
+
+    channel: str
+    unique: str
+    data: Any
+    type: str
+    origin: str | None = None
+    partitionkey: str | None = None
+    traceparent: str | None = None
+
+
+class Listener(Protocol):
+    """Lets in what is posted to connections of its protocol, at `/hooks/{namespace}/{connection}`, without a token.
+
+    `listens` says whether a connection takes any. `hears` first makes sure who posted, by the connection's secret,
+    and raises UNAUTHENTICATED otherwise; at once, and without I/O.
+    """
+
+    protocol: str
+
+    def listens(self, link: Link) -> bool: ...
+
+    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival: ...
+
+
 class Guard(Protocol):
     """Judges one effect from its declaration and its agent's grants, without I/O."""
 

@@ -23,6 +23,7 @@ from controlplane.api.bodies import PARSED_AT_ONCE_MAX, Held, header, parse_json
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
 from controlplane.resources.problems import problem, refuse
+from schemas.calls import DATA_BYTES_MAX
 from schemas.principal import Principal
 from schemas.problem import Problem, Refusal
 
@@ -30,6 +31,7 @@ Authenticate = Callable[[str], Awaitable[Principal]]  # raises UNAUTHENTICATED
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 OPEN_PREFIX = "/.well-known/"
+HOOKS = "/hooks/"  # what is posted there is signed, and checked by the gate
 MCP_PATHS = ("/mcp", "/mcp/full")
 TOKEN_CHARS_MAX = 512
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -87,12 +89,20 @@ class Boundary:
         path: str = scope["path"]
         if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return receive
+        if path.startswith(HOOKS):
+            return await self._hook(scope, receive)
         state = scope["state"]
         token = bearer(scope)
         state["principal"] = await self._rules.authenticate(token)
         state["receive"] = receive
         state["authenticate"] = lambda: self._rules.authenticate(token)
         return await self._body(scope, receive)
+
+    async def _hook(self, scope: Scope, receive: Receive) -> Receive:
+        """A body from who holds no token; all of these together have one share, and one of them its bound."""
+        held = scope["state"]["held"] = Held(self._rules.bodies, HOOKS)
+        most = min(DATA_BYTES_MAX, self._rules.body_bytes_max)
+        return _Replay(await read_body(scope, receive, most, self._rules.body_s_max, held), receive)
 
     async def _body(self, scope: Scope, receive: Receive) -> Receive:
         if scope["method"] in ("GET", "HEAD") and header(scope, b"content-length") in (None, b"0"):
@@ -180,7 +190,7 @@ def base_url(scope: Scope) -> str:
 
 
 def _challenge(scope: Scope, found: Problem) -> dict[str, str]:
-    if found.status != 401:
+    if found.status != 401 or scope["path"].startswith(HOOKS):
         return {}
     path = scope["path"].rstrip("/")
     if path in MCP_PATHS:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from controlplane.protocols.webhooks import Webhooks
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec, HeaderOptions
 from schemas.http import HttpRequest
@@ -74,7 +75,8 @@ def _loaded() -> Answer:
 def own_headers(link: Link, key: str) -> dict[str, str]:
     """The secret and the key, as the connection says that they are sent."""
     assert isinstance(link.spec, HttpConnection)
-    headers = secret_headers(link, link.spec.options)
+    signs = link.spec.options.webhook is not None  # then the secret is for what comes in
+    headers = {} if signs else secret_headers(link, link.spec.options)
     if link.spec.options.idempotency_header is not None:
         headers[link.spec.options.idempotency_header] = key
     return headers
@@ -91,4 +93,4 @@ def secret_headers(link: Link, options: HeaderOptions) -> dict[str, str]:
     return headers
 
 
-PROTOCOL = Declaration("http", lambda _: (HttpEffector(),))
+PROTOCOL = Declaration("http", lambda _: (HttpEffector(),), listener=Webhooks())
