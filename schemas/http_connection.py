@@ -38,6 +38,11 @@ class HttpOptions(HeaderOptions):
     )
     redirects_max: int = Field(default=0, ge=0, le=5, description="Redirects followed by GET and HEAD.")
 
+    openapi: dict[str, Any] | None = Field(
+        default=None,
+        description="An OpenAPI document (3.0 or 3.1), of up to 256 KiB: its operations are effects"
+        " `http.<operationId>`. Where it says that its server is, is not looked at.",
+    )
     webhook: WebhookOptions | None = Field(
         default=None, description="Signed by the connection's secret, which calls out do not carry then."
     )

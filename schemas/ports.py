@@ -10,6 +10,7 @@ from schemas.agent import Grant
 from schemas.endpoint import ConnectionSpec
 from schemas.plan import Probe
 
+ARGUMENTS_BYTES_MAX = 65_536  # of the JSON Schema of one effect's arguments
 Role = Literal["target", "control", "quantity", "payload"]  # of an argument: where to, how, how much, what
 
 

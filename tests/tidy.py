@@ -48,6 +48,7 @@ PURE = (
     "controlplane/effects/guarding.py",
     "controlplane/effects/journaling.py",
     "controlplane/protocols/envelopes.py",
+    "controlplane/protocols/openapi.py",
     "controlplane/economy/invoicing.py",
     "controlplane/economy/meters.py",
     "controlplane/economy/rating.py",
