@@ -21,6 +21,7 @@ from starlette.routing import Match, Route
 
 from controlplane.api.answers import JSON, plain, problem_answer
 from controlplane.api.boundary import MCP_PATHS, Authenticate, Boundary, Rules, base_url
+from controlplane.api.channel_streams import ChannelStreams
 from controlplane.api.document import DocumentedApp
 from controlplane.api.events import feedback_responder
 from controlplane.api.hooks import Post, hook_route
@@ -81,6 +82,7 @@ def create_app(given: Surfaces) -> FastAPI:
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
     add_routes(app.router, call, {"feedback.read": feedback_responder(call, read, given.streams)})
     _add_rest(app, given.ready, metrics)
+    app.router.routes.extend(ChannelStreams(call, read, given.streams).routes())
     if given.post is not None:
         app.router.routes.append(hook_route(given.post))
     app.state.mcp = mcp

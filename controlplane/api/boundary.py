@@ -122,9 +122,34 @@ class Boundary:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+            await self._socket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An upgrade passes as a request does; what is refused before it is answered as a Problem."""
+        call_id = scope.setdefault("state", {})["call_id"] = secrets.token_hex(10)
+        answer = _Watched(send, call_id)
+        try:
+            await self._admit_socket(scope)
+            await self._app(scope, receive, answer)
+        except Refusal as refusal:
+            found = refusal.problem
+        except Exception as error:  # noqa: BLE001 - the HTTP boundary, as above
+            found = unexpected(error, call_id)
+        else:
             return
-        await self._app(scope, receive, send)
+        if answer.started:
+            await send({"type": "websocket.close", "code": 1011, "reason": found.reason})
+        else:
+            await problem_answer(found, call_id, _challenge(scope, found))(scope, receive, answer)
+
+    async def _admit_socket(self, scope: Scope) -> None:
+        if self._rules.loopback:
+            _require_own_host(scope)
+        token = bearer(scope)
+        scope["state"]["principal"] = await self._rules.authenticate(token)
+        scope["state"]["authenticate"] = lambda: self._rules.authenticate(token)
 
 
 class _Watched:
@@ -136,7 +161,9 @@ class _Watched:
         self.started = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "websocket.accept":
+            self.started = True
+        elif message["type"] in ("http.response.start", "websocket.http.response.start"):
             self.started = True
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._call_id)]
         await self._send(message)
