@@ -30,6 +30,7 @@ class Envelope(Frozen):
     taint: str | None = None
     partitionkey: str | None = None
     position: str | None = None
+    origin: str | None = Field(default=None, description="Of what came from outside: what it calls itself.")
     replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
     scheduledat: Time | None = Field(default=None, description="Of a timer: the time that it stands for.")
     missed: int | None = Field(

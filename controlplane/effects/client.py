@@ -139,6 +139,9 @@ class GateClient:
         about = (namespace, name, message_id, body, key, principal, first_use)
         return await self._body(lambda call: frames.PublishChannel(call, *about))
 
+    async def post(self, namespace: str, name: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+        return await self._body(lambda call: frames.Post(call, namespace, name, headers, body))
+
     async def control(self, verb: str, agent: str, argument: dict[str, Any]) -> dict[str, Any]:
         return await self._body(lambda call: frames.Control(call, verb, agent, orjson.dumps(argument)))
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from controlplane.protocols.http import secret_headers
+from controlplane.protocols.http import secret_headers, traced
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
@@ -72,7 +72,7 @@ class LlmEffector:
         parameters = {it.name: self._parameters(it) for it in arguments.tools}
         await self.ready()
         assert self._ask is not None
-        own = _own_headers(call)
+        own = _own_headers(call) | traced(call)
         answer, meters = await self._ask(arguments, parameters, call.link, own, call.count, call.tell)
         judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})
         return Used(judged.model_dump(mode="json"), meters)

@@ -4,7 +4,8 @@ Gone are: plans that expired uncommitted; secret values whose time is over; fini
 journals and awaits, except the turn that started an agent which is still there, because its condition
 `Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
 slowest subscription, and memberships that ended before what is left of them; hosts that ended; sums of usage, and
-chains; dead letters, which is told; vectors of what nobody says any more. Kept are
+chains; dead letters, which is told; vectors of what nobody says any more; what came in over connections a week
+ago. Kept are
 tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
 so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
@@ -17,7 +18,7 @@ import anyio.to_thread
 from sqlalchemy import delete, exists, select
 from sqlmodel import Session, col
 
-from controlplane.store import letters
+from controlplane.store import arrivals, letters
 from controlplane.store.archive import Archive, records
 from controlplane.store.channels import FORGET_MEMBERS
 from controlplane.store.discovery import UNUSED_MEANINGS
@@ -93,6 +94,7 @@ class Retention:
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
             (UNUSED_MEANINGS, [now - MEANING_KEPT_S, ROWS_MAX]),
+            (arrivals.FORGET, [now - arrivals.KEPT_S, ROWS_MAX]),
         ]
 
     async def _emptied(self, sql: str, params: list[float]) -> None:

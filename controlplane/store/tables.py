@@ -30,6 +30,7 @@ from controlplane.store.mesh_tables import MembershipRow as MembershipRow
 from controlplane.store.mesh_tables import SubscriptionRow as SubscriptionRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
+from controlplane.store.waking_tables import ArrivalRow as ArrivalRow
 from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow
 from controlplane.store.waking_tables import TimerRow as TimerRow
 

@@ -71,6 +71,7 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
+    from controlplane.protocols.registry import registry
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
     serving = Gate(
@@ -78,6 +79,7 @@ def gate(settings: Settings) -> None:
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
         effectors=_effectors(settings),
+        listeners=registry().listeners,
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),
