@@ -15,6 +15,7 @@ from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Spec
+from controlplane.store import offers
 from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
@@ -168,6 +169,8 @@ def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member 
     if write.kind == "Agent" and write.action == "update" and write.before_spec is not None:
         for channel in _channels(write.before_spec) - _channels(write.spec):
             unit.raw(UNWATCH, [uid, write.namespace, channel])
+    if write.kind == "Connection" and write.action == "delete":
+        unit.raw(offers.FORGET, [uid])
     before = {} if write.action == "create" else dict(write.before_labels)
     if before != dict(write.labels):
         for label, value in before.items():

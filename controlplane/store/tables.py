@@ -22,6 +22,7 @@ from controlplane.store.columns import (
 from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
 from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
+from controlplane.store.offers_tables import OfferRow as OfferRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
 from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow

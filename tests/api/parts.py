@@ -28,6 +28,7 @@ from controlplane.operations.living import (
     invoices,
     moving,
     nodes,
+    offers,
     questions,
     settling,
     turns,
@@ -85,7 +86,7 @@ class Parts:
         found |= channels.handlers(store, gate, bell)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-        found |= questions.handlers(store, gate)
+        found |= questions.handlers(store, gate) | offers.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
