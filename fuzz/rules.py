@@ -65,6 +65,8 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
     },
     ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
     ("INVALID_VALUE", "/manifests/#/spec/dataschema"): "the same",
+    ("INVALID_VALUE", "/manifest/spec/options/openapi"): "whether an object is an OpenAPI document, no schema says",
+    ("INVALID_VALUE", "/manifests/#/spec/options/openapi"): "the same",
     ("INVALID_VALUE", "/manifest/spec/currency"): "which currency the rates are in is a setting",
     ("INVALID_VALUE", "/manifests/#/spec/currency"): "the same",
     ("INVALID_NAME", "/manifest/metadata/name"): "how long a fleet's name may be rests on its replicas",

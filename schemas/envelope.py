@@ -33,6 +33,7 @@ class Envelope(Frozen):
     conversationid: str | None = Field(
         default=None, description="The conversation that it belongs to, as whoever sent it names it."
     )
+    origin: str | None = Field(default=None, description="Of what came from outside: what it calls itself.")
     replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
     scheduledat: Time | None = Field(default=None, description="Of a timer: the time that it stands for.")
     missed: int | None = Field(

@@ -199,6 +199,16 @@ class PublishChannel(Frame, frozen=True):
     key: str
 
 
+class Post(Frame, frozen=True):
+    """What came to a connection over HTTP, from somebody who holds no token; header names are lower-case."""
+
+    call: int
+    namespace: str
+    name: str
+    headers: dict[str, str]
+    body: bytes
+
+
 class Control(Frame, frozen=True):
     """verb: suspend | wake | stop | reload | remove | look | settle | migrate, of one agent by uid; deliver, of one
     channel; drain, of one host; nodes; drain_node, of one node; offers, of one connection by namespace and name.

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from schemas.base import Frozen, Name
 from schemas.endpoint import ConnectionSpec, HeaderName, HeaderOptions, HttpUrl
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -13,6 +14,12 @@ _KEYS_LIVE: dict[str, Any] = {  # a key that is honoured is honoured for some ti
     "then": {"required": ["key_lifetime_s"], "properties": {"key_lifetime_s": {"type": "integer"}}},
     "else": {"properties": {"key_lifetime_s": {"type": "null"}}},
 }
+
+
+class WebhookOptions(Frozen):
+    """What is posted to `/hooks/{namespace}/{connection}`, signed as standard-webhooks says, goes into a channel."""
+
+    channel: Name
 
 
 class HttpOptions(HeaderOptions):
@@ -31,6 +38,15 @@ class HttpOptions(HeaderOptions):
     )
     redirects_max: int = Field(default=0, ge=0, le=5, description="Redirects followed by GET and HEAD.")
 
+    openapi: dict[str, Any] | None = Field(
+        default=None,
+        description="An OpenAPI document (3.0 or 3.1), of up to 256 KiB: its operations are effects"
+        " `http.<operationId>`. Where it says that its server is, is not looked at.",
+    )
+    webhook: WebhookOptions | None = Field(
+        default=None, description="Signed by the connection's secret, which calls out do not carry then."
+    )
+
     @model_validator(mode="after")
     def _keys_live(self) -> "HttpOptions":
         if (self.idempotency_header is None) != (self.key_lifetime_s is None):
@@ -38,9 +54,26 @@ class HttpOptions(HeaderOptions):
         return self
 
 
+_SIGNED: dict[str, Any] = {  # a webhook has a secret to be signed by
+    "if": {
+        "required": ["options"],
+        "properties": {"options": {"required": ["webhook"], "properties": {"webhook": {"type": "object"}}}},
+    },
+    "then": {"required": ["secret"], "properties": {"secret": {"type": "object"}}},
+}
+
+
 class HttpConnection(ConnectionSpec):
     """An HTTP endpoint."""
+
+    model_config = ConfigDict(json_schema_extra=_SIGNED)
 
     protocol: Literal["http"]
     endpoint: HttpUrl
     options: HttpOptions = Field(default_factory=HttpOptions)
+
+    @model_validator(mode="after")
+    def _signed(self) -> "HttpConnection":
+        if self.options.webhook is not None and self.secret is None:
+            raise ValueError("a webhook needs a secret that it is signed by")
+        return self

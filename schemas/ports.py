@@ -10,6 +10,7 @@ from schemas.agent import Grant
 from schemas.endpoint import ConnectionSpec
 from schemas.plan import Probe
 
+ARGUMENTS_BYTES_MAX = 65_536  # of the JSON Schema of one effect's arguments
 Role = Literal["target", "control", "quantity", "payload"]  # of an argument: where to, how, how much, what
 
 
@@ -182,6 +183,47 @@ class Telling(Protocol):
     """An effector whose result comes in parts; `told_to` is the channel that they go to, if they go anywhere."""
 
     def told_to(self, arguments: BaseModel) -> str | None: ...
+
+
+Parse = Callable[[bytes], Any]  # JSON, taken strictly; raises `schemas.problem.Refusal`
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What came to a connection over HTTP: its headers, by lower-case names, and its body as it is."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a connection lets in: an event for a channel of its namespace, once for each `unique`.
+
+    It becomes an envelope from the connection, tainted as untrusted; without a trace context it begins a trace.
+    """
+
+    channel: str
+    unique: str
+    data: Any
+    type: str
+    origin: str | None = None
+    partitionkey: str | None = None
+    traceparent: str | None = None
+
+
+class Listener(Protocol):
+    """Lets in what is posted to connections of its protocol, at `/hooks/{namespace}/{connection}`, without a token.
+
+    `listens` says whether a connection takes any. `hears` first makes sure who posted, by the connection's secret,
+    and raises UNAUTHENTICATED otherwise; at once, and without I/O.
+    """
+
+    protocol: str
+
+    def listens(self, link: Link) -> bool: ...
+
+    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival: ...
 
 
 class Guard(Protocol):

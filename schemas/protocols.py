@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from schemas.endpoint import ConnectionSpec
-from schemas.ports import Effector, Family
+from schemas.ports import Effector, Family, Listener
 
 GROUP = "steward.protocols"
 Performer = Effector | Family
@@ -42,7 +42,7 @@ class Declaration:
     `connects` says whether connections can be of it. `options` is the JSON Schema that the options of one meet;
     a protocol of ours has a model in `schemas` instead. `fault` says what no schema can say of a whole spec, as of
     its endpoint: without I/O, the same for the same spec. `performers` makes its effectors and families; their
-    names begin with the protocol's and a dot.
+    names begin with the protocol's and a dot. `listener` lets in what is posted to its connections.
     """
 
     name: str
@@ -50,3 +50,4 @@ class Declaration:
     connects: bool = True
     options: Mapping[str, Any] | None = None
     fault: Callable[[ConnectionSpec], Fault | None] = _none
+    listener: Listener | None = None

@@ -47,6 +47,8 @@ PURE = (
     "controlplane/effects/admission.py",
     "controlplane/effects/guarding.py",
     "controlplane/effects/journaling.py",
+    "controlplane/protocols/envelopes.py",
+    "controlplane/protocols/openapi.py",
     "controlplane/economy/invoicing.py",
     "controlplane/economy/meters.py",
     "controlplane/economy/rating.py",

@@ -21,8 +21,10 @@ from starlette.routing import Match, Route
 
 from controlplane.api.answers import JSON, plain, problem_answer
 from controlplane.api.boundary import MCP_PATHS, Authenticate, Boundary, Rules, base_url
+from controlplane.api.channel_streams import ChannelStreams
 from controlplane.api.document import DocumentedApp
 from controlplane.api.events import feedback_responder
+from controlplane.api.hooks import Post, hook_route
 from controlplane.api.metrics import Caller, Metrics, bounded, metered
 from controlplane.api.routes import add_routes
 from controlplane.feedback.places import Places
@@ -47,6 +49,7 @@ class Surfaces:
     body_s_max: float = 60.0
     calls_in_flight_max: int = 1024
     loopback: bool = True
+    post: Post | None = None
     streams: EventStreams = field(default_factory=EventStreams)
 
 
@@ -79,6 +82,9 @@ def create_app(given: Surfaces) -> FastAPI:
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
     add_routes(app.router, call, {"feedback.read": feedback_responder(call, read, given.streams)})
     _add_rest(app, given.ready, metrics)
+    app.router.routes.extend(ChannelStreams(call, read, given.streams).routes())
+    if given.post is not None:
+        app.router.routes.append(hook_route(given.post))
     app.state.mcp = mcp
     return app
 

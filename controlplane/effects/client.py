@@ -131,6 +131,9 @@ class GateClient:
     ) -> dict[str, Any]:
         return await self._body(lambda call: frames.PublishChannel(call, namespace, name, message_id, body, key))
 
+    async def post(self, namespace: str, name: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+        return await self._body(lambda call: frames.Post(call, namespace, name, headers, body))
+
     async def control(self, verb: str, agent: str, argument: dict[str, Any]) -> dict[str, Any]:
         return await self._body(lambda call: frames.Control(call, verb, agent, orjson.dumps(argument)))
 

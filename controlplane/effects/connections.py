@@ -16,10 +16,12 @@ from controlplane.effects.reading import Reader
 from controlplane.resources.problems import refuse
 from controlplane.store import external as sql
 from schemas.connection import connection_spec
+from schemas.endpoint import ConnectionSpec
 from schemas.ports import Clock, Link
 
 OpenSecret = Callable[[str, bytes, bytes], str]
 LANES_MAX = 1_000
+SPECS_MAX = 200
 SCRUBBED = "[secret]"
 
 
@@ -47,13 +49,23 @@ class Connections:
         self._open_secret = open_secret
         self._steady = steady
         self._lanes: dict[str, Lane] = {}
+        self._specs: dict[str, tuple[int, ConnectionSpec]] = {}
 
     def named(self, namespace: str, name: str) -> Link | None:
         """The connection of this name, as of now, without its secret."""
         row = self._reader.one(sql.CONNECTION, namespace, name)
         if row is None:
             return None
-        return Link(name, connection_spec(orjson.loads(row[2])), "", namespace, row[0], row[1])
+        return Link(name, self._spec(*row), "", namespace, row[0], row[1])
+
+    def _spec(self, uid: str, generation: int, text: str) -> ConnectionSpec:
+        """A spec is read once for each of its generations: one with a document in it takes a while."""
+        kept = self._specs.get(uid)
+        if kept is None or kept[0] != generation:
+            if len(self._specs) >= SPECS_MAX:
+                self._specs.clear()
+            kept = self._specs[uid] = generation, connection_spec(orjson.loads(text))
+        return kept[1]
 
     def link(self, declared: Link) -> Link:
         """The connection with its secret in the clear; raises NOT_SET_UP when there is no such value."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.economy.rating import RateCard
+from controlplane.effects.arriving import Arriving
 from controlplane.effects.budgeting import Budgeting
 from controlplane.effects.cancelling import Cancelling
 from controlplane.effects.computing import Computing
@@ -53,7 +54,7 @@ from controlplane.store.committer import Delivery as Outcomes
 from schemas import faults, frames
 from schemas import wire as hosting
 from schemas.base import canonical
-from schemas.ports import Clock
+from schemas.ports import Clock, Listener
 from schemas.processes import door_of
 from schemas.protocols import Performer
 
@@ -78,6 +79,7 @@ class Gate:
         clock: Clock = time.time,
         open_secret: OpenSecret = sealed,
         card: RateCard | None = None,
+        listeners: Mapping[str, Listener] | None = None,
     ) -> None:
         self._url = url
         self._socket = socket
@@ -88,6 +90,7 @@ class Gate:
         self._clock = clock
         self._open_secret = open_secret
         self._card = card or RateCard()
+        self._listeners = listeners or {}
         self._ended = asyncio.Event()
         self._wires: set[Wire] = set()
         self._sweep_at: asyncio.TimerHandle | None = None
@@ -142,6 +145,7 @@ class Gate:
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
         node.summaries, node.trouble, node.offers = Summaries(node), Trouble(node), Offers(node)
+        node.arriving = Arriving(node, self._listeners)
         inbox_max = self._bounds.inbox_messages_max
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
         node.events = Events(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
@@ -366,6 +370,7 @@ def _plane_handlers(node: Node, ended: asyncio.Event) -> dict[type, Callable[[Wi
         frames.Write: node.planes.write,
         frames.Publish: node.planes.publish,
         frames.PublishChannel: node.planes.publish_channel,
+        frames.Post: node.planes.post,
         frames.Control: node.planes.control,
         frames.Shutdown: lambda _wire, _frame: ended.set(),
     }

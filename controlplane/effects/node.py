@@ -19,6 +19,7 @@ from schemas.ports import Clock
 from schemas.protocols import Performer
 
 if TYPE_CHECKING:
+    from controlplane.effects.arriving import Arriving
     from controlplane.effects.budgeting import Budgeting
     from controlplane.effects.cancelling import Cancelling
     from controlplane.effects.computing import Computing
@@ -110,6 +111,7 @@ class Node:
     computing: "Computing" = field(init=False)
     summaries: "Summaries" = field(init=False)
     trouble: "Trouble" = field(init=False)
+    arriving: "Arriving" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
 
     def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:

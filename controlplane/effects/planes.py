@@ -7,6 +7,7 @@ costs one commit. Each call is answered once, after its transaction ended.
 import hmac
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,7 +22,8 @@ from controlplane.effects.wireio import Wire
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from schemas.base import short_id
-from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Publish, PublishChannel, Write
+from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Post, Publish, PublishChannel, Write
+from schemas.ports import Posted
 from schemas.problem import Problem
 
 RETRY_AFTER_S = 1.0
@@ -193,17 +195,27 @@ class Planes:
 
         node.publish(rows, published, MESSAGES)
 
-    def control(self, wire: Wire, frame: Control) -> None:
-        def done(body: dict[str, Any] | Problem) -> None:
-            if isinstance(body, Problem):
-                _refuse(wire, frame.call, body)
-            else:
-                wire.send(Done(frame.call, "ok", orjson.dumps({"ok": True, **body})))
+    def post(self, wire: Wire, frame: Post) -> None:
+        self._node.arriving.posted(frame.namespace, frame.name, Posted(frame.headers, frame.body), _done(wire, frame))
 
+    def control(self, wire: Wire, frame: Control) -> None:
+        done = _done(wire, frame)
         if frame.verb == "answer":
             questions.answer(self._node, frame, done)
         else:
             controls.control(self._node, frame, done)
+
+
+def _done(wire: Wire, frame: Control | Post) -> Callable[[dict[str, Any] | Problem], None]:
+    """What answers a call, once."""
+
+    def done(body: dict[str, Any] | Problem) -> None:
+        if isinstance(body, Problem):
+            _refuse(wire, frame.call, body)
+        else:
+            wire.send(Done(frame.call, "ok", orjson.dumps({"ok": True, **body})))
+
+    return done
 
 
 def _labelled(frame: Write) -> set[tuple[str, str]]:

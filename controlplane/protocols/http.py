@@ -13,15 +13,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from controlplane.protocols.envelopes import to_http, trace_of
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec, HeaderOptions
 from schemas.http import HttpRequest
 from schemas.http_connection import HttpConnection
 from schemas.ports import EffectCall, Link, Role
-from schemas.protocols import Declaration
 
 ROLES: MappingProxyType[str, Role] = MappingProxyType(
-    {"method": "control", "path": "target", "query": "control", "headers": "control"}
+    {"method": "control", "path": "target", "query": "control", "headers": "control", "event_mode": "control"}
 )
 Answer = Callable[[HttpRequest, Link, dict[str, str], dict[str, str]], Awaitable[dict[str, Any]]]
 
@@ -56,7 +56,9 @@ class HttpEffector:
         assert isinstance(arguments, HttpRequest)
         assert call.link is not None
         headers = {**arguments.headers, "Accept-Encoding": "identity"}
-        own = own_headers(call.link, call.key)
+        if arguments.event is not None:
+            headers |= to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
+        own = own_headers(call.link, call.key) | traced(call)
         if taken := {it.lower() for it in arguments.headers} & {it.lower() for it in own}:
             detail = f"header {min(taken)} is the connection's to set, not an agent's"
             raise refuse("INVALID_VALUE", detail, field="/arguments/headers", header=min(taken))
@@ -71,10 +73,17 @@ def _loaded() -> Answer:
     return answer
 
 
+def traced(call: EffectCall) -> dict[str, str]:
+    """The trace that the call is part of, as the W3C has it; told to the endpoint's own origin only."""
+    found = trace_of(call.traceparent)
+    return {} if found is None else {"traceparent": found}
+
+
 def own_headers(link: Link, key: str) -> dict[str, str]:
     """The secret and the key, as the connection says that they are sent."""
     assert isinstance(link.spec, HttpConnection)
-    headers = secret_headers(link, link.spec.options)
+    signs = link.spec.options.webhook is not None  # then the secret is for what comes in
+    headers = {} if signs else secret_headers(link, link.spec.options)
     if link.spec.options.idempotency_header is not None:
         headers[link.spec.options.idempotency_header] = key
     return headers
@@ -89,6 +98,3 @@ def secret_headers(link: Link, options: HeaderOptions) -> dict[str, str]:
             raise refuse("EFFECT_FAILED", detail, connection=link.name)
         headers[options.secret_header] = f"{options.secret_scheme} {link.secret}".lstrip()
     return headers
-
-
-PROTOCOL = Declaration("http", lambda _: (HttpEffector(),))

@@ -18,6 +18,7 @@ import orjson
 
 from controlplane import VERSION
 from controlplane.protocols.addresses import checked
+from controlplane.protocols.envelopes import to_http
 from controlplane.resources.problems import refuse
 from schemas.http import HEADER_CHARS_MAX, HEADERS_MAX, HttpRequest
 from schemas.ports import Doubt, Link, Unreached
@@ -88,6 +89,8 @@ def _url(endpoint: str, path: str) -> str:
 
 
 def _content(asked: HttpRequest) -> bytes | None:
+    if asked.event is not None:
+        return to_http(asked.event.model_dump(mode="json"), asked.event_mode)[1]
     if "body" in asked.model_fields_set:
         return None
     return asked.text.encode() if asked.text is not None else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from controlplane.protocols.http import secret_headers
+from controlplane.protocols.http import secret_headers, traced
 from controlplane.protocols.llm_offers import Offers
 from schemas.endpoint import ConnectionSpec
 from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, ToolCall
@@ -74,7 +74,7 @@ class LlmEffector:
         told = [it.model_copy(update={"description": shown[it.name].description}) for it in arguments.tools]
         await self.ready()
         assert self._ask is not None
-        own = _own_headers(call)
+        own = _own_headers(call) | traced(call)
         asked = arguments.model_copy(update={"tools": told})
         answer, meters = await self._ask(asked, parameters, call.link, own, call.count, call.tell)
         judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from controlplane import protocols
+from schemas.ports import Listener
 from schemas.protocols import GROUP, Around, Declaration, Performer
 
 log = logging.getLogger("steward.protocols")
@@ -36,6 +37,11 @@ class Registry:
 
     declared: Mapping[str, Declaration]
     troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def listeners(self) -> Mapping[str, Listener]:
+        """Those that let in what is posted, by their protocols."""
+        return {name: it.listener for name, it in self.declared.items() if it.listener is not None}
 
     def performers(self, fault_of: FaultOf) -> Mapping[str, Performer]:
         """The effectors and families of all protocols, by their names."""

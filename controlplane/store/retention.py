@@ -3,7 +3,8 @@
 Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their
 journals and awaits, except the turn that started an agent which is still there, because its condition
 `Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
-slowest subscription; hosts that ended; sums of usage, and chains; dead letters, which is told. Kept are
+slowest subscription; hosts that ended; sums of usage, and chains; dead letters, which is told; what came in
+over connections a week ago. Kept are
 tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
 so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
@@ -16,7 +17,7 @@ import anyio.to_thread
 from sqlalchemy import delete, exists, select
 from sqlmodel import Session, col
 
-from controlplane.store import letters
+from controlplane.store import arrivals, letters
 from controlplane.store.archive import Archive, records
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
@@ -87,6 +88,7 @@ class Retention:
             (ORPHANED, [turns_before, ROWS_MAX]),
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
+            (arrivals.FORGET, [now - arrivals.KEPT_S, ROWS_MAX]),
         ]
 
     async def _emptied(self, sql: str, params: list[float]) -> None:

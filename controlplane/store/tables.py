@@ -25,6 +25,7 @@ from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
 from controlplane.store.offers_tables import OfferRow as OfferRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
+from controlplane.store.waking_tables import ArrivalRow as ArrivalRow
 from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
 from controlplane.store.waking_tables import ChannelRow as ChannelRow
 from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow

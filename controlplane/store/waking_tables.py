@@ -74,3 +74,13 @@ class FeedbackWatchRow(SQLModel, table=True):
     filter: str = Field(sa_column=text_column())
     debounce_s: float = Field(sa_column=seconds())
     batch_max: int = Field(sa_column=big(1))
+
+
+class ArrivalRow(SQLModel, table=True):
+    """What came in over a connection, by the message that it became: it comes once."""
+
+    __tablename__ = "arrival"
+    connection: str = Field(primary_key=True)
+    message_id: str = Field(primary_key=True)
+    at: float = Field(sa_column=seconds())
+    __table_args__ = (Index("arrival_by_time", "at"),)

@@ -76,6 +76,7 @@ def gate(settings: Settings) -> None:
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
         effectors=registry().performers(data_fault),
+        listeners=registry().listeners,
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),

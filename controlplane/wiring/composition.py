@@ -187,6 +187,7 @@ def _surfaces(
         calls_in_flight_max=settings.calls_in_flight_max,
         streams=EventStreams(settings.readers_max),
         loopback=settings.host.startswith(LOOPBACK),
+        post=gate.post,
     )
 
 

@@ -16,6 +16,7 @@ from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
+from controlplane.mesh.dataschema import data_fault
 from controlplane.operations import discovery, handling, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
@@ -39,6 +40,7 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
 from schemas.agent import Agent
@@ -47,6 +49,7 @@ from schemas.ports import Handler
 from schemas.principal import PLANE, Principal
 
 CURSORS = Cursors(b"tests")
+VAULT = Vault(b"k" * 32)
 ISSUED: dict[str, dict[str, Any]] = {
     "admin": {"principal": "admin", "role": "admin", "namespaces": ["*"]},
     "operator": {"principal": "op", "role": "operator", "namespaces": ["default"]},
@@ -78,7 +81,7 @@ class Parts:
         self.store, self.gate, self.bell = store, gate, bell
         found: dict[str, Handler] = {}
         self.dispatcher = Dispatcher(found, store, time.time)
-        proposer = Proposer(store, Vault(b"k" * 32))
+        proposer = Proposer(store, VAULT)
         reverting = Reverting(proposer)
         commitment = Commitment(proposer, reverting)
         found |= handling.handlers(proposer, reverting, commitment, bell)
@@ -119,7 +122,15 @@ async def running(url: str) -> AsyncIterator[Parts]:
     with tempfile.TemporaryDirectory(prefix="stw-") as folder:
         socket = Path(folder) / "gate.sock"
         bell = LocalDoorbell()
-        serving = asyncio.ensure_future(Gate(url=url, socket=socket, key="k", effectors={}).serve())
+        gating = Gate(
+            url=url,
+            socket=socket,
+            key="k",
+            effectors=registry().performers(data_fault),
+            listeners=registry().listeners,
+            open_secret=VAULT.open,
+        )
+        serving = asyncio.ensure_future(gating.serve())
         gate = GateClient(socket, "k", bell.ring)
         gate.connect()
         store = Store(url, gate)

@@ -46,6 +46,7 @@ class Plane:
             "ready": ready,
             "version": "0.0.0",
             "body_bytes_max": BODY_BYTES_MAX,
+            "post": self.parts.gate.post,
         }
         return create_app(Surfaces(**given | self._surfaces))
 

@@ -97,6 +97,7 @@ def main() -> None:
         socket=Path(socket),
         key=key,
         effectors=effectors,
+        listeners=registry().listeners,
         bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0, "hold_s": 0.2} | given)),
         clock=clock,
         card=card,

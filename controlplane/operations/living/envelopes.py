@@ -5,13 +5,13 @@ endless nesting, not too large. With a request id the message id is a hash, so t
 makes the same message again, and the inbox takes it once.
 """
 
-import secrets
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import refuse
 from schemas.base import rfc3339, short_id
 from schemas.calls import DATA_BYTES_MAX
@@ -47,11 +47,6 @@ def source(principal: Principal) -> str:
     return f"/operators/{principal.name}"
 
 
-def traceparent() -> str:
-    """A new W3C trace context, sampled."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-
-
 def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | None) -> bytes:
     """The CloudEvent as JSON; `data` is JSON already."""
     attributes: dict[str, Any] = {
@@ -62,7 +57,7 @@ def envelope(call: Call, identifier: str, subject: str, data: bytes, **extension
         "subject": subject,
         "time": at(call.now),
         "datacontenttype": "application/json",
-        "traceparent": traceparent(),
+        "traceparent": new_trace(),
         "onbehalfof": call.principal.name,
         **{name: value for name, value in extensions.items() if value is not None},
         "data": orjson.Fragment(data),
