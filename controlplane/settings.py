@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")
     effect_send_within_s: float = Field(default=30, gt=0, description="An effect is sent within this, or not at all.")
     effect_hold_s: float = Field(default=86_400, gt=0, description="How long an effect in doubt waits for an operator.")
+    mcp_commands: list[list[str]] = Field(
+        default_factory=list,
+        description="Beginnings of command lines that connections with endpoint `stdio:` may start, as JSON: "
+        '[["npx", "-y", "@scope/server"]]. They run as the user of Steward; none by default.',
+    )
     compute_fit_s: float = Field(
         default=30, ge=0, description="What no node of Ray can ever run is waited for this long, for a node that can."
     )

@@ -26,6 +26,9 @@ RequestId = Annotated[
     Field(description="The same id with the same input gives the first answer again, for 7 days."),
 ]
 
+CONVERSATION: Any = Field(
+    default=None, description="Messages of one conversation: an agent that is a model remembers each apart."
+)
 INTENT: Any = Field(
     default=None, description="What it is for, in your words: it goes along with all the work because of it."
 )
@@ -131,6 +134,7 @@ class SendInput(NamedAct):
     data: Any = None
     budget: Allowance | None = None
     intent: IntentText | None = INTENT
+    conversation: Identifier | None = CONVERSATION
 
 
 class Sent(Output):
@@ -144,6 +148,7 @@ class AskInput(NamedAct):
     timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)
     budget: Allowance | None = None
     intent: IntentText | None = INTENT
+    conversation: Identifier | None = CONVERSATION
 
 
 class Answer(Output):

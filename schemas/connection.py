@@ -17,9 +17,10 @@ from schemas.endpoint import SecretRef as SecretRef
 from schemas.http_connection import HttpConnection
 from schemas.http_connection import Method as Method
 from schemas.llm_connection import LlmConnection
+from schemas.mcp_connection import McpConnection
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 
-OURS = frozenset({"http", "llm"})
+OURS = frozenset({"http", "llm", "mcp"})
 TAG = "protocol:"  # begins the tags of the union, which no field of a spec is named like
 ProtocolName = Annotated[
     str,
@@ -44,6 +45,7 @@ def _tag(given: Any) -> str:
 AnyConnection = Annotated[
     Annotated[HttpConnection, Tag("protocol:http")]
     | Annotated[LlmConnection, Tag("protocol:llm")]
+    | Annotated[McpConnection, Tag("protocol:mcp")]
     | Annotated[OtherConnection, Tag("protocol:other")],
     Discriminator(_tag),
 ]

@@ -30,6 +30,9 @@ class Envelope(Frozen):
     taint: str | None = None
     partitionkey: str | None = None
     position: str | None = None
+    conversationid: str | None = Field(
+        default=None, description="The conversation that it belongs to, as whoever sent it names it."
+    )
     origin: str | None = Field(default=None, description="Of what came from outside: what it calls itself.")
     replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
     scheduledat: Time | None = Field(default=None, description="Of a timer: the time that it stands for.")

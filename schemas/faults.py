@@ -42,6 +42,7 @@ UNITS = {
     "answer": "what a person says to a question",
     "pause": "an agent, suspended in front of an effect that its budget has no room for",
     "receipt": "what came of an external effect",
+    "offers": "what a far side offers, kept",
     "compute": "a function, about to be begun by Ray",
     "computed": "what came of a function that Ray ran",
     "timer": "a timer that fires",

@@ -116,6 +116,52 @@ class Roles(Protocol):
     def roles(self) -> Mapping[str, Role]: ...
 
 
+class Pins(Protocol):
+    """What the gate keeps of what far sides offer (`schemas.offers`), for families whose effects that is.
+
+    `pin` answers what is kept of one tool, at once; `seen` keeps what was seen, committed when it answers: it raises
+    `Unreached` when it can not be. `named` is a connection, without its secret; `link` opens it.
+    """
+
+    commands: Sequence[Sequence[str]]
+
+    def pin(self, link: Link, tool: str) -> Any: ...
+
+    async def seen(self, link: Link, offered: Mapping[str, Any]) -> None: ...
+
+    def named(self, namespace: str, name: str) -> Link | None: ...
+
+    def link(self, declared: Link) -> Link: ...
+
+    def generation(self, uid: str) -> int | None: ...
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """A performer that is given what its gate keeps of far sides, before anything else."""
+
+    def bind(self, pins: Pins) -> None: ...
+
+
+@runtime_checkable
+class Pinning(Protocol):
+    """A family whose effects the far side says: what it offers is pinned, and refused until it is accepted.
+
+    `ask` looks what is offered now, and has it kept; it raises `Unreached` or a Refusal when it can not. `keep` is
+    called now and then, to let go of what nobody uses or what has changed; `close` at the end.
+    """
+
+    protocol: str
+
+    def bind(self, pins: Pins) -> None: ...
+
+    async def ask(self, link: Link) -> None: ...
+
+    async def keep(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 @runtime_checkable
 class Costing(Protocol):
     """An effector that says beforehand what an effect may use at most, beside itself and its bytes."""

@@ -47,6 +47,9 @@ def control(node: Node, frame: Control, done: Answer) -> None:
     if frame.verb == "drain":
         node.draining.drain(frame, done)
         return
+    if frame.verb == "offers":
+        node.offers.ask(frame, done)
+        return
     if frame.verb == "nodes":
         node.nodes.list(done)
         return

@@ -30,6 +30,7 @@ from controlplane.effects.hosts import Host, Hosts
 from controlplane.effects.moving import Moving
 from controlplane.effects.node import Bounds, Node
 from controlplane.effects.nodes import Nodes
+from controlplane.effects.offers import Offers
 from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
 from controlplane.effects.quota import Quota
@@ -115,7 +116,7 @@ class Gate:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._ended.set)
-        work = (node.hosts.sweeping(), node.summaries.flushing(), self._sweeping(node))
+        work = (node.hosts.sweeping(), node.summaries.flushing(), node.offers.keeping(), self._sweeping(node))
         tasks = [loop.create_task(it) for it in work]
         log.info("listening on %s", self._socket)
         if faults.armed():
@@ -143,7 +144,7 @@ class Gate:
         node.cancelling, node.computing = Cancelling(node), Computing(node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
-        node.summaries, node.trouble = Summaries(node), Trouble(node)
+        node.summaries, node.trouble, node.offers = Summaries(node), Trouble(node), Offers(node)
         node.arriving = Arriving(node, self._listeners)
         inbox_max = self._bounds.inbox_messages_max
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
@@ -254,7 +255,7 @@ class Gate:
             self._sweep_at.cancel()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, node.offers.close(), return_exceptions=True)
         for wire in [*self._wires, *node.relays.wires]:
             wire.mute()
         with contextlib.suppress(Away):

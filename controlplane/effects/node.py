@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from controlplane.effects.hosts import Hosts
     from controlplane.effects.moving import Moving
     from controlplane.effects.nodes import Nodes
+    from controlplane.effects.offers import Offers
     from controlplane.effects.ownership import Ownership
     from controlplane.effects.planes import Planes
     from controlplane.effects.quota import Quota
@@ -75,6 +76,7 @@ class Bounds:
     compute_fit_s: float = 30.0
     late_s_max: float = 15.0  # for how long a turn may be over its time, whatever its host says
     agents_max: int = 200_000
+    mcp_commands: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(eq=False)
@@ -90,6 +92,7 @@ class Node:
     effectors: Mapping[str, Performer]
     connections: Connections
     budgeting: "Budgeting" = field(init=False)
+    offers: "Offers" = field(init=False)
     ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
     hosts: "Hosts" = field(init=False)

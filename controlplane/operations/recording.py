@@ -17,6 +17,7 @@ from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Spec
+from controlplane.store import offers
 from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
@@ -171,6 +172,8 @@ def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member 
     if write.kind == "Agent":
         kept = None if write.action == "delete" else write.spec
         put_traits(unit, write.namespace, write.name, traits_of(write.before_spec), traits_of(kept))
+    if write.kind == "Connection" and write.action == "delete":
+        unit.raw(offers.FORGET, [uid])
     before = {} if write.action == "create" else dict(write.before_labels)
     if before != dict(write.labels):
         for label, value in before.items():

@@ -5,8 +5,14 @@ own day. Of IPv6 only the global unicast block is public, and the well-known pre
 another one in it (mapped, translated, tunnelled) leads to both, and is inside when either is.
 """
 
+import asyncio
+import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from controlplane.resources.problems import refuse
+
+ADDRESSES_MAX = 4
 
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last 32 bits
@@ -50,3 +56,16 @@ def _within(address: IPv6Address) -> Iterator[IPv4Address]:
         yield IPv4Address(low)
     if address.sixtofour is not None:
         yield address.sixtofour
+
+
+async def checked(host: str, port: int, connection: str, *, allow_private: bool) -> list[str]:
+    """The first addresses of a name, of which none is inside unless that is allowed.
+
+    Raises OSError when it has none, and a Refusal FORBIDDEN_ADDRESS when one may not be reached.
+    """
+    listed = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = list(dict.fromkeys(str(it[4][0]) for it in listed))
+    if not allow_private and (inside := [it for it in found if private(it)]):
+        detail = f"{host} is {inside[0]}, which is not a public address, and {connection} allows no other"
+        raise refuse("FORBIDDEN_ADDRESS", detail, host=host, address=inside[0], connection=connection)
+    return found[:ADDRESSES_MAX]

@@ -10,15 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import Any
 
-import orjson
 from pydantic import BaseModel
 
 from controlplane.protocols.http import secret_headers, traced
-from controlplane.resources.problems import refuse
+from controlplane.protocols.llm_offers import Offers
 from schemas.endpoint import ConnectionSpec
-from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
+from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, ToolCall
 from schemas.llm_connection import LlmConnection
-from schemas.ports import EffectCall, Link, Used
+from schemas.ports import EffectCall, Link, Pins, Used
 from schemas.protocols import Declaration, Performer
 
 Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
@@ -28,7 +27,6 @@ Count = Callable[[dict[str, float]], None]
 Ask = Callable[
     [LlmRequest, Parameters, Link, dict[str, str], Count, Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
 ]
-NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 class LlmEffector:
@@ -41,9 +39,12 @@ class LlmEffector:
     arguments: type[BaseModel] = LlmRequest
 
     def __init__(self, performers: Mapping[str, Performer], fault_of: Fault) -> None:
-        self._performers = performers
         self._fault_of = fault_of
         self._ask: Ask | None = None
+        self._offers = Offers(performers)
+
+    def bind(self, pins: Pins) -> None:
+        self._offers.bind(pins)
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         """After a crash it is asked once more: that costs, and changes nothing."""
@@ -52,8 +53,7 @@ class LlmEffector:
     def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
         """No token is less than a byte of what is asked; unlimited answers have as many as may be asked for."""
         assert isinstance(arguments, LlmRequest)
-        known = [self._parameters(it) for it in arguments.tools if it.effect is None or it.effect in self._performers]
-        tools = sum(len(orjson.dumps(it)) for it in known)
+        tools = sum(self._offers.bytes_of(it) for it in arguments.tools)
         asked = len(arguments.model_dump_json().encode()) + tools
         return {"tokens_in": asked, "tokens_out": arguments.output_tokens_max or OUTPUT_TOKENS_MAX, "requests": 1}
 
@@ -69,11 +69,14 @@ class LlmEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         assert isinstance(arguments, LlmRequest)
         assert call.link is not None
-        parameters = {it.name: self._parameters(it) for it in arguments.tools}
+        shown = {it.name: await self._offers.shown(it, call.link) for it in arguments.tools}
+        parameters = {name: it.parameters for name, it in shown.items()}
+        told = [it.model_copy(update={"description": shown[it.name].description}) for it in arguments.tools]
         await self.ready()
         assert self._ask is not None
         own = _own_headers(call) | traced(call)
-        answer, meters = await self._ask(arguments, parameters, call.link, own, call.count, call.tell)
+        asked = arguments.model_copy(update={"tools": told})
+        answer, meters = await self._ask(asked, parameters, call.link, own, call.count, call.tell)
         judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})
         return Used(judged.model_dump(mode="json"), meters)
 
@@ -84,26 +87,6 @@ class LlmEffector:
         if call.fault or schema is None:
             return call
         return call.model_copy(update={"fault": self._fault_of(schema, call.arguments) or ""})
-
-    def _parameters(self, offer: Offer) -> dict[str, Any]:
-        """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
-        if offer.parameters is not None:
-            return offer.parameters
-        if offer.effect is None:
-            return NO_ARGUMENTS
-        known: Any = getattr(self._performers.get(offer.effect), "arguments", None)
-        if known is None:
-            detail = f"tool {offer.name}: there is no effect {offer.effect}"
-            raise refuse("UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._performers))
-        modelled = isinstance(known, type) and issubclass(known, BaseModel)
-        return without(known.model_json_schema(by_alias=True) if modelled else dict(known), offer.fixed)
-
-
-def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:
-    """A schema of an object without some of its properties."""
-    properties = {name: it for name, it in schema.get("properties", {}).items() if name not in fixed}
-    required = [name for name in schema.get("required", []) if name not in fixed]
-    return {**schema, "properties": properties, "required": required}
 
 
 def _loaded() -> Ask:

@@ -63,6 +63,8 @@ REASONS: dict[str, Reason] = {
     "UNKNOWN_EFFECT": Reason("There is no such effect", 422, "fix_input"),
     "UNKNOWN_PROTOCOL": Reason("There is no such protocol", 422, "fix_input"),
     "NO_CONNECTION": Reason("There is no such connection", 422, "fix_input"),
+    "TOOL_NOT_ACCEPTED": Reason("The tool is not what an operator has accepted", 409, "request_approval"),
+    "TOOL_CHANGED": Reason("The tool is not what is to be accepted any more", 409, "fix_input"),
     "FORBIDDEN_ADDRESS": Reason("The connection may not reach this address", 403, "fix_input"),
     "CANCELLED": Reason("Nobody waits for the answer any more", 409, "stop"),
     "EFFECT_FAILED": Reason("The effect failed", 502, "escalate"),

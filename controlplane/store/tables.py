@@ -28,6 +28,7 @@ from controlplane.store.mesh_tables import ChannelMessageRow as ChannelMessageRo
 from controlplane.store.mesh_tables import ChannelRow as ChannelRow
 from controlplane.store.mesh_tables import MembershipRow as MembershipRow
 from controlplane.store.mesh_tables import SubscriptionRow as SubscriptionRow
+from controlplane.store.offers_tables import OfferRow as OfferRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
 from controlplane.store.waking_tables import ArrivalRow as ArrivalRow

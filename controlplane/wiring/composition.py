@@ -35,6 +35,7 @@ from controlplane.operations.living import (
     members,
     moving,
     nodes,
+    offers,
     questions,
     settling,
     turns,
@@ -137,6 +138,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     for reading in (tokens, code, hosts, turns, dead_letters):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
+    bound |= offers.handlers(store, gate)
     bound |= usage.handlers(store, card) | invoices.handlers(store, card)
     _require_all(bound)
     return Plane(

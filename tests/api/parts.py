@@ -32,6 +32,7 @@ from controlplane.operations.living import (
     members,
     moving,
     nodes,
+    offers,
     questions,
     settling,
     turns,
@@ -92,7 +93,7 @@ class Parts:
         found |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-        found |= questions.handlers(store, gate)
+        found |= questions.handlers(store, gate) | offers.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)

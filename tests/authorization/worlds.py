@@ -19,9 +19,11 @@ from sqlalchemy import text
 from controlplane.effects import controls
 from controlplane.guard import tokens
 from controlplane.resources.catalogue import OPERATIONS
-from controlplane.store import external, statements
+from controlplane.store import external, offers, statements
+from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import short_id
+from schemas.offers import Offered
 from schemas.principal import PLANE, Call, Principal
 from schemas.records import TokenCreateInput
 from tests.api.plane import Plane, in_process, listening
@@ -158,6 +160,7 @@ async def _ours(world: World) -> None:
     change_id = await world.apply(manifest("Channel", "reports"), principal=op)
     await world.apply(manifest("Fleet", "echoes", replicas=1), principal=op)
     await world.apply(manifest("Secret", "inventory"), manifest("Connection", "billing"), principal=op)
+    await _offer(world, "default", "billing")
     await world.apply(manifest("Budget", "models"), principal=op)
     await world.apply(manifest("Channel", "reports", "second"))
     await _held(world)
@@ -194,6 +197,17 @@ async def _held(world: World, turn_id: str = "turn_1", namespace: str = "default
     assert await world.store.write(unit)
 
 
+async def _offer(world: World, namespace: str, name: str) -> None:
+    """A tool that the far side of a connection offers."""
+    named = f"kind = 'Connection' AND namespace = '{namespace}' AND name = '{name}'"
+    (uid,) = (await world.rows(f"SELECT uid FROM resource WHERE {named}"))[0]
+    example = OPERATIONS["connections.accept"].example
+    schema = {"type": "object", "properties": {it: {"type": "number"} for it in example["roles"]}}
+    body = pack(Offered(name=example["tool"], description=namespace, input_schema=schema).model_dump_json())
+    seen = [example["tool"], example["digest"], body, 0.0, uid]
+    assert await world.store.write(Unit().raw(offers.SEEN, seen, 1))
+
+
 async def _question(
     world: World, question_id: str = "question_1", namespace: str = "default", name: str = "echo"
 ) -> None:
@@ -223,6 +237,7 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Budget", "hidden", "elsewhere"))
     await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
     await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
+    await _offer(world, "elsewhere", "hidden")
     granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
     await world.apply(manifest("Agent", "granted", "elsewhere", mandate=granted), principal=ABROAD)
     await world.apply(manifest("Agent", "unborn", "elsewhere"), settle=False)  # stays open

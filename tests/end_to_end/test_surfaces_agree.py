@@ -4,6 +4,7 @@ Walks the catalogue: an operation without a case here fails the test. What acts 
 request id, so that its first answer must come back from every surface: that is its idempotence too.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -26,6 +27,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from tests.conftest import SOAK
 from tests.end_to_end.agents import agent, channel
+from tests.gate.mcp_far import Far, serving
 from tests.stack import STEWARD, Stack
 
 NAMED = {"namespace": "default", "name": "same-echo"}
@@ -101,7 +103,29 @@ def ids(stack: Stack) -> dict[str, str]:
         "held_turn_id": _held(stack),
         "host_id": _host(stack),
         "question_id": _asked(stack),
+        "tool_digest": _offered(stack),
     }
+
+
+def _offered(stack: Stack) -> str:
+    """The digest of a tool that a server offered, which has gone since."""
+    far, seen, gone = Far(), threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with serving(far):
+            seen.set()
+            await asyncio.to_thread(gone.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert seen.wait(30)
+        spec = {"protocol": "mcp", "endpoint": far.url, "options": {"allow_private": True}}
+        stack.apply({"kind": "Connection", "metadata": {"name": "same-shop"}, "spec": spec})
+        return str(stack.call("connections.tools", name="same-shop")["items"][0]["digest"])
+    finally:
+        gone.set()
+        thread.join()
 
 
 def _asked(stack: Stack) -> str:
@@ -156,6 +180,13 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "questions.answer": {"question_id": ids["question_id"], "answer": "yes"},
         "channels.publish": {**CHANNEL, "data": {"x": 1}, "key": "k"},
         "channels.read": dict(CHANNEL),
+        "connections.tools": {"namespace": "default", "name": "same-shop", "refresh": False},
+        "connections.accept": {
+            "namespace": "default",
+            "name": "same-shop",
+            "tool": "order",
+            "digest": ids["tool_digest"],
+        },
         "channels.dead_letters": {"namespace": "default", "name": "same-echo"},
         "channels.redrive": {"namespace": "default", "name": "same-echo"},
         "discovery.find": {"namespace": "default", "name": "same-echo", "labels": {"app": "e2e"}},

@@ -15,8 +15,10 @@ from sqlalchemy import text
 
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
-from controlplane.store import external, statements
+from controlplane.store import external, offers, statements
+from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
+from schemas.offers import Offered
 from schemas.question import FOREVER
 from tests.api.plane import Plane
 from tests.hostile.bystander import MCP, tool_call
@@ -25,7 +27,7 @@ from tests.operations.plane import agent, budget, channel, connection, fleet, se
 
 TABLES = (
     "resource", "plan", "change", "change_target", "claim", "agent", "inbox", "awaiting", "subscription",
-    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn", "host",
+    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn", "host", "offer",
 )  # fmt: skip
 OF_THE_LOOPS = ("claim.", "change.done", "plane.", "turns.")  # told in their own time, whatever was called
 WAYS = 16
@@ -205,6 +207,15 @@ class World:
         assert await self.plane.store.write(Unit().raw(sql, letter, 1))
         return {"namespace": "default", "name": name}
 
+    async def accepting(self, n: int) -> dict[str, Any]:
+        """A tool as its gate has seen it."""
+        await self.applied(connection(f"n{n}"))
+        ((uid,),) = await self.rows("SELECT uid FROM resource WHERE kind = 'Connection' AND name = :it", it=f"n{n}")
+        seen = Offered(name="order", input_schema={"type": "object", "properties": {"amount": {"type": "number"}}})
+        row = ["order", seen.digest, pack(seen.model_dump_json()), 1.0, uid]
+        assert await self.plane.store.write(Unit().raw(offers.SEEN, row, 1))
+        return {"namespace": "default", "name": f"n{n}", "tool": "order", "digest": seen.digest}
+
     async def code(self, n: int) -> dict[str, Any]:
         return {"files": {"a.py": f"x = {n}\n"}}
 
@@ -231,6 +242,7 @@ INPUTS: dict[str, Fresh] = {
     "channels.join": World.joining,
     "channels.leave": World.leaving,
     "channels.redrive": World.redriving,
+    "connections.accept": World.accepting,
     "tokens.create": World.token,
     "tokens.revoke": World.revoking,
     "operations.call": World.calling,

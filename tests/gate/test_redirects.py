@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trustme
 
-from controlplane.protocols import http_client
+from controlplane.protocols import addresses, http_client
 from controlplane.protocols.http_client import answer
 from schemas.connection import connection_spec
 from schemas.http import HttpRequest
@@ -47,7 +47,7 @@ async def test_a_redirect_is_followed_without_secret_and_key() -> None:
 
 async def test_a_redirect_to_an_inner_address_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address of each redirect is checked before anything is sent there."""
-    monkeypatch.setattr(http_client, "private", lambda it: it == "127.0.0.2")  # the first one counts as public here
+    monkeypatch.setattr(addresses, "private", lambda it: it == "127.0.0.2")  # the first one counts as public here
     async with counting() as far, counting(host="127.0.0.2") as inner:
         leads(far, f"{inner.endpoint}/latest/meta-data")
         with pytest.raises(Refusal) as refused:

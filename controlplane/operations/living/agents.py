@@ -101,7 +101,9 @@ class Living:
         asked = {"replyto": message_id, "deadline": envelopes.at(ask_until)} if ask_until else {}
         chain = _chain(given)
         within = {"chainid": message_id, "intentid": message_id if given.intent else None} if chain else {}
-        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **asked, **within)
+        body = envelopes.envelope(
+            call, message_id, f"{namespace}/{name}", data, conversationid=given.conversation, **asked, **within
+        )
         await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain)
         return message_id
 
