@@ -18,8 +18,9 @@ from schemas.http_connection import HttpConnection
 from schemas.http_connection import Method as Method
 from schemas.llm_connection import LlmConnection
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
+from schemas.sql_connection import SqlConnection
 
-OURS = frozenset({"http", "llm"})
+OURS = frozenset({"http", "llm", "sql"})
 TAG = "protocol:"  # begins the tags of the union, which no field of a spec is named like
 ProtocolName = Annotated[
     str,
@@ -44,6 +45,7 @@ def _tag(given: Any) -> str:
 AnyConnection = Annotated[
     Annotated[HttpConnection, Tag("protocol:http")]
     | Annotated[LlmConnection, Tag("protocol:llm")]
+    | Annotated[SqlConnection, Tag("protocol:sql")]
     | Annotated[OtherConnection, Tag("protocol:other")],
     Discriminator(_tag),
 ]

@@ -6,7 +6,7 @@ verdict says so. Hosts hold no credential, so whatever needs one passes here; on
 system can enforce more, which is why containment is `cooperative` but for agents that it confines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from schemas.effect import Verdict
@@ -21,6 +21,14 @@ def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]],
     return Verdict(
         outcome=outcome, rules=["grant" if granted else "no-grant"], features=features, containment=contained
     )
+
+
+def measured(verdict: Verdict, magnitudes: Mapping[str, int], most: Mapping[str, int | None]) -> Verdict:
+    """The verdict with what the effect would touch; denied where the connection allows less."""
+    features = {name: {"known": True, "value": value} for name, value in magnitudes.items()}
+    beyond = [f"{name}_max" for name, it in most.items() if it is not None and magnitudes.get(name, 0) > it]
+    update = {"features": verdict.features | features} | ({"outcome": "deny", "rules": beyond} if beyond else {})
+    return verdict.model_copy(update=update)
 
 
 def _names(granted: str, effect: str) -> bool:

@@ -6,10 +6,11 @@ loaded stays as it is until the process ends.
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from controlplane import protocols
@@ -37,12 +38,12 @@ class Registry:
     declared: Mapping[str, Declaration]
     troubles: tuple[Trouble, ...] = ()
 
-    def performers(self, fault_of: FaultOf) -> Mapping[str, Performer]:
+    def performers(self, fault_of: FaultOf, folders: Sequence[Path] = ()) -> Mapping[str, Performer]:
         """The effectors and families of all protocols, by their names."""
         made: dict[str, Performer] = {}
         for it in self.declared.values():
             try:
-                made |= _made(it, Around(made, fault_of))
+                made |= _made(it, Around(made, fault_of, tuple(folders)))
             except Exception:
                 log.exception("protocol %s made no effectors", it.name)
         return made

@@ -74,7 +74,7 @@ def gate(settings: Settings) -> None:
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors=registry().performers(data_fault),
+        effectors=registry().performers(data_fault, settings.connection_folders),
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),

@@ -91,7 +91,8 @@ def main() -> None:
         Notes("notes.once", repeats_safely=False),
         Notes("notes.again", repeats_safely=True),
     )
-    effectors = {**registry().performers(data_fault), **{it.name: it for it in notes}}
+    folders = [Path(it) for it in given.pop("connection_folders", ())]
+    effectors = {**registry().performers(data_fault, folders), **{it.name: it for it in notes}}
     gate = Gate(
         url=url,
         socket=Path(socket),
