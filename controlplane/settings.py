@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     compute_fit_s: float = Field(
         default=30, ge=0, description="What no node of Ray can ever run is waited for this long, for a node that can."
     )
+    connection_folders: list[Path] = Field(
+        default_factory=list, description="Folders that connections may name files in, as of SQLite: absolute; none."
+    )
     agents_max: int = Field(default=200_000, ge=1, description="Agents of one namespace.")
     plan_ttl_s: float = Field(default=86_400, gt=0, description="How long a plan can be committed.")
     turn_retention_s: float = Field(default=604_800, gt=0, description="How long turns and journals are kept.")

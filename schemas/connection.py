@@ -19,8 +19,9 @@ from schemas.http_connection import Method as Method
 from schemas.llm_connection import LlmConnection
 from schemas.mcp_connection import McpConnection
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
+from schemas.sql_connection import SqlConnection
 
-OURS = frozenset({"http", "llm", "mcp"})
+OURS = frozenset({"http", "llm", "mcp", "sql"})
 TAG = "protocol:"  # begins the tags of the union, which no field of a spec is named like
 ProtocolName = Annotated[
     str,
@@ -46,6 +47,7 @@ AnyConnection = Annotated[
     Annotated[HttpConnection, Tag("protocol:http")]
     | Annotated[LlmConnection, Tag("protocol:llm")]
     | Annotated[McpConnection, Tag("protocol:mcp")]
+    | Annotated[SqlConnection, Tag("protocol:sql")]
     | Annotated[OtherConnection, Tag("protocol:other")],
     Discriminator(_tag),
 ]

@@ -7,13 +7,13 @@ from pydantic import Field, StringConstraints
 from schemas.base import Frozen, Name
 from schemas.secret import SecretKey
 
-_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _SEGMENT = "[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
 HttpUrl = Annotated[
     str,
     StringConstraints(
-        pattern=rf"^https?://{_LABEL}(\.{_LABEL})*(:{_PORT})?(/{_SEGMENT})*/?$", min_length=8, max_length=500
+        pattern=rf"^https?://{LABEL}(\.{LABEL})*(:{PORT})?(/{_SEGMENT})*/?$", min_length=8, max_length=500
     ),
 ]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,62}$", max_length=63)]

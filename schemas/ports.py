@@ -43,11 +43,19 @@ class Used:
 
 
 @dataclass(frozen=True)
+class Previewed:
+    """What an effect would touch, as `{"rows": 3}`, and how much of each the connection allows (None: any)."""
+
+    magnitudes: dict[str, int]
+    most: dict[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class EffectCall:
     """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
     is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then;
-    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none, and
-    `namespace` that of the agent that asks."""
+    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none, `namespace`
+    that of the agent that asks, and `judged` the magnitudes that it was judged by, if it was previewed."""
 
     key: str
     link: Link | None = None
@@ -55,6 +63,7 @@ class EffectCall:
     count: Callable[[dict[str, float]], None] = lambda _: None
     traceparent: str = ""
     namespace: str = ""
+    judged: dict[str, int] = field(default_factory=dict)
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure
@@ -167,6 +176,16 @@ class Costing(Protocol):
     """An effector that says beforehand what an effect may use at most, beside itself and its bytes."""
 
     def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class Preview(Protocol):
+    """An effector that says beforehand what an effect would touch; then it passes no more than was judged.
+
+    It raises what `execute` does; what can not be counted is not sent.
+    """
+
+    async def preview(self, arguments: BaseModel, link: Link | None) -> Previewed: ...
 
 
 @runtime_checkable

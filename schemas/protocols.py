@@ -6,6 +6,7 @@ long is imported with the first effect (`Effector.ready`). The recipe is docs/re
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.endpoint import ConnectionSpec
@@ -25,10 +26,12 @@ class Fault(NamedTuple):
 @dataclass(frozen=True)
 class Around:
     """What a protocol's effectors find in their gate: the effectors of all protocols, by name, once all are made;
-    and what is wrong with data by a JSON Schema, in words (None: nothing)."""
+    what is wrong with data by a JSON Schema, in words (None: nothing); and the folders of this machine that a
+    connection may name files in."""
 
     performers: Mapping[str, Performer]
     fault_of: Callable[[dict[str, Any], Any], str | None]
+    folders: tuple[Path, ...] = ()
 
 
 def _none(_: ConnectionSpec) -> Fault | None:

@@ -284,7 +284,7 @@ def beyond(excess: Excess, granted: Verdict) -> Verdict:
     """The verdict on an effect that is granted, and that there is no room for."""
     outcome: Literal["hold", "deny"] = "hold" if excess.action == "hold" else "deny"
     rules = [f"{'chain' if excess.chain else 'budget'} {excess.budget}"]
-    return Verdict(outcome=outcome, rules=rules, containment=granted.containment)
+    return Verdict(outcome=outcome, rules=rules, features=granted.features, containment=granted.containment)
 
 
 def _turn(slot: Slot, room: Room) -> Work:

@@ -7,7 +7,7 @@ system can enforce more, which is why containment is `cooperative` but for agent
 Reading who is there in its own namespace needs no grant: an agent could as well send to every name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from schemas.discovery import FIND
@@ -25,6 +25,14 @@ def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]],
     return Verdict(
         outcome=outcome, rules=["grant" if granted else "no-grant"], features=features, containment=contained
     )
+
+
+def measured(verdict: Verdict, magnitudes: Mapping[str, int], most: Mapping[str, int | None]) -> Verdict:
+    """The verdict with what the effect would touch; denied where the connection allows less."""
+    features = {name: {"known": True, "value": value} for name, value in magnitudes.items()}
+    beyond = [f"{name}_max" for name, it in most.items() if it is not None and magnitudes.get(name, 0) > it]
+    update = {"features": verdict.features | features} | ({"outcome": "deny", "rules": beyond} if beyond else {})
+    return verdict.model_copy(update=update)
 
 
 def _names(granted: str, effect: str) -> bool:

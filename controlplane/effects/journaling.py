@@ -18,6 +18,7 @@ from controlplane.store import statements as sql
 from controlplane.store.states import Kept
 from schemas.base import canonical, short_id
 from schemas.branches import ROOT
+from schemas.problem import Problem
 from schemas.wire import Ask, Commit, Entry
 
 ENDED = ("committed", "failed")
@@ -128,6 +129,12 @@ def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, ge
         ask.state or None,
     )
     return [*head, *(_record(turn, entry, now) for entry in ask.entries), *rows, (sql.RECORD, record, 1)], after
+
+
+def denied(turn: TurnRef, ask: Ask, refused: Problem, now: float) -> Row:
+    """What is told of an effect that is not sent."""
+    data = {"effect": ask.effect, "connection": ask.connection or None, "reason": refused.reason}
+    return event("effect.denied" if refused.reason == "NOT_GRANTED" else "effect.refused", turn, data, now)
 
 
 def effect_body(ask: Ask) -> str:

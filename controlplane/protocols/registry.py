@@ -6,10 +6,11 @@ loaded stays as it is until the process ends.
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from controlplane import protocols
@@ -43,12 +44,14 @@ class Registry:
         """Those that let in what is posted, by their protocols."""
         return {name: it.listener for name, it in self.declared.items() if it.listener is not None}
 
-    def performers(self, fault_of: FaultOf, besides: Mapping[str, Performer] | None = None) -> Mapping[str, Performer]:
+    def performers(
+        self, fault_of: FaultOf, besides: Mapping[str, Performer] | None = None, folders: Sequence[Path] = ()
+    ) -> Mapping[str, Performer]:
         """The effectors and families of all protocols, by their names, and those that are of none."""
         made: dict[str, Performer] = dict(besides or {})
         for it in self.declared.values():
             try:
-                made |= _made(it, Around(made, fault_of))
+                made |= _made(it, Around(made, fault_of, tuple(folders)))
             except Exception:
                 log.exception("protocol %s made no effectors", it.name)
         return made

@@ -68,6 +68,7 @@ REASONS: dict[str, Reason] = {
     "FORBIDDEN_ADDRESS": Reason("The connection may not reach this address", 403, "fix_input"),
     "CANCELLED": Reason("Nobody waits for the answer any more", 409, "stop"),
     "EFFECT_FAILED": Reason("The effect failed", 502, "escalate"),
+    "MORE_THAN_JUDGED": Reason("More would be touched than was judged", 409, "wait"),
     "COMPUTE_FAILED": Reason("The function raised", 500, "fix_input"),
     "COMPUTE_LOST": Reason("The worker of the function died", 502, "escalate"),
     "NO_RESOURCES": Reason("No node has what is asked for", 409, "fix_input"),

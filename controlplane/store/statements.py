@@ -375,6 +375,6 @@ TELLING = frozenset(
     )
 )  # what readers of the feedback log, of channels and of answers wait for
 RECEIPT_AT = (
-    "SELECT outcome, result, finished_at, recorded_at FROM journal"
+    "SELECT outcome, result, finished_at, recorded_at, verdict FROM journal"
     " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect'"
 )

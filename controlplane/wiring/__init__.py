@@ -119,7 +119,7 @@ def _effectors(settings: Settings) -> "Mapping[str, Performer]":
     from controlplane.protocols.registry import registry
 
     finding = FindEffector(reading_finder(database_url(settings), Embedder()))
-    return registry().performers(data_fault, {finding.name: finding})
+    return registry().performers(data_fault, {finding.name: finding}, settings.connection_folders)
 
 
 def placer(settings: Settings) -> None:

@@ -95,7 +95,8 @@ def main() -> None:
         Notes("notes.again", repeats_safely=True),
         FindEffector(reading_finder(url, Embedder())),
     )
-    effectors = {**registry().performers(data_fault), **{it.name: it for it in notes}}
+    folders = [Path(it) for it in given.pop("connection_folders", ())]
+    effectors = {**registry().performers(data_fault, folders=folders), **{it.name: it for it in notes}}
     gate = Gate(
         url=url,
         socket=Path(socket),
