@@ -30,6 +30,8 @@ class Envelope(Frozen):
     taint: str | None = None
     partitionkey: str | None = None
     position: str | None = None
+    priority: int | None = Field(default=None, description="From 1 to 9; the highest goes first.")
+    expires: Time | None = Field(default=None, description="It is given up when no turn has begun with it by then.")
     replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
     scheduledat: Time | None = Field(default=None, description="Of a timer: the time that it stands for.")
     missed: int | None = Field(

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from schemas.agent import Grant
 from schemas.connection import ConnectionSpec
 from schemas.plan import Probe
+from schemas.posting import PLAIN, Placed
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class GatePort(Protocol):
         ask_until: float,
         principal: str,
         chain: bytes = b"",
+        placed: Placed = PLAIN,
     ) -> dict[str, Any]: ...
 
     async def publish_channel(
@@ -144,7 +146,7 @@ class GatePort(Protocol):
         name: str,
         message_id: str,
         body: bytes,
-        key: str,
+        placed: Placed = PLAIN,
         principal: str = "",
         first_use: str = "",
     ) -> dict[str, Any]: ...

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from controlplane.store.unit import Unit
 from schemas.faults import POINTS, UNITS
+from schemas.posting import Placed
 from schemas.problem import Refusal
 from tests.conftest import SOAK
 from tests.faults.history import World, said
@@ -204,13 +205,20 @@ async def _compute(world: World, arming: Arming, mark: str) -> None:
         await computer.close()
 
 
+async def _overdue(world: World, arming: Arming, mark: str) -> None:
+    """A message of a queue without members, which nobody has in time."""
+    await world.job("forgotten", mark, f"f{mark}", Placed(expires_at=1.0))
+    query = f"SELECT 1 FROM dead_letter WHERE message_id = 'f{mark}' AND reason = 'EXPIRED'"
+    await world.gate.until(query, lambda rows: len(rows) == 1, 60)
+
+
 PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
     "stop": _stop_and_go, "remove": _remove, "place": _move, "drain": _drain, "node": _close, "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
-    "compute": _compute, "computed": _compute,
+    "compute": _compute, "computed": _compute, "overdue": _overdue,
 }  # fmt: skip
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
@@ -218,6 +226,7 @@ REST = [
 ]
 GROUPS: dict[str, list[str]] = {
     "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
+    "queues": ["dispatch", "delayed", "due", "overdue"],
     "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
     "effects": ["intent", "receipt", "summary"],
     "computes": ["compute", "computed"],
