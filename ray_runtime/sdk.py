@@ -31,7 +31,7 @@ from ray_runtime.arguments import (
     first_read,
     json_bytes,
     least_answers,
-    order_key,
+    posting,
     question_bytes,
     seconds,
     spawn_bytes,
@@ -91,31 +91,48 @@ class Turn:
     # Buffered: they happen when the segment commits
 
     def send(
-        self, to: str, data: Json = None, key: str | None = None, *, budget: dict[str, float] | None = None
+        self,
+        to: str,
+        data: Json = None,
+        key: str | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0.0,
+        ttl_s: float | None = None,
+        budget: dict[str, float] | None = None,
     ) -> Done:
-        """A message for an agent's inbox. Answers the message id."""
-        body = {"to": agent_address(to, self._namespace), "data": data, "key": order_key("send", key)}
+        """A message for an agent's inbox; one key keeps its order, and the highest `priority` (0 to 9) goes first.
+
+        It takes its place after `delay_s`, and is given up `ttl_s` seconds later unless a turn has begun with it.
+        Answers the message id."""
+        how = posting("send", key, priority, delay_s, ttl_s)
+        body = {"to": agent_address(to, self._namespace), "data": data, **how}
         return self._message("send", {**body, **allowance("send", budget)})
 
-    def publish(self, channel: str, data: Json = None, key: str | None = None) -> Done:
-        """A message for a channel; one key keeps its order. Answers the message id."""
-        address = channel_address(channel, self._namespace)
-        return self._message("publish", {"channel": address, "data": data, "key": order_key("publish", key)})
+    def publish(
+        self,
+        channel: str,
+        data: Json = None,
+        key: str | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0.0,
+        ttl_s: float | None = None,
+    ) -> Done:
+        """A message for a channel, which is made if it is not there; the rest as of `send`. Answers the message id."""
+        how = posting("publish", key, priority, delay_s, ttl_s)
+        return self._message("publish", {"channel": channel_address(channel, self._namespace), "data": data, **how})
 
     def join(self, channel: str, start: str = "now", after: str | None = None) -> Done:
-        """Read a channel from `now`, from its `beginning`, or behind a cursor; it is made if it is not there.
+        """Read a channel, which is made if it is not there, from `now`, its `beginning`, or behind a cursor.
 
-        What is published comes to `on_message`. Who is a member already stays where it is. Answers the address.
-        """
+        Who is a member already stays where it is. Answers the address."""
         address = channel_address(channel, self._namespace)
         self._journal.record("join", json_bytes("join", {"channel": address, **first_read(start, after)}))
         return Done(address)
 
     def leave(self, channel: str) -> Done:
-        """Read a channel no more; what is in the inbox already still comes. Answers the address.
-
-        A channel that the spec of the agent watches is not left: then the turn fails, as OWNED.
-        """
+        """Read a channel no more; one that the agent's spec watches is OWNED by that. Answers the address."""
         address = channel_address(channel, self._namespace)
         self._journal.record("leave", json_bytes("leave", {"channel": address}))
         return Done(address)

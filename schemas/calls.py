@@ -9,6 +9,7 @@ from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, T
 from schemas.chain import Allowance, ChainView, IntentText
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
+from schemas.posting import Posted
 
 LIST_LIMIT_MAX = 500
 MANIFESTS_MAX = 200
@@ -128,7 +129,7 @@ class ChangeList(Output):
 # Agents
 
 
-class SendInput(NamedAct):
+class SendInput(NamedAct, Posted):
     """A message for the agent's inbox."""
 
     data: Any = None
@@ -240,16 +241,15 @@ class CodePut(Output):
 # Channels
 
 
-class PublishInput(NamedAct):
-    """Data for a channel; one `key` keeps its order."""
+class PublishInput(NamedAct, Posted):
+    """Data for a channel."""
 
     data: Any = None
-    key: Annotated[Text, Field(max_length=200)] | None = None
 
 
 class Published(Output):
     message_id: str
-    position: str
+    position: str | None = Field(description="Null while it is delayed: it takes its position when its time has come.")
 
 
 class ChannelReadInput(Frozen):

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from schemas.posting import Placed
+
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 
 
@@ -186,6 +188,7 @@ class Publish(Frame, frozen=True):
     ask_until: float
     principal: str
     chain: bytes = b""
+    placed: Placed = Placed()
 
 
 class PublishChannel(Frame, frozen=True):
@@ -196,7 +199,7 @@ class PublishChannel(Frame, frozen=True):
     name: str
     message_id: str
     body: bytes
-    key: str
+    placed: Placed
     principal: str = ""
     first_use: str = ""
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, RootModel
 from schemas.agent import Grant
 from schemas.endpoint import ConnectionSpec
 from schemas.plan import Probe
+from schemas.posting import PLAIN, Placed
 
 ARGUMENTS_BYTES_MAX = 65_536  # of the JSON Schema of one effect's arguments
 Role = Literal["target", "control", "quantity", "payload"]  # of an argument: where to, how, how much, what
@@ -293,6 +294,7 @@ class GatePort(Protocol):
         ask_until: float,
         principal: str,
         chain: bytes = b"",
+        placed: Placed = PLAIN,
     ) -> dict[str, Any]: ...
 
     async def publish_channel(
@@ -301,7 +303,7 @@ class GatePort(Protocol):
         name: str,
         message_id: str,
         body: bytes,
-        key: str,
+        placed: Placed = PLAIN,
         principal: str = "",
         first_use: str = "",
     ) -> dict[str, Any]: ...

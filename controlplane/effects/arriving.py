@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.channeling import channel_rows
 from controlplane.effects.connections import LANES_MAX, Lane
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.turnref import at_time
 from controlplane.mesh.dataschema import require_match
+from controlplane.mesh.making import made as first_use
+from controlplane.mesh.making import too_many
+from controlplane.mesh.publishing import channel_rows
 from controlplane.mesh.strict import parse_json_now
 from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import problem, refuse
@@ -24,6 +26,7 @@ from controlplane.store import statements as sql
 from schemas.base import short_id
 from schemas.calls import DATA_BYTES_MAX
 from schemas.ports import Arrival, Link, Listener, Posted
+from schemas.posting import Placed
 from schemas.problem import Problem, Refusal
 
 log = logging.getLogger("steward.gate")
@@ -52,26 +55,37 @@ class Arriving:
 
     def arrived(self, link: Link, arrival: Arrival, done: Answer) -> None:
         """Publish it, once; raises Refusal for what its channel does not take."""
-        namespace, channel = link.namespace, arrival.channel
-        found = self._node.reader.one(sql.CHANNEL, namespace, channel)
-        if found is None:
-            raise refuse("TARGET_NOT_FOUND", f"there is no channel {namespace}/{channel}", to=f"{namespace}/{channel}")
-        schema = orjson.loads((self._node.reader.one(sql.CHANNEL_SCHEMA, namespace, channel) or ("{}",))[0])
-        if schema.get("dataschema") is not None:
-            require_match(schema["dataschema"], arrival.data, namespace, channel)
-        now, made = self._node.clock(), short_id("msg", "arrival", link.uid, arrival.unique)
+        node, channel = self._node, (link.namespace, arrival.channel)
+        now, made = node.clock(), short_id("msg", "arrival", link.uid, arrival.unique)
+        found = node.reader.one(sql.CHANNEL_SPEC, *channel)
+        if found is not None:
+            self._require_taken(orjson.loads(found[0]), arrival, found[1], channel)
         text = envelope(link, arrival, made, now)
-        once = (arrivals.ARRIVED, (link.uid, made, now), 1)
-        rows = [once, *channel_rows(namespace, channel, made, text, arrival.partitionkey, now)]
+        rows: list[Any] = [(arrivals.ARRIVED, (link.uid, made, now), 1)]
+        if found is None:
+            rows += first_use(short_id("channel", made, now), *channel, f"{link.namespace}/{link.name}", now)
+        *put, bump = channel_rows(*channel, made, text, Placed(arrival.partitionkey), now)
+        rows += [*put, (*bump[:2], 1)]  # without a channel it does not count as come
 
         def published(outcome: str, detail: str) -> None:
             if outcome == "error":
                 done(problem("NOT_READY", f"it is not kept: {detail}", retry_after_s=1.0))
                 return
-            self._node.delivery.deliver(found[0])
+            if outcome == "conflict" and node.reader.one(arrivals.KNOWN, link.uid, made) is None:
+                done(too_many(link.namespace))
+                return
+            node.delivery.kick(*channel)
             done({"message_id": made, "duplicate": outcome == "conflict"})
 
-        self._node.publish(rows, published, MESSAGES)
+        node.publish(rows, published, MESSAGES)
+
+    def _require_taken(self, spec: dict[str, Any], arrival: Arrival, uid: str, channel: tuple[str, str]) -> None:
+        if spec.get("dataschema") is not None:
+            require_match(spec["dataschema"], arrival.data, *channel)
+        if spec.get("mode") == "queue":
+            full = self._node.delivery.queues.full(uid, "/".join(channel), spec["backlog_messages_max"])
+            if full is not None:
+                raise Refusal(full)
 
     def _heard(self, namespace: str, name: str, given: Posted) -> tuple[Link, Arrival]:
         declared = self._node.connections.named(namespace, name)

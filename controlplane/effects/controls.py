@@ -17,7 +17,7 @@ from controlplane.effects.node import Node
 from controlplane.effects.reasons import why_awake
 from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Row
-from controlplane.mesh.membership import gone
+from controlplane.mesh.membership import going, gone
 from controlplane.resources.problems import problem
 from controlplane.store import cancelling
 from controlplane.store import statements as sql
@@ -170,16 +170,15 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
     now = node.clock()
     found = problem("TARGET_NOT_FOUND", f"{slot.address} was deleted", to=slot.address).model_dump(mode="json")
     told = orjson.dumps(found).decode()
-    rows: list[Row] = [(sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
+    rows: list[Row] = [*going(uid), (sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
     rows.append((sql.REMOVE_TURNS, (now, told, uid), -1))
-    rows += gone(uid, now)
     asked = node.cancelling.asked_by_agent(uid)
     rows.append((cancelling.CANCEL_OF_AGENT, (now, uid), -1))
     askers = [row[0] for row in node.reader.rows(sql.ASKERS, uid)]
     for await_id in askers:
         rows += journaling.refusal(slot.address, await_id, found, now)
     rows += node.computing.cut(uid)
-    rows += [(text, (uid,), -1) for text in sql.REMOVE]
+    rows += [*((text, (uid,), -1) for text in sql.REMOVE), *gone(uid, now)]
 
     def removed(outcome: str, detail: str) -> None:
         if failed(outcome, detail, done):
@@ -187,6 +186,7 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
         node.budgeting.settled(uid)
+        node.sweep_soon()
         for await_id in askers:
             node.timers.resolved(await_id)
         node.cancelling.cancelled(asked)

@@ -15,6 +15,17 @@ def worn_out(turn: TurnRef) -> dict[str, Any]:
     return problem("TURN_FAILED", detail, attempts=turn.attempts, message_id=turn.message_id).model_dump(mode="json")
 
 
+def expired(turn: TurnRef, now: float) -> bool:
+    """Whether its message is over, and nothing of a turn with it is on record."""
+    return turn.expires is not None and turn.expires <= now and not turn.recorded
+
+
+def too_late(turn: TurnRef) -> dict[str, Any]:
+    """Its message had a time to live."""
+    detail = f"no turn had begun with {turn.message_id} when it expired"
+    return problem("EXPIRED", detail, message_id=turn.message_id).model_dump(mode="json")
+
+
 def too_long(most_s: float) -> dict[str, Any]:
     """It held its host for longer than it may."""
     detail = f"the turn held its host for more than {most_s:g} s"

@@ -16,10 +16,12 @@ from controlplane.effects.children import born
 from controlplane.effects.gathers import gathering_id, member_id, settled
 from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time, envelope, message_id, reach, split
 from controlplane.resources.problems import problem
+from controlplane.store import queues
 from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
 from controlplane.store.schedules import Schedule, first_at
 from schemas.base import canonical, short_id
+from schemas.posting import Placed
 from schemas.question import FOREVER
 from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
@@ -50,22 +52,31 @@ def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any], prefix: str = "
 def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     made = message_id(turn, entry)
     opened, within = opened_by(turn, made, body.get("budget"), now)
-    more = {"partitionkey": body.get("key"), **within}
+    how = channeling.placed_by(body, now)
+    more = {**channeling.said(how), **within}
     text = envelope(turn, made, "steward.message", body["to"], body["data"], now, **more)
-    return [*opened, *_to_inbox(turn, body["to"], made, text, now, after)]
+    later = channeling.waits(after, "Agent", reach(turn, body["to"]), made, text, how)
+    return [*opened, *(later or _to_inbox(turn, body["to"], made, text, how, now, after))]
 
 
-def _to_inbox(turn: TurnRef, to: str, made: str, text: str, now: float, after: Aftermath) -> list[Row]:
+def _to_inbox(turn: TurnRef, to: str, made: str, text: str, how: Placed, now: float, after: Aftermath) -> list[Row]:
     reached = reach(turn, to)
     after.agents.add(reached)
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
     lost = (turn.agent, turn.namespace, split(to)[1], made, text, detail, turn.turn_id, now)
     return [
-        (sql.SEND, (made, text, now, *reached), -1),
+        sent(made, text, how, now, reached),
         (sql.SEND_LOST, (*lost, *reached), -1),
         (sql.SEND_LOST_EVENT, (now, turn.namespace, split(to)[1], turn.turn_id, data, *reached), -1),
     ]
+
+
+def sent(made: str, text: str, how: Placed, now: float, to: tuple[str, str]) -> Row:
+    """A message into the inbox of whoever has the name."""
+    if how.plain:
+        return sql.SEND, (made, text, now, *to), -1
+    return queues.SEND_PLACED, (made, text, now, how.key, how.rank, *to), -1
 
 
 def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:

@@ -22,6 +22,7 @@ from controlplane.effects.budgeting import Budgeting
 from controlplane.effects.cancelling import Cancelling
 from controlplane.effects.computing import Computing
 from controlplane.effects.connections import Connections, OpenSecret, sealed
+from controlplane.effects.delaying import Delaying
 from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
 from controlplane.effects.holding import Holding
@@ -148,6 +149,7 @@ class Gate:
         node.arriving = Arriving(node, self._listeners)
         inbox_max = self._bounds.inbox_messages_max
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
+        node.delaying = Delaying(node)
         node.events = Events(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
         return node
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from controlplane.effects.consuming import consumed
 from controlplane.effects.entries import continued, reply_envelope, rows_of
 from controlplane.effects.gathers import counted
 from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time
@@ -54,7 +55,7 @@ def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, generations: Ma
         after.agents.add((turn.namespace, turn.name))  # its message is there again, and nobody sent it
         over = [_go_on(turn, frame.entries[-1])]
     else:
-        over = [*answered(turn, frame.reply, now, after), _consume(turn)]
+        over = [*answered(turn, frame.reply, now, after), *_consumed(turn, after)]
     return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *over], after
 
 
@@ -84,7 +85,8 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     text = orjson.dumps(found).decode()
     letter = (
         turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
-        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now, turn.trigger, _channel(turn),
+        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now,
+        turn.trigger if turn.queue is None else "queue", _channel(turn),
     )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
@@ -102,7 +104,7 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
             event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
             *refused(turn, found, now, after),
         ]
-    return [*rows, _consume(turn)], after
+    return [*rows, *_consumed(turn, after)], after
 
 
 def plain(text: str) -> str:
@@ -322,9 +324,10 @@ def fence(turn: TurnRef, now: float) -> Row:
     return sql.FENCE, (now, turn.agent, turn.epoch, turn.owner), 1
 
 
-def _consume(turn: TurnRef) -> Row:
-    """The message is done. Last in its unit: before it, whoever sends it again finds it there, after it, the turn."""
-    return sql.CONSUME, (turn.agent, turn.message_id), 1
+def _consumed(turn: TurnRef, after: Aftermath) -> list[Row]:
+    if turn.queue is not None:
+        after.queues.add(turn.queue)
+    return consumed(turn)
 
 
 def _go_on(turn: TurnRef, entry: Entry) -> Row:

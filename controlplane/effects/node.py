@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from controlplane.effects.budgeting import Budgeting
     from controlplane.effects.cancelling import Cancelling
     from controlplane.effects.computing import Computing
+    from controlplane.effects.delaying import Delaying
     from controlplane.effects.draining import Draining
     from controlplane.effects.execution import Execution
     from controlplane.effects.holding import Holding
@@ -99,6 +100,7 @@ class Node:
     planes: "Planes" = field(init=False)
     timers: "Timers" = field(init=False)
     delivery: "Delivery" = field(init=False)
+    delaying: "Delaying" = field(init=False)
     events: "Events" = field(init=False)
     execution: "Execution" = field(init=False)
     holding: "Holding" = field(init=False)

@@ -58,9 +58,10 @@ def unfit(
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
         if found is None and entry.kind in ("publish", "join", "leave"):
-            found = _of_channel(node.reader, turn, entry)
+            found = _of_channel(node, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
-            found = _no_room(node, turn, orjson.loads(entry.body)["to"])
+            body = orjson.loads(entry.body)
+            found = _no_room(node, turn, body["to"]) or _too_many_wait(node, "Agent", body["to"], body)
         if found is not None:
             return found
     return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
@@ -169,20 +170,34 @@ def _unjournaled(entry: Entry, fault: str) -> Unfit:
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 
 
-def _of_channel(reader: Reader, turn: TurnRef, entry: Entry) -> Unfit | None:
+def _of_channel(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
     """What is said of a channel: one that is not there can be made, one that is watched is not left."""
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
     if entry.kind == "leave":
         watched = any(it.get("channel") == name for it in turn.spec.get("watches") or ())
         return _watched(turn, name) if watched and namespace == turn.namespace else None
-    row = reader.one(sql.CHANNEL_SCHEMA, namespace, name)
+    reader = node.reader
+    row = reader.one(sql.CHANNEL_SPEC, namespace, name)
     if row is None:
         full = (
             namespace == turn.namespace and reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
         )
         return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if full else None
-    return _against_schema(body, orjson.loads(row[0]).get("dataschema")) if entry.kind == "publish" else None
+    if entry.kind == "join":
+        return None
+    spec = orjson.loads(row[0])
+    unfit = _against_schema(body, spec.get("dataschema"))
+    if unfit is None and spec.get("mode") == "queue" and namespace == turn.namespace:
+        full = node.delivery.queues.full(row[1], body["channel"], spec["backlog_messages_max"])
+        unfit = None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
+    return unfit or _too_many_wait(node, "Channel", body["channel"], body)
+
+
+def _too_many_wait(node: Node, kind: str, to: str, body: dict[str, Any]) -> Unfit | None:
+    """Of what is not due yet, only so much waits for one inbox or channel."""
+    full = node.delaying.full(kind, *split(to)) if body.get("delay_s") else None
+    return None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
 
 
 def _watched(turn: TurnRef, name: str) -> Unfit:

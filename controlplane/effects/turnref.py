@@ -24,6 +24,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
     row. `pinned` is what of the spec the turn began on, and replays on; what it may do is `spec`, as of now.
     `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
+    Of a message of a `queue` it is that channel's uid, with the `key` that is held as long as the turn is not over.
     `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
     """
 
@@ -57,6 +58,10 @@ class TurnRef(msgspec.Struct, frozen=True):
     proving: str = ""
     rests_at: frozenset[Place] = frozenset()
     format: int = FORMAT
+    queue: str | None = None
+    key: str | None = None
+    attempts_max: int | None = None
+    expires: float | None = None
 
     def length(self, branch: str) -> int:
         """How many entries a branch has."""
@@ -89,6 +94,7 @@ class Aftermath:
     channels: set[tuple[str, str]] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    queues: set[str] = field(default_factory=set)  # of which a member has finished a message
     operators: list[str] = field(default_factory=list)  # of answers, those that operators wait for
     due_at: float | None = None
     open_until: float = 0.0

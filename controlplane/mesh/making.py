@@ -24,7 +24,7 @@ def made(uid: str, namespace: str, name: str, by: str, now: float, turn_id: str 
     told = canonical({"uid": uid, "first_use": True}).decode()
     return [
         (sql.MAKE, (*about, uid, _SPEC, now, now, *about, namespace, CHANNELS_MAX, CHANNELS_MAX), -1),
-        (sql.MAKE_RUN, (SPEC.retention_s, now, uid), -1),
+        (sql.MAKE_RUN, (SPEC.retention_s, SPEC.backlog_messages_max, SPEC.attempts_max, now, uid), -1),
         (sql.MADE_EVENT, (now, *about, by, turn_id, told, uid), -1),
     ]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from controlplane.store import channels as sql
+from controlplane.store import queues
 from schemas.base import canonical
 
 Row = tuple[str, Sequence[Any], int]
@@ -53,24 +54,34 @@ def joined(agent: str, namespace: str, name: str, now: float) -> list[Row]:
     ]
 
 
-def left_by(member: Member, by: By, now: float) -> list[Row]:
+def left_by(member: Member, by: By, now: float, handling: str = "") -> list[Row]:
     """Leave, and tell of it."""
     agent, namespace, name = member.key
     told = canonical({"agent": member.name}).decode()
     event = (sql.LEFT_EVENT, (now, namespace, name, *by, told, agent, namespace, name), -1)
-    return [event, *leaving(agent, namespace, name, now)]
+    return [event, *leaving(agent, namespace, name, now, handling)]
 
 
-def leaving(agent: str, namespace: str, name: str, now: float) -> list[Row]:
-    """An agent reads no more; what is in its inbox stays there."""
+def leaving(agent: str, namespace: str, name: str, now: float, handling: str = "") -> list[Row]:
+    """An agent reads no more; what is in its inbox stays there.
+
+    But what it has of a queue, and has not begun, goes back to where it was; `handling` is the message of its turn.
+    """
     return [
+        *((text, (agent, namespace, name, handling), -1) for text in queues.BACK),
         (sql.LEFT, (now, agent, namespace, name), -1),
         (sql.LEFT_NOTHING, (agent, namespace, name), -1),
         (sql.LEAVE, (agent, namespace, name), -1),
+        (queues.PROMOTE, (namespace, name), -1),
         (sql.USED, (now, namespace, name), -1),
     ]
 
 
+def going(agent: str) -> list[Row]:
+    """First of what removes an agent: what it has of queues, and has not begun, goes back to where it was."""
+    return [(text, (agent,), -1) for text in queues.BACK_OF_MEMBER]
+
+
 def gone(agent: str, now: float) -> list[Row]:
-    """An agent that is removed is a member of nothing; its subscriptions go with it."""
-    return [(sql.LEFT_ALL, (now, agent), -1)]
+    """Last of what removes an agent: it was a member of nothing any more; its subscriptions went with it."""
+    return [(sql.LEFT_ALL, (now, agent), -1), (queues.PROMOTE_OF_MEMBER, (agent,), -1)]

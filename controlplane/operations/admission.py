@@ -177,11 +177,24 @@ def check(
             _check_isolation(it, spec, unconfined)
         if it.kind == "Secret" and it.action == "apply":
             _check_kept(it, world)
+        if it.kind == "Channel" and it.action == "apply":
+            _check_mode(it, world)
         if it.kind == "Budget" and it.action == "apply":
             _check_currency(it, currency)
         if it.kind == "Connection" and it.action == "apply" and protocols is not None:
             check_protocol(it, protocols)
     _check_quota(wanted, world, agents_max)
+
+
+def _check_mode(it: Wanted, world: World) -> None:
+    """A log that all read does not become one that is shared, nor the other way round."""
+    current = world.at("Channel", it.namespace, it.name)
+    if not current.live or current.spec["mode"] == it.spec["mode"]:
+        return
+    detail = f"channel {it.namespace}/{it.name} is a {current.spec['mode']}, and stays one while it is there"
+    about = {"namespace": it.namespace, "name": it.name}
+    step = Next(operation="channels.delete", arguments=about, why="proposes to take it away; then make it anew")
+    raise refuse("INVALID_VALUE", detail, field=f"{it.place}/spec/mode", next=[step], **about, mode=it.spec["mode"])
 
 
 def _check_owner(it: Wanted, world: World) -> None:

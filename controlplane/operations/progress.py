@@ -31,7 +31,11 @@ OPEN = text(
     " ORDER BY committed_at, change_id LIMIT :many"
 )
 AGENT_AT = text("SELECT uid, generation FROM agent WHERE namespace = :namespace AND name = :name")
-CHANNEL_AT = text("SELECT uid, retention_s, ephemeral FROM channel WHERE namespace = :namespace AND name = :name")
+CHANNEL_AT = text(
+    "SELECT uid, retention_s, ephemeral, backlog_max AS backlog_messages_max, attempts_max, in_flight_max FROM channel"
+    " WHERE namespace = :namespace AND name = :name"
+)
+CHANNEL_GOES_BY = ("retention_s", "ephemeral", "backlog_messages_max", "attempts_max", "in_flight_max")
 CHANNELS_NAMED = many("SELECT uid FROM channel WHERE namespace = :namespace AND name IN :names", "names")
 WATCHING = text(
     "SELECT r.* FROM resource r JOIN agent a ON a.uid = r.uid WHERE r.kind = 'Agent' AND r.deleted_at IS NULL"
@@ -158,7 +162,7 @@ def _channel(session: Session, known: Known) -> list[Work]:
         return []
     if there is None:
         return [Work("set_up", known.uid, known)]
-    as_wanted = all(there[it] == known.spec[it] for it in ("retention_s", "ephemeral"))
+    as_wanted = all(there[it] == known.spec.get(it, there[it]) for it in CHANNEL_GOES_BY)
     return [] if as_wanted else [Work("retain", known.uid, known)]
 
 

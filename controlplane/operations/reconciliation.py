@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from controlplane.mesh.membership import gone
+from controlplane.mesh.membership import going, gone
 from controlplane.operations import progress, repeating, vanishing
 from controlplane.operations.carrying import NOTE, Carrier
 from controlplane.operations.progress import OpenSteps, Sweep, Work
@@ -205,10 +205,10 @@ class Reconciler:
             if uid not in left:
                 continue
             now = self._clock()
-            unit.raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, now, uid])
-            unit.rows(gone(uid, now))
+            unit.rows(going(uid)).raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, now, uid])
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])
+            unit.rows(gone(uid, now))
         return await self._store.write(unit)
 
     async def _hint(self, verb: str, agents: Iterable[str]) -> None:

@@ -211,6 +211,7 @@ def _channel(session: Session, known: Known, owners: Owners, position: int | Non
     status = ChannelStatus(
         conditions=[ready_once(known.generation, known.created_at, set_up=position is not None)],
         next_position=position or 1,
+        waiting=observing.rows(session, observing.QUEUED, uid=known.uid)[0]["waiting"] if known.uid else 0,
         messages=(position or 1) - first if first is not None else 0,
         subscribers=readers,
     )

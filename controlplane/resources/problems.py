@@ -53,7 +53,7 @@ REASONS: dict[str, Reason] = {
     "SECRET_VALUE_MISSING": Reason("There is no stored value to keep", 422, "fix_input"),
     "SCHEMA_MISMATCH": Reason("The data does not meet the channel's schema", 422, "fix_input"),
     "QUOTA": Reason("A limit of the installation is reached", 429, "wait"),
-    "BACKLOG_FULL": Reason("The inbox is full", 429, "wait"),
+    "BACKLOG_FULL": Reason("The inbox or the queue is full", 429, "wait"),
     "NOT_SET_UP": Reason("What is declared is not set up yet", 409, "wait"),
     "STOPPED": Reason("The agent is stopped", 409, "fix_input"),
     "TURN_FAILED": Reason("The agent failed while handling the message", 502, "escalate"),
@@ -87,6 +87,7 @@ REASONS: dict[str, Reason] = {
     "UPGRADED": Reason("The turn was parked when its agent got newer code", 409, "wait"),
     "UPGRADE_DIFFERS": Reason("The parked turn does not replay on the newer code", 409, "fix_input"),
     "HANDLER_ERROR": Reason("The handler raised", 500, "fix_input"),
+    "EXPIRED": Reason("The message was not handled in time", 410, "stop"),
     "ASK_CYCLE": Reason("The question would wait for itself", 409, "fix_input"),
     "TARGET_NOT_FOUND": Reason("The message has nobody to go to", 404, "fix_input"),
     # what is broken here

@@ -3,6 +3,7 @@
 ARRIVED = (
     "INSERT INTO arrival (connection, message_id, at) VALUES (?, ?, ?) ON CONFLICT (connection, message_id) DO NOTHING"
 )
+KNOWN = "SELECT 1 FROM arrival WHERE connection = ? AND message_id = ?"
 KEPT_S = 604_800.0  # whoever posts it again does so within days
 FORGET = (
     "DELETE FROM arrival WHERE (connection, message_id) IN"

@@ -17,8 +17,8 @@ MAKE = (
 )
 COUNT = "SELECT COUNT(*) FROM (SELECT 1 FROM channel WHERE namespace = ? LIMIT ?) AS counted"
 MAKE_RUN = (
-    "INSERT INTO channel (uid, namespace, name, next_position, retention_s, ephemeral, used_at)"
-    " SELECT uid, namespace, name, 1, ?, 1, ? FROM resource WHERE uid = ? ON CONFLICT DO NOTHING"
+    "INSERT INTO channel (uid, namespace, name, next_position, retention_s, backlog_max, attempts_max, ephemeral,"
+    " used_at) SELECT uid, namespace, name, 1, ?, ?, ?, 1, ? FROM resource WHERE uid = ? ON CONFLICT DO NOTHING"
 )
 MADE_EVENT = (
     "INSERT INTO event (type, time, kind, namespace, name, principal, turn_id, data)"
@@ -87,7 +87,9 @@ FORGET_MEMBERS_OF = "DELETE FROM membership WHERE channel = ?"
 UNUSED = (
     "SELECT c.uid, c.namespace, c.name FROM channel c WHERE c.ephemeral = 1 AND c.used_at < ? AND c.uid > ?"
     " AND NOT EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = c.uid)"
-    " AND NOT EXISTS (SELECT 1 FROM subscription s WHERE s.channel = c.uid) ORDER BY c.uid LIMIT ?"
+    " AND NOT EXISTS (SELECT 1 FROM subscription s WHERE s.channel = c.uid)"
+    " AND NOT EXISTS (SELECT 1 FROM delayed d WHERE d.kind = 'Channel' AND d.namespace = c.namespace"
+    " AND d.name = c.name) ORDER BY c.uid LIMIT ?"
 )
 VANISH = (
     "UPDATE resource SET deleted_at = ?, updated_at = ?, revision = revision + 1"
@@ -95,6 +97,8 @@ VANISH = (
     " (SELECT 1 FROM channel c WHERE c.uid = resource.uid AND c.ephemeral = 1 AND c.used_at < ?)"
     " AND NOT EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = resource.uid)"
     " AND NOT EXISTS (SELECT 1 FROM subscription s WHERE s.channel = resource.uid)"
+    " AND NOT EXISTS (SELECT 1 FROM delayed d WHERE d.kind = 'Channel' AND d.namespace = resource.namespace"
+    " AND d.name = resource.name)"
 )
 VANISH_RUN = "DELETE FROM channel WHERE uid = ?"
 VANISH_LABELS = "DELETE FROM label WHERE kind = 'Channel' AND namespace = ? AND name = ?"

@@ -1,9 +1,40 @@
-"""The tables of what comes to an agent by itself: timers, and places in the feedback log. As in `tables`."""
+"""The tables of what comes to an agent: its inbox, timers, and places in the feedback log. As in `tables`."""
 
-from sqlalchemy import Column, Index, String
+from sqlalchemy import BigInteger, Column, Index, String
 from sqlmodel import Field, SQLModel
 
-from controlplane.store.columns import big, seconds, seconds_or_none, text_column
+from controlplane.store.columns import auto, big, partial, seconds, seconds_or_none, text_column
+
+
+class InboxRow(SQLModel, table=True):
+    __tablename__ = "inbox"
+    seq: int | None = Field(default=None, sa_column=auto())
+    agent: str
+    message_id: str
+    trigger: str = Field(description="message | start | reply | timer | batch")
+    body: str = Field(sa_column=text_column())
+    accepted_at: float = Field(sa_column=seconds())
+    attempts: int = Field(sa_column=big())
+    key: str | None = Field(default=None, description="what of one key comes is handled in its order")
+    rank: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="9 less the priority; null of the rest"
+    )
+    channel: str | None = Field(default=None, description="of a queue: the uid of that channel")
+    position: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="where it goes back to, in that queue"
+    )
+    attempts_max: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    __table_args__ = (
+        Index("inbox_order", "agent", "seq"),
+        partial("inbox_urgent", "agent", "rank", "seq", where="rank IS NOT NULL"),
+        partial("inbox_key", "agent", "key", "seq", where="key IS NOT NULL"),
+        partial("inbox_of_queue", "channel", "key", where="channel IS NOT NULL"),
+        partial("inbox_held", "agent", "channel", where="channel IS NOT NULL"),
+        Index("inbox_once", "agent", "message_id", unique=True),
+        partial("inbox_start", "agent", where="trigger = 'start'"),
+        partial("inbox_timer", "agent", where="trigger = 'timer'"),
+        {"sqlite_autoincrement": True},
+    )
 
 
 class TimerRow(SQLModel, table=True):

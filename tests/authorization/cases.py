@@ -25,7 +25,7 @@ INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
     "arguments", "branch", "position", "outcome", "result", "reason", "node", "undo", "answer",
     "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch", "meaning", "conversation",
-    "accepted_at", "tool", "digest", "roles", "refresh",
+    "accepted_at", "tool", "digest", "roles", "refresh", "priority", "delay_s", "ttl_s",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold

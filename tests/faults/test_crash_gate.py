@@ -17,6 +17,7 @@ from controlplane.protocols.mcp_tools import offered
 from controlplane.store.unit import Unit
 from schemas.connection import connection_spec
 from schemas.faults import POINTS, UNITS
+from schemas.posting import Placed
 from schemas.problem import Refusal
 from tests.conftest import SOAK
 from tests.faults.history import World, said
@@ -228,13 +229,20 @@ async def _offer(world: World, arming: Arming, mark: str) -> None:
             assert rows == [(offered(far.tools["order"]).digest,)]
 
 
+async def _overdue(world: World, arming: Arming, mark: str) -> None:
+    """A message of a queue without members, which nobody has in time."""
+    await world.job("forgotten", mark, f"f{mark}", Placed(expires_at=1.0))
+    query = f"SELECT 1 FROM dead_letter WHERE message_id = 'f{mark}' AND reason = 'EXPIRED'"
+    await world.gate.until(query, lambda rows: len(rows) == 1, 60)
+
+
 PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
     "stop": _stop_and_go, "remove": _remove, "place": _move, "drain": _drain, "node": _close, "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
-    "compute": _compute, "computed": _compute, "offers": _offer,
+    "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
 }  # fmt: skip
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
@@ -242,6 +250,7 @@ REST = [
 ]
 GROUPS: dict[str, list[str]] = {
     "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
+    "queues": ["dispatch", "delayed", "due", "overdue"],
     "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
     "effects": ["intent", "receipt", "summary", "offers"],
     "computes": ["compute", "computed"],

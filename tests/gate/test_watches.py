@@ -79,7 +79,7 @@ async def _publish(gate: RunningGate, *numbers: int) -> None:
             "specversion": "1.0", "id": f"p{n}", "source": "/operators/test", "type": "steward.message",
             "time": "2026-01-01T00:00:00Z", "data": n,
         }  # fmt: skip
-        await gate.client.publish_channel("default", "news", f"p{n}", orjson.dumps(body), "")
+        await gate.client.publish_channel("default", "news", f"p{n}", orjson.dumps(body))
 
 
 def _got(rows: list[tuple[Any, ...]]) -> list[Any]:

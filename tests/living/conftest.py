@@ -84,6 +84,12 @@ class Several(Agent):
         return [echo.data, *answers]
 
 
+class Poster(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        for how, to, more in envelope.data:
+            (turn.send if how == "send" else turn.publish)(to, "posted", **more)
+
+
 class Broken(Agent):
     async def on_message(self, turn: Turn, envelope):
         raise ValueError("it can not do that")

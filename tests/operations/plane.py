@@ -94,12 +94,13 @@ class Gate:
     async def control(self, verb: str, uid: str, argument: dict[str, Any]) -> dict[str, Any]:
         self.heard.append((verb, uid))
         if verb == "remove" and not self.deaf:
+            from controlplane.mesh.membership import going, gone
             from controlplane.store.unit import Unit
 
-            unit = Unit()
+            unit = Unit().rows(going(uid))
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])
-            await self.store.write(unit)
+            await self.store.write(unit.rows(gone(uid, self.clock())))
         return {"ok": True}
 
 

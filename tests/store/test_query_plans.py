@@ -41,6 +41,8 @@ WALKS = {
     "retention.HOSTS": "hosts, of which there are few",
     "retention.FORGET_MEMBERS": "channels; their ended memberships by position",
     "channels.FORGET_MEMBERS": "channels; their ended memberships by position",
+    "queues.OVERDUE": "what has expired, by its partial index",
+    "queues.NEXT_DUE": "stops at the first row of the order",
     "retention.MESSAGES": "channels; their messages by position",
     "progress.OPEN": "open changes alone, by their partial index",
     "oneshots.OPEN": "open changes alone, by their partial index",

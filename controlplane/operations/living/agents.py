@@ -23,6 +23,7 @@ from schemas.base import short_id
 from schemas.calls import Answer, AskInput, NamedAct, SendInput, Sent
 from schemas.plan import Preview, Undo
 from schemas.ports import GatePort, Handler
+from schemas.posting import PLAIN
 from schemas.principal import Call
 from schemas.problem import Next, Refusal
 
@@ -101,10 +102,10 @@ class Living:
         asked = {"replyto": message_id, "deadline": envelopes.at(ask_until)} if ask_until else {}
         chain = _chain(given)
         within = {"chainid": message_id, "intentid": message_id if given.intent else None} if chain else {}
-        body = envelopes.envelope(
-            call, message_id, f"{namespace}/{name}", data, conversationid=given.conversation, **asked, **within
-        )
-        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain)
+        how = envelopes.placing(call, given) if isinstance(given, SendInput) else PLAIN
+        said = {"conversationid": given.conversation, **asked, **within, **envelopes.said(how)}
+        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **said)
+        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain, how)
         return message_id
 
     async def _resolution(self, await_id: str, wait_s: float) -> Resolution:

@@ -65,11 +65,13 @@ class Channels:
             would.append(f"one envelope would be published to {namespace}/{name}")
             return Preview(operation=call.operation, would=would, undo="none")
         message_id = envelopes.message_id(call, namespace, name)
-        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, partitionkey=given.key)
+        how = envelopes.placing(call, given)
+        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **envelopes.said(how))
         first_use = "" if found.uid else making_uid(call, namespace, name)
-        about = (message_id, body, given.key or "", call.principal.name, first_use)
+        about = (message_id, body, how, call.principal.name, first_use)
         answer = await self._gate.publish_channel(namespace, name, *about)
-        return Published(message_id=message_id, position=str(answer["position"]))
+        position = answer["position"]
+        return Published(message_id=message_id, position=None if position is None else str(position))
 
     async def read(self, call: Call, given: ChannelReadInput) -> ChannelRead:
         found = await find_channel(self._store, given.namespace, given.name)

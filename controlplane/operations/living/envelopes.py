@@ -15,6 +15,7 @@ from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import refuse
 from schemas.base import rfc3339, short_id
 from schemas.calls import DATA_BYTES_MAX
+from schemas.posting import Placed, Posted, placed
 from schemas.principal import Call, Principal
 
 TYPE = "steward.message"
@@ -47,7 +48,7 @@ def source(principal: Principal) -> str:
     return f"/operators/{principal.name}"
 
 
-def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | None) -> bytes:
+def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | int | None) -> bytes:
     """The CloudEvent as JSON; `data` is JSON already."""
     attributes: dict[str, Any] = {
         "specversion": "1.0",
@@ -63,6 +64,17 @@ def envelope(call: Call, identifier: str, subject: str, data: bytes, **extension
         "data": orjson.Fragment(data),
     }
     return orjson.dumps(attributes)
+
+
+def placing(call: Call, given: Posted) -> Placed:
+    """How a message goes, in moments."""
+    return placed(given.key, given.priority, given.delay_s, given.ttl_s, call.now)
+
+
+def said(how: Placed) -> dict[str, str | int | None]:
+    """What the envelope says of that."""
+    expires = at(how.expires_at) if how.expires_at else None
+    return {"partitionkey": how.key, "priority": how.priority or None, "expires": expires}
 
 
 def at(seconds: float) -> str:

@@ -30,7 +30,8 @@ def upgrade() -> None:
         sa.Column("left_position", sa.BigInteger(), nullable=True),
         sa.Column("left_at", sa.Double(), nullable=True),
     )
-    op.create_index("membership_of", "membership", ["channel", "agent"])
+    op.create_index("membership_of", "membership", ["agent", "channel"])
+    op.create_index("membership_in", "membership", ["channel", "id"])
     still, over = sa.text("left_position IS NULL"), sa.text("left_position IS NOT NULL")
     op.create_index(
         "membership_open", "membership", ["agent", "channel"], sqlite_where=still, postgresql_where=still
