@@ -13,12 +13,13 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
+from controlplane.protocols.finding import effector_of, is_family, performer_of
 from controlplane.protocols.http import secret_headers, traced
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
 from schemas.llm_connection import LlmConnection
-from schemas.ports import EffectCall, Link, Used
+from schemas.ports import EffectCall, Effector, Link, Offered, Used
 from schemas.protocols import Declaration, Performer
 
 Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
@@ -28,6 +29,8 @@ Count = Callable[[dict[str, float]], None]
 Ask = Callable[
     [LlmRequest, Parameters, Link, dict[str, str], Count, Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
 ]
+Sees = Callable[[str], Link | None]
+OFFERED_BYTES_MAX = 16_384  # of the schema of one tool
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -52,8 +55,7 @@ class LlmEffector:
     def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
         """No token is less than a byte of what is asked; unlimited answers have as many as may be asked for."""
         assert isinstance(arguments, LlmRequest)
-        known = [self._parameters(it) for it in arguments.tools if it.effect is None or it.effect in self._performers]
-        tools = sum(len(orjson.dumps(it)) for it in known)
+        tools = sum(self._size(it) for it in arguments.tools)
         asked = len(arguments.model_dump_json().encode()) + tools
         return {"tokens_in": asked, "tokens_out": arguments.output_tokens_max or OUTPUT_TOKENS_MAX, "requests": 1}
 
@@ -69,7 +71,7 @@ class LlmEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         assert isinstance(arguments, LlmRequest)
         assert call.link is not None
-        parameters = {it.name: self._parameters(it) for it in arguments.tools}
+        parameters = {it.name: self._parameters(it, call.sees) for it in arguments.tools}
         await self.ready()
         assert self._ask is not None
         own = _own_headers(call) | traced(call)
@@ -85,18 +87,44 @@ class LlmEffector:
             return call
         return call.model_copy(update={"fault": self._fault_of(schema, call.arguments) or ""})
 
-    def _parameters(self, offer: Offer) -> dict[str, Any]:
+    def _size(self, offer: Offer) -> int:
+        """How many bytes a model is told of a tool's arguments, at most."""
+        if offer.parameters is not None or offer.effect is None:
+            return len(orjson.dumps(offer.parameters or NO_ARGUMENTS))
+        performer = performer_of(offer.effect, self._performers)
+        if performer is None:
+            return 0
+        return OFFERED_BYTES_MAX if is_family(performer) else len(orjson.dumps(_offered(performer)))
+
+    def _parameters(self, offer: Offer, sees: Sees) -> dict[str, Any]:
         """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
         if offer.parameters is not None:
             return offer.parameters
         if offer.effect is None:
             return NO_ARGUMENTS
-        known: Any = getattr(self._performers.get(offer.effect), "arguments", None)
+        link = sees(offer.connection) if offer.connection is not None else None
+        known = effector_of(offer.effect, self._performers, link)
         if known is None:
-            detail = f"tool {offer.name}: there is no effect {offer.effect}"
-            raise refuse("UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._performers))
-        modelled = isinstance(known, type) and issubclass(known, BaseModel)
-        return without(known.model_json_schema(by_alias=True) if modelled else dict(known), offer.fixed)
+            over = f" over {offer.connection}" if offer.connection is not None else ""
+            detail = f"tool {offer.name}: there is no effect {offer.effect}{over}"
+            about = {"tool": offer.name, "effect": offer.effect, "connection": offer.connection}
+            raise refuse("UNKNOWN_EFFECT", detail, **about, known=sorted(self._performers))
+        schema = without(_offered(known), offer.fixed)
+        if len(orjson.dumps(schema)) > OFFERED_BYTES_MAX:
+            detail = (
+                f"tool {offer.name}: the arguments of {offer.effect} are more than a model is told; give parameters"
+            )
+            raise refuse("OUT_OF_RANGE", detail, tool=offer.name, effect=offer.effect, bytes_max=OFFERED_BYTES_MAX)
+        return schema
+
+
+def _offered(effector: Effector) -> dict[str, Any]:
+    """The schema of an effector's arguments, as a model is told it."""
+    if isinstance(effector, Offered):
+        return dict(effector.offered)
+    known: Any = effector.arguments
+    modelled = isinstance(known, type) and issubclass(known, BaseModel)
+    return dict(known.model_json_schema(by_alias=True) if modelled else known)
 
 
 def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:
