@@ -173,6 +173,14 @@ class Pinning(Protocol):
 
 
 @runtime_checkable
+class Offered(Protocol):
+    """An effector whose arguments a model is told by another schema, which says the same."""
+
+    @property
+    def offered(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
 class Costing(Protocol):
     """An effector that says beforehand what an effect may use at most, beside itself and its bytes."""
 

@@ -29,10 +29,15 @@ def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]],
 
 def measured(verdict: Verdict, magnitudes: Mapping[str, int], most: Mapping[str, int | None]) -> Verdict:
     """The verdict with what the effect would touch; denied where the connection allows less."""
-    features = {name: {"known": True, "value": value} for name, value in magnitudes.items()}
     beyond = [f"{name}_max" for name, it in most.items() if it is not None and magnitudes.get(name, 0) > it]
-    update = {"features": verdict.features | features} | ({"outcome": "deny", "rules": beyond} if beyond else {})
-    return verdict.model_copy(update=update)
+    found = featured(verdict, **magnitudes)
+    return found.model_copy(update={"outcome": "deny", "rules": beyond}) if beyond else found
+
+
+def featured(verdict: Verdict, **known: Any) -> Verdict:
+    """A verdict with features that are known besides."""
+    more = {name: {"known": True, "value": value} for name, value in known.items()}
+    return verdict.model_copy(update={"features": {**verdict.features, **more}})
 
 
 def _names(granted: str, effect: str) -> bool:

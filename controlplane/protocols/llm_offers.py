@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import BaseModel
 
+from controlplane.protocols.finding import is_family, performer_of
 from controlplane.resources.problems import refuse
 from schemas.llm import Offer
 from schemas.offers import Pin
-from schemas.ports import Family, Link, Pinning, Pins, Unreached
+from schemas.ports import Family, Link, Offered, Pinning, Pins, Unreached
 from schemas.problem import Refusal
 from schemas.protocols import Performer
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 ANYTHING: dict[str, Any] = {"type": "object"}
-GUESSED_BYTES = 4_096  # of a tool that was not shown yet
+OFFERED_BYTES_MAX = 16_384  # of the schema of one tool
 KNOWN_MAX = 10_000
 
 
@@ -47,17 +48,17 @@ class Offers:
         """The tool of an agent whose model is asked over a connection; raises UNKNOWN_EFFECT."""
         if offer.parameters is not None or offer.effect is None:
             return Shown(offer.description, offer.parameters or NO_ARGUMENTS)
-        performer = self._performers.get(offer.effect) or self._performers.get(_family(offer.effect))
+        performer = performer_of(offer.effect, self._performers)
         if performer is None:
             detail = f"tool {offer.name}: there is no effect {offer.effect}"
             raise refuse("UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._performers))
-        if performer.name.endswith(".*"):
+        if is_family(performer):
             found = await self._of_connection(offer, performer, over)
             if len(self._bytes) >= KNOWN_MAX:
                 self._bytes.clear()
             self._bytes[offer.effect, offer.connection or ""] = len(orjson.dumps(found.parameters))
             return found
-        return Shown(offer.description, without(_schema(performer), offer.fixed))
+        return Shown(offer.description, _bounded(without(_schema(performer), offer.fixed), offer))
 
     def bytes_of(self, offer: Offer) -> int:
         """How large its parameters are; of what a connection says, as they were last, or as they may be."""
@@ -65,7 +66,7 @@ class Offers:
             return len(orjson.dumps(offer.parameters or NO_ARGUMENTS))
         known = self._performers.get(offer.effect)
         if known is None:
-            return self._bytes.get((offer.effect, offer.connection or ""), GUESSED_BYTES)
+            return self._bytes.get((offer.effect, offer.connection or ""), OFFERED_BYTES_MAX)
         return len(orjson.dumps(without(_schema(known), offer.fixed)))
 
     async def _of_connection(self, offer: Offer, family: Any, over: Link) -> Shown:
@@ -78,7 +79,8 @@ class Offers:
         pin = await self._pin(offer.effect, family, link)
         description = offer.description or (pin.accepted_as.description if pin and pin.accepted_as else "")
         effector = _resolved(family, offer.effect, link)
-        return Shown(description, ANYTHING if effector is None else without(_schema(effector), offer.fixed))
+        schema = ANYTHING if effector is None else _bounded(without(_schema(effector), offer.fixed), offer)
+        return Shown(description, schema)
 
     async def _pin(self, effect: str, family: Any, link: Link) -> Pin | None:
         """What is kept of the tool; its far side is asked where nothing is known of it."""
@@ -93,10 +95,6 @@ class Offers:
         return found
 
 
-def _family(effect: str) -> str:
-    return f"{effect.partition('.')[0]}.*"
-
-
 def _resolved(family: Family, effect: str, link: Link) -> Any:
     try:
         return family.resolve(effect, link)
@@ -105,10 +103,20 @@ def _resolved(family: Family, effect: str, link: Link) -> Any:
 
 
 def _schema(effector: Any) -> dict[str, Any]:
+    """Of an effector's arguments, as a model is told it."""
+    if isinstance(effector, Offered):
+        return dict(effector.offered)
     known = effector.arguments
     if isinstance(known, type) and issubclass(known, BaseModel):
         return known.model_json_schema(by_alias=True)
     return dict(known)
+
+
+def _bounded(schema: dict[str, Any], offer: Offer) -> dict[str, Any]:
+    if len(orjson.dumps(schema)) > OFFERED_BYTES_MAX:
+        detail = f"tool {offer.name}: the arguments of {offer.effect} are more than a model is told; give parameters"
+        raise refuse("OUT_OF_RANGE", detail, tool=offer.name, effect=offer.effect, bytes_max=OFFERED_BYTES_MAX)
+    return schema
 
 
 def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:

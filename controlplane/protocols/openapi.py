@@ -145,6 +145,35 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
     return Called(name, method, path, schema, frozenset(joined), unusable, parts)
 
 
+def under_defs(schema: Json) -> Json:
+    """The same schema with what it refers to in `$defs`, where models look for it."""
+    names: dict[str, str] = {}
+    for reference in _references(schema):
+        names.setdefault(reference, f"{_NOT_OF_A_NAME.sub('_', _parts(reference)[-1])}_{len(names)}")
+    found = _renamed({name: value for name, value in schema.items() if name != "components"}, names)
+    if names:
+        found["$defs"] = {name: _renamed(_within(schema, reference), names) for reference, name in names.items()}
+    return dict(found)
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_renamed(it, names) for it in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: f"#/$defs/{names[it]}" if name == "$ref" and isinstance(it, str) else _renamed(it, names)
+        for name, it in value.items()
+    }
+
+
+def _within(schema: Json, reference: str) -> Any:
+    here: Any = schema
+    for part in _parts(reference):
+        here = here[part]
+    return here
+
+
 def _group() -> Json:
     return {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
 
