@@ -11,6 +11,7 @@ from controlplane.resources import (
     moving,
     nodes,
     questions,
+    routes,
     secrets,
     settling,
     system,
@@ -33,6 +34,7 @@ OPERATIONS: dict[str, Operation] = {
         connections,
         secrets,
         budgets,
+        routes,
         system,
         usage,
     )

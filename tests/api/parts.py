@@ -29,6 +29,7 @@ from controlplane.operations.living import (
     moving,
     nodes,
     questions,
+    routes,
     settling,
     turns,
     usage,
@@ -38,8 +39,10 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
+from controlplane.wiring.routing import Routing
 from schemas.agent import Agent
 from schemas.calls import Named
 from schemas.ports import Handler
@@ -77,7 +80,7 @@ class Parts:
         self.store, self.gate, self.bell = store, gate, bell
         found: dict[str, Handler] = {}
         self.dispatcher = Dispatcher(found, store, time.time)
-        proposer = Proposer(store, Vault(b"k" * 32))
+        proposer = Proposer(store, Vault(b"k" * 32), routing=Routing(registry()))
         reverting = Reverting(proposer)
         commitment = Commitment(proposer, reverting)
         found |= handling.handlers(proposer, reverting, commitment, bell)
@@ -85,7 +88,7 @@ class Parts:
         found |= channels.handlers(store, gate, bell)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-        found |= questions.handlers(store, gate)
+        found |= questions.handlers(store, gate) | routes.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)

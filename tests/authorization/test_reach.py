@@ -94,7 +94,7 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
     first = await full.call(operation.name, here, **given)
     if "namespace" in operation.input.model_fields:
         given["namespace"] = "elsewhere"
-        names = {"channels.redrive": "hidden"}
+        names = {"channels.redrive": "hidden", "routes.pause": "alarms", "routes.resume": "alarms"}
         given |= {"name": names.get(operation.name, "echo" if operation.noun == "agents" else "reports")}
         second = await full.call(operation.name, there, **given)  # not REQUEST_ID_REUSED
         assert second != first

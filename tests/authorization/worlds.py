@@ -159,6 +159,7 @@ async def _ours(world: World) -> None:
     await world.apply(manifest("Fleet", "echoes", replicas=1), principal=op)
     await world.apply(manifest("Secret", "inventory"), manifest("Connection", "billing"), principal=op)
     await world.apply(manifest("Budget", "models"), principal=op)
+    await world.apply(manifest("Route", "alarms"), principal=op)
     await world.apply(manifest("Channel", "reports", "second"))
     await _held(world)
     await _question(world)
@@ -221,6 +222,8 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Agent", "echo", "elsewhere"))
     await world.apply(manifest("Fleet", "hiddens", "elsewhere", replicas=2), principal=ABROAD)
     await world.apply(manifest("Budget", "hidden", "elsewhere"))
+    await world.apply(manifest("Route", "hidden", "elsewhere"), principal=ABROAD)
+    await world.apply(manifest("Route", "alarms", "elsewhere"), principal=ABROAD)
     await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
     await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
     granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
