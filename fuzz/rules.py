@@ -11,6 +11,7 @@ KINDS = {
     "connections": "Connection",
     "secrets": "Secret",
     "budgets": "Budget",
+    "routes": "Route",
 }
 
 EXCLUDED = {
@@ -41,6 +42,8 @@ BEYOND_SCHEMA = {
     "SECRET_VALUE_MISSING": "only the plane knows which values are stored",
     "SCHEMA_MISMATCH": "the schema is the channel's, not the document's",
     "UNKNOWN_PROTOCOL": "which protocols beside ours there are is a matter of what is installed",
+    "ROUTE_LOOP": "where other routes lead, only the plane knows",
+    "UNKNOWN_EFFECT": "which effects there are is a matter of what is installed",
     "DUPLICATE_MANIFEST": "JSON Schema can not say that names differ within a list",
     "PLAN_EXPIRED": "a matter of time",
 }
@@ -70,6 +73,19 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
             ("tools", "JSON Schema can not say that names differ within a list"),
             ("output", "whether an object is a JSON Schema that we take, no schema says"),
             ("tools/#/parameters", "the same"),
+        )
+    },
+    **{
+        ("INVALID_VALUE", f"{it}/{field}"): why
+        for it in ("/manifest/spec", "/manifests/#/spec")
+        for field, why in (
+            ("filter", "what CEL is, no pattern says"),
+            ("transform", "what JSONata is, no pattern says"),
+            ("sink/accept", "what CEL is, no pattern says"),
+            ("samples/#", "what an expression makes of data, no schema says"),
+            ("sink/connection", "whether an effect takes a connection is a matter of the effect"),
+            ("source/poll/connection", "of which protocol it is, only the plane knows"),
+            ("source/poll/cron", "what an expression means, and when, no pattern says"),
         )
     },
     ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
@@ -121,6 +137,7 @@ _USES = {
     "secrets": ("list",),
     "connections": ("list",),
     "budgets": ("list",),
+    "routes": ("list", "pause", "resume"),
 }
 LIVES = {
     **{

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, RootModel
 
@@ -254,6 +254,38 @@ class Listener(Protocol):
     def listens(self, link: Link) -> bool: ...
 
     def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival: ...
+
+
+class EffectKnown(NamedTuple):
+    """What is known of an effect before it is asked: the protocol of its connection (None: it takes none), the JSON
+    Schema of its arguments (None: only the connection knows), and whether it may be sent again over a connection of
+    that spec (None: nobody knows)."""
+
+    protocol: str | None
+    schema: dict[str, Any] | None
+    repeats: Callable[[dict[str, Any] | None], bool | None]
+
+
+class Routing(Protocol):
+    """What the plane knows of filters, transforms and effects.
+
+    Faults are words, None where there is none. `passes` and `transformed` raise ValueError, in words, for data that an
+    expression can not judge. `fields_read` answers all fields that a transform may read, `*` where it may read any.
+    """
+
+    def filter_fault(self, text: str) -> str | None: ...
+
+    def accept_fault(self, text: str) -> str | None: ...
+
+    def transform_fault(self, text: str) -> str | None: ...
+
+    def passes(self, text: str | None, **about: Any) -> bool: ...
+
+    def transformed(self, text: str | None, data: Any, envelope: Mapping[str, Any]) -> Any: ...
+
+    def fields_read(self, text: str) -> set[str]: ...
+
+    def effect(self, name: str) -> EffectKnown | None: ...
 
 
 class Guard(Protocol):

@@ -16,6 +16,8 @@ from sqlmodel import Session, col, select
 from controlplane.guard.vault import Vault
 from controlplane.operations.admission import Admitted, Sealing, check
 from controlplane.operations.planning import Planned, Write, make_plan
+from controlplane.operations.routing import completed
+from controlplane.operations.routing_notes import notes
 from controlplane.operations.snapshot import read_world
 from controlplane.operations.visibility import within
 from controlplane.operations.world import Wanted, World
@@ -27,6 +29,7 @@ from controlplane.store.tables import PlanRow
 from controlplane.store.unit import Scalar, Unit
 from schemas import faults
 from schemas.plan import Plan
+from schemas.ports import Routing
 from schemas.principal import PLANE, Principal
 from schemas.protocols import Declaration
 
@@ -69,12 +72,14 @@ class Proposer:
     currency: str = "EUR"
     unconfined: Callable[[], str | None] = lambda: None
     """Why no agent can be confined here; None when one can."""
+    routing: Routing | None = None
+    """What is known of filters, transforms and effects; without it routes are not looked at."""
     protocols: Mapping[str, Declaration] = field(default_factory=lambda: registry().declared)
 
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
         for _ in range(ATTEMPTS_MAX):
-            world = await self.store.read(lambda session: _world(session, admitted))
+            world = await self.store.read(lambda session: _world(session, admitted, now))
             planned = self.planned(principal, admitted, world, now, reverts)
             kept = await self.kept(planned.plan.plan_id)
             if kept is not None and (kept.change_id is not None or kept.expires_at > now):
@@ -98,14 +103,16 @@ class Proposer:
 
     def check(self, wanted: Sequence[Wanted], world: World) -> None:
         """Refuse what can not be here; the same for a proposal and for its commit."""
-        check(wanted, world, self.agents_max, self.currency, self.unconfined(), self.protocols)
+        check(wanted, world, self.agents_max, self.currency, self.unconfined(), self.protocols, self.routing)
 
     def planned(
         self, principal: str, admitted: Admitted, world: World, now: float, reverts: str | None = None
     ) -> Planned:
         """The plan of the decisions in this world, not kept."""
-        self.check(admitted.wanted, world)
-        return make_plan(principal, admitted.wanted, admitted.code, world, now, self.plan_ttl_s, reverts)
+        wanted = completed(admitted.wanted, world, self.routing)
+        self.check(wanted, world)
+        told = notes(admitted.wanted, wanted, world, self.routing)
+        return make_plan(principal, wanted, admitted.code, world, now, self.plan_ttl_s, reverts, told)
 
     def _sealed(self, sealing: Sequence[Sealing], now: float, expires_at: float) -> Unit:
         unit = Unit()
@@ -115,8 +122,8 @@ class Proposer:
         return unit
 
 
-def _world(session: Session, admitted: Admitted) -> World:
-    return read_world(session, admitted.wanted, admitted.code, admitted.reach)
+def _world(session: Session, admitted: Admitted, now: float) -> World:
+    return read_world(session, admitted.wanted, admitted.code, admitted.reach, now)
 
 
 def _keeping(planned: Planned, now: float, expires_at: float) -> Unit:

@@ -12,6 +12,7 @@ from controlplane.resources import (
     moving,
     nodes,
     questions,
+    routes,
     secrets,
     settling,
     system,
@@ -35,6 +36,7 @@ OPERATIONS: dict[str, Operation] = {
         connections,
         secrets,
         budgets,
+        routes,
         system,
         usage,
     )

@@ -51,6 +51,7 @@ REASONS: dict[str, Reason] = {
     "NO_CONFINEMENT": Reason("This system can not confine an agent", 422, "fix_input"),
     "CODE_NOT_FOUND": Reason("There is no code of this digest", 422, "fix_input"),
     "SECRET_VALUE_MISSING": Reason("There is no stored value to keep", 422, "fix_input"),
+    "ROUTE_LOOP": Reason("The routes would lead in a circle", 422, "fix_input"),
     "SCHEMA_MISMATCH": Reason("The data does not meet the channel's schema", 422, "fix_input"),
     "QUOTA": Reason("A limit of the installation is reached", 429, "wait"),
     "BACKLOG_FULL": Reason("The inbox or the queue is full", 429, "wait"),

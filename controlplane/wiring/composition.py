@@ -38,6 +38,7 @@ from controlplane.operations.living import (
     nodes,
     offers,
     questions,
+    routes,
     settling,
     turns,
     usage,
@@ -59,6 +60,7 @@ from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.wiring import database_url
 from controlplane.wiring.beside import Beside
+from controlplane.wiring.routing import Routing
 from ray_runtime.confinement.start import why_not
 from schemas import faults
 from schemas.ports import Handler
@@ -132,6 +134,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= handling.handlers(proposer, reverting, commitment, bell)
     bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
     card = RateCard(settings.currency, settings.rates)
+    bound |= routes.handlers(store, gate)
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
     bound |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
     bound |= moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
@@ -236,7 +239,9 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
 
 def _proposer(settings: Settings, store: Store, vault: Vault) -> Proposer:
     bounds = settings.plan_ttl_s, settings.agents_max
-    return Proposer(store, vault, *bounds, settings.currency, lambda: _unconfined(settings))
+    return Proposer(
+        store, vault, *bounds, settings.currency, lambda: _unconfined(settings), routing=Routing(registry())
+    )
 
 
 def _unconfined(settings: Settings) -> str | None:

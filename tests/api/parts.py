@@ -34,6 +34,7 @@ from controlplane.operations.living import (
     nodes,
     offers,
     questions,
+    routes,
     settling,
     turns,
     usage,
@@ -46,6 +47,7 @@ from controlplane.operations.verification import Verifier
 from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
+from controlplane.wiring.routing import Routing
 from schemas.agent import Agent
 from schemas.calls import Named
 from schemas.ports import Handler
@@ -85,7 +87,7 @@ class Parts:
         self.store, self.gate, self.bell = store, gate, bell
         found: dict[str, Handler] = {}
         self.dispatcher = Dispatcher(found, store, time.time)
-        proposer = Proposer(store, VAULT)
+        proposer = Proposer(store, VAULT, routing=Routing(registry()))
         reverting = Reverting(proposer)
         commitment = Commitment(proposer, reverting)
         found |= handling.handlers(proposer, reverting, commitment, bell)
@@ -93,7 +95,7 @@ class Parts:
         found |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-        found |= questions.handlers(store, gate) | offers.handlers(store, gate)
+        found |= questions.handlers(store, gate) | offers.handlers(store, gate) | routes.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)

@@ -29,7 +29,7 @@ INERT = {
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
-OURS = 2  # agents that are there in `default`
+OURS = 3  # agents that are there in `default`
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
     if "namespace" in operation.input.model_fields:
         given["namespace"] = "elsewhere"
         names = {"channels.redrive": "hidden", "connections.accept": "hidden"}
+        names |= {"routes.pause": "alarms", "routes.resume": "alarms"}
         given |= {"name": names.get(operation.name, "echo" if operation.noun == "agents" else "reports")}
         second = await full.call(operation.name, there, **given)  # not REQUEST_ID_REUSED
         assert second != first

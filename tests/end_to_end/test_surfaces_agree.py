@@ -91,6 +91,8 @@ def ids(stack: Stack) -> dict[str, str]:
         {"kind": "Connection", "metadata": {"name": "same-far"},
          "spec": {"protocol": "http", "endpoint": "https://far.example.com"}},
         {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"tokens_out": 1000}}},
+        {"kind": "Route", "metadata": {"name": "same-route"},
+         "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}}},
     )  # fmt: skip
     stack.call("agents.ask", **NAMED, data=1)
     turn = stack.call("turns.list", **NAMED)["items"][0]
@@ -144,6 +146,8 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
     manifests = {
         "budgets": {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"money": 0.5}}},
         "agents": agent("same-echo", "Echo"),
+        "routes": {"kind": "Route", "metadata": {"name": "same-route"},
+                   "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}, "filter": "true"}},
         "channels": channel("same-other"),
         "connections": {"kind": "Connection", "metadata": {"name": "same-far"},
                         "spec": {"protocol": "http", "endpoint": "https://far.example.com/v2"}},
@@ -153,7 +157,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     names = {
         "agents": "same-echo", "channels": "same-reports", "connections": "same-far", "fleets": "same-fleet",
-        "secrets": "same-secret", "budgets": "same-budget",
+        "secrets": "same-secret", "budgets": "same-budget", "routes": "same-route",
     }  # fmt: skip
     found: dict[str, dict[str, Any]] = {}
     for kind, name in names.items():
@@ -162,6 +166,8 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         found[f"{kind}.propose"] = {"manifest": manifests[kind]}
     for verb in ("send", "ask", "suspend", "wake", "stop", "migrate"):
         found[f"agents.{verb}"] = dict(NAMED)
+    for verb in ("pause", "resume"):
+        found[f"routes.{verb}"] = {"namespace": "default", "name": "same-route"}
     found["agents.send"]["data"] = found["agents.ask"]["data"] = {"n": [1, "ü", None]}
     return found | {
         "resources.propose": {"manifests": list(manifests.values())},

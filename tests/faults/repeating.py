@@ -23,7 +23,7 @@ from schemas.question import FOREVER
 from tests.api.plane import Plane
 from tests.hostile.bystander import MCP, tool_call
 from tests.living import world as records
-from tests.operations.plane import agent, budget, channel, connection, fleet, secret
+from tests.operations.plane import agent, budget, channel, connection, fleet, route, secret
 
 TABLES = (
     "resource", "plan", "change", "change_target", "claim", "agent", "inbox", "awaiting", "subscription",
@@ -114,6 +114,7 @@ class World:
             "agents": agent(f"a{n}"), "channels": channel(f"c{n}"),
             "connections": connection(f"n{n}"), "fleets": fleet(f"f{n}", 2),
             "secrets": secret(f"s{n}", key=f"value {n}"), "budgets": budget(f"b{n}"),
+            "routes": route(f"r{n}"),
         }  # fmt: skip
         if operation.verb == "propose":
             wanted = list(manifests.values())
@@ -137,6 +138,10 @@ class World:
         named = await self.named(n)
         await self.call("agents.stop", **named)
         return named
+
+    async def routing(self, n: int) -> dict[str, Any]:
+        await self.applied(route(f"r{n}"))
+        return {"namespace": "default", "name": f"r{n}"}
 
     async def committing(self, n: int) -> dict[str, Any]:
         return {"plan_id": (await self.call("channels.propose", manifest=channel(f"c{n}")))["plan_id"]}
@@ -233,6 +238,8 @@ INPUTS: dict[str, Fresh] = {
     "agents.stop": World.named,
     "agents.wake": World.stopped,
     "agents.migrate": World.named,
+    "routes.pause": World.routing,
+    "routes.resume": World.routing,
     "hosts.drain": World.draining,
     "nodes.drain": World.node,
     "turns.settle": World.settling,

@@ -29,6 +29,7 @@ from controlplane.operations.verification import Verifier
 from controlplane.protocols.registry import registry
 from controlplane.store import statements
 from controlplane.store.store import Store
+from controlplane.wiring.routing import Routing
 from schemas.base import short_id
 from schemas.ports import Handler
 from schemas.principal import Principal
@@ -39,6 +40,7 @@ STARTS = (
     "SELECT i.agent, i.message_id, i.body, a.namespace, a.name FROM inbox i JOIN agent a ON a.uid = i.agent"
     " WHERE i.\"trigger\" = 'start'"
 )
+ROUTING = Routing(registry())
 SOURCE = "from ray_runtime import Agent\n\n\nclass Echo(Agent):\n    pass\n"
 
 
@@ -71,6 +73,11 @@ def budget(name: str, namespace: str = "default") -> dict[str, Any]:
 def connection(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
     whole = {"protocol": "http", "endpoint": "https://far.example.com", **spec}
     return {"kind": "Connection", "metadata": {"namespace": namespace, "name": name}, "spec": whole}
+
+
+def route(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    whole = {"source": {"channel": "readings"}, "sink": {"channel": "alarms"}, **spec}
+    return {"kind": "Route", "metadata": {"namespace": namespace, "name": name}, "spec": whole}
 
 
 def fleet(name: str, replicas: int, namespace: str = "default", **spec: Any) -> dict[str, Any]:
@@ -115,7 +122,7 @@ class Plane:
         self.gate = Gate(store, self.clock)
         self.doorbell = LocalDoorbell()
         known = registry().declared if protocols is None else protocols
-        self.proposer = Proposer(store, Vault(b"k" * 32), 86_400, agents_max, protocols=known)
+        self.proposer = Proposer(store, Vault(b"k" * 32), 86_400, agents_max, protocols=known, routing=ROUTING)
         self.reverting = Reverting(self.proposer)
         self.commitment = Commitment(self.proposer, self.reverting)
         self.handlers: dict[str, Handler] = {}
