@@ -72,7 +72,7 @@ def _field(name: str, part: dict[str, Any], defs: Defs, indent: str, depth: int)
 
 def _choices(part: dict[str, Any], defs: Defs) -> list[dict[str, Any]]:
     """The objects that a field is one of, if it is one of several, and of nothing else."""
-    options = part.get("oneOf", [])
+    options = part.get("anyOf", [])
     objects = [it for it in options if "$ref" in it and "properties" in defs.get(_name(it), {})]
     return objects if len(objects) == len(options) else []
 
