@@ -7,7 +7,8 @@ A protocol of ours is added by its model in a file beside this one, a member of 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter
+from pydantic import Discriminator, Field, GetJsonSchemaHandler, StringConstraints, Tag, TypeAdapter
+from pydantic_core import CoreSchema
 
 from schemas.base import Frozen, Output, Text
 from schemas.endpoint import ConnectionLimits as ConnectionLimits
@@ -43,6 +44,16 @@ def _tag(given: Any) -> str:
     return f"{TAG}{name if isinstance(name, str) and name in OURS else 'other'}"
 
 
+class _AnyOf:
+    """`anyOf` in the schema where pydantic has `oneOf`: that only one fits follows from `protocol`, and readers that
+    take `oneOf` for a discriminator's find none."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        schema["anyOf"] = schema.pop("oneOf")
+        return schema
+
+
 AnyConnection = Annotated[
     Annotated[HttpConnection, Tag("protocol:http")]
     | Annotated[LlmConnection, Tag("protocol:llm")]
@@ -50,6 +61,7 @@ AnyConnection = Annotated[
     | Annotated[SqlConnection, Tag("protocol:sql")]
     | Annotated[OtherConnection, Tag("protocol:other")],
     Discriminator(_tag),
+    _AnyOf(),
 ]
 SPECS: TypeAdapter[ConnectionSpec] = TypeAdapter(AnyConnection)
 # Records of before each protocol had options of its own hold these, always unused.

@@ -13,6 +13,7 @@ import orjson
 
 from controlplane.effects.connections import LANES_MAX, Lane
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.reading import Away
 from controlplane.effects.turnref import at_time
 from controlplane.mesh.dataschema import require_match
 from controlplane.mesh.making import made as first_use
@@ -52,6 +53,11 @@ class Arriving:
             self.arrived(link, arrival, done)
         except Refusal as refusal:
             done(refusal.problem)
+        except Away:  # told by the gate, for all calls alike
+            raise
+        except Exception:
+            log.exception("what was posted to %s/%s broke its listener", namespace, name)
+            done(problem("INTERNAL", "what was posted broke its listener; the log of the gate tells more"))
 
     def arrived(self, link: Link, arrival: Arrival, done: Answer) -> None:
         """Publish it, once; raises Refusal for what its channel does not take."""
@@ -71,7 +77,12 @@ class Arriving:
             if outcome == "error":
                 done(problem("NOT_READY", f"it is not kept: {detail}", retry_after_s=1.0))
                 return
-            if outcome == "conflict" and node.reader.one(arrivals.KNOWN, link.uid, made) is None:
+            try:
+                known = outcome == "ok" or node.reader.one(arrivals.KNOWN, link.uid, made) is not None
+            except Away:
+                done(problem("NOT_READY", "the database went away; post it again", retry_after_s=1.0))
+                return
+            if not known:
                 done(too_many(link.namespace))
                 return
             node.delivery.kick(*channel)

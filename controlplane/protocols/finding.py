@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 from typing_extensions import TypeIs
 
+from controlplane.resources.problems import problem
 from schemas.ports import Effector, Family, Link
 from schemas.problem import Problem, Refusal
 from schemas.protocols import Performer
 
 EVERY = ".*"
+WHY_CHARS_MAX = 500
 
 
 def performer_of(effect: str, performers: Mapping[str, Performer]) -> Performer | None:
@@ -29,6 +31,10 @@ def resolved(effect: str, performer: Performer, link: Link | None) -> Effector |
         return performer.resolve(effect, link)
     except Refusal as refusal:
         return refusal.problem
+    except Exception as error:  # noqa: BLE001 - the boundary of strangers' packages
+        why = f"{type(error).__name__}: {error}"[:WHY_CHARS_MAX]
+        detail = f"{performer.name} could not say what {effect} is: {why}"
+        return problem("EFFECT_FAILED", detail, effect=effect, error=type(error).__name__)
 
 
 def effector_of(effect: str, performers: Mapping[str, Performer], link: Link | None) -> Effector | None:

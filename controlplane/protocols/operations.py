@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from controlplane.protocols.http import HttpEffector
-from controlplane.protocols.openapi import Called, operations_of, request_of, under_defs
+from controlplane.protocols.openapi import Called, DocumentError, operations_of, request_of, under_defs
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.http import HttpRequest
@@ -88,5 +88,9 @@ class Operations:
         if key not in self._kept:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
-            self._kept[key] = operations_of(document)
+            try:
+                self._kept[key] = operations_of(document)
+            except DocumentError as error:  # it was let in by another release
+                detail = f"no effects can be made of the document of {link.name}: {error}"
+                raise refuse("UNKNOWN_EFFECT", detail, connection=link.name, why=str(error)) from None
         return self._kept[key]

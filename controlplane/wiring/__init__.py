@@ -27,11 +27,11 @@ IMPORTED = {  # what a spare has imported before it begins
         "controlplane.mesh.dataschema",
         "controlplane.mesh.finding_effect",
         "controlplane.protocols.compute",
-        "controlplane.protocols.http",
+        "controlplane.protocols.http_protocol",
+        "controlplane.protocols.installed",
         "controlplane.protocols.llm",
         "controlplane.protocols.machine",
         "controlplane.protocols.mcp",
-        "controlplane.protocols.registry",
         "controlplane.store.on_postgresql",
         "controlplane.store.on_sqlite",
         "controlplane.store.store",
@@ -72,7 +72,7 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
-    from controlplane.protocols.registry import registry
+    from controlplane.protocols.installed import PROTOCOLS
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
     serving = Gate(
@@ -80,7 +80,7 @@ def gate(settings: Settings) -> None:
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
         effectors=_effectors(settings),
-        listeners=registry().listeners,
+        listeners=PROTOCOLS.listeners,
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),
@@ -116,10 +116,10 @@ def _effectors(settings: Settings) -> "Mapping[str, Performer]":
     from controlplane.mesh.dataschema import data_fault
     from controlplane.mesh.finding import reading_finder
     from controlplane.mesh.finding_effect import FindEffector
-    from controlplane.protocols.registry import registry
+    from controlplane.protocols.installed import PROTOCOLS
 
     finding = FindEffector(reading_finder(database_url(settings), Embedder()))
-    return registry().performers(data_fault, {finding.name: finding}, settings.connection_folders)
+    return PROTOCOLS.performers(data_fault, {finding.name: finding}, settings.connection_folders)
 
 
 def placer(settings: Settings) -> None:

@@ -172,6 +172,16 @@ async def test_what_is_no_frame_ends_its_connection(streamed: Attacked, said: by
         assert await peer.ended()
 
 
+async def test_an_upgrade_that_breaks_the_parser_leaves_nothing(streamed: Attacked) -> None:
+    """A path that is no text, hundreds of times: no place is lost."""
+    before = streamed.files()
+    asked = head(streamed.tokens["attacker"], "/v1/\xff\xfe", "GET", **UPGRADE).decode().encode("latin-1")
+    async with crowd(streamed.url, 200) as peers:
+        await asyncio.gather(*(it.say(asked) for it in peers))
+        assert all(await asyncio.gather(*(it.ended() for it in peers)))
+    assert streamed.settled(streamed.files, before) <= before
+
+
 async def test_messages_without_end_are_bounded(streamed: Attacked) -> None:
     """In many frames, or in many messages that are not waited for: what is kept of one connection stays small."""
     piece = frame(CONTINUED, b"x" * 65_000, fin=False)
