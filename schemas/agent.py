@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.base import ClosedKeys, Frozen, Name, Output, Text
+from schemas.capability import Capabilities
 from schemas.isolation import OF_ITS_OWN, Environment, Isolation, Resources, require_its_own
 from schemas.llm import EffectName, Llm
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
@@ -134,7 +135,7 @@ class AgentSpec(Frozen):
     workspace: Workspace | None = Field(default=None, description="If it has a folder: `turn.workspace`.")
     suspend_after_ms: int = Field(default=2000, ge=0, le=86_400_000)
     watches: Annotated[list[Watch], AfterValidator(require_names_once)] = Field(default_factory=list, max_length=100)
-    capabilities: list[Name] = Field(default_factory=list, max_length=100)
+    capabilities: Capabilities = Field(default_factory=list)
     mandate: Mandate = Field(default_factory=Mandate)
     limits: Limits = Field(default_factory=Limits)
     on_hold: Literal["park", "raise", "detach"] = "park"

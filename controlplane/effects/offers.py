@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from controlplane.effects.connections import scrubbed
 from controlplane.effects.entries import Row
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
@@ -121,19 +122,22 @@ class Offers:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, asked: dict[str, str], done: Answer) -> None:
+        secret = ""
         try:
             declared = self.named(asked["namespace"], asked["name"])
             family = next((it for it in self._families if declared and it.protocol == declared.spec.protocol), None)
             if declared is None or family is None:  # there is nothing to be asked
                 done({"trouble": None})
                 return
+            link = self.link(declared)
+            secret = link.secret
             async with asyncio.timeout(ASKED_S_MAX):
-                await family.ask(self.link(declared))
+                await family.ask(link)
             done({"trouble": None})
         except Refusal as refusal:
-            done({"trouble": refusal.problem.detail})
+            done({"trouble": scrubbed(refusal.problem.detail, secret)})
         except (Unreached, Away) as error:
-            done({"trouble": str(error)})
+            done({"trouble": scrubbed(str(error), secret)})
         except TimeoutError:
             done({"trouble": f"it did not answer within {ASKED_S_MAX:g} s"})
         except Exception as error:
@@ -151,12 +155,6 @@ class Offers:
                     break
                 except Exception:
                     log.exception("letting go of sessions")
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for it in self._families:
-            await it.close()
 
 
 def _news(kept: Mapping[str, tuple[str, bool]], offered: Mapping[str, Offered]) -> News:

@@ -19,13 +19,13 @@ RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_i
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
-    "principal", "to_host", "from_host", "chain", "dead_letter_ids",
+    "principal", "to_host", "from_host", "chain", "dead_letter_ids", "message_id",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
     "arguments", "branch", "position", "outcome", "result", "reason", "node", "undo", "answer",
     "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch", "conversation",
-    "tool", "digest", "roles", "refresh",
+    "tool", "digest", "roles", "refresh", "capability",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
@@ -108,6 +108,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "chain": [foreign["chain"]],
         "dead_letter_ids": [[foreign["dead_letter_id"]]],
         "principal": ["op"],
+        "message_id": ["msg_theirs"],
     }.get(field, [])  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def ids(stack: Stack) -> dict[str, str]:
          "spec": {"protocol": "http", "endpoint": "https://far.example.com"}},
         {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"tokens_out": 1000}}},
     )  # fmt: skip
-    stack.call("agents.ask", **NAMED, data=1)
+    message_id = stack.call("agents.ask", **NAMED, data=1)["message_id"]
     turn = stack.call("turns.list", **NAMED)["items"][0]
     token = stack.call("tokens.create", principal="throwaway", role="viewer")
     return {
@@ -104,6 +104,7 @@ def ids(stack: Stack) -> dict[str, str]:
         "host_id": _host(stack),
         "question_id": _asked(stack),
         "tool_digest": _offered(stack),
+        "message_id": message_id,
     }
 
 
@@ -172,6 +173,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "changes.wait": {"change_id": ids["change_id"], "timeout_s": 1},
         "changes.revert": {"change_id": ids["change_id"]},
         "agents.inspect": dict(NAMED),
+        "agents.cancel": {**NAMED, "message_id": ids["message_id"]},
         "code.put": {"files": {"a.py": "x = 1\n"}},
         "turns.list": dict(NAMED),
         "turns.get": {"turn_id": ids["turn_id"]},

@@ -181,7 +181,7 @@ async def test_a_call_without_an_answer_is_in_doubt(quick_url: str, safe: bool) 
         await connected(gate, far, accept="first", repeats_safely=repeats, limits={"timeout_s": 1.0})
         asking = asyncio.ensure_future(gate.ask("buyer", ASKED, "m0", 60))
         turn = await held(gate)
-        assert len(far.calls) == (3 if safe else 1)
+        assert 1 < len(far.calls) <= 3 if safe else len(far.calls) == 1
         await settle(gate, turn, "succeeded", result={"text": "it was placed"})
         assert (await asking)["text"] == "it was placed"
 
