@@ -7,6 +7,7 @@ nothing was seen of it before. What could stall the gate, or can not be judged b
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ Answer = Callable[[dict[str, Any] | Problem], None]
 ASKED_S_MAX = 20.0
 KEEP_EVERY_S = 15.0
 TOLD_MAX = 100
+JUDGED_S_MAX = 2.0
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,20 @@ class Offers:
 
 
 def _news(kept: Mapping[str, tuple[str, bool]], offered: Mapping[str, Offered]) -> News:
-    """What differs; what is new is judged, which takes a while, so it is done beside the loop."""
-    differing = [name for name, it in offered.items() if kept.get(name) != (it.digest, False)]
+    """What differs; what is new is judged, which takes a while, so it is done beside the loop.
+
+    Schemas can be made to take long: what there was no time for is news once more at the next look.
+    """
+    until = time.monotonic() + JUDGED_S_MAX
+    seen: dict[str, Offered] = {}
+    for name, it in offered.items():
+        if kept.get(name) != (it.digest, False) and time.monotonic() < until:
+            seen[name] = _judged(it)
     return News(
-        new=[name for name in differing if name not in kept],
-        changed=[name for name in differing if name in kept],
+        new=[name for name in seen if name not in kept],
+        changed=[name for name in seen if name in kept],
         gone=[name for name, (_, gone) in kept.items() if name not in offered and not gone],
-        seen={name: _judged(offered[name]) for name in differing},
+        seen=seen,
     )
 
 
