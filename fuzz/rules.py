@@ -165,6 +165,7 @@ UNREACHED = {
     "turns.settle": "an effect is in doubt only after something broke; tests/faults has those",
     "hosts.drain": "hosts come and go by themselves, under ids that nobody foresees; tests/gate has these",
     "nodes.drain": "no agent would run after it; tests/gate has these",
+    "agents.cancel": "nobody foresees the id of a question that is open; tests/mcp has some",
     "connections.accept": "tools are there where a server offers some; tests/gate has those that do",
     "questions.answer": "agents of a run ask nobody; tests/gate has those that do",
 }

@@ -150,6 +150,10 @@ class AskInput(NamedAct):
     budget: Allowance | None = None
     intent: IntentText | None = INTENT
     conversation: Identifier | None = CONVERSATION
+    capability: Name | None = Field(
+        default=None,
+        description="What of its capabilities is asked for: data and answer are held against its schemas.",
+    )
 
 
 class Answer(Output):
@@ -158,6 +162,19 @@ class Answer(Output):
     message_id: str
     answered: bool
     reply: Any = None
+
+
+class CancelInput(NamedAct):
+    """A question whose answer nobody waits for any more."""
+
+    message_id: Identifier
+
+
+class Cancelled(Output):
+    """Whether it was cancelled; not when it had an answer before."""
+
+    message_id: str
+    cancelled: bool
 
 
 class WaitingOn(Output):

@@ -30,6 +30,9 @@ class Envelope(Frozen):
     taint: str | None = None
     partitionkey: str | None = None
     position: str | None = None
+    capability: str | None = Field(
+        default=None, description="What of its agent's capabilities is asked for, if the sender says."
+    )
     conversationid: str | None = Field(
         default=None, description="The conversation that it belongs to, as whoever sent it names it."
     )

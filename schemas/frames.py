@@ -216,7 +216,8 @@ class Post(Frame, frozen=True):
 
 class Control(Frame, frozen=True):
     """verb: suspend | wake | stop | reload | remove | look | settle | migrate, of one agent by uid; deliver, of one
-    channel; drain, of one host; nodes; drain_node, of one node; offers, of one connection by namespace and name.
+    channel; drain, of one host; nodes; drain_node, of one node; offers, of one connection by namespace and name;
+    cancelled, of the agent that an operator's question went to.
 
     `argument` is JSON. For suspend, wake and stop it is `{"principal": name}`: an operator asked, and the event
     `agent.suspended | woken | stopped` is written in the unit of the record, when the record changed at all.

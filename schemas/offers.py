@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import Frozen, Name, Output, Text, Time, digest
+from schemas.base import ClosedKeys, Frozen, Name, Output, Text, Time, digest
 from schemas.calls import Imperative, Limit, Page
 from schemas.plan import FieldChange
 from schemas.ports import Role
@@ -13,7 +13,7 @@ from schemas.ports import Role
 ToolName = Annotated[Text, Field(min_length=1, max_length=200)]
 ToolDigest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 State = Literal["new", "accepted", "changed", "gone", "unusable"]
-RoleMap = Annotated[dict[Annotated[Text, Field(max_length=200)], Role], Field(max_length=1000)]
+RoleMap = Annotated[dict[Annotated[Text, Field(max_length=200)], Role], Field(max_length=1000), ClosedKeys()]
 
 
 class Offered(Frozen):

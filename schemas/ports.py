@@ -158,7 +158,7 @@ class Pinning(Protocol):
     """A family whose effects the far side says: what it offers is pinned, and refused until it is accepted.
 
     `ask` looks what is offered now, and has it kept; it raises `Unreached` or a Refusal when it can not. `keep` is
-    called now and then, to let go of what nobody uses or what has changed; `close` at the end.
+    called now and then, to let go of what nobody uses or what has changed.
     """
 
     protocol: str
@@ -168,8 +168,6 @@ class Pinning(Protocol):
     async def ask(self, link: Link) -> None: ...
 
     async def keep(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @runtime_checkable

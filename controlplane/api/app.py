@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from controlplane.api.answers import JSON, plain, problem_answer
-from controlplane.api.boundary import MCP_PATHS, Authenticate, Boundary, Rules, base_url
+from controlplane.api.boundary import MCP_AGENTS, MCP_PATHS, Authenticate, Boundary, Rules, base_url
 from controlplane.api.channel_streams import ChannelStreams
 from controlplane.api.document import DocumentedApp
 from controlplane.api.events import feedback_responder
@@ -34,6 +34,7 @@ from controlplane.resources.problems import problem, refuse
 from mcp_server.server import McpSurface
 from schemas.problem import Problem
 
+PROTECTED = ("", *MCP_PATHS, f"{MCP_AGENTS}{{namespace}}")
 Ready = Callable[[], Awaitable[bool]]
 
 
@@ -80,7 +81,8 @@ def create_app(given: Surfaces) -> FastAPI:
     )
     app.add_middleware(Boundary, rules=_rules(given))
     app.add_exception_handler(HTTPException, _unrouted)
-    for path, endpoint in zip(MCP_PATHS, (mcp.intents, mcp.full), strict=True):
+    endpoints = (mcp.intents, mcp.full, mcp.agents)
+    for path, endpoint in zip((*MCP_PATHS, f"{MCP_AGENTS}{{namespace}}"), endpoints, strict=True):
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
     add_routes(app.router, call, {"feedback.read": feedback_responder(call, read, given.streams)})
     _add_rest(app, given.ready, metrics)
@@ -114,7 +116,7 @@ def _add_rest(app: DocumentedApp, ready: Ready, metrics: Metrics) -> None:
         ("/readyz", readyz),
         ("/metrics", show_metrics),
         ("/openapi.json", document),
-        *((f"/.well-known/oauth-protected-resource{path}", _resource_metadata) for path in ("", *MCP_PATHS)),
+        *((f"/.well-known/oauth-protected-resource{path}", _resource_metadata) for path in PROTECTED),
     ]
     app.router.routes.extend(Route(path, endpoint=endpoint, methods=["GET"]) for path, endpoint in routes)
 

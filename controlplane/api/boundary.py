@@ -33,6 +33,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 OPEN_PREFIX = "/.well-known/"
 HOOKS = "/hooks/"  # what is posted there is signed, and checked by the gate
 MCP_PATHS = ("/mcp", "/mcp/full")
+MCP_AGENTS = "/mcp/agents/"  # and a namespace
 TOKEN_CHARS_MAX = 512
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _logger = logging.getLogger("steward.api")
@@ -115,7 +116,7 @@ class Boundary:
             try:
                 state["json"] = await parse_json(body, held, self._parsing)
             except Refusal as refusal:
-                if scope["path"] not in MCP_PATHS:
+                if not is_mcp(scope["path"]):
                     raise
                 state["body"], state["refused"] = body, refusal.problem  # may be a call all the same
         return _Replay(body, receive)
@@ -210,6 +211,11 @@ def _hostname(url: str) -> str:
         return ""
 
 
+def is_mcp(path: str) -> bool:
+    """Whether an MCP endpoint is served there."""
+    return path in MCP_PATHS or (path.startswith(MCP_AGENTS) and "/" not in path[len(MCP_AGENTS) :])
+
+
 def base_url(scope: Scope) -> str:
     """This plane as the client calls it."""
     host = (header(scope, b"host") or b"127.0.0.1").decode("latin-1")
@@ -220,7 +226,7 @@ def _challenge(scope: Scope, found: Problem) -> dict[str, str]:
     if found.status != 401 or scope["path"].startswith(HOOKS):
         return {}
     path = scope["path"].rstrip("/")
-    if path in MCP_PATHS:
+    if is_mcp(path):
         metadata = f"{base_url(scope)}/.well-known/oauth-protected-resource{path}"
         return {"WWW-Authenticate": f'Bearer realm="steward", resource_metadata="{metadata}"'}
     return {"WWW-Authenticate": 'Bearer realm="steward"'}

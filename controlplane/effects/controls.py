@@ -47,6 +47,10 @@ def control(node: Node, frame: Control, done: Answer) -> None:
     if frame.verb == "drain":
         node.draining.drain(frame, done)
         return
+    if frame.verb == "cancelled":
+        node.cancelling.cancelled([(frame.agent, orjson.loads(frame.argument)["await_id"])])
+        done({})
+        return
     if frame.verb == "offers":
         node.offers.ask(frame, done)
         return

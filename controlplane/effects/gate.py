@@ -257,7 +257,7 @@ class Gate:
             self._sweep_at.cancel()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, node.offers.close(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for wire in [*self._wires, *node.relays.wires]:
             wire.mute()
         with contextlib.suppress(Away):

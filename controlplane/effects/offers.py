@@ -7,12 +7,14 @@ nothing was seen of it before. What could stall the gate, or can not be judged b
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from controlplane.effects.connections import scrubbed
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.turnref import Row
@@ -34,6 +36,7 @@ Answer = Callable[[dict[str, Any] | Problem], None]
 ASKED_S_MAX = 20.0
 KEEP_EVERY_S = 15.0
 TOLD_MAX = 100
+JUDGED_S_MAX = 2.0
 
 
 @dataclass(frozen=True)
@@ -121,19 +124,22 @@ class Offers:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, asked: dict[str, str], done: Answer) -> None:
+        secret = ""
         try:
             declared = self.named(asked["namespace"], asked["name"])
             family = next((it for it in self._families if declared and it.protocol == declared.spec.protocol), None)
             if declared is None or family is None:  # there is nothing to be asked
                 done({"trouble": None})
                 return
+            link = self.link(declared)
+            secret = link.secret
             async with asyncio.timeout(ASKED_S_MAX):
-                await family.ask(self.link(declared))
+                await family.ask(link)
             done({"trouble": None})
         except Refusal as refusal:
-            done({"trouble": refusal.problem.detail})
+            done({"trouble": scrubbed(refusal.problem.detail, secret)})
         except (Unreached, Away) as error:
-            done({"trouble": str(error)})
+            done({"trouble": scrubbed(str(error), secret)})
         except TimeoutError:
             done({"trouble": f"it did not answer within {ASKED_S_MAX:g} s"})
         except Exception as error:
@@ -152,21 +158,22 @@ class Offers:
                 except Exception:
                     log.exception("letting go of sessions")
 
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for it in self._families:
-            await it.close()
-
 
 def _news(kept: Mapping[str, tuple[str, bool]], offered: Mapping[str, Offered]) -> News:
-    """What differs; what is new is judged, which takes a while, so it is done beside the loop."""
-    differing = [name for name, it in offered.items() if kept.get(name) != (it.digest, False)]
+    """What differs; what is new is judged, which takes a while, so it is done beside the loop.
+
+    Schemas can be made to take long: what there was no time for is news once more at the next look.
+    """
+    until = time.monotonic() + JUDGED_S_MAX
+    seen: dict[str, Offered] = {}
+    for name, it in offered.items():
+        if kept.get(name) != (it.digest, False) and time.monotonic() < until:
+            seen[name] = _judged(it)
     return News(
-        new=[name for name in differing if name not in kept],
-        changed=[name for name in differing if name in kept],
+        new=[name for name in seen if name not in kept],
+        changed=[name for name in seen if name in kept],
         gone=[name for name, (_, gone) in kept.items() if name not in offered and not gone],
-        seen={name: _judged(offered[name]) for name in differing},
+        seen=seen,
     )
 
 

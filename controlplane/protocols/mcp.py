@@ -100,10 +100,6 @@ class McpFamily:
         if self._client is not None:
             await self._client.keep()
 
-    async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-
 
 def unusable(effect: str, pin: Pin, link: Link) -> Problem | None:
     """Why a tool may not be called, with the step that would let it; None when it may."""

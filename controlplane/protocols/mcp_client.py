@@ -54,9 +54,6 @@ class McpClient:
     async def keep(self) -> None:
         await self._sessions.keep(self._pins.generation)
 
-    async def close(self) -> None:
-        await self._sessions.close()
-
     async def call(self, effect: str, tool: str, given: dict[str, Any], call: EffectCall) -> Any:
         """The result of a tool that is accepted."""
         link = call.link
@@ -78,6 +75,7 @@ class McpClient:
             raise absent(effect, link, sorted(session.tools)[:KNOWN_MAX])
         pin: Pin | None = self._pins.pin(link, tool)
         if pin is None or pin.digest != session.tools[tool].digest:
+            session.kept = None
             raise Unreached(f"what {link.name} offers was changed by another; it is looked at again")
         if (found := unusable(effect, pin, link)) is not None:
             raise Refusal(found)

@@ -17,6 +17,7 @@ from controlplane import VERSION
 from controlplane.protocols.addresses import checked
 from schemas.problem import Refusal
 
+ENCODED = ("content-encoding",)  # it is read as it comes, and then is no JSON
 NOT_SENT = 599  # stands for an answer where there was none
 FLIGHT: ContextVar["Flight | None"] = ContextVar("flight", default=None)
 
@@ -63,6 +64,7 @@ class Checked(httpx2.AsyncBaseTransport):
         headers = httpx2.Headers(request.headers)
         headers.update(self._headers)
         headers["User-Agent"] = f"steward/{VERSION}"
+        headers["Accept-Encoding"] = "identity"  # what is packed has no bound
         connect = {"connect": self._connect_s / (1 + len(addresses))}
         extensions = {**request.extensions, "sni_hostname": url.host, "timeout": connect}
         found: Exception = OSError(f"the name {url.host} has no address")
@@ -88,7 +90,7 @@ class Checked(httpx2.AsyncBaseTransport):
             assert isinstance(body, httpx2.AsyncByteStream)
             return httpx2.Response(
                 response.status_code,
-                headers=response.headers,
+                headers=[(name, value) for name, value in response.headers.multi_items() if name not in ENCODED],
                 stream=_Bounded(body, None if events else self._bytes_max),
                 extensions=response.extensions,
                 request=request,

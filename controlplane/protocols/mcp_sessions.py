@@ -45,7 +45,15 @@ ATTEMPTS_MAX = 2
 PAUSE_FIRST_S, PAUSE_MOST_S = 0.2, 30.0
 WAITED_FOR_S = 2.0
 SHOWN_CHARS_MAX = 300
+ENDS_WITHIN_S = 1.0
 _pause = wait_exponential_jitter(initial=PAUSE_FIRST_S, max=PAUSE_MOST_S, jitter=PAUSE_FIRST_S)
+
+
+def _already() -> asyncio.Event:
+    """An event that has been."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 @dataclass(eq=False)
@@ -54,11 +62,13 @@ class Session:
 
     client: Client
     said: Said
+    secret: str = field(repr=False)
     tools: dict[str, Offered] = field(default_factory=dict)
     kept: dict[str, Offered] | None = None  # which of them are pinned
     listed_at: float = 0.0
     used_at: float = 0.0
     in_use: int = 0
+    unused: asyncio.Event = field(default_factory=_already)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def changed(self) -> None:
@@ -70,7 +80,7 @@ class Session:
         began, found, cursor, size = monotonic(), dict[str, Offered](), None, 0
         for _ in range(PAGES_MAX):
             page = await self.client.list_tools(cursor=cursor, cache_mode="bypass")
-            found |= {it.name: it for it in map(offered, page.tools)}
+            found |= {it.name: it for it in (offered(tool, self.secret) for tool in page.tools)}
             cursor = page.next_cursor
             size += sum(len(it.model_dump_json()) for it in page.tools)
             if len(found) > TOOLS_MAX or size > TOOLS_BYTES_MAX:
@@ -86,7 +96,7 @@ class Session:
 class _Kept:
     """The session of one connection, or how often it could not be opened."""
 
-    key: tuple[Any, ...]
+    key: tuple[Any, ...] = field(repr=False)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     said: Said = field(default_factory=Said)
     session: Session | None = None
@@ -102,6 +112,7 @@ class Sessions:
     def __init__(self, allowed: Sequence[Sequence[str]]) -> None:
         self._allowed = allowed
         self._kept: dict[str, _Kept] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def using(self, link: Link, *, fresh: bool = False) -> AsyncIterator[Session]:
@@ -116,18 +127,28 @@ class Sessions:
             self.broken(link)
             raise Unreached(f"{link.name} can not be opened: it did not answer in time{self._said(link)}") from None
         session.in_use += 1
+        session.unused.clear()
         try:
             yield session
         finally:
             session.in_use -= 1
+            if not session.in_use:
+                session.unused.set()
             session.used_at = monotonic()
 
     def broken(self, link: Link) -> None:
         """What was heard over the session says that it is of no use any more."""
-        kept = self._kept.get(link.uid)
-        if kept is not None and kept.session is not None:
-            kept.session.over.set()
-            kept.session = None
+        if (kept := self._kept.get(link.uid)) is not None:
+            self._retire(kept)
+
+    def _retire(self, kept: _Kept) -> None:
+        """Nobody begins anything over the session any more; it ends when what is on its way over it has ended."""
+        session, task = kept.session, kept.task
+        kept.session = kept.task = None
+        if task is not None:
+            ending = asyncio.get_running_loop().create_task(_ended_when_unused(session, task))
+            self._retiring.add(ending)
+            ending.add_done_callback(self._retiring.discard)
 
     def _said(self, link: Link) -> str:
         """The end of what a program said of itself."""
@@ -138,25 +159,23 @@ class Sessions:
         """Close what nobody uses, and what has another generation by now; None is a connection that is gone."""
         now = monotonic()
         for uid, kept in list(self._kept.items()):
-            session = kept.session
+            session, generation = kept.session, still(uid)
             idle = session is None or (not session.in_use and now - session.used_at > IDLE_S)
-            if still(uid) != kept.key[0] or (idle and kept.again_at < now and not kept.opening.locked()):
-                await self._drop(uid)
+            if generation is None and session is not None:
+                session.over.set()  # at once, whatever is on its way over it
+            if generation != kept.key[0] or (idle and kept.again_at < now and not kept.opening.locked()):
+                self._drop(uid)
 
-    async def close(self) -> None:
-        await asyncio.gather(*(self._drop(uid) for uid in list(self._kept)))
-
-    async def _drop(self, uid: str) -> None:
-        kept = self._kept.pop(uid, None)
-        if kept is not None:
-            await _ended(kept)
+    def _drop(self, uid: str) -> None:
+        if (kept := self._kept.pop(uid, None)) is not None:
+            self._retire(kept)
 
     async def _open(self, link: Link, *, fresh: bool) -> Session:
         key = (link.generation, link.secret)
         kept = self._kept.get(link.uid)
         if kept is None or kept.key != key:
-            await self._drop(link.uid)
-            await self._make_room()
+            self._drop(link.uid)
+            self._make_room()
             kept = self._kept.setdefault(link.uid, _Kept(key))
         async with kept.opening:
             session = kept.session
@@ -167,21 +186,21 @@ class Sessions:
         session.used_at = monotonic()
         return session
 
-    async def _make_room(self) -> None:
+    def _make_room(self) -> None:
         if len(self._kept) < SESSIONS_MAX:
             return
         free = [it for it in self._kept.items() if it[1].session is None or not it[1].session.in_use]
         if not free:
             raise Unreached(f"{SESSIONS_MAX} sessions are open, which is the most")
         oldest = min(free, key=lambda it: it[1].session.used_at if it[1].session is not None else 0.0)
-        await self._drop(oldest[0])
+        self._drop(oldest[0])
 
     async def _again(self, link: Link, kept: _Kept) -> Session:
         """Open it, twice if need be; after that not before a pause is over."""
         if (wait_s := kept.again_at - monotonic()) > WAITED_FOR_S:
             raise Unreached(f"{link.name} could not be opened, and is tried again in {wait_s:.1f} s: {kept.why}")
         await asyncio.sleep(wait_s)
-        await _ended(kept)
+        self._retire(kept)
         retrying = AsyncRetrying(stop=stop_after_attempt(ATTEMPTS_MAX), wait=_pause, reraise=True, retry=_is_unreached)
         try:
             async for attempt in retrying:
@@ -229,7 +248,7 @@ class Sessions:
         try:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(self._client(link, said, heard))
-                session = Session(client, said)
+                session = Session(client, said, link.secret)
                 told.append(session)
                 await session.list()
                 ready.set_result(session)
@@ -290,17 +309,17 @@ def _is_unreached(state: RetryCallState) -> bool:
     return state.outcome is not None and isinstance(state.outcome.exception(), Unreached)
 
 
-async def _ended(kept: _Kept) -> None:
-    """End a session's task, and with it its process, if it has one."""
-    if kept.session is not None:
-        kept.session.over.set()
-        kept.session = None
-    if kept.task is not None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(asyncio.gather(kept.task, return_exceptions=True)), 1.0)
-        kept.task.cancel()
-        await asyncio.gather(kept.task, return_exceptions=True)
-        kept.task = None
+async def _ended_when_unused(session: Session | None, task: "asyncio.Task[None]") -> None:
+    """End a session's task, and with it its process, if it has one; calls over it have a time of their own."""
+    if session is not None:
+        first = [asyncio.ensure_future(it.wait()) for it in (session.unused, session.over)]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        for it in first:
+            it.cancel()
+        session.over.set()
+        await asyncio.wait((task,), timeout=ENDS_WITHIN_S)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until_over(session: Session) -> None:

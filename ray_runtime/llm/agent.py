@@ -61,7 +61,10 @@ class LlmAgent(Agent):
     state: Memory
 
     async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
-        return await self._answer(turn, text_of(envelope.data), [envelope])
+        asked = envelope.data
+        if envelope.capability is not None:  # it may have several
+            asked = {"capability": envelope.capability, "data": envelope.data}
+        return await self._answer(turn, text_of(asked), [envelope])
 
     async def on_reply(self, turn: Turn, reply: Envelope) -> None:
         """It makes no requests that are answered here."""

@@ -19,7 +19,7 @@ RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_i
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
-    "principal", "to_host", "from_host", "chain", "dead_letter_ids", "capability",
+    "principal", "to_host", "from_host", "chain", "dead_letter_ids", "capability", "message_id",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
@@ -109,6 +109,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "dead_letter_ids": [[foreign["dead_letter_id"]]],
         "principal": ["op"],
         "capability": ["hidden"],
+        "message_id": ["msg_theirs"],
     }.get(field, [])  # fmt: skip
 
 

@@ -166,6 +166,7 @@ async def _ours(world: World) -> None:
     await world.apply(manifest("Channel", "reports", "second"))
     await _held(world)
     await _question(world)
+    await _asked(world, "msg_1", "default", "echo")
     await world.call("agents.send", op, name="echo", data="hello")
     for number in range(3):
         await world.call("channels.publish", op, name="reports", data=number)
@@ -196,6 +197,13 @@ async def _held(world: World, turn_id: str = "turn_1", namespace: str = "default
     until = time.time() + 86_400
     unit.raw(external.HOLD, [f"await_{turn_id}", uid, turn_id, "0", 0, "turns.settle of machine.read", 0.0, until], 1)
     assert await world.store.write(unit)
+
+
+async def _asked(world: World, message_id: str, namespace: str, name: str) -> None:
+    """A question of an operator that has no answer."""
+    (uid,) = (await world.rows(f"SELECT uid FROM agent WHERE namespace = '{namespace}' AND name = '{name}'"))[0]
+    given = [message_id, f"{namespace}/{name}", uid, 0.0, time.time() + 86_400]
+    assert await world.store.write(Unit().raw(statements.AWAIT_OPERATOR, given, 1))
 
 
 async def _offer(world: World, namespace: str, name: str) -> None:
@@ -241,6 +249,7 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
     await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
     await _offer(world, "elsewhere", "hidden")
+    await _asked(world, "msg_theirs", "elsewhere", "echo")
     granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
     await world.apply(manifest("Agent", "granted", "elsewhere", mandate=granted), principal=ABROAD)
     await world.apply(manifest("Agent", "unborn", "elsewhere"), settle=False)  # stays open

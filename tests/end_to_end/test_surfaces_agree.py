@@ -94,7 +94,7 @@ def ids(stack: Stack) -> dict[str, str]:
         {"kind": "Route", "metadata": {"name": "same-route"},
          "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}}},
     )  # fmt: skip
-    stack.call("agents.ask", **NAMED, data=1)
+    message_id = stack.call("agents.ask", **NAMED, data=1)["message_id"]
     turn = stack.call("turns.list", **NAMED)["items"][0]
     token = stack.call("tokens.create", principal="throwaway", role="viewer")
     return {
@@ -106,6 +106,7 @@ def ids(stack: Stack) -> dict[str, str]:
         "host_id": _host(stack),
         "question_id": _asked(stack),
         "tool_digest": _offered(stack),
+        "message_id": message_id,
     }
 
 
@@ -178,6 +179,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "changes.wait": {"change_id": ids["change_id"], "timeout_s": 1},
         "changes.revert": {"change_id": ids["change_id"]},
         "agents.inspect": dict(NAMED),
+        "agents.cancel": {**NAMED, "message_id": ids["message_id"]},
         "code.put": {"files": {"a.py": "x = 1\n"}},
         "turns.list": dict(NAMED),
         "turns.get": {"turn_id": ids["turn_id"]},

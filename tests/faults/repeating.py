@@ -221,6 +221,12 @@ class World:
         assert await self.plane.store.write(Unit().raw(offers.SEEN, row, 1))
         return {"namespace": "default", "name": f"n{n}", "tool": "order", "digest": seen.digest}
 
+    async def cancelling(self, n: int) -> dict[str, Any]:
+        """A question that no host is there to answer."""
+        named = await self.named(n)
+        asked = await self.call("agents.ask", **named, data=n, timeout_s=0.05)
+        return {**named, "message_id": asked["message_id"]}
+
     async def code(self, n: int) -> dict[str, Any]:
         return {"files": {"a.py": f"x = {n}\n"}}
 
@@ -234,6 +240,7 @@ INPUTS: dict[str, Fresh] = {
     "changes.revert": World.reverting,
     "agents.send": lambda world, n: world.named(n, data={"n": n}),
     "agents.ask": lambda world, n: world.named(n, data={"n": n}, timeout_s=0.2),
+    "agents.cancel": World.cancelling,
     "agents.suspend": World.named,
     "agents.stop": World.named,
     "agents.wake": World.stopped,

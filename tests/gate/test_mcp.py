@@ -70,6 +70,15 @@ async def accept(gate: RunningGate, digest: str, **more: Any) -> ToolView:
     return found
 
 
+async def opened(gate: RunningGate, far: Far) -> None:
+    """The session is there, whatever else the machine does; from now on the server hangs."""
+    for number in range(40):
+        if isinstance(await gate.ask("buyer", ASKED, f"o{number}"), dict):
+            break
+    far.calls.clear()
+    far.behaviour = "hangs"
+
+
 async def refusal(gate: RunningGate, message_id: str) -> str:
     """The detail of the Problem that the first effect of a message came to."""
     rows = await gate.rows(
@@ -177,19 +186,21 @@ async def test_what_a_tool_says_went_wrong_is_a_failed_receipt(quick_url: str) -
 async def test_a_call_without_an_answer_is_in_doubt(quick_url: str, safe: bool) -> None:
     """Held for an operator, whatever the server says of its tool; repeated where the connection says that it may be."""
     repeats = ["order"] if safe else []
-    async with serving(Far(behaviour="hangs")) as far, scene(quick_url) as gate:
-        await connected(gate, far, accept="first", repeats_safely=repeats, limits={"timeout_s": 1.0})
+    async with serving(Far()) as far, scene(quick_url) as gate:
+        await connected(gate, far, accept="first", repeats_safely=repeats, limits={"timeout_s": 1.5})
+        await opened(gate, far)
         asking = asyncio.ensure_future(gate.ask("buyer", ASKED, "m0", 60))
         turn = await held(gate)
-        assert len(far.calls) == (3 if safe else 1)
+        assert 1 < len(far.calls) <= 3 if safe else len(far.calls) == 1
         await settle(gate, turn, "succeeded", result={"text": "it was placed"})
         assert (await asking)["text"] == "it was placed"
 
 
 async def test_after_a_crash_of_the_gate_a_call_is_in_doubt(quick_url: str) -> None:
     """Between the intent and the receipt: it is called once, and asked about."""
-    async with serving(Far(behaviour="hangs")) as far, scene(quick_url, send_within_s=1.0) as gate:
-        await connected(gate, far, accept="first", limits={"timeout_s": 1.0})
+    async with serving(Far()) as far, scene(quick_url, send_within_s=1.0) as gate:
+        await connected(gate, far, accept="first", limits={"timeout_s": 1.5})
+        await opened(gate, far)
         asking = asyncio.ensure_future(gate.ask("buyer", ASKED, "m0", 60))
         await true(lambda: far.calls)
         gate.kill()
