@@ -264,11 +264,19 @@ class EffectKnown(NamedTuple):
     repeats: Callable[[dict[str, Any] | None], bool | None]
 
 
+class Tried(NamedTuple):
+    """What came of a sample: whether it passed, what was made of it; or why, in words, no expression takes it."""
+
+    passed: bool
+    made: Any
+    unfit: str
+
+
 class Routing(Protocol):
     """What the plane knows of filters, transforms and effects.
 
-    Faults are words, None where there is none. `passes` and `transformed` raise ValueError, in words, for data that an
-    expression can not judge. `fields_read` answers all fields that a transform may read, `*` where it may read any.
+    Faults are words, None where there is none. `fields_read` answers all fields that a transform may read, `*` where it
+    may read any. `tried` runs samples through filter and transform, apart from this process; in bounded time.
     """
 
     def filter_fault(self, text: str) -> str | None: ...
@@ -277,9 +285,9 @@ class Routing(Protocol):
 
     def transform_fault(self, text: str) -> str | None: ...
 
-    def passes(self, text: str | None, **about: Any) -> bool: ...
-
-    def transformed(self, text: str | None, data: Any, envelope: Mapping[str, Any]) -> Any: ...
+    async def tried(
+        self, filter_: str | None, transform: str | None, samples: Sequence[Any], envelope: Mapping[str, Any]
+    ) -> "list[Tried]": ...
 
     def fields_read(self, text: str) -> set[str]: ...
 

@@ -14,6 +14,7 @@ import orjson
 from controlplane.effects.connections import scrubbed
 from controlplane.effects.guarding import measured
 from controlplane.effects.node import Node
+from controlplane.effects.reading import Away
 from controlplane.effects.sending import Act
 from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import TurnRef
@@ -27,6 +28,7 @@ Judged = Callable[[Slot, TurnRef, Ask, Verdict, Act | Problem], None]
 Place = Callable[[Act, float], Any]
 Key = tuple[str, str, int]
 WHY_CHARS_MAX = 1000
+AGAIN_S = 0.5
 
 
 class Previewing:
@@ -43,18 +45,24 @@ class Previewing:
         """Count, then go on with the judged effect, unless the attempt at its turn is over by then."""
         key = frame.turn_id, frame.branch, frame.position
         slot.writing = True
-        task = self._open[key] = asyncio.get_running_loop().create_task(self._counted(act, send_by))
+        loop = asyncio.get_running_loop()
+        task = self._open[key] = loop.create_task(self._counted(act, send_by))
 
-        def counted(_: "asyncio.Task[Previewed]") -> None:
-            ours = self._open.get(key) is task
-            if ours:
-                del self._open[key]
+        def counted() -> None:
+            if self._open.get(key) is not task:  # it is being counted for another attempt
+                return
             there = slot.turn is turn and slot.epoch == frame.epoch and slot.host is not None and slot.writing
-            if ours and there and self._node.slots.holds(slot) and key[1:] in slot.effects and not task.cancelled():
+            if there and self._node.slots.holds(slot) and key[1:] in slot.effects and not task.cancelled():
                 slot.writing = False
-                judged(slot, turn, frame, *self._verdict(task, verdict, act))
+                try:
+                    judged(slot, turn, frame, *self._verdict(task, verdict, act))
+                except Away:  # it is judged when the database is back
+                    slot.writing = True
+                    loop.call_later(AGAIN_S, counted)
+                    return
+            del self._open[key]
 
-        task.add_done_callback(counted)
+        task.add_done_callback(lambda _: counted())
 
     async def _counted(self, act: Act, send_by: float) -> Previewed:
         effector = act.effector

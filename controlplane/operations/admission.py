@@ -26,7 +26,7 @@ from schemas.budget import BudgetManifest
 from schemas.channel import ChannelManifest
 from schemas.connection import ConnectionManifest
 from schemas.fleet import FleetManifest, FleetSpec
-from schemas.ports import Routing
+from schemas.ports import Routing, Tried
 from schemas.problem import Next
 from schemas.protocols import Declaration
 from schemas.route import RouteManifest
@@ -176,10 +176,11 @@ def check(
     unconfined: str | None = None,
     protocols: Mapping[str, Declaration] | None = None,
     routing: Routing | None = None,
+    tried: Mapping[str, Sequence[Tried]] | None = None,
 ) -> None:
     """Refuse what the world does not allow; the same for a proposal and for its commit.
 
-    `unconfined` says why this system can not confine an agent.
+    `unconfined` says why this system can not confine an agent, `tried` what came of the samples of routes.
     """
     for it in wanted:
         _check_owner(it, world)
@@ -189,7 +190,7 @@ def check(
         if it.kind in ("Fleet", "Route") and it.action == "apply":
             _check_siblings(it, world)
         if it.kind == "Route" and it.action == "apply" and routing is not None:
-            check_route(it, wanted, world, routing)
+            check_route(it, wanted, world, routing, tried or {})
         if (spec := it.agent_spec) is not None:
             _check_code(it, spec, world)
             _check_isolation(it, spec, unconfined)

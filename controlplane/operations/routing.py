@@ -14,7 +14,8 @@ from controlplane.operations.drafting import Shape, drafted, shape_of
 from controlplane.operations.workers import worker_name
 from controlplane.operations.world import Key, Wanted, World
 from controlplane.resources.problems import refuse
-from schemas.ports import EffectKnown, Routing
+from schemas.base import short_id
+from schemas.ports import EffectKnown, Routing, Tried
 from schemas.problem import Next
 
 EDGE = "|"
@@ -39,6 +40,20 @@ def edges(name: str, spec: Mapping[str, Any]) -> list[str]:
     return [EDGE.join((name, source["channel"], it["channel"])) for it in ends if it is not None and "channel" in it]
 
 
+def trial(spec: Mapping[str, Any]) -> str:
+    """What is tried with a route's samples, by a name."""
+    return short_id("trial", spec["filter"], spec["transform"], spec["samples"])
+
+
+def to_try(wanted: Sequence[Wanted], routing: Routing) -> dict[str, Mapping[str, Any]]:
+    """The specs whose samples are to be tried; none of an expression that has a fault."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for it in wanted:
+        if _applied(it) and it.spec["samples"] and not any(_faults(it, routing).values()):
+            found[trial(it.spec)] = it.spec
+    return found
+
+
 def completed(wanted: Sequence[Wanted], world: World, routing: Routing | None) -> tuple[Wanted, ...]:
     """The decisions, with transforms drafted where shapes differ and none is given."""
     if routing is None:
@@ -46,14 +61,16 @@ def completed(wanted: Sequence[Wanted], world: World, routing: Routing | None) -
     return tuple(_with_draft(it, wanted, world, routing) if _applied(it) else it for it in wanted)
 
 
-def check_route(it: Wanted, wanted: Sequence[Wanted], world: World, routing: Routing) -> None:
+def check_route(
+    it: Wanted, wanted: Sequence[Wanted], world: World, routing: Routing, tried: Mapping[str, Sequence[Tried]]
+) -> None:
     """Refuse a route that could not work."""
     _check_expressions(it, routing)
     known = _effect(it, wanted, world, routing)
     if it.spec["source"].get("channel") == worker_name(it.name):
         detail = f"channel {it.spec['source']['channel']} is named like the route's own agent"
         raise refuse("INVALID_NAME", detail, field=f"{it.place}/metadata/name", name=it.name)
-    _check_samples(it, wanted, world, routing, known)
+    _check_samples(it, wanted, world, tried.get(trial(it.spec), ()), known)
     _check_circle(it, wanted, world)
 
 
@@ -61,14 +78,17 @@ def _applied(it: Wanted) -> bool:
     return it.kind == "Route" and it.action == "apply"
 
 
-def _check_expressions(it: Wanted, routing: Routing) -> None:
+def _faults(it: Wanted, routing: Routing) -> dict[str, str | None]:
     accept = it.spec["sink"].get("accept")
-    faults = {
+    return {
         "filter": routing.filter_fault(it.spec["filter"]) if it.spec["filter"] else None,
         "transform": routing.transform_fault(it.spec["transform"]) if it.spec["transform"] else None,
         "sink/accept": routing.accept_fault(accept) if accept else None,
     }
-    for field, fault in faults.items():
+
+
+def _check_expressions(it: Wanted, routing: Routing) -> None:
+    for field, fault in _faults(it, routing).items():
         if fault is not None:
             raise refuse("INVALID_VALUE", fault, field=f"{it.place}/spec/{field}", fault=fault)
 
@@ -138,23 +158,21 @@ def _sink_schema(
 
 
 def _check_samples(
-    it: Wanted, wanted: Sequence[Wanted], world: World, routing: Routing, known: EffectKnown | None
+    it: Wanted, wanted: Sequence[Wanted], world: World, tried: Sequence[Tried], known: EffectKnown | None
 ) -> None:
     """Each sample is as the source says, goes through, and is as the sink wants it."""
     of_source = _schema_of(it, it.spec["source"], wanted, world)
     of_sink = _sink_schema(it, wanted, world, known)
     fixed = it.spec["sink"].get("arguments") or {}
-    for number, sample in enumerate(it.spec["samples"]):
+    for number, (sample, (passed, made, unfit)) in enumerate(zip(it.spec["samples"], tried, strict=False)):
         place = f"{it.place}/spec/samples/{number}"
         if of_source is not None and (fault := data_fault(of_source, sample)) is not None:
             detail = f"the sample is not as the source's schema says: {fault}"
             raise refuse("SCHEMA_MISMATCH", detail, field=place, fault=fault, side="source")
-        try:
-            if not routing.passes(it.spec["filter"], data=sample, envelope=SAMPLE):
-                continue
-            made = routing.transformed(it.spec["transform"], sample, SAMPLE)
-        except ValueError as unfit:
-            raise refuse("INVALID_VALUE", str(unfit), field=place, fault=str(unfit)) from None
+        if unfit:
+            raise refuse("INVALID_VALUE", unfit, field=place, fault=unfit)
+        if not passed:
+            continue
         if known is not None and not isinstance(made, dict):
             detail = "the sample becomes no object, as the arguments of an effect are"
             raise refuse("SCHEMA_MISMATCH", detail, field=place, fault=detail, side="sink")

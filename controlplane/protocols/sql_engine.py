@@ -57,7 +57,9 @@ class Databases:
         """The database of a connection, ready to be connected to."""
         url = make_url(link.spec.endpoint)
         where = await self._where(url, link)
-        key = (link.spec.endpoint, link.secret, str(link.spec.limits.in_flight_max), *where, str(writes))
+        limits, own = link.spec.limits, str(writes and url.get_backend_name() == "sqlite")
+        bounds = str(limits.in_flight_max), str(limits.timeout_s)
+        key = (link.namespace, link.name, link.spec.endpoint, link.secret, *bounds, own, *where)
         await self._close_idle()
         found = self._known.get(key)
         if found is None:

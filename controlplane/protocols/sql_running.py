@@ -155,7 +155,8 @@ def _unlock(connection: Connection) -> None:
 def _forget_session(connection: Connection) -> None:
     """Whatever the statement set for its session goes with it, before another has the connection."""
     if connection.dialect.name != "sqlite":
-        connection.invalidate()
+        with contextlib.suppress(SQLAlchemyError):  # it is committed, whatever becomes of the session
+            connection.invalidate()
 
 
 @contextlib.contextmanager
@@ -176,7 +177,7 @@ def _connected(database: Database, work: Work, effect: str) -> Iterator[Connecti
         with contextlib.suppress(SQLAlchemyError):
             connection.invalidate()
         raise _broken(error, work, effect) from error
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OverflowError, LookupError, TypeError, ValueError) as error:  # before its commit
         raise refuse("EFFECT_FAILED", f"{effect}: {_why(error)}", effect=effect, error=type(error).__name__) from error
     finally:
         work.ended()

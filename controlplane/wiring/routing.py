@@ -1,8 +1,12 @@
 """What the plane knows of filters, transforms and effects, for routes: the code of their workers, and the registry."""
 
-from collections.abc import Mapping
+import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from controlplane.mesh.dataschema import data_fault
@@ -10,8 +14,14 @@ from controlplane.protocols.finding import performer_of
 from controlplane.protocols.registry import Registry
 from ray_runtime.route import expressions
 from schemas.connection import connection_spec
-from schemas.ports import EffectKnown
+from schemas.ports import EffectKnown, Tried
 from schemas.protocols import Performer
+
+TRYING = "ray_runtime.route.trying"
+AT_ONCE_MAX = 2
+TRY_S_MAX = 8.0
+TOLD_BYTES_MAX = 32 * 1_048_576
+TOO_MUCH = "the expressions take more time or memory for the samples than there is"
 
 
 class Routing:
@@ -19,15 +29,36 @@ class Routing:
 
     filter_fault = staticmethod(expressions.filter_fault)
     transform_fault = staticmethod(expressions.transform_fault)
-    passes = staticmethod(expressions.passes)
-    transformed = staticmethod(expressions.transformed)
     fields_read = staticmethod(expressions.fields_read)
 
     def __init__(self, registry: Registry) -> None:
+        self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
         self._performers: Mapping[str, Performer] = registry.performers(data_fault)
 
     def accept_fault(self, text: str) -> str | None:
         return expressions.filter_fault(text, expressions.OVER_RESULT)
+
+    async def tried(
+        self, filter_: str | None, transform: str | None, samples: Sequence[Any], envelope: Mapping[str, Any]
+    ) -> list[Tried]:
+        """What becomes of samples, as a process of its own says; one that ends without an answer says no."""
+        asked = {"filter": filter_, "transform": transform, "samples": list(samples), "envelope": dict(envelope)}
+        async with self._at_once:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", TRYING, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+            )
+            try:
+                async with asyncio.timeout(TRY_S_MAX):
+                    told, _ = await process.communicate(orjson.dumps(asked))
+            except TimeoutError:
+                told = b""
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        if process.returncode != 0 or len(told) > TOLD_BYTES_MAX:
+            return [Tried(passed=False, made=None, unfit=TOO_MUCH)] * len(samples)
+        return [Tried(*it) for it in orjson.loads(told)]
 
     def effect(self, name: str) -> EffectKnown | None:
         """An effect by its name; of one that only a connection knows, no more than its protocol."""

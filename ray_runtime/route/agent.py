@@ -20,6 +20,7 @@ from .polling import ROWS_AT_ONCE, Progress, rows_of
 
 WAIT_FIRST_S, WAIT_MOST_S = 1.0, 60.0
 FEEDBACK = "steward.feedback"
+OURS = ("connection", "purpose")  # the turn's own words
 AGAIN = ("EFFECT_FAILED", "BACKLOG_FULL", "MORE_THAN_JUDGED")
 
 
@@ -96,6 +97,8 @@ async def _performed(turn: Turn, sink: EffectSink, made: Any) -> Any:
     if not isinstance(made, dict):
         raise refuse("INVALID_VALUE", "the arguments of an effect are an object", field="/spec/transform")
     arguments = {**made, **sink.arguments}
+    if taken := [it for it in OURS if it in arguments]:
+        raise refuse("INVALID_VALUE", f"{taken[0]} is no argument", field=f"/{taken[0]}", name=taken[0])
     wait_s = WAIT_FIRST_S
     for attempt in range(1, sink.attempts_max + 1):
         try:

@@ -46,6 +46,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"transform": "$eval('$now()')"}, "INVALID_VALUE", "transform"),
     ({"filter": "data.x > 1", "samples": [{"x": 2}, {"y": 2}]}, "INVALID_VALUE", "samples/1"),
     ({"transform": "(  $f := function($x){ $f($x) + 1 }; $f(1) )", "samples": [1]}, "INVALID_VALUE", "samples/0"),
+    ({"transform": '$pad("x", 2000000000)', "samples": [1]}, "INVALID_VALUE", "samples/0"),
+    ({"transform": "$contains($, /(a+)+$/)", "samples": ["a" * 99 + "!"]}, "INVALID_VALUE", "samples/0"),
     ({"sink": {"effect": "no.such"}}, "UNKNOWN_EFFECT", "sink/effect"),
     ({"sink": {"effect": "http.request"}}, "INVALID_VALUE", "sink/connection"),
     ({"sink": {"effect": "machine.read", "connection": "far"}}, "INVALID_VALUE", "sink/connection"),
