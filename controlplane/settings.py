@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     gate_spare: bool = Field(
         default=True, description="Whether a second gate waits to take the place of one that dies; some 60 MB."
     )
-    hosts_warm: int = Field(default=1, ge=0, le=64, description="Unspecialised hosts kept ahead of need.")
+    hosts_warm: int = Field(default=1, ge=0, le=64, description="Unspecialised hosts kept ahead of need, on each node.")
     hosts_max: int = Field(default=12, ge=1, le=1000, description="Hosts at most on a node.")
     host_idle_s: float = Field(default=60, gt=0, description="After this long without agents a host is let go.")
     host_appear_s: float = Field(

@@ -40,6 +40,7 @@ BEYOND_SCHEMA = {
     "CODE_NOT_FOUND": "only the plane knows which digests are stored",
     "SECRET_VALUE_MISSING": "only the plane knows which values are stored",
     "SCHEMA_MISMATCH": "the schema is the channel's, not the document's",
+    "UNKNOWN_PROTOCOL": "which protocols beside ours there are is a matter of what is installed",
     "DUPLICATE_MANIFEST": "JSON Schema can not say that names differ within a list",
     "PLAN_EXPIRED": "a matter of time",
 }

@@ -13,8 +13,8 @@ OUTPUT_TOOL = "final_answer"  # the tool by which a model gives a structured ans
 TOOLS_MAX = 64
 MESSAGES_MAX = 10_000
 OUTPUT_TOKENS_MAX = 1_000_000
-EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_*]+)+$", max_length=100)]
-OneEffect = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$", max_length=100)]
+EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[A-Za-z0-9_*-]+)+$", max_length=200)]
+OneEffect = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[A-Za-z0-9_-]+)+$", max_length=200)]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", max_length=64)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=200)]
 

@@ -1,24 +1,37 @@
 """Ports: the Protocols by which siblings meet. Wiring binds them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from schemas.agent import Grant
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec
 from schemas.plan import Probe
 from schemas.posting import PLAIN, Placed
+
+Role = Literal["target", "control", "quantity", "payload"]  # of an argument: where to, how, how much, what
+
+
+class Given(RootModel[dict[str, Any]]):
+    """Arguments that were held against a JSON Schema, as they are."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A connection, as an effector gets it: read and resolved right before sending. Its repr shows no secret."""
+    """A connection, as an effector gets it: read and resolved right before sending. Its repr shows no secret.
+
+    `uid` and `generation` name what was declared: a changed spec has another generation, a new connection of the
+    same name another uid. A family resolves an effect without the secret, which is empty then.
+    """
 
     name: str
     spec: ConnectionSpec
     secret: str = field(default="", repr=False)
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -32,12 +45,14 @@ class Used:
 @dataclass(frozen=True)
 class EffectCall:
     """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
-    is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then."""
+    is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then;
+    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none."""
 
     key: str
     link: Link | None = None
     tell: Callable[[str], None] | None = None
     count: Callable[[dict[str, float]], None] = lambda _: None
+    traceparent: str = ""
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure
@@ -52,6 +67,7 @@ class Effector(Protocol):
     """The code that performs one protocol's effects.
 
     `name` is `protocol.verb`; `protocol` is that of the connection it needs, None if it takes none.
+    `arguments` is their model, or a JSON Schema of an object: then `execute` gets them in a `Given`.
     `repeats_for_s` says for how long after its intent an effect may be sent again under its key: infinitely
     when doing it twice is doing it once, 0 when the far side promises nothing.
     `reads_only` says that it changes nothing anywhere: what breaks has failed, and no doubt is held.
@@ -65,13 +81,37 @@ class Effector(Protocol):
     protocol: str | None
     timeout_s: float
     reads_only: bool
-    arguments: type[BaseModel]
+
+    @property
+    def arguments(self) -> type[BaseModel] | Mapping[str, Any]: ...
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float: ...
 
     async def ready(self) -> None: ...
 
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any: ...
+
+
+class Family(Protocol):
+    """Effects of one protocol whose verbs, arguments and promises the connection says: `name` is `protocol.*`.
+
+    `resolve` answers the effector of one effect over one connection, at once and without I/O; it raises
+    `schemas.problem.Refusal` (UNKNOWN_EFFECT) when there is none of that name. An effector of that very name
+    goes before its family.
+    """
+
+    name: str
+    protocol: str
+
+    def resolve(self, effect: str, link: Link) -> Effector: ...
+
+
+@runtime_checkable
+class Roles(Protocol):
+    """An effector that says what its arguments are for (rule G3), by their names; the others are `payload`."""
+
+    @property
+    def roles(self) -> Mapping[str, Role]: ...
 
 
 @runtime_checkable

@@ -41,6 +41,7 @@ IN_HOST = ("sdk", "turn", "host", "lease", "code")  # what runs beside agents' c
 AS_CODE = "ray_runtime/llm/"  # is an agent's code itself
 PURE = (
     "controlplane/operations/admission.py",
+    "controlplane/operations/connecting.py",
     "controlplane/operations/planning.py",
     "controlplane/operations/prediction.py",
     "controlplane/effects/admission.py",

@@ -14,7 +14,6 @@ from typing import Literal
 
 import orjson
 from msgspec.structs import replace
-from pydantic import ValidationError
 
 from controlplane.economy import meters
 from controlplane.economy.accounts import Excess, Labels, Work
@@ -22,6 +21,7 @@ from controlplane.economy.chains import Room
 from controlplane.economy.ledger import Ledger
 from controlplane.economy.rating import RateCard
 from controlplane.effects import journaling
+from controlplane.effects.admission import effector_of, fitted
 from controlplane.effects.chaining import Chain
 from controlplane.effects.node import Node
 from controlplane.effects.resuming import chain_id
@@ -219,12 +219,12 @@ class Budgeting:
             return
         said = orjson.loads(body)
         what = meters.What(said["effect"], said["connection"] or "")
-        effector = self._node.effectors.get(what.effect)
+        declared = self._node.connections.named(who.namespace, what.connection) if what.connection else None
+        effector = effector_of(what.effect, self._node.effectors, declared)
         most: dict[str, float] = {}
-        if isinstance(effector, Costing):
-            with contextlib.suppress(ValidationError):  # it was let in by another release
-                given = effector.arguments.model_validate(said["arguments"])
-                declared = self._node.connections.named(who.namespace, what.connection) if what.connection else None
+        if effector is not None and isinstance(effector, Costing):
+            with contextlib.suppress(ValueError):  # it was let in by another release
+                given = fitted(effector, said["arguments"])
                 most = effector.most(given, declared.spec if declared is not None else None)
         size = len(orjson.dumps(said["arguments"]))
         self._ledger.reserve(key, Work(who, labels, what, _most(size, most)))

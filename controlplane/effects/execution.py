@@ -18,7 +18,7 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
-from controlplane.effects.admission import admit, misconnected
+from controlplane.effects.admission import admit, effector_of, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
 from controlplane.effects.computing import awaited
 from controlplane.effects.guarding import judge
@@ -153,18 +153,20 @@ class Execution:
             refused = problem("NOT_GRANTED", detail, effect=frame.effect, connection=connection, agent=slot.address)
             return verdict, refused
         before = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in frame.entries)
-        return verdict, self._act_of(slot, frame, before)
+        decided = self._act_of(slot, frame, before)
+        if isinstance(decided, Act) and (roles := roles_of(decided.effector)):
+            features = {**verdict.features, "roles": {"known": True, "value": roles}}
+            verdict = verdict.model_copy(update={"features": features})
+        return verdict, decided
 
     def _act_of(self, slot: Slot, frame: Ask, effects: int) -> Act | Problem:
         """What is to be done, over which connection; or why it can not be."""
         most = int(slot.limits.get("effects_max", 1000))
-        admitted = admit(frame.effect, orjson.loads(frame.arguments), effects, most, self._node.effectors)
-        if isinstance(admitted, Problem):
-            return admitted
         name = frame.connection or None
         declared = self._node.connections.named(slot.namespace, name) if name is not None else None
-        spec = declared.spec if declared is not None else None
-        return misconnected(admitted[0], slot.namespace, name, spec) or Act(*admitted, declared, who=slot.who)
+        given, over = orjson.loads(frame.arguments), (slot.namespace, name, declared)
+        admitted = admit(frame.effect, given, effects, most, self._node.effectors, *over)
+        return admitted if isinstance(admitted, Problem) else Act(*admitted, declared, who=slot.who)
 
     def _again(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         """An intent of before: it is on its way, or was answered meanwhile, or nobody knows."""
@@ -187,7 +189,7 @@ class Execution:
             self._tell(frame, row[0], (row[1] or "null").encode(), row[2])
             return
         retried = held is not None and held[3] == "retry"
-        if isinstance(self._node.effectors.get(frame.effect), Lasting) and not retried:
+        if isinstance(effector_of(frame.effect, self._node.effectors, None), Lasting) and not retried:
             self._node.computing.waits(slot, frame)
             return
         act = self._act_of(slot, frame, frame.position)
@@ -277,6 +279,7 @@ class Execution:
                 f"{frame.turn_id}:{frame.branch}:{frame.position}",
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
+                traceparent=(turn.traceparent if turn is not None else None) or "",
             )
 
             def may() -> None:

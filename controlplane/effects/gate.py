@@ -53,8 +53,9 @@ from controlplane.store.committer import Delivery as Outcomes
 from schemas import faults, frames
 from schemas import wire as hosting
 from schemas.base import canonical
-from schemas.ports import Clock, Effector
+from schemas.ports import Clock
 from schemas.processes import door_of
+from schemas.protocols import Performer
 
 log = logging.getLogger("steward.gate")
 SWEEP_S = 2.0
@@ -71,7 +72,7 @@ class Gate:
         url: str,
         socket: Path,
         key: str,
-        effectors: Mapping[str, Effector],
+        effectors: Mapping[str, Performer],
         bounds: Bounds | None = None,
         installation: str = "",
         clock: Clock = time.time,

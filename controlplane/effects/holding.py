@@ -16,6 +16,7 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Excess, Work
 from controlplane.effects import journaling
+from controlplane.effects.admission import effector_of
 from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
 from controlplane.effects.journaling import HELD_BACK
@@ -214,7 +215,7 @@ class Holding:
         key = asked.turn_id, asked.branch, asked.position
         if self._node.execution.ended(key):
             return 0.0
-        effector = self._node.effectors.get(held.effect)
+        effector = effector_of(held.effect, self._node.effectors, None)
         timeout_s = effector.timeout_s if effector is not None else TIMEOUT_S_MAX
         if held.connection is not None:
             slot = self._node.slots.load(agent)

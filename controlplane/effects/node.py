@@ -16,7 +16,8 @@ from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer, Job
 from schemas import faults
-from schemas.ports import Clock, Effector
+from schemas.ports import Clock
+from schemas.protocols import Performer
 
 if TYPE_CHECKING:
     from controlplane.effects.budgeting import Budgeting
@@ -86,7 +87,7 @@ class Node:
     reader: Reader
     committer: Committer
     slots: Slots
-    effectors: Mapping[str, Effector]
+    effectors: Mapping[str, Performer]
     connections: Connections
     budgeting: "Budgeting" = field(init=False)
     ownership: "Ownership" = field(init=False)

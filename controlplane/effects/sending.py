@@ -15,10 +15,10 @@ import orjson
 from pydantic import BaseModel
 
 from controlplane.economy.meters import Who
-from controlplane.effects.connections import Declared, scrubbed
+from controlplane.effects.connections import scrubbed
 from controlplane.resources.problems import problem, refuse
 from schemas import faults
-from schemas.ports import Doubt, EffectCall, Effector, Unreached, Used
+from schemas.ports import Doubt, EffectCall, Effector, Link, Unreached, Used
 from schemas.problem import Refusal
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Act:
 
     effector: Effector
     arguments: BaseModel
-    declared: Declared | None
+    declared: Link | None
     call: EffectCall = field(default_factory=lambda: EffectCall(""))
     age_s: float = 0.0  # how long ago it was first written ahead
     used: dict[str, float] = field(default_factory=dict)  # what its effector says that it took

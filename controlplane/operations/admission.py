@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from controlplane.mesh.dataschema import schema_fault
 from controlplane.operations import runtimes
 from controlplane.operations.codecheck import check_entrypoint, check_files, code_digest
+from controlplane.operations.connecting import check_protocol
 from controlplane.operations.world import Spec, Wanted, World, fleet_of
 from controlplane.resources.problems import refuse
 from schemas.agent import AgentManifest, AgentSpec
@@ -25,6 +26,7 @@ from schemas.channel import ChannelManifest
 from schemas.connection import ConnectionManifest
 from schemas.fleet import FleetManifest, FleetSpec
 from schemas.problem import Next
+from schemas.protocols import Declaration
 from schemas.secret import Kept, SecretManifest
 
 Mac = Callable[..., str]
@@ -141,7 +143,12 @@ def _last_name(fleet: str, replicas: int, place: str) -> None:
 
 
 def check(
-    wanted: Sequence[Wanted], world: World, agents_max: int, currency: str, unconfined: str | None = None
+    wanted: Sequence[Wanted],
+    world: World,
+    agents_max: int,
+    currency: str,
+    unconfined: str | None = None,
+    protocols: Mapping[str, Declaration] | None = None,
 ) -> None:
     """Refuse what the world does not allow; the same for a proposal and for its commit.
 
@@ -163,6 +170,8 @@ def check(
             _check_mode(it, world)
         if it.kind == "Budget" and it.action == "apply":
             _check_currency(it, currency)
+        if it.kind == "Connection" and it.action == "apply" and protocols is not None:
+            check_protocol(it, protocols)
     _check_quota(wanted, world, agents_max)
 
 

@@ -6,8 +6,8 @@ the plan stands, and stored unbound: they die with the plan unless it is committ
 same function proposes anew for a commit that came too late, from the decisions as they were kept.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from controlplane.operations.planning import Planned, Write, make_plan
 from controlplane.operations.snapshot import read_world
 from controlplane.operations.visibility import within
 from controlplane.operations.world import Wanted, World
+from controlplane.protocols.registry import registry
 from controlplane.resources.problems import refuse
 from controlplane.store.packed import pack
 from controlplane.store.store import Store
@@ -27,6 +28,7 @@ from controlplane.store.unit import Scalar, Unit
 from schemas import faults
 from schemas.plan import Plan
 from schemas.principal import PLANE, Principal
+from schemas.protocols import Declaration
 
 ATTEMPTS_MAX = 5
 _PLANS = PlanRow.__table__  # type: ignore[attr-defined]
@@ -67,6 +69,7 @@ class Proposer:
     currency: str = "EUR"
     unconfined: Callable[[], str | None] = lambda: None
     """Why no agent can be confined here; None when one can."""
+    protocols: Mapping[str, Declaration] = field(default_factory=lambda: registry().declared)
 
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
@@ -95,7 +98,7 @@ class Proposer:
 
     def check(self, wanted: Sequence[Wanted], world: World) -> None:
         """Refuse what can not be here; the same for a proposal and for its commit."""
-        check(wanted, world, self.agents_max, self.currency, self.unconfined())
+        check(wanted, world, self.agents_max, self.currency, self.unconfined(), self.protocols)
 
     def planned(
         self, principal: str, admitted: Admitted, world: World, now: float, reverts: str | None = None

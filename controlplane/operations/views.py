@@ -29,7 +29,7 @@ from schemas.agent import Agent, AgentSpec, AgentStatus
 from schemas.budget import Budget, BudgetSpec, BudgetStatus
 from schemas.calls import ListInput, ListOutput, Named
 from schemas.channel import Channel, ChannelSpec, ChannelStatus
-from schemas.connection import Connection, ConnectionSpec, ConnectionStatus
+from schemas.connection import Connection, ConnectionStatus, connection_spec
 from schemas.fleet import Fleet, FleetSpec, FleetStatus
 from schemas.principal import Principal
 from schemas.resource import Condition, Kind, Metadata, Ref
@@ -222,7 +222,7 @@ def _connections(session: Session, found: Sequence[Known], owners: Owners) -> li
     return [
         Connection(
             metadata=_about(it, owners),
-            spec=ConnectionSpec.model_validate(it.spec),
+            spec=connection_spec(it.spec),
             status=ConnectionStatus(conditions=[ready_once(it.generation, it.created_at)]),
         )
         for it in found

@@ -7,18 +7,19 @@ first request.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from math import inf
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
-from controlplane.protocols.http import own_headers
+from controlplane.protocols.http import secret_headers
 from controlplane.resources.problems import refuse
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec
 from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
+from schemas.llm_connection import LlmConnection
 from schemas.ports import EffectCall, Link, Used
+from schemas.protocols import Declaration, Performer
 
 Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
 Fault = Callable[[dict[str, Any], Any], str | None]  # what is wrong with data by a schema
@@ -31,7 +32,7 @@ NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 class LlmEffector:
-    """Asks models for agents. `arguments_of` are the effects that can be offered to a model as tools."""
+    """Asks models for agents. `performers` are those whose effects can be offered to a model as tools."""
 
     name = "llm.request"
     protocol: str | None = "llm"
@@ -39,8 +40,8 @@ class LlmEffector:
     reads_only = True
     arguments: type[BaseModel] = LlmRequest
 
-    def __init__(self, arguments_of: Mapping[str, type[BaseModel]], fault_of: Fault) -> None:
-        self._arguments_of = arguments_of
+    def __init__(self, performers: Mapping[str, Performer], fault_of: Fault) -> None:
+        self._performers = performers
         self._fault_of = fault_of
         self._ask: Ask | None = None
 
@@ -51,7 +52,7 @@ class LlmEffector:
     def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
         """No token is less than a byte of what is asked; unlimited answers have as many as may be asked for."""
         assert isinstance(arguments, LlmRequest)
-        known = [self._parameters(it) for it in arguments.tools if it.effect is None or it.effect in self._arguments_of]
+        known = [self._parameters(it) for it in arguments.tools if it.effect is None or it.effect in self._performers]
         tools = sum(len(orjson.dumps(it)) for it in known)
         asked = len(arguments.model_dump_json().encode()) + tools
         return {"tokens_in": asked, "tokens_out": arguments.output_tokens_max or OUTPUT_TOKENS_MAX, "requests": 1}
@@ -90,13 +91,12 @@ class LlmEffector:
             return offer.parameters
         if offer.effect is None:
             return NO_ARGUMENTS
-        known = self._arguments_of.get(offer.effect)
+        known: Any = getattr(self._performers.get(offer.effect), "arguments", None)
         if known is None:
             detail = f"tool {offer.name}: there is no effect {offer.effect}"
-            raise refuse(
-                "UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._arguments_of)
-            )
-        return without(known.model_json_schema(by_alias=True), offer.fixed)
+            raise refuse("UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._performers))
+        modelled = isinstance(known, type) and issubclass(known, BaseModel)
+        return without(known.model_json_schema(by_alias=True) if modelled else dict(known), offer.fixed)
 
 
 def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:
@@ -116,8 +116,11 @@ def _own_headers(call: EffectCall) -> dict[str, str]:
     """The secret as the API wants it, unless the connection says otherwise."""
     link = call.link
     assert link is not None
+    assert isinstance(link.spec, LlmConnection)
     options = link.spec.options
     if options.api == "anthropic" and options.secret_header == "Authorization":  # noqa: S105 - the name of a header
         options = options.model_copy(update={"secret_header": "x-api-key", "secret_scheme": ""})
-        link = replace(link, spec=link.spec.model_copy(update={"options": options}))
-    return own_headers(link, call.key)
+    return secret_headers(link, options)
+
+
+PROTOCOL = Declaration("llm", lambda around: (LlmEffector(around.performers, around.fault_of),))

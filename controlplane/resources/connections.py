@@ -12,4 +12,4 @@ EXAMPLE = {
         "options": {"idempotency_header": "Idempotency-Key", "key_lifetime_s": 86_400},
     },
 }
-OPERATIONS = of_kind("Connection", ConnectionManifest, Connection, EXAMPLE)
+OPERATIONS = of_kind("Connection", ConnectionManifest, Connection, EXAMPLE, ("UNKNOWN_PROTOCOL",))

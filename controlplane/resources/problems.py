@@ -61,6 +61,7 @@ REASONS: dict[str, Reason] = {
     # in the turn
     "NOT_GRANTED": Reason("The agent's mandate does not grant this effect", 403, "escalate"),
     "UNKNOWN_EFFECT": Reason("There is no such effect", 422, "fix_input"),
+    "UNKNOWN_PROTOCOL": Reason("There is no such protocol", 422, "fix_input"),
     "NO_CONNECTION": Reason("There is no such connection", 422, "fix_input"),
     "FORBIDDEN_ADDRESS": Reason("The connection may not reach this address", 403, "fix_input"),
     "CANCELLED": Reason("Nobody waits for the answer any more", 409, "stop"),

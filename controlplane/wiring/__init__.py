@@ -25,6 +25,7 @@ IMPORTED = {  # what a spare has imported before it begins
         "controlplane.protocols.http",
         "controlplane.protocols.llm",
         "controlplane.protocols.machine",
+        "controlplane.protocols.registry",
         "controlplane.store.on_postgresql",
         "controlplane.store.on_sqlite",
         "controlplane.store.store",
@@ -66,21 +67,14 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
     from controlplane.mesh.dataschema import data_fault
-    from controlplane.protocols.compute import ComputeEffector
-    from controlplane.protocols.http import HttpEffector
-    from controlplane.protocols.llm import LlmEffector
-    from controlplane.protocols.machine import MachineEffector
-    from schemas.ports import Effector
+    from controlplane.protocols.registry import registry
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
-    acting: tuple[Effector, ...] = (MachineEffector(), HttpEffector())
-    asking = LlmEffector({it.name: it.arguments for it in acting}, data_fault)
-    effectors: tuple[Effector, ...] = (*acting, ComputeEffector(), asking)
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors={it.name: it for it in effectors},
+        effectors=registry().performers(data_fault),
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),

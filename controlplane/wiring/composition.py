@@ -7,7 +7,8 @@ catalogue's names; a name without a handler, or a handler without a name, ends t
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from controlplane import VERSION
 from controlplane.api.app import Surfaces
@@ -42,6 +43,7 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
@@ -195,6 +197,7 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
     if not gate.connected:
         problems.append("The gate is away and is being started again.")
     problems += children.troubles()
+    problems += [f"Protocol {it.name} of package {it.package} is left out: {it.why}" for it in registry().troubles]
     if gate.trouble:
         problems.append(gate.trouble)
     if not jumps.settled():
@@ -232,4 +235,8 @@ def _require_all(bound: Mapping[str, Handler]) -> None:
 
 
 def _started(now: float) -> Unit:
-    return Unit().event("plane.started", kind="Plane", namespace="", name="plane", now=now, data={"version": VERSION})
+    about: dict[str, Any] = {"kind": "Plane", "namespace": "", "name": "plane", "now": now}
+    unit = Unit().event("plane.started", **about, data={"version": VERSION})
+    for it in registry().troubles:
+        unit.event("protocol.refused", **about, data=asdict(it))
+    return unit

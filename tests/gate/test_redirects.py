@@ -7,7 +7,7 @@ import trustme
 
 from controlplane.protocols import http_client
 from controlplane.protocols.http_client import answer
-from schemas.connection import ConnectionSpec
+from schemas.connection import connection_spec
 from schemas.http import HttpRequest
 from schemas.ports import Link, Unreached
 from schemas.problem import Refusal
@@ -21,7 +21,7 @@ OPEN = {"allow_private": True}
 
 def link(endpoint: str, **options: Any) -> Link:
     given = {"protocol": "http", "endpoint": endpoint, "limits": {"timeout_s": 5}, "options": options}
-    return Link("far", ConnectionSpec.model_validate(given), "correct horse")
+    return Link("far", connection_spec(given), "correct horse")
 
 
 async def get(there: Link, method: str = "GET") -> dict[str, Any]:

@@ -5,7 +5,7 @@ statements that the real gate uses, and runs no turns; `finish_starts` ends star
 commit would leave them. What the real gate does is tested with the real gate.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +26,13 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.store import statements
 from controlplane.store.store import Store
 from schemas.base import short_id
 from schemas.ports import Handler
 from schemas.principal import Principal
+from schemas.protocols import Declaration
 
 ADMIN = Principal("admin", "admin", ("*",))
 STARTS = (
@@ -105,12 +107,15 @@ class Gate:
 class Plane:
     """Everything that declared things need, on one store, with a clock that tests turn."""
 
-    def __init__(self, store: Store, agents_max: int = 1_000) -> None:
+    def __init__(
+        self, store: Store, agents_max: int = 1_000, protocols: Mapping[str, Declaration] | None = None
+    ) -> None:
         self.store = store
         self.now = 1_800_000_000.0
         self.gate = Gate(store, self.clock)
         self.doorbell = LocalDoorbell()
-        self.proposer = Proposer(store, Vault(b"k" * 32), 86_400, agents_max)
+        known = registry().declared if protocols is None else protocols
+        self.proposer = Proposer(store, Vault(b"k" * 32), 86_400, agents_max, protocols=known)
         self.reverting = Reverting(self.proposer)
         self.commitment = Commitment(self.proposer, self.reverting)
         self.handlers: dict[str, Handler] = {}
