@@ -58,7 +58,7 @@ def unfit(
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
         if found is None and entry.kind in ("publish", "join", "leave"):
-            found = _of_channel(node, turn, entry)
+            found = _of_channel(node, slot, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
             body = orjson.loads(entry.body)
             found = _no_room(node, turn, body["to"]) or _too_many_wait(node, turn, "Agent", body["to"], body)
@@ -113,13 +113,13 @@ def unfit_folder(node: Node, turn: TurnRef, frame: Commit) -> Unfit | None:
     return Unfit(problem(reason, fault.detail, **fault.values).model_dump(mode="json"), retry=False)
 
 
-def generations(reader: Reader, turn: TurnRef, entries: Sequence[Entry]) -> dict[str, int]:
-    """The next generation of each name that a spawn would take over from a deleted agent."""
-    found: dict[str, int] = {}
+def generations(reader: Reader, slot: Slot, entries: Sequence[Entry]) -> dict[str, int]:
+    """The next generation of each name that a spawn would take over from a deleted agent; and channels to be made."""
+    found: dict[str, int] = {f"channel/{name}": 1 for name in slot.first_uses}
     for entry in entries:
         if entry.kind == "spawn":
             name = orjson.loads(entry.body)["name"]
-            row = reader.one(sql.RESOURCE, turn.namespace, name)
+            row = reader.one(sql.RESOURCE, slot.namespace, name)
             found[name] = 1 if row is None else int(row[1]) + 1
     return found
 
@@ -170,7 +170,7 @@ def _unjournaled(entry: Entry, fault: str) -> Unfit:
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 
 
-def _of_channel(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
+def _of_channel(node: Node, slot: Slot, turn: TurnRef, entry: Entry) -> Unfit | None:
     """What is said of a channel: one that is not there can be made, one that is watched is not left."""
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
@@ -182,8 +182,10 @@ def _of_channel(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
     reader = node.reader
     row = reader.one(sql.CHANNEL_SPEC, namespace, name)
     if row is None:
+        slot.first_uses.add(name)
         most = reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
         return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if most else None
+    slot.first_uses.discard(name)
     if entry.kind == "join":
         return None
     spec = orjson.loads(row[0])
