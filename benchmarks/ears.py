@@ -101,7 +101,7 @@ class Ears:
             "time": "2026-01-01T00:00:00Z",
             "data": number,
         }
-        await self._load.gate.client.publish_channel("default", channel, message_id, orjson.dumps(body), "")
+        await self._load.gate.client.publish_channel("default", channel, message_id, orjson.dumps(body))
         return number
 
     async def heard_from(self, channel: str) -> float:

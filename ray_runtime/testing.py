@@ -52,7 +52,7 @@ class Tested:
     workspace: dict[str, bytes] | None = None
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """What the turn did of one kind: send, publish, request, ask, question, sleep, timer, spawn,
+        """What the turn did of one kind: send, publish, join, leave, request, ask, question, sleep, timer, spawn,
         conclude, continue, effect."""
         return [body for done, body in self.did if done == kind]
 

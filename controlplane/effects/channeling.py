@@ -26,7 +26,7 @@ def publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": channel}).decode()
     lost = (turn.agent, turn.namespace, name, made, text, detail, turn.turn_id, now)
     return [
-        *_first_used(turn, entry, reached, now),
+        *_first_used(turn, entry, body, reached, now),
         *(waits(after, "Channel", reached, made, text, how) or channel_rows(*reached, made, text, how, now)),
         (sql.PUBLISH_LOST, (*lost, name, *reached), -1),
         (sql.PUBLISH_LOST_EVENT, (now, turn.namespace, name, turn.turn_id, data, *reached), -1),
@@ -61,7 +61,7 @@ def join(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: A
     after.channels.add(channel)
     member = membership.Member(turn.agent, turn.name, *channel)
     by = membership.By(turn.address, turn.turn_id)
-    made = _first_used(turn, entry, channel, now)
+    made = _first_used(turn, entry, body, channel, now)
     return [*made, *membership.joining(member, body["start"], by, now, body.get("after") or 0)]
 
 
@@ -73,8 +73,8 @@ def leave(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: 
     return membership.left_by(member, membership.By(turn.address, turn.turn_id), now, turn.message_id)
 
 
-def _first_used(turn: TurnRef, entry: Entry, channel: tuple[str, str], now: float) -> list[Row]:
-    if channel[1] == NOBODY:
+def _first_used(turn: TurnRef, entry: Entry, body: dict[str, Any], channel: tuple[str, str], now: float) -> list[Row]:
+    if channel[1] == NOBODY or not body["first_use"]:
         return []
     uid = short_id("channel", turn.turn_id, entry.branch, entry.position)
     return made_channel(uid, *channel, turn.address, now, turn.turn_id)

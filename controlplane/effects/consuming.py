@@ -10,6 +10,13 @@ def consumed(turn: TurnRef) -> list[Row]:
     return [*finished_of_queue(turn), (sql.CONSUME, (turn.agent, turn.message_id), 1)]
 
 
+def still_its(turn: TurnRef) -> list[Row]:
+    """Before a turn is on record: that its agent has not given back the message, to the queue that it is of."""
+    if turn.queue is None or turn.recorded:
+        return []
+    return [(queues.STILL_ITS, (turn.agent, turn.message_id), 1)]
+
+
 def finished_of_queue(turn: TurnRef) -> list[Row]:
     """Nobody holds the key of a message of a queue any more, unless the same member has another one of it."""
     if turn.queue is None or turn.key is None:

@@ -30,7 +30,8 @@ from schemas.wire import Entry
 def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, generations: Mapping[str, int]) -> Made:
     """The rows that do what the entries say; the journal's own rows are not among them.
 
-    `generations` holds the next generation of names that a spawn takes over from the deleted.
+    `generations` holds the next generation of names that a spawn takes over from the deleted, and names the channels
+    that are not there yet, as `channel/<name>`.
     """
     rows: list[Row] = []
     after = Aftermath()
@@ -38,6 +39,8 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, generations: Ma
         body = orjson.loads(entry.body)
         if entry.kind == "spawn":
             body["generation"] = generations.get(body["name"], 1)
+        if entry.kind in ("publish", "join"):
+            body["first_use"] = f"channel/{split(body['channel'])[1]}" in generations
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after
 

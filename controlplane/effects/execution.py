@@ -115,7 +115,7 @@ class Execution:
             decided = exceeded(excess, self._node.clock())
         refused = decided if isinstance(decided, Problem) else None
         now = self._node.clock()
-        next_generations = generations(self._node.reader, turn, frame.entries)
+        next_generations = generations(self._node.reader, slot, frame.entries)
         send_by, steady_by = self._send_by(now)
         rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
         lasts = isinstance(decided, Act) and isinstance(decided.effector, Lasting)

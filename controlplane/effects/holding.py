@@ -135,7 +135,7 @@ class Holding:
         """Write the effect ahead and hold it at once: it was not sent, and is only when an operator says `retry`."""
         now = self._node.clock()
         until = now + self._node.bounds.hold_s
-        next_generations = generations(self._node.reader, turn, frame.entries)
+        next_generations = generations(self._node.reader, slot, frame.entries)
         rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), now, now, next_generations)
         grown = turn.grown([*(it.branch for it in frame.entries), frame.branch])
         by = f"{HELD_BACK}{excess.namespace}/{excess.budget}: "

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.consuming import consumed
+from controlplane.effects.consuming import consumed, still_its
 from controlplane.effects.entries import continued, reply_envelope, rows_of
 from controlplane.effects.gathers import counted
 from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time
@@ -31,7 +31,8 @@ def park(
 ) -> Made:
     """A segment that ends in a durable await; the turn rests there, or another branch of it goes on."""
     rows, after = rows_of(turn, entries, now, generations)
-    head = [fence(turn, now), _open_or_grow(turn, "parked" if rests else "running", len(entries), cpu_ns)]
+    grown = _open_or_grow(turn, "parked" if rests else "running", len(entries), cpu_ns)
+    head = [fence(turn, now), *still_its(turn), grown]
     return [*head, *(_record(turn, entry, now) for entry in entries), *rows], after
 
 
@@ -115,7 +116,7 @@ def plain(text: str) -> str:
 def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:
     """An external effect, written ahead together with what was buffered before it."""
     rows, after = rows_of(turn, ask.entries, now, generations)
-    head = [fence(turn, now), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
+    head = [fence(turn, now), *still_its(turn), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
     record = (
         turn.turn_id,
         ask.branch,
@@ -183,6 +184,7 @@ def hold(
     """An effect in doubt, or that a budget holds back: the turn parks, or a branch waits; what is known is told."""
     return [
         fence(turn, now),
+        *still_its(turn),
         _open_or_grow(turn, "parked" if ask.branch == ROOT else "running", 0, 0),
         *_held(turn.agent, (turn.namespace, turn.name), ask, why, now, until, kind, by),
     ]

@@ -227,6 +227,9 @@ class Planes:
             except Away as away:  # who publishes says it again under the same id; the sweep delivers
                 _answer(wire, frame.call, "error", f"IN_DOUBT: it may be published; the database went away: {away}", {})
                 return
+            if row is None and outcome == "ok" and found and frame.first_use:  # it has vanished meanwhile
+                self.publish_channel(wire, frame)
+                return
             body = {"message_id": frame.message_id, "position": row[0] if row else 0}
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
             node.delivery.kick(*channel)

@@ -58,10 +58,10 @@ def unfit(
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
         if found is None and entry.kind in ("publish", "join", "leave"):
-            found = _of_channel(node, turn, entry)
+            found = _of_channel(node, slot, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
             body = orjson.loads(entry.body)
-            found = _no_room(node, turn, body["to"]) or _too_many_wait(node, "Agent", body["to"], body)
+            found = _no_room(node, turn, body["to"]) or _too_many_wait(node, turn, "Agent", body["to"], body)
         if found is not None:
             return found
     return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
@@ -113,13 +113,13 @@ def unfit_folder(node: Node, turn: TurnRef, frame: Commit) -> Unfit | None:
     return Unfit(problem(reason, fault.detail, **fault.values).model_dump(mode="json"), retry=False)
 
 
-def generations(reader: Reader, turn: TurnRef, entries: Sequence[Entry]) -> dict[str, int]:
-    """The next generation of each name that a spawn would take over from a deleted agent."""
-    found: dict[str, int] = {}
+def generations(reader: Reader, slot: Slot, entries: Sequence[Entry]) -> dict[str, int]:
+    """The next generation of each name that a spawn would take over from a deleted agent; and channels to be made."""
+    found: dict[str, int] = {f"channel/{name}": 1 for name in slot.first_uses}
     for entry in entries:
         if entry.kind == "spawn":
             name = orjson.loads(entry.body)["name"]
-            row = reader.one(sql.RESOURCE, turn.namespace, name)
+            row = reader.one(sql.RESOURCE, slot.namespace, name)
             found[name] = 1 if row is None else int(row[1]) + 1
     return found
 
@@ -170,33 +170,37 @@ def _unjournaled(entry: Entry, fault: str) -> Unfit:
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 
 
-def _of_channel(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
+def _of_channel(node: Node, slot: Slot, turn: TurnRef, entry: Entry) -> Unfit | None:
     """What is said of a channel: one that is not there can be made, one that is watched is not left."""
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
+    if namespace != turn.namespace:  # it reaches nobody there, and hears nothing of what is there
+        return None
     if entry.kind == "leave":
         watched = any(it.get("channel") == name for it in turn.spec.get("watches") or ())
-        return _watched(turn, name) if watched and namespace == turn.namespace else None
+        return _watched(turn, name) if watched else None
     reader = node.reader
     row = reader.one(sql.CHANNEL_SPEC, namespace, name)
     if row is None:
-        full = (
-            namespace == turn.namespace and reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
-        )
-        return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if full else None
+        slot.first_uses.add(name)
+        most = reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
+        return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if most else None
+    slot.first_uses.discard(name)
     if entry.kind == "join":
         return None
     spec = orjson.loads(row[0])
     unfit = _against_schema(body, spec.get("dataschema"))
-    if unfit is None and spec.get("mode") == "queue" and namespace == turn.namespace:
+    if unfit is None and spec.get("mode") == "queue":
         full = node.delivery.queues.full(row[1], body["channel"], spec["backlog_messages_max"])
         unfit = None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
-    return unfit or _too_many_wait(node, "Channel", body["channel"], body)
+    return unfit or _too_many_wait(node, turn, "Channel", body["channel"], body)
 
 
-def _too_many_wait(node: Node, kind: str, to: str, body: dict[str, Any]) -> Unfit | None:
+def _too_many_wait(node: Node, turn: TurnRef, kind: str, to: str, body: dict[str, Any]) -> Unfit | None:
     """Of what is not due yet, only so much waits for one inbox or channel."""
-    full = node.delaying.full(kind, *split(to)) if body.get("delay_s") else None
+    namespace, name = split(to)
+    waits = body.get("delay_s") and namespace == turn.namespace
+    full = node.delaying.full(kind, namespace, name) if waits else None
     return None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
 
 

@@ -69,6 +69,7 @@ class Slot:
     started: float = 0.0
     late_since: float | None = None  # since when its turn was seen to be over its time
     journaled: int = 0  # bytes of what its turn recorded
+    first_uses: set[str] = field(default_factory=set)  # channels that its turn names, and that were not there
     idle_timer: asyncio.TimerHandle | None = None
     retry_timer: asyncio.TimerHandle | None = None
     effects: set[Place] = field(default_factory=set)
@@ -130,7 +131,7 @@ class Slot:
 
     def begin(self) -> None:
         """An attempt at the turn begins: nothing was heard or told of it."""
-        for of_attempt in (self.awaits, self.effects, self.held, self.lasting, self.told, self.line):
+        for of_attempt in (self.awaits, self.effects, self.held, self.lasting, self.told, self.line, self.first_uses):
             of_attempt.clear()
         self.said, self.writing, self.more = 0, False, self.more and self.last
 

@@ -148,7 +148,7 @@ class Turns:
         if self.refused(slot, turn, frame.entries, frame.cpu_ns):
             return
         now = self._node.clock()
-        next_generations = generations(self._node.reader, turn, frame.entries)
+        next_generations = generations(self._node.reader, slot, frame.entries)
         rows, after = journaling.park(turn, frame.entries, frame.cpu_ns, now, next_generations, rests=rests)
         self._metered(slot, rows, frame.cpu_ns, now, ended=False)
         if rests:
@@ -198,7 +198,7 @@ class Turns:
             return
         now = self._node.clock()
         kept = keep(frame.state, slot.chunks)
-        rows, after = journaling.commit(turn, frame, kept, now, generations(self._node.reader, turn, frame.entries))
+        rows, after = journaling.commit(turn, frame, kept, now, generations(self._node.reader, slot, frame.entries))
         self._metered(slot, rows, frame.cpu_ns, now, ended=True)
         slot.state = "committing"
         told = self._node.summaries.ending(now)

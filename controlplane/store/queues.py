@@ -74,6 +74,8 @@ PROMOTE_OF_MEMBER = (
     " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key)"
 )
 
+STILL_ITS = Many("UPDATE inbox SET attempts = attempts WHERE agent = ? AND message_id = ?")
+
 # Given back, in order, by a member that leaves: all but what a turn is open for, or has gone on from
 
 BACK = (

@@ -213,8 +213,10 @@ SPAWN_EVENT = (
 # Removal
 
 REMOVE_DEAD_LETTERS = (
-    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger)"
-    " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ?, trigger FROM inbox"
+    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger, channel)"
+    " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ?,"
+    " COALESCE((SELECT 'queue' FROM channel c WHERE c.uid = inbox.channel), trigger),"
+    " (SELECT c.name FROM channel c WHERE c.uid = inbox.channel) FROM inbox"
     " WHERE agent = ? AND trigger IN ('message', 'reply', 'batch')"
 )
 REMOVE_TURNS = (

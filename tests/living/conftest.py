@@ -32,6 +32,7 @@ from tests.living import world
 KEY = "key of this test"
 INBOX_MAX = 50
 SOURCE = """
+import pathlib
 import time
 from pydantic import BaseModel
 from ray_runtime import Agent, Refusal, Turn
@@ -88,6 +89,15 @@ class Poster(Agent):
     async def on_message(self, turn: Turn, envelope):
         for how, to, more in envelope.data:
             (turn.send if how == "send" else turn.publish)(to, "posted", **more)
+
+
+class Stander(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        flag = pathlib.Path(envelope.data)
+        flag.with_suffix(".here").touch()
+        while not flag.exists():
+            time.sleep(0.01)
+        await turn.sleep(60)
 
 
 class Broken(Agent):

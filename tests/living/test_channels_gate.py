@@ -6,6 +6,9 @@ import orjson
 import pytest
 from sqlmodel import select
 
+from controlplane.effects import segments
+from controlplane.mesh import making
+from controlplane.operations.living import lookup
 from controlplane.store.tables import EventRow, MembershipRow, ResourceRow
 from schemas.calls import AskInput, ChannelReadInput, JoinInput, LeaveInput, MembersInput, PublishInput
 from schemas.problem import Refusal
@@ -171,3 +174,21 @@ async def test_who_was_a_member_when_has_one_answer(living: Living) -> None:
     assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/accepted_at")
     rows = await living.store.read(lambda session: list(session.exec(select(MembershipRow.joined_position))))
     assert sorted(rows) == [1, 2]
+
+
+async def test_a_namespace_has_only_so_many_channels_by_first_use(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QUOTA, to wait for: an operator is told so, and an agent's turn fails with it; those that are there go on."""
+    for room in (lookup, segments, making):
+        monkeypatch.setattr(room, "CHANNELS_MAX", 1)
+    await living.agent("poster", "Poster")
+    assert (await living.call("agents.ask", AskInput(name="poster", data=[["publish", "log", {}]]))).answered
+    with pytest.raises(Refusal) as refused:
+        await living.call("channels.publish", PublishInput(name="other", data=1))
+    found = refused.value.problem
+    assert (found.reason, found.recovery, found.metadata["max"]) == ("QUOTA", "wait", 1)
+    with pytest.raises(Refusal) as failed:
+        await living.call("agents.ask", AskInput(name="poster", data=[["publish", "other", {}]]))
+    assert "QUOTA" in str(failed.value.problem.model_dump())
+    assert (await publish(living, 1)).position == "2"

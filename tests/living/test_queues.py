@@ -1,6 +1,10 @@
 """Queues through a real gate: each message to one member, in order of its key; and how they are full, and empty."""
 
+import asyncio
+import shutil
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +208,22 @@ async def test_the_most_urgent_key_goes_first(living: Living) -> None:
     await join(living, "one")
     await living.until(lambda: is_got(living, "one", [2, 4, 3, 1, 5]))
     assert await living.store.read(lambda s: s.exec(select(AgentRow.name)).all()) == ["one"]
+
+
+async def test_a_turn_that_is_not_on_record_loses_what_its_agent_gave_back(living: Living) -> None:
+    """It comes to park when its message is another's already: nothing of it is kept, and the message is done once."""
+    await world.channel(living.store, "work", mode="queue")
+    await join(living, "slow", cls="Stander")
+    flag = Path(tempfile.mkdtemp(prefix="stl-")) / "go"
+    await publish(living, str(flag), "k")
+    await living.until(lambda: counted(living, "SELECT 1 FROM inbox WHERE channel IS NOT NULL", 1))
+    await living.until(lambda: asyncio.to_thread(flag.with_suffix(".here").exists))
+    await living.call("channels.leave", LeaveInput(name="work", agent="slow"))
+    assert await counted(living, "SELECT 1 FROM queued", 1)
+    flag.touch()
+    await join(living, "keeper")
+    await living.until(lambda: is_got(living, "keeper", [str(flag)]))
+    await living.call("agents.suspend", NamedAct(name="slow"))
+    assert await counted(living, "SELECT 1 FROM turn WHERE finished_at IS NULL", 0)
+    assert await counted(living, "SELECT 1 FROM turn WHERE agent = 'agt_slow' AND message_id LIKE 'msg_%'", 0)
+    shutil.rmtree(flag.parent)

@@ -330,3 +330,15 @@ async def test_a_budget_in_another_currency_than_the_rates_is_refused(plane: Pla
     told["spec"]["currency"] = "EUR"
     assert (await plane.commit(await plane.propose(told)))["outcome"] == "committed"
     assert (await plane.call("budgets.get", name="dollars"))["spec"]["currency"] == "EUR"
+
+
+async def test_the_mode_of_a_channel_stays(plane: Plane) -> None:
+    """A queue does not become a broadcast; what else it goes by may change, and does."""
+    await plane.apply(channel("work", mode="queue"))
+    assert await reason(plane, "channels.propose", manifest=channel("work")) == "INVALID_VALUE"
+    bounds = {"backlog_messages_max": 7, "attempts_max": 2, "in_flight_max": 3}
+    changed = await plane.apply(channel("work", mode="queue", **bounds))
+    assert changed["outcome"] == "verified"
+    assert await plane.rows("SELECT mode, backlog_max, attempts_max, in_flight_max FROM channel") == [
+        {"mode": "queue", "backlog_max": 7, "attempts_max": 2, "in_flight_max": 3}
+    ]

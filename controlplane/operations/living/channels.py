@@ -67,7 +67,7 @@ class Channels:
         message_id = envelopes.message_id(call, namespace, name)
         how = envelopes.placing(call, given)
         body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **envelopes.said(how))
-        first_use = "" if found.uid else making_uid(call, namespace, name)
+        first_use = making_uid(call, namespace, name)  # it may vanish before the gate looks
         about = (message_id, body, how, call.principal.name, first_use)
         answer = await self._gate.publish_channel(namespace, name, *about)
         position = answer["position"]

@@ -139,7 +139,8 @@ def _unit(row: DeadLetterRow, message_id: str, call: Call) -> Unit:
             unit.raw(sql_text, params, expect=once)
     else:
         place = (row.namespace, row.name)
-        unit.raw(sql.TO_INBOX, [message_id, row.trigger, text, call.now, how.key, how.rank, *place], expect=1)
+        trigger = "message" if row.trigger == "queue" else row.trigger
+        unit.raw(sql.TO_INBOX, [message_id, trigger, text, call.now, how.key, how.rank, *place], expect=1)
     return unit.event(
         "message.redriven",
         kind="Agent" if channel is None else "Channel",

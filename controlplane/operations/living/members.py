@@ -7,7 +7,7 @@ there is made by who joins it. What a spec's `watches` declares is not left here
 from typing import Any
 
 import orjson
-from sqlmodel import Session, col, or_, select
+from sqlmodel import Session, col, func, or_, select
 
 from controlplane.mesh.making import made
 from controlplane.mesh.membership import By, Member, joining, left_by
@@ -17,7 +17,7 @@ from controlplane.operations.watches import channels_of
 from controlplane.resources.channels import MemberList
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
-from controlplane.store.tables import MembershipRow, ResourceRow, SubscriptionRow
+from controlplane.store.tables import ChannelMessageRow, MembershipRow, ResourceRow, SubscriptionRow
 from controlplane.store.unit import Unit
 from schemas.calls import JoinInput, LeaveInput, Membership, MembersInput, MemberView
 from schemas.plan import Preview
@@ -87,6 +87,10 @@ class Members:
         at = None
         if given.accepted_at is not None:
             at = paging.position(given.accepted_at, channel.next_position - 1, field="/accepted_at")
+            oldest = await self._store.read(lambda session: _oldest(session, channel.uid))
+            if oldest is None or at < oldest:
+                detail = f"the message at {at} is not kept any more, nor who was to get it"
+                raise refuse("INVALID_CURSOR", detail, field="/accepted_at", after=given.accepted_at)
         after = 0 if given.page is None else int(paging.decode(given.page, (int,))[0])
         rows = await self._store.read(lambda session: _members(session, channel.uid, at, after, given.limit + 1))
         more, rows = len(rows) > given.limit, rows[: given.limit]
@@ -103,6 +107,12 @@ class Members:
 
         position: int | None = await self._store.read(query)
         return position
+
+
+def _oldest(session: Session, channel: str) -> int | None:
+    query = select(func.min(ChannelMessageRow.position)).where(ChannelMessageRow.channel == channel)
+    oldest: int | None = session.exec(query).one()
+    return oldest
 
 
 def _members(session: Session, channel: str, at: int | None, after: int, many: int) -> list[MembershipRow]:
