@@ -32,13 +32,14 @@ class Used:
 class EffectCall:
     """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
     is told of its result while that comes, if anybody is, who counts what it took, also where it fails then, and
-    the namespace of the agent that asks."""
+    the agent that asks."""
 
     key: str
     link: Link | None = None
     tell: Callable[[str], None] | None = None
     count: Callable[[dict[str, float]], None] = lambda _: None
     namespace: str = ""
+    agent: str = ""
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure

@@ -36,6 +36,7 @@ VERBS = {
     "migrate": "looking",
     "drain": "looking",
     "brief": "looking",
+    "doctor": "looking",
     "top": "watching",
     "feedback": "watching",
     "usage": "using",

@@ -5,7 +5,7 @@ host says is only taken within the same bounds: nothing of it may be more than t
 database can bear.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -148,6 +148,7 @@ class _Spawn(msgspec.Struct):
     purpose: Annotated[str, Meta(pattern=_whole(TEXT_PATTERN), max_length=PURPOSE_CHARS_MAX)] | None
     grants: Annotated[list[dict[str, Any]], Meta(max_length=GRANTS_MAX)] | None
     budget: Allowed | None = None
+    scope: Literal["turn", "agent"] | None = None
 
 
 def _require_own(name: str) -> None:

@@ -8,12 +8,13 @@ twice, because the segment that holds an entry commits once, at its expected jou
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 from msgspec.structs import replace
 
+from controlplane.effects import scoping
 from controlplane.effects.chaining import Chain, opened_by
 from controlplane.effects.children import born
 from controlplane.effects.gathers import gathering_id, member_id, settled
@@ -36,6 +37,7 @@ class TurnRef(msgspec.Struct, frozen=True):
 
     `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
     row. `pinned` is what of the spec the turn began on, and replays on; what it may do is `spec`, as of now.
+    `scope` is the innermost one that it lies within; `scoped` says that its agent lives in one.
     `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
     `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
     """
@@ -64,6 +66,8 @@ class TurnRef(msgspec.Struct, frozen=True):
     branches: dict[str, int] = {}
     deadline: float | None = None
     intentid: str | None = None
+    scope: str | None = None
+    scoped: bool = False
     chain: Chain | None = None
     looked_for: int = 0
     ends_by: float | None = None
@@ -115,6 +119,14 @@ class Aftermath:
         self.open_until = max(self.open_until, until)
 
 
+class Outside(NamedTuple):
+    """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
+    and what of other namespaces an invitation opens to it, by the kind of entry and the address."""
+
+    generations: Mapping[str, int] = {}
+    opened: frozenset[tuple[str, str]] = frozenset()
+
+
 Made = tuple[list[Row], Aftermath]
 
 
@@ -142,6 +154,7 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
         "onbehalfof": turn.onbehalfof,
         "traceparent": turn.traceparent,
         "intentid": turn.intentid,
+        "scope": turn.scope,
         "chainid": turn.chain.chain_id if turn.chain is not None else None,
         "deadline": at_time(turn.deadline) if turn.deadline is not None else None,  # a question's own is no later
         **more,
@@ -149,17 +162,15 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
     return orjson.dumps({name: value for name, value in body.items() if value is not None or name == "data"}).decode()
 
 
-def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, generations: Mapping[str, int]) -> Made:
-    """The rows that do what the entries say; the journal's own rows are not among them.
-
-    `generations` holds the next generation of names that a spawn takes over from the deleted.
-    """
+def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outside) -> Made:
+    """The rows that do what the entries say; the journal's own rows are not among them."""
     rows: list[Row] = []
     after = Aftermath()
     for entry in entries:
         body = orjson.loads(entry.body)
         if entry.kind == "spawn":
-            body["generation"] = generations.get(body["name"], 1)
+            body["generation"] = outside.generations.get(body["name"], 1)
+        body["opened"] = (entry.kind, body.get("to") or body.get("channel")) in outside.opened
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after
 
@@ -181,11 +192,11 @@ def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: 
     opened, within = opened_by(turn, made, body.get("budget"), now)
     more = {"partitionkey": body.get("key"), **within}
     text = envelope(turn, made, "steward.message", body["to"], body["data"], now, **more)
-    return [*opened, *_to_inbox(turn, body["to"], made, text, now, after)]
+    return [*opened, *_to_inbox(turn, body, made, text, now, after)]
 
 
-def _to_inbox(turn: TurnRef, to: str, made: str, text: str, now: float, after: Aftermath) -> list[Row]:
-    reached = reach(turn, to)
+def _to_inbox(turn: TurnRef, body: dict[str, Any], made: str, text: str, now: float, after: Aftermath) -> list[Row]:
+    to, reached = body["to"], reach(turn, body["to"], opened=body["opened"])
     after.agents.add(reached)
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
@@ -197,16 +208,17 @@ def _to_inbox(turn: TurnRef, to: str, made: str, text: str, now: float, after: A
     ]
 
 
-def reach(turn: TurnRef, address: str) -> tuple[str, str]:
-    """Where an address leads to from here: agents reach their own namespace, and beyond it there is nobody."""
+def reach(turn: TurnRef, address: str, *, opened: bool) -> tuple[str, str]:
+    """Where an address leads to from here: agents reach their own namespace, and what an invitation opens to them;
+    beyond that there is nobody."""
     namespace, name = split(address)
-    return (namespace, name) if namespace == turn.namespace else (turn.namespace, NOBODY)
+    return (namespace, name) if opened or namespace == turn.namespace else (turn.namespace, NOBODY)
 
 
 def _publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     made, key = message_id(turn, entry), body.get("key")
     channel = body["channel"]
-    reached, name = reach(turn, channel), split(channel)[1]
+    reached, name = reach(turn, channel, opened=body["opened"]), split(channel)[1]
     text = envelope(turn, made, "steward.message", channel, body["data"], now, partitionkey=key)
     after.channels.add(reached)
     detail = f"{turn.address} published it to {channel}, and there is no such channel"
@@ -236,7 +248,7 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     opened, within = opened_by(turn, made, body.get("budget"), now)
     more = {"replyto": made, "deadline": at_time(until), **within}
     text = envelope(turn, made, "steward.message", to, body["data"], now, **more)
-    reached = reach(turn, to)
+    reached = reach(turn, to, opened=body["opened"])
     after.agents.add(reached)
     after.asked.append(made)
     after.awaits(until)
@@ -344,9 +356,9 @@ def timer_begin(name: str) -> str:
 def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """A child: a resource owned by its parent, with grants that are the parent's or fewer."""
     uid = short_id("agent", turn.turn_id, entry.branch, entry.position)
-    start_id = short_id("msg", "start", uid, body["generation"])
+    start_id, to = short_id("msg", "start", uid, body["generation"]), f"{turn.namespace}/{body['name']}"
     opened, within = opened_by(turn, start_id, body.get("budget"), now)
-    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{body['name']}", None, now, **within)
+    start = envelope(turn, start_id, "steward.start", to, None, now, **within, **scoping.within(turn, body))
     after.agents.add((turn.namespace, body["name"]))
     chain = within.get("chainid", turn.within) or None  # for life: what it does by itself is because of this, too
     return [*opened, *born(turn, uid, body, (start_id, start), chain, now)]

@@ -25,7 +25,7 @@ from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.guarding import judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
-from controlplane.effects.segments import generations
+from controlplane.effects.segments import outside
 from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
@@ -106,9 +106,9 @@ class Execution:
             decided = exceeded(excess, self._node.clock())
         refused = decided if isinstance(decided, Problem) else None
         now = self._node.clock()
-        next_generations = generations(self._node.reader, turn, frame.entries)
+        met = outside(self._node, turn, frame.entries)
         send_by, steady_by = self._send_by(now)
-        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
+        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, met)
         lasts = isinstance(decided, Act) and isinstance(decided.effector, Lasting)
         if lasts and isinstance(decided, Act):
             rows.append(awaited(turn, frame, decided, now))
@@ -278,6 +278,7 @@ class Execution:
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
                 namespace=slot.namespace,
+                agent=slot.name,
             )
 
             def may() -> None:

@@ -25,7 +25,7 @@ from schemas.branches import FORMATS_READ, ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
-CARRIED = ("onbehalfof", "intentid", "chainid", "deadline")
+CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope")
 PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 
@@ -39,6 +39,7 @@ class Head(msgspec.Struct):
     deadline: datetime | None = None
     intentid: str | None = None
     chainid: str | None = None
+    scope: str | None = None
 
     @property
     def by_operator(self) -> bool:
@@ -162,6 +163,8 @@ def _ref(
         by_operator=about.by_operator,
         deadline=about.deadline.timestamp() if about.deadline is not None else None,
         intentid=about.intentid,
+        scope=slot.scope or about.scope,
+        scoped=slot.scope is not None,
         chain=node.budgeting.chain(about.chainid or slot.chain),
     )
 

@@ -12,13 +12,12 @@ import msgspec
 import orjson
 
 from controlplane.effects.bodies import require_body
-from controlplane.effects.entries import TurnRef, split
+from controlplane.effects.entries import Outside, TurnRef, split
 from controlplane.effects.node import Node
-from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
 from controlplane.resources.problems import problem
+from controlplane.store import invitations, workspaces
 from controlplane.store import statements as sql
-from controlplane.store import workspaces
 from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
 from schemas.problem import Refusal
@@ -56,9 +55,9 @@ def unfit(
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
         if found is None and entry.kind == "publish":
-            found = _against_schema(node.reader, entry)
+            found = _against_schema(node, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
-            found = _no_room(node, turn, orjson.loads(entry.body)["to"])
+            found = _no_room(node, turn, entry.kind, orjson.loads(entry.body)["to"])
         if found is not None:
             return found
     return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
@@ -110,15 +109,29 @@ def unfit_folder(node: Node, turn: TurnRef, frame: Commit) -> Unfit | None:
     return Unfit(problem(reason, fault.detail, **fault.values).model_dump(mode="json"), retry=False)
 
 
-def generations(reader: Reader, turn: TurnRef, entries: Sequence[Entry]) -> dict[str, int]:
-    """The next generation of each name that a spawn would take over from a deleted agent."""
-    found: dict[str, int] = {}
+def outside(node: Node, turn: TurnRef, entries: Sequence[Entry]) -> Outside:
+    """What of the world beyond its agent a segment is committed by, as it is now."""
+    generations: dict[str, int] = {}
+    opened = set()
     for entry in entries:
         if entry.kind == "spawn":
             name = orjson.loads(entry.body)["name"]
-            row = reader.one(sql.RESOURCE, turn.namespace, name)
-            found[name] = 1 if row is None else int(row[1]) + 1
-    return found
+            row = node.reader.one(sql.RESOURCE, turn.namespace, name)
+            generations[name] = 1 if row is None else int(row[1]) + 1
+        elif entry.kind in invitations.EFFECTS:
+            body = orjson.loads(entry.body)
+            address = body["channel"] if entry.kind == "publish" else body["to"]
+            if split(address)[0] != turn.namespace and invited(node, turn, entry.kind, address):
+                opened.add((entry.kind, address))
+    return Outside(generations, frozenset(opened))
+
+
+def invited(node: Node, turn: TurnRef, kind: str, address: str) -> bool:
+    """Whether an invitation opens an address of another namespace, at this moment, to this kind of entry."""
+    namespace, name = split(address)
+    what, effect = "Channel" if kind == "publish" else "Agent", invitations.pattern(invitations.EFFECTS[kind])
+    given = (turn.namespace, namespace, name, what, turn.name, effect, node.clock())
+    return node.reader.one(invitations.OPENED, *given) is not None
 
 
 def _budget(entry: Entry) -> bool:
@@ -167,10 +180,12 @@ def _unjournaled(entry: Entry, fault: str) -> Unfit:
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 
 
-def _against_schema(reader: Reader, entry: Entry) -> Unfit | None:
+def _against_schema(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
-    row = reader.one(sql.CHANNEL_SCHEMA, namespace, name)
+    if namespace != turn.namespace and not invited(node, turn, "publish", body["channel"]):
+        return None  # it goes nowhere, whatever is there
+    row = node.reader.one(sql.CHANNEL_SCHEMA, namespace, name)
     schema = orjson.loads(row[0]).get("dataschema") if row is not None else None
     if schema is None:
         return None
@@ -183,9 +198,9 @@ def _against_schema(reader: Reader, entry: Entry) -> Unfit | None:
     return None
 
 
-def _no_room(node: Node, turn: TurnRef, to: str) -> Unfit | None:
+def _no_room(node: Node, turn: TurnRef, kind: str, to: str) -> Unfit | None:
     namespace, name = split(to)
-    if to == turn.address or namespace != turn.namespace:
+    if to == turn.address or (namespace != turn.namespace and not invited(node, turn, kind, to)):
         return None
     row = node.reader.one(sql.AGENT_UID, namespace, name)
     if row is None:

@@ -28,6 +28,7 @@ from controlplane.operations.starting import (
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known
 from controlplane.store import statements
+from controlplane.store.scopes import END_OF_AGENT
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
 from schemas import faults
@@ -203,6 +204,7 @@ class Reconciler:
             if uid not in left:
                 continue
             unit.raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, self._clock(), uid])
+            unit.raw(END_OF_AGENT, [self._clock(), uid])
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])
         return await self._store.write(unit)

@@ -20,7 +20,7 @@ from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.knowledge.embedding import Embedder
-from controlplane.operations import discovery, handling, repeating, system, views
+from controlplane.operations import discovery, doctor, handling, repeating, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
     agents,
@@ -30,11 +30,14 @@ from controlplane.operations.living import (
     finding,
     hosts,
     inspection,
+    invitations,
     invoices,
+    members,
     moving,
     nodes,
     questions,
     settling,
+    topology,
     turns,
     usage,
 )
@@ -130,7 +133,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
     bound |= channels.handlers(store, gate, bell) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
     bound |= finding.handlers(store, Embedder())
-    for reading in (tokens, code, hosts, turns, dead_letters):
+    for reading in (tokens, code, hosts, turns, dead_letters, members, invitations, topology, doctor):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
     bound |= usage.handlers(store, card) | invoices.handlers(store, card)

@@ -17,7 +17,7 @@ from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.knowledge.embedding import Embedder
-from controlplane.operations import discovery, handling, system, views
+from controlplane.operations import discovery, doctor, handling, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
     agents,
@@ -27,11 +27,14 @@ from controlplane.operations.living import (
     finding,
     hosts,
     inspection,
+    invitations,
     invoices,
+    members,
     moving,
     nodes,
     questions,
     settling,
+    topology,
     turns,
     usage,
 )
@@ -92,7 +95,7 @@ class Parts:
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (tokens, hosts, turns, code, dead_letters):
+        for room in (tokens, hosts, turns, code, dead_letters, members, invitations, topology, doctor):
             found |= room.handlers(store)
         found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())
