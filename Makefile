@@ -35,11 +35,12 @@ test: setup $(NODE_STAMP) check
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-$(PEERS_STAMP): $(STAMP) $(PEERS)/peers.lock $(PEERS)/package-lock.json
+$(PEERS_STAMP): $(STAMP) $(PEERS)/peers.lock $(PEERS)/package-lock.json $(PEERS)/nats.sh
 	@echo "fetching the peers of the benchmarks (once; a minute at most)"
 	@$(PYTHON) -m venv $(PEERS)/.venv
 	@VIRTUAL_ENV=$(PEERS)/.venv $(BIN)/uv pip install --quiet --require-hashes -r $(PEERS)/peers.lock
 	@cd $(PEERS) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
+	@$(PEERS)/nats.sh || echo "nats-server could not be fetched from Debian: its cells will say so"
 	@touch $@
 
 peers: $(PEERS_STAMP)
@@ -63,4 +64,4 @@ lock:
 		--python-version 3.11 --quiet -o $(PEERS)/peers.lock
 
 clean:
-	@rm -rf .venv tests/node/node_modules $(PEERS)/.venv $(PEERS)/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv tests/node/node_modules $(PEERS)/.venv $(PEERS)/node_modules $(PEERS)/nats build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import beside, failover, page, scale, startup, surfaces, suspended, targets, turns, wake
+from benchmarks import beside, failover, mesh, page, scale, startup, surfaces, suspended, targets, turns, wake
 from benchmarks.given import Given
 from benchmarks.timing import table
 
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, tuple[str, Measure]] = {
     "surfaces": ("Surfaces", _surfaces),
     "wake": ("Wake by message", wake.measure),
     "turns": ("Durable turns with external effects", turns.measure),
+    "mesh": ("Messages between agents", mesh.measure),
     "failover": ("Failover and migration", failover.measure),
     "suspended": ("A crowd of suspended agents", suspended.measure),
     "scale": ("Ten thousand", scale.measure),

@@ -32,8 +32,8 @@ class Found:
 
 
 def measured(peer: str, given: Given, what: str, seconds: float, samples: int) -> Found:
-    """`restate`, or DBOS on the named database."""
-    name = "Restate" if peer == "restate" else f"DBOS on {peer}"
+    """`restate`, `nats`, or DBOS on the named database."""
+    name = {"restate": "Restate", "nats": "NATS"}.get(peer, f"DBOS on {peer}")
     try:
         return Found(name, _figures(peer, given, what, seconds, samples))
     except fetched.AbsentError as absent:
@@ -46,6 +46,8 @@ def measured(peer: str, given: Given, what: str, seconds: float, samples: int) -
 def _figures(peer: str, given: Given, what: str, seconds: float, samples: int) -> dict[str, Any]:
     if peer == "restate":
         return fetched.restate(what, seconds, samples)
+    if peer == "nats":
+        return fetched.nats(what, seconds, samples)
     if peer != POSTGRES:
         return fetched.dbos_on_sqlite()(what, seconds, samples)
     if fetched.absent():

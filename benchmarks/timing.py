@@ -11,6 +11,7 @@ from pathlib import Path
 # What ours and the peers are measured over alike; this file is read in their environment, too.
 EFFECTS = (0, 1, 3, 9)
 IN_FLIGHT = 64
+AT_ONCE = (1, 50)
 STATES = {"1 KiB": 1_024, "100 KiB": 102_400, "10 MiB": 10_485_760}
 
 

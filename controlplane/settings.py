@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     gate_spare: bool = Field(
         default=True, description="Whether a second gate waits to take the place of one that dies; some 60 MB."
     )
-    hosts_warm: int = Field(default=1, ge=0, le=64, description="Unspecialised hosts kept ahead of need.")
+    hosts_warm: int = Field(default=1, ge=0, le=64, description="Unspecialised hosts kept ahead of need, on each node.")
     hosts_max: int = Field(default=12, ge=1, le=1000, description="Hosts at most on a node.")
     host_idle_s: float = Field(default=60, gt=0, description="After this long without agents a host is let go.")
     host_appear_s: float = Field(
@@ -78,8 +78,16 @@ class Settings(BaseSettings):
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")
     effect_send_within_s: float = Field(default=30, gt=0, description="An effect is sent within this, or not at all.")
     effect_hold_s: float = Field(default=86_400, gt=0, description="How long an effect in doubt waits for an operator.")
+    mcp_commands: list[list[str]] = Field(
+        default_factory=list,
+        description="Beginnings of command lines that connections with endpoint `stdio:` may start, as JSON: "
+        '[["npx", "-y", "@scope/server"]]. They run as the user of Steward; none by default.',
+    )
     compute_fit_s: float = Field(
         default=30, ge=0, description="What no node of Ray can ever run is waited for this long, for a node that can."
+    )
+    connection_folders: list[Path] = Field(
+        default_factory=list, description="Folders that connections may name files in, as of SQLite: absolute; none."
     )
     agents_max: int = Field(default=200_000, ge=1, description="Agents of one namespace.")
     plan_ttl_s: float = Field(default=86_400, gt=0, description="How long a plan can be committed.")

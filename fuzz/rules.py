@@ -11,6 +11,7 @@ KINDS = {
     "connections": "Connection",
     "secrets": "Secret",
     "budgets": "Budget",
+    "routes": "Route",
 }
 
 EXCLUDED = {
@@ -40,6 +41,9 @@ BEYOND_SCHEMA = {
     "CODE_NOT_FOUND": "only the plane knows which digests are stored",
     "SECRET_VALUE_MISSING": "only the plane knows which values are stored",
     "SCHEMA_MISMATCH": "the schema is the channel's, not the document's",
+    "UNKNOWN_PROTOCOL": "which protocols beside ours there are is a matter of what is installed",
+    "ROUTE_LOOP": "where other routes lead, only the plane knows",
+    "UNKNOWN_EFFECT": "which effects there are is a matter of what is installed",
     "DUPLICATE_MANIFEST": "JSON Schema can not say that names differ within a list",
     "PLAN_EXPIRED": "a matter of time",
 }
@@ -71,8 +75,23 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
             ("tools/#/parameters", "the same"),
         )
     },
+    **{
+        ("INVALID_VALUE", f"{it}/{field}"): why
+        for it in ("/manifest/spec", "/manifests/#/spec")
+        for field, why in (
+            ("filter", "what CEL is, no pattern says"),
+            ("transform", "what JSONata is, no pattern says"),
+            ("sink/accept", "what CEL is, no pattern says"),
+            ("samples/#", "what an expression makes of data, no schema says"),
+            ("sink/connection", "whether an effect takes a connection is a matter of the effect"),
+            ("source/poll/connection", "of which protocol it is, only the plane knows"),
+            ("source/poll/cron", "what an expression means, and when, no pattern says"),
+        )
+    },
     ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
     ("INVALID_VALUE", "/manifests/#/spec/dataschema"): "the same",
+    ("INVALID_VALUE", "/manifest/spec/options/openapi"): "whether an object is an OpenAPI document, no schema says",
+    ("INVALID_VALUE", "/manifests/#/spec/options/openapi"): "the same",
     ("INVALID_VALUE", "/manifest/spec/currency"): "which currency the rates are in is a setting",
     ("INVALID_VALUE", "/manifests/#/spec/currency"): "the same",
     ("INVALID_NAME", "/manifest/metadata/name"): "how long a fleet's name may be rests on its replicas",
@@ -123,6 +142,7 @@ _USES = {
     "secrets": ("list",),
     "connections": ("list",),
     "budgets": ("list",),
+    "routes": ("list", "pause", "resume"),
 }
 LIVES = {
     **{
@@ -152,6 +172,8 @@ UNREACHED = {
     "turns.settle": "an effect is in doubt only after something broke; tests/faults has those",
     "hosts.drain": "hosts come and go by themselves, under ids that nobody foresees; tests/gate has these",
     "nodes.drain": "no agent would run after it; tests/gate has these",
+    "agents.cancel": "nobody foresees the id of a question that is open; tests/mcp has some",
+    "connections.accept": "tools are there where a server offers some; tests/gate has those that do",
     "questions.answer": "agents of a run ask nobody; tests/gate has those that do",
 }
 

@@ -12,13 +12,13 @@ from typing import Any
 import requests
 from schemathesis.python import asgi
 
-from controlplane.resources import agents, budgets, channels, connections, fleets, secrets
+from controlplane.resources import agents, budgets, channels, connections, fleets, routes, secrets
 from fuzz import checks, inprocess, steering
 from fuzz.rules import SETTINGS
 from fuzz.runner import Target
 from tests.stack import Stack
 
-EXAMPLES = [room.EXAMPLE for room in (agents, channels, secrets, fleets, connections, budgets)]
+EXAMPLES = [room.EXAMPLE for room in (agents, channels, secrets, fleets, connections, budgets, routes)]
 DONE_S_MAX = 90
 Wrap = Callable[[Any], Any]
 Call = Callable[..., Any]

@@ -46,7 +46,7 @@ class Tools:
         except MCPError:
             raise
         except Exception as error:  # noqa: BLE001 - the MCP boundary: whatever is left becomes INTERNAL
-            found = _unexpected(error, call_id)
+            found = unexpected(error, call_id)
         return self._refused(principal, call_id, found)
 
     def refuse(self, principal: Principal, call_id: str, name: str, found: Problem) -> Result:
@@ -122,7 +122,8 @@ def _holds(item: Any, words: tuple[str, ...]) -> bool:
     return all(word in text for word in words)
 
 
-def _unexpected(error: Exception, call_id: str) -> Problem:
+def unexpected(error: Exception, call_id: str) -> Problem:
+    """INTERNAL for what nobody expected; the log gets its kind and its place."""
     frames = reversed(traceback.extract_tb(error.__traceback__))
     place = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
     _logger.error("call %s failed: %s at %s", call_id, type(error).__qualname__, place)

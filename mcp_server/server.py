@@ -1,4 +1,4 @@
-"""The plane as two MCP servers: `/mcp` with intents, `/mcp/full` with every operation.
+"""The plane as MCP servers: `/mcp` with intents, `/mcp/full` with every operation, `/mcp/agents/…` with agents.
 
 Both protocol eras are served on each endpoint, without sessions, so that a restart of the plane or
 another replica makes no difference to a client. Requests come authenticated, bounded and parsed
@@ -19,8 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import WAITING, while_there
+from mcp_server.agents import AgentTools, agents_server
 from mcp_server.calling import Caller, Tools
 from mcp_server.intents import INTENT_TOOLS
+from mcp_server.promising import McpServer
 from mcp_server.telling import asks_to_be_told, telling
 from mcp_server.tools import BY_OPERATION, FULL_TOOLS
 from mcp_server.unread import readable, receiving
@@ -52,26 +54,14 @@ class McpSurface:
         self.full = _Endpoint(
             _server("steward-full", version, FULL_TOOLS, Tools(call, intents=False), watching), body_bytes_max
         )
+        self.agents = _Endpoint(agents_server(AgentTools(call), version), body_bytes_max)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for endpoint in (self.intents, self.full):
+            for endpoint in (self.intents, self.full, self.agents):
                 await stack.enter_async_context(endpoint.running())
             yield
-
-
-class McpServer(Server[Any]):
-    """A server that promises only what it does."""
-
-    def get_capabilities(self, *given: Any, **more: Any) -> types.ServerCapabilities:
-        """What the handlers can do; lists that never change are not promised to be told of."""
-        found = super().get_capabilities(*given, **more)
-        if found.tools is not None:
-            found.tools.list_changed = False
-        if found.prompts is not None:
-            found.prompts.list_changed = False
-        return found
 
 
 class _Endpoint:

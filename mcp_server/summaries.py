@@ -23,6 +23,7 @@ from schemas.nodes import NodeDrained
 from schemas.plan import Change, CommitResult, Plan, Preview
 from schemas.problem import Next
 from schemas.records import Brief, OperationDescription, OperationResult, OperationsFound, TurnView
+from schemas.route import Route
 from schemas.secret import Secret
 
 
@@ -95,7 +96,7 @@ def _change(change: Change, _: dict[str, Any]) -> Told:
     return Told(summary + waits, change.change_id, steps)
 
 
-def _resource(found: Agent | Fleet | Channel | Secret | Budget, _: dict[str, Any]) -> Told:
+def _resource(found: Agent | Fleet | Channel | Secret | Budget | Route, _: dict[str, Any]) -> Told:
     named = {"namespace": found.metadata.namespace, "name": found.metadata.name}
     conditions = ", ".join(f"{it.type} {it.status}" for it in found.status.conditions)
     trouble = "".join(f" {it.message}" for it in found.status.conditions if it.status == "false" and it.type == "Ready")
@@ -225,6 +226,7 @@ _TELLERS: dict[type[BaseModel], Callable[[Any, dict[str, Any]], Told]] = {
     Channel: _resource,
     Secret: _resource,
     Budget: _resource,
+    Route: _resource,
     Sent: _sent,
     Published: _published,
     Answer: _answer,

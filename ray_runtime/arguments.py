@@ -20,6 +20,7 @@ from schemas.chain import Allowance
 from schemas.compute import ComputeRun
 from schemas.entry import GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
 from schemas.envelope import Envelope
+from schemas.posting import Posted
 from schemas.question import Asking
 
 Json = Any
@@ -106,6 +107,17 @@ def _model(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
+def first_read(start: str, after: str | None) -> dict[str, Any]:
+    """From where a channel is read, as it is recorded."""
+    if after is not None:
+        if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,18}", after):
+            raise refuse("INVALID_VALUE", "join: the cursor is not one of a channel", field="/after", what="after")
+        return {"start": "cursor", "after": int(after)}
+    if start not in ("now", "beginning"):
+        raise refuse("INVALID_VALUE", "join: the start is `now` or `beginning`", field="/start", what="start")
+    return {"start": start}
+
+
 def agent_address(to: str, namespace: str) -> str:
     """`namespace/name` of an agent, from a name, an address, or an envelope's source."""
     return _address(to, namespace, "agents")
@@ -157,6 +169,18 @@ def order_key(said: str, value: str | None) -> str | None:
         detail = f"{said}: a key is text of at most {NAME_CHARS_MAX} characters, without NUL"
         raise refuse("INVALID_VALUE", detail, what=said)
     return value
+
+
+def posting(said: str, key: str | None, priority: int, delay_s: float, ttl_s: float | None) -> dict[str, Any]:
+    """How a message goes, as it is recorded: what is not said is left out."""
+    body: dict[str, Any] = {"key": order_key(said, key)}
+    try:
+        how = Posted(priority=priority, delay_s=delay_s, ttl_s=ttl_s)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        path = "/".join(str(part) for part in fault["loc"])
+        raise refuse("INVALID_VALUE", f"{said}: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
+    return body | how.model_dump(mode="json", exclude_defaults=True)
 
 
 def short_name(said: str, value: str) -> str:

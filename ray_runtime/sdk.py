@@ -4,15 +4,14 @@ An agent is its state and its hooks. The state is a pydantic model (annotate `st
 field needs a default) or, without annotation, a dict; it is saved when the turn ends, and nothing
 else of the object lives on. Where its shape changes, `state_version` goes up by one, and a function
 marked `migration` leads there from the version before. Everything a hook does to the world goes
-through its turn: buffered effects (send, publish, request, timer, spawn, conclude) happen together when the
-segment commits; `perform` happens at once, once; `ask` and `sleep` park the turn, for a minute or a
+through its turn: buffered effects (send, publish, join, leave, request, timer, spawn, conclude) happen together
+when the segment commits; `perform` happens at once, once; `ask` and `sleep` park the turn, for a minute or a
 month. Time, randomness and ids come from the turn too, so that a handler can be run again and do the
 same. A message may carry a `budget`, as `{"money": 0.5, "tokens_out": 2000, "active_s": 30}`: the most that
 all the work because of it may use, within what is left of this turn's own; beyond it work fails with
 BUDGET_EXCEEDED, and an `ask` raises that.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +28,10 @@ from ray_runtime.arguments import (
     channel_address,
     compute_bytes,
     envelopes,
+    first_read,
     json_bytes,
     least_answers,
-    order_key,
+    posting,
     question_bytes,
     seconds,
     spawn_bytes,
@@ -41,6 +41,8 @@ from ray_runtime.branching import Branching
 from ray_runtime.concluding import conclusion_bytes
 from ray_runtime.finding import find_bytes, found_agents
 from ray_runtime.gathering import MEMBERS, Gathering, Replies, all_of, each_of, replies
+from ray_runtime.hooks import HOOKS as HOOKS
+from ray_runtime.hooks import Agent as Agent
 from ray_runtime.journal import Journal
 from ray_runtime.problems import refuse
 from ray_runtime.timing import own_name, timer_bytes
@@ -51,7 +53,6 @@ from schemas.conclusion import place_reference
 from schemas.discovery import FIND, FoundAgent
 from schemas.envelope import Envelope
 
-HOOKS = ("on_start", "on_message", "on_reply", "on_timer", "on_batch")
 DEADLINE_S = 86_400
 
 
@@ -90,16 +91,51 @@ class Turn:
     # Buffered: they happen when the segment commits
 
     def send(
-        self, to: str, data: Json = None, key: str | None = None, *, budget: dict[str, float] | None = None
+        self,
+        to: str,
+        data: Json = None,
+        key: str | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0.0,
+        ttl_s: float | None = None,
+        budget: dict[str, float] | None = None,
     ) -> Done:
-        """A message for an agent's inbox. Answers the message id."""
-        body = {"to": agent_address(to, self._namespace), "data": data, "key": order_key("send", key)}
+        """A message for an agent's inbox; one key keeps its order, and the highest `priority` (0 to 9) goes first.
+
+        It takes its place after `delay_s`, and is given up `ttl_s` seconds later unless a turn has begun with it.
+        Answers the message id."""
+        how = posting("send", key, priority, delay_s, ttl_s)
+        body = {"to": agent_address(to, self._namespace), "data": data, **how}
         return self._message("send", {**body, **allowance("send", budget)})
 
-    def publish(self, channel: str, data: Json = None, key: str | None = None) -> Done:
-        """A message for a channel; one key keeps its order. Answers the message id."""
+    def publish(
+        self,
+        channel: str,
+        data: Json = None,
+        key: str | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0.0,
+        ttl_s: float | None = None,
+    ) -> Done:
+        """A message for a channel, which is made if it is not there; the rest as of `send`. Answers the message id."""
+        how = posting("publish", key, priority, delay_s, ttl_s)
+        return self._message("publish", {"channel": channel_address(channel, self._namespace), "data": data, **how})
+
+    def join(self, channel: str, start: str = "now", after: str | None = None) -> Done:
+        """Read a channel, which is made if it is not there, from `now`, its `beginning`, or behind a cursor.
+
+        Who is a member already stays where it is. Answers the address."""
         address = channel_address(channel, self._namespace)
-        return self._message("publish", {"channel": address, "data": data, "key": order_key("publish", key)})
+        self._journal.record("join", json_bytes("join", {"channel": address, **first_read(start, after)}))
+        return Done(address)
+
+    def leave(self, channel: str) -> Done:
+        """Read a channel no more; one that the agent's spec watches is OWNED by that. Answers the address."""
+        address = channel_address(channel, self._namespace)
+        self._journal.record("leave", json_bytes("leave", {"channel": address}))
+        return Done(address)
 
     def request(
         self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, budget: dict[str, float] | None = None
@@ -354,38 +390,3 @@ class Turn:
     def _message(self, kind: str, body: dict[str, Any]) -> Done:
         position = self._journal.record(kind, json_bytes(kind, body))
         return Done(short_id("msg", self.turn_id, self._journal.branch, position))
-
-
-class Agent:
-    """The base of agents. Override the hooks you need; they are `async def`."""
-
-    state: Any
-    state_version: int = 1
-    config: dict[str, Any]
-    namespace: str
-    name: str
-
-    async def on_start(self, turn: Turn) -> None:
-        """Runs once, before anything else, in the agent's first turn."""
-
-    async def on_message(self, turn: Turn, envelope: Envelope) -> Any:
-        """Handles a message; what it returns answers whoever asked."""
-
-    async def on_reply(self, turn: Turn, reply: Envelope) -> None:
-        """Handles the answer to a `turn.request`; `reply.causationid` is the request's id."""
-
-    async def on_timer(self, turn: Turn, timer: Envelope) -> None:
-        """Handles a timer; `timer.subject` is its name, `timer.type` `steward.watch` if it is one of the spec's."""
-
-    async def on_batch(self, turn: Turn, envelopes: list[Envelope]) -> None:
-        """Handles what a watch with `batch_max` brings together: all of it in one turn, or nothing."""
-        for envelope in envelopes:
-            await self.on_message(turn, envelope)
-
-    def __init_subclass__(cls, **rest: Any) -> None:
-        super().__init_subclass__(**rest)
-        for hook in HOOKS:
-            given = cls.__dict__.get(hook)
-            if given is not None and not inspect.iscoroutinefunction(given):
-                detail = f"{cls.__qualname__}.{hook} must be async: write `async def {hook}`"
-                raise refuse("INVALID_CODE", detail, hook=hook, agent=cls.__qualname__)

@@ -9,6 +9,7 @@ from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, T
 from schemas.chain import Allowance, ChainView, IntentText
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
+from schemas.posting import Posted
 
 LIST_LIMIT_MAX = 500
 MANIFESTS_MAX = 200
@@ -26,6 +27,9 @@ RequestId = Annotated[
     Field(description="The same id with the same input gives the first answer again, for 7 days."),
 ]
 
+CONVERSATION: Any = Field(
+    default=None, description="Messages of one conversation: an agent that is a model remembers each apart."
+)
 INTENT: Any = Field(
     default=None, description="What it is for, in your words: it goes along with all the work because of it."
 )
@@ -125,12 +129,13 @@ class ChangeList(Output):
 # Agents
 
 
-class SendInput(NamedAct):
+class SendInput(NamedAct, Posted):
     """A message for the agent's inbox."""
 
     data: Any = None
     budget: Allowance | None = None
     intent: IntentText | None = INTENT
+    conversation: Identifier | None = CONVERSATION
 
 
 class Sent(Output):
@@ -144,6 +149,11 @@ class AskInput(NamedAct):
     timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)
     budget: Allowance | None = None
     intent: IntentText | None = INTENT
+    conversation: Identifier | None = CONVERSATION
+    capability: Name | None = Field(
+        default=None,
+        description="What of its capabilities is asked for: data and answer are held against its schemas.",
+    )
 
 
 class Answer(Output):
@@ -152,6 +162,19 @@ class Answer(Output):
     message_id: str
     answered: bool
     reply: Any = None
+
+
+class CancelInput(NamedAct):
+    """A question whose answer nobody waits for any more."""
+
+    message_id: Identifier
+
+
+class Cancelled(Output):
+    """Whether it was cancelled; not when it had an answer before."""
+
+    message_id: str
+    cancelled: bool
 
 
 class WaitingOn(Output):
@@ -235,16 +258,15 @@ class CodePut(Output):
 # Channels
 
 
-class PublishInput(NamedAct):
-    """Data for a channel; one `key` keeps its order."""
+class PublishInput(NamedAct, Posted):
+    """Data for a channel."""
 
     data: Any = None
-    key: Annotated[Text, Field(max_length=200)] | None = None
 
 
 class Published(Output):
     message_id: str
-    position: str
+    position: str | None = Field(description="Null while it is delayed: it takes its position when its time has come.")
 
 
 class ChannelReadInput(Frozen):
@@ -263,14 +285,39 @@ class ChannelRead(Output):
 
 
 class JoinInput(NamedAct):
-    """Let an agent of the channel's namespace read the channel."""
+    """Let an agent of the channel's namespace read the channel: from now, from its beginning, or behind a cursor."""
 
     agent: Name
     start: Literal["now", "beginning"] = "now"
+    after: Cursor | None = Field(
+        default=None, description="Instead of `start`: the cursor, of `channels.read`, to read on behind."
+    )
 
 
 class LeaveInput(NamedAct):
     agent: Name
+
+
+class MembersInput(Frozen):
+    """Who reads a channel now, or who was a member when the message at a position was accepted."""
+
+    namespace: Name = "default"
+    name: Name
+    accepted_at: Cursor | None = Field(
+        default=None, description="The `position` of a message, as its envelope says it; left out: now."
+    )
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class MemberView(Output):
+    """A membership: of messages at `joined_position` and behind, before `left_position`."""
+
+    agent: str
+    joined_at: Time
+    joined_position: str
+    left_at: Time | None
+    left_position: str | None = Field(description="Null: it is a member still.")
 
 
 class Membership(Output):

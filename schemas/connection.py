@@ -1,120 +1,81 @@
-"""Connection: a named way to the outside: protocol, endpoint, secret, trust, limits, options."""
+"""Connection: a named way to the outside. Each protocol of ours has a model of its own; all others share one.
 
+A protocol of ours is added by its model in a file beside this one, a member of `AnyConnection`, and its name in
+`OURS`. What a stranger's protocol takes as options is checked at admission, by the schema that it brings along.
+"""
+
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Discriminator, Field, GetJsonSchemaHandler, StringConstraints, Tag, TypeAdapter
+from pydantic_core import CoreSchema
 
-from schemas.base import Frozen, Name, Output
+from schemas.base import Frozen, Output, Text
+from schemas.endpoint import ConnectionLimits as ConnectionLimits
+from schemas.endpoint import ConnectionSpec as ConnectionSpec
+from schemas.endpoint import HeaderName as HeaderName
+from schemas.endpoint import SecretRef as SecretRef
+from schemas.http_connection import HttpConnection
+from schemas.http_connection import Method as Method
+from schemas.llm_connection import LlmConnection
+from schemas.mcp_connection import McpConnection
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
-from schemas.secret import SecretKey
+from schemas.sql_connection import SqlConnection
 
-_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_SEGMENT = "[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
-HttpUrl = Annotated[
+OURS = frozenset({"http", "llm", "mcp", "sql"})
+TAG = "protocol:"  # begins the tags of the union, which no field of a spec is named like
+ProtocolName = Annotated[
     str,
-    StringConstraints(
-        pattern=rf"^https?://{_LABEL}(\.{_LABEL})*(:{_PORT})?(/{_SEGMENT})*/?$", min_length=8, max_length=500
-    ),
+    StringConstraints(pattern=r"^[a-z][a-z0-9]{0,31}$", max_length=32),
+    Field(json_schema_extra={"not": {"enum": sorted(OURS)}}),
 ]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,62}$", max_length=63)]
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
-_KEYS_LIVE: dict[str, Any] = {  # a key that is honoured is honoured for some time
-    "if": {"required": ["idempotency_header"], "properties": {"idempotency_header": {"type": "string"}}},
-    "then": {"required": ["key_lifetime_s"], "properties": {"key_lifetime_s": {"type": "integer"}}},
-    "else": {"properties": {"key_lifetime_s": {"type": "null"}}},
+
+class OtherConnection(ConnectionSpec):
+    """A connection of a protocol that is not among ours; its package says what options it takes."""
+
+    protocol: ProtocolName
+    endpoint: Text = Field(min_length=1, max_length=500)
+    options: dict[str, Any] = Field(default_factory=dict, max_length=100)
+
+
+def _tag(given: Any) -> str:
+    name = given.get("protocol") if isinstance(given, Mapping) else getattr(given, "protocol", None)
+    return f"{TAG}{name if isinstance(name, str) and name in OURS else 'other'}"
+
+
+class _AnyOf:
+    """`anyOf` in the schema where pydantic has `oneOf`: that only one fits follows from `protocol`, and readers that
+    take `oneOf` for a discriminator's find none."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        schema["anyOf"] = schema.pop("oneOf")
+        return schema
+
+
+AnyConnection = Annotated[
+    Annotated[HttpConnection, Tag("protocol:http")]
+    | Annotated[LlmConnection, Tag("protocol:llm")]
+    | Annotated[McpConnection, Tag("protocol:mcp")]
+    | Annotated[SqlConnection, Tag("protocol:sql")]
+    | Annotated[OtherConnection, Tag("protocol:other")],
+    Discriminator(_tag),
+    _AnyOf(),
+]
+SPECS: TypeAdapter[ConnectionSpec] = TypeAdapter(AnyConnection)
+# Records of before each protocol had options of its own hold these, always unused.
+_UNUSED = {
+    "http": ("api",),
+    "llm": ("idempotency_header", "key_lifetime_s", "repeats_safely", "redirects_max"),
 }
 
 
-_OF_LLM: dict[str, Any] = {  # an LLM's endpoint is asked by its API: nothing of how a request is repeated is its own
-    "if": {"required": ["protocol"], "properties": {"protocol": {"const": "llm"}}},
-    "then": {
-        "properties": {
-            "options": {
-                "properties": {
-                    "idempotency_header": {"type": "null"},
-                    "key_lifetime_s": {"type": "null"},
-                    "repeats_safely": {"maxItems": 0},
-                    "redirects_max": {"const": 0},
-                }
-            }
-        }
-    },
-    "else": {"properties": {"options": {"properties": {"api": {"const": "openai"}}}}},
-}
-
-
-class SecretRef(Frozen):
-    """One value of a secret of the same namespace."""
-
-    name: Name
-    key: SecretKey
-
-
-class ConnectionLimits(Frozen):
-    """Bounds of all calls over the connection together, and of each."""
-
-    calls_per_s_max: float = Field(default=10, ge=0.01, le=10_000)
-    in_flight_max: int = Field(default=4, ge=1, le=64)
-    timeout_s: float = Field(default=30, ge=0.05, le=300)
-    response_bytes_max: int = Field(default=1_048_576, ge=1, le=1_048_576)
-
-
-class HttpOptions(Frozen):
-    """What the far side promises, how the secret is sent, where calls may lead."""
-
-    model_config = ConfigDict(json_schema_extra=_KEYS_LIVE)
-
-    idempotency_header: HeaderName | None = Field(
-        default=None, description="The far side does a request with the same key in this header once."
-    )
-    key_lifetime_s: int | None = Field(
-        default=None, ge=1, le=31_536_000, description="For how long the far side knows a key."
-    )
-    repeats_safely: list[Method] = Field(
-        default_factory=list, max_length=6, description="Methods that the far side promises to do once, however often."
-    )
-    secret_header: HeaderName = "Authorization"  # noqa: S105 - the name of a header
-    secret_scheme: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{0,32}$")] = Field(
-        default="Bearer", description="Stands before the secret; empty: the secret alone."
-    )
-    allow_private: bool = Field(
-        default=False, description="Whether loopback, private, link-local and metadata addresses may be reached."
-    )
-    redirects_max: int = Field(default=0, ge=0, le=5, description="Redirects followed by GET and HEAD.")
-
-    api: Literal["openai", "anthropic"] = Field(
-        default="openai", description="For protocol `llm`: whose API the endpoint speaks."
-    )
-
-    @model_validator(mode="after")
-    def _keys_live(self) -> "HttpOptions":
-        if (self.idempotency_header is None) != (self.key_lifetime_s is None):
-            raise ValueError("idempotency_header and key_lifetime_s go together")
-        return self
-
-
-class ConnectionSpec(Frozen):
-    """What is wanted of a connection; `llm` is an LLM's endpoint."""
-
-    model_config = ConfigDict(json_schema_extra=_OF_LLM)
-
-    protocol: Literal["http", "llm"]
-    endpoint: HttpUrl
-    secret: SecretRef | None = None
-    trust: Literal["untrusted"] = "untrusted"
-    limits: ConnectionLimits = Field(default_factory=ConnectionLimits)
-    options: HttpOptions = Field(default_factory=HttpOptions)
-
-    @model_validator(mode="after")
-    def _of_its_protocol(self) -> "ConnectionSpec":
-        options = self.options
-        if self.protocol == "llm" and (options.idempotency_header or options.repeats_safely or options.redirects_max):
-            raise ValueError("a connection to an LLM repeats nothing, and follows no redirects")
-        if self.protocol == "http" and options.api != "openai":
-            raise ValueError("only a connection of protocol llm has an api")
-        return self
+def connection_spec(given: Mapping[str, Any]) -> ConnectionSpec:
+    """The spec of a connection as it is stored; raises ValidationError."""
+    unused = _UNUSED.get(given.get("protocol", ""), ())
+    options = {name: value for name, value in (given.get("options") or {}).items() if name not in unused}
+    return SPECS.validate_python({**given, "options": options})
 
 
 class ConnectionManifest(Frozen):
@@ -123,7 +84,7 @@ class ConnectionManifest(Frozen):
     api_version: Literal["steward/v1"] = API_VERSION
     kind: Literal["Connection"]
     metadata: ManifestMetadata
-    spec: ConnectionSpec
+    spec: AnyConnection
     status: dict[str, Any] | None = Field(default=None, description="Ignored in input.")
 
 
@@ -139,5 +100,5 @@ class Connection(Output):
     api_version: Literal["steward/v1"] = API_VERSION
     kind: Literal["Connection"] = "Connection"
     metadata: Metadata
-    spec: ConnectionSpec
+    spec: AnyConnection
     status: ConnectionStatus

@@ -29,7 +29,10 @@ class DeadLetterView(Output):
     name: str = Field(description="The agent that gave it up, or what it was for and did not find.")
     channel: str | None = Field(description="The channel that it came by; null where it was sent to the inbox.")
     message_id: str
-    trigger: str = Field(description="message, reply, batch, timer or start; publish where a channel was not there.")
+    trigger: str = Field(
+        description="message, reply, batch, timer or start; queue, of which a member gave it up; publish, where a "
+        "channel was not there, or no member of a queue had it in time."
+    )
     reason: str
     detail: str
     turn_id: str | None

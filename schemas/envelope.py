@@ -30,6 +30,15 @@ class Envelope(Frozen):
     taint: str | None = None
     partitionkey: str | None = None
     position: str | None = None
+    capability: str | None = Field(
+        default=None, description="What of its agent's capabilities is asked for, if the sender says."
+    )
+    conversationid: str | None = Field(
+        default=None, description="The conversation that it belongs to, as whoever sent it names it."
+    )
+    origin: str | None = Field(default=None, description="Of what came from outside: what it calls itself.")
+    priority: int | None = Field(default=None, description="From 1 to 9; the highest goes first.")
+    expires: Time | None = Field(default=None, description="It is given up when no turn has begun with it by then.")
     replyto: str | None = Field(default=None, description="The await that an answer to this message resolves.")
     scheduledat: Time | None = Field(default=None, description="Of a timer: the time that it stands for.")
     missed: int | None = Field(

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from schemas.posting import Placed
+
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 
 
@@ -186,22 +188,36 @@ class Publish(Frame, frozen=True):
     ask_until: float
     principal: str
     chain: bytes = b""
+    placed: Placed = Placed()
 
 
 class PublishChannel(Frame, frozen=True):
-    """A message for a channel."""
+    """A message for a channel. Where that is not there it is made, under the uid `first_use`, unless that is empty."""
 
     call: int
     namespace: str
     name: str
     message_id: str
     body: bytes
-    key: str
+    placed: Placed
+    principal: str = ""
+    first_use: str = ""
+
+
+class Post(Frame, frozen=True):
+    """What came to a connection over HTTP, from somebody who holds no token; header names are lower-case."""
+
+    call: int
+    namespace: str
+    name: str
+    headers: dict[str, str]
+    body: bytes
 
 
 class Control(Frame, frozen=True):
     """verb: suspend | wake | stop | reload | remove | look | settle | migrate, of one agent by uid; deliver, of one
-    channel; drain, of one host; nodes; drain_node, of one node.
+    channel; drain, of one host; nodes; drain_node, of one node; offers, of one connection by namespace and name;
+    cancelled, of the agent that an operator's question went to.
 
     `argument` is JSON. For suspend, wake and stop it is `{"principal": name}`: an operator asked, and the event
     `agent.suspended | woken | stopped` is written in the unit of the record, when the record changed at all.

@@ -5,7 +5,13 @@ The words are our own, not those of a provider or of a library: journals and sta
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from schemas.base import Frozen, Name, Text
 
@@ -13,8 +19,8 @@ OUTPUT_TOOL = "final_answer"  # the tool by which a model gives a structured ans
 TOOLS_MAX = 64
 MESSAGES_MAX = 10_000
 OUTPUT_TOKENS_MAX = 1_000_000
-EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_*]+)+$", max_length=100)]
-OneEffect = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$", max_length=100)]
+EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[A-Za-z0-9_*-]+)+$", max_length=200)]
+OneEffect = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[A-Za-z0-9_-]+)+$", max_length=200)]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", max_length=64)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=200)]
 
@@ -62,6 +68,11 @@ class Offer(Frozen):
     name: ToolName
     description: Text = ""
     effect: EffectName | None = None
+    connection: Name | None = Field(
+        default=None,
+        exclude_if=lambda it: it is None,  # so that requests of before read as they did
+        description="Of an effect whose arguments its connection says.",
+    )
     fixed: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] | None = None
 

@@ -84,6 +84,15 @@ class Wait(Output):
     until: Time | None = None
 
 
+class PlanNote(Output):
+    """What is worth knowing of a plan beside its steps and claims; it decides nothing."""
+
+    subject: Target
+    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "TRAFFIC"]
+    message: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
 class Plan(Output):
     """An immutable plan, sealed by its digests."""
 
@@ -100,6 +109,9 @@ class Plan(Output):
     cost: Cost = Field(default_factory=Cost)
     waits_on: list[Wait] = Field(default_factory=list)
     reverts: str | None = Field(default=None, description="The change that this plan takes back.")
+    notes: list[PlanNote] = Field(
+        default_factory=list, description="Of routes: what is drafted, lost, promised, expected."
+    )
 
 
 class Preview(Output):

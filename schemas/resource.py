@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import JSON_INT_MAX, Frozen, Labels, Name, Output, Text, Time
 
-Kind = Literal["Agent", "Fleet", "Channel", "Connection", "Secret", "Budget"]
+Kind = Literal["Agent", "Fleet", "Channel", "Connection", "Secret", "Budget", "Route"]
 API_VERSION: Literal["steward/v1"] = "steward/v1"
 
 

@@ -19,6 +19,7 @@ from schemas.frames import (
     NodesSeen,
     PlacerHello,
     PlaneHello,
+    Post,
     Publish,
     PublishChannel,
     RelayHello,
@@ -303,6 +304,7 @@ FromHost = (
     | Write
     | Publish
     | PublishChannel
+    | Post
     | Control
     | Shutdown
 )

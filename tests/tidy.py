@@ -37,15 +37,21 @@ LAW: dict[str, set[str]] = {
     "controlplane.supervision": _DECLARED,
 }
 UP = "controlplane/cli/up.py"  # executes wiring, as the law allows
-IN_HOST = ("sdk", "turn", "host", "lease", "code")  # what runs beside agents' code knows schemas only
-AS_CODE = "ray_runtime/llm/"  # is an agent's code itself
+IN_HOST = ("sdk", "hooks", "turn", "host", "lease", "code")  # what runs beside agents' code knows schemas only
+AS_CODE = ("ray_runtime/llm/", "ray_runtime/route/")  # are agents' code themselves
 PURE = (
     "controlplane/operations/admission.py",
+    "controlplane/operations/connecting.py",
     "controlplane/operations/planning.py",
     "controlplane/operations/prediction.py",
+    "controlplane/operations/drafting.py",
+    "controlplane/operations/routing.py",
+    "controlplane/operations/routing_notes.py",
     "controlplane/effects/admission.py",
     "controlplane/effects/guarding.py",
     "controlplane/effects/journaling.py",
+    "controlplane/protocols/envelopes.py",
+    "controlplane/protocols/openapi.py",
     "controlplane/economy/invoicing.py",
     "controlplane/economy/meters.py",
     "controlplane/economy/rating.py",

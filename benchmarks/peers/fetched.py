@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 PYTHON = HERE / ".venv" / "bin" / "python"
 PEER_S_MAX = 240
 ABSENT = "peer absent: make peers"
+_LIFE = {"mesh": "mesh"}  # what has a file of its own
 
 
 class AbsentError(Exception):
@@ -30,7 +31,7 @@ def absent() -> bool:
 
 def dbos(url: Callable[[Path], str]) -> Callable[[str, float, int], dict[str, Any]]:
     """DBOS on a database, of which the url is made for its folder."""
-    return lambda what, seconds, samples: _run("dbos_life", what, seconds, samples, url)
+    return lambda what, seconds, samples: _run(f"dbos_{_LIFE.get(what, 'life')}", what, seconds, samples, url)
 
 
 def dbos_on_sqlite() -> Callable[[str, float, int], dict[str, Any]]:
@@ -40,6 +41,18 @@ def dbos_on_sqlite() -> Callable[[str, float, int], dict[str, Any]]:
 def restate(what: str, seconds: float, samples: int) -> dict[str, Any]:
     """Restate with a server of its own."""
     return _run("restate_life", what, seconds, samples, lambda _: str(_restate_server()))
+
+
+def nats(what: str, seconds: float, samples: int) -> dict[str, Any]:
+    """NATS with a server of its own."""
+    return _run(f"nats_{what}", what, seconds, samples, lambda _: str(_nats_server()))
+
+
+def _nats_server() -> Path:
+    found = HERE / "nats" / "usr" / "sbin" / "nats-server"
+    if not found.exists():
+        raise AbsentError
+    return found
 
 
 def _restate_server() -> Path:

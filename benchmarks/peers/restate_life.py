@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import hypercorn.asyncio
 import hypercorn.config
 import restate
 
+from benchmarks.peers.ports import free_port
 from benchmarks.timing import EFFECTS, IN_FLIGHT, STATES, append, rate, samples
 
 LARGE_BYTES, LARGE_SAMPLES = 1_000_000, 10
@@ -59,12 +59,6 @@ def version(command: str) -> str:
     """Of the server, not of the SDK."""
     said = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30, check=True)
     return said.stdout.split()[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -20,17 +20,21 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from controlplane.api.answers import JSON, plain, problem_answer
-from controlplane.api.boundary import MCP_PATHS, Authenticate, Boundary, Rules, base_url
+from controlplane.api.boundary import MCP_AGENTS, MCP_PATHS, Authenticate, Boundary, Rules, base_url
+from controlplane.api.channel_streams import ChannelStreams
 from controlplane.api.document import DocumentedApp
 from controlplane.api.events import feedback_responder
+from controlplane.api.hooks import Post, hook_route
 from controlplane.api.metrics import Caller, Metrics, bounded, metered
 from controlplane.api.routes import add_routes
+from controlplane.feedback.heads import Heads
 from controlplane.feedback.places import Places
 from controlplane.feedback.stream import EventStreams
 from controlplane.resources.problems import problem, refuse
 from mcp_server.server import McpSurface
 from schemas.problem import Problem
 
+PROTECTED = ("", *MCP_PATHS, f"{MCP_AGENTS}{{namespace}}")
 Ready = Callable[[], Awaitable[bool]]
 
 
@@ -47,6 +51,8 @@ class Surfaces:
     body_s_max: float = 60.0
     calls_in_flight_max: int = 1024
     loopback: bool = True
+    post: Post | None = None
+    heads: Heads | None = None
     streams: EventStreams = field(default_factory=EventStreams)
 
 
@@ -75,10 +81,15 @@ def create_app(given: Surfaces) -> FastAPI:
     )
     app.add_middleware(Boundary, rules=_rules(given))
     app.add_exception_handler(HTTPException, _unrouted)
-    for path, endpoint in zip(MCP_PATHS, (mcp.intents, mcp.full), strict=True):
+    endpoints = (mcp.intents, mcp.full, mcp.agents)
+    for path, endpoint in zip((*MCP_PATHS, f"{MCP_AGENTS}{{namespace}}"), endpoints, strict=True):
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
     add_routes(app.router, call, {"feedback.read": feedback_responder(call, read, given.streams)})
     _add_rest(app, given.ready, metrics)
+    if given.heads is not None:
+        app.router.routes.extend(ChannelStreams(call, read, given.streams, given.heads).routes())
+    if given.post is not None:
+        app.router.routes.append(hook_route(given.post))
     app.state.mcp = mcp
     return app
 
@@ -105,7 +116,7 @@ def _add_rest(app: DocumentedApp, ready: Ready, metrics: Metrics) -> None:
         ("/readyz", readyz),
         ("/metrics", show_metrics),
         ("/openapi.json", document),
-        *((f"/.well-known/oauth-protected-resource{path}", _resource_metadata) for path in ("", *MCP_PATHS)),
+        *((f"/.well-known/oauth-protected-resource{path}", _resource_metadata) for path in PROTECTED),
     ]
     app.router.routes.extend(Route(path, endpoint=endpoint, methods=["GET"]) for path, endpoint in routes)
 

@@ -8,25 +8,23 @@ end. What is refused here reaches nothing behind it.
 """
 
 import asyncio
-import json
 import re
 from typing import Any
 
 import anyio.to_thread
-import orjson
 from starlette.types import Message, Receive, Scope
 
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
+from controlplane.mesh.strict import DEPTH_MAX as DEPTH_MAX
+from controlplane.mesh.strict import parse_json_now
 from controlplane.resources.problems import refuse
 from schemas.problem import Refusal
 
-DEPTH_MAX = 64
 VALUES_MAX = 200_000
 VALUE_BYTES = 128  # what one value takes in memory, about
 PARSED_AT_ONCE_MAX = 2
 _VALUES_ROUGH_MAX = 10_000  # up to here texts are not told apart
-_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _INLINE_BYTES_MAX = 65_536  # longer ones are parsed in a thread, so that the loop goes on
 _UNFOLDING = (b",", b"[", b"{")  # every value but the outermost comes after one of these
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -137,53 +135,6 @@ def _require_values(body: bytes) -> int:
     if found > VALUES_MAX:
         raise refuse("TOO_LARGE", f"the body holds more than {VALUES_MAX} values", values_max=VALUES_MAX)
     return found
-
-
-def parse_json_now(body: bytes) -> Any:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise refuse(
-            "MALFORMED_JSON",
-            f"the body is not JSON at byte {error.pos}: {error.msg}",
-            position=error.pos,
-            message=error.msg,
-        ) from None
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
-        _require_depth(value)
-    if b"{" in body or len(body) > 18:  # nothing else can hold a key twice or a number out of range
-        json.loads(body, object_pairs_hook=_object, parse_int=_integer)
-    return value
-
-
-def _require_depth(value: Any) -> None:
-    layer, depth = [value], 0
-    while layer:
-        depth += 1
-        if depth > DEPTH_MAX + 1:
-            raise refuse("MALFORMED_JSON", f"the body is nested deeper than {DEPTH_MAX} levels", levels_max=DEPTH_MAX)
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise refuse("MALFORMED_JSON", f"an object holds the key {twice!r} twice", key=twice)
-    return found
-
-
-def _integer(text: str) -> int:
-    if len(text) < 19 or (len(text) <= 20 and _INT64_MIN <= int(text) <= _UINT64_MAX):
-        return 0  # only looked at: the value comes from the strict parser
-    shown = text if len(text) <= 40 else f"{text[:40]}…"
-    raise refuse("OUT_OF_RANGE", f"the whole number {shown} does not fit into 64 bits", value=shown)
 
 
 def _too_large(bytes_max: int) -> Refusal:

@@ -23,6 +23,7 @@ from controlplane.api.bodies import PARSED_AT_ONCE_MAX, Held, header, parse_json
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
 from controlplane.resources.problems import problem, refuse
+from schemas.calls import DATA_BYTES_MAX
 from schemas.principal import Principal
 from schemas.problem import Problem, Refusal
 
@@ -30,7 +31,9 @@ Authenticate = Callable[[str], Awaitable[Principal]]  # raises UNAUTHENTICATED
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 OPEN_PREFIX = "/.well-known/"
+HOOKS = "/hooks/"  # what is posted there is signed, and checked by the gate
 MCP_PATHS = ("/mcp", "/mcp/full")
+MCP_AGENTS = "/mcp/agents/"  # and a namespace
 TOKEN_CHARS_MAX = 512
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _logger = logging.getLogger("steward.api")
@@ -87,12 +90,20 @@ class Boundary:
         path: str = scope["path"]
         if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return receive
+        if path.startswith(HOOKS):
+            return await self._hook(scope, receive)
         state = scope["state"]
         token = bearer(scope)
         state["principal"] = await self._rules.authenticate(token)
         state["receive"] = receive
         state["authenticate"] = lambda: self._rules.authenticate(token)
         return await self._body(scope, receive)
+
+    async def _hook(self, scope: Scope, receive: Receive) -> Receive:
+        """A body from who holds no token; all of these together have one share, and one of them its bound."""
+        held = scope["state"]["held"] = Held(self._rules.bodies, HOOKS)
+        most = min(DATA_BYTES_MAX, self._rules.body_bytes_max)
+        return _Replay(await read_body(scope, receive, most, self._rules.body_s_max, held), receive)
 
     async def _body(self, scope: Scope, receive: Receive) -> Receive:
         if scope["method"] in ("GET", "HEAD") and header(scope, b"content-length") in (None, b"0"):
@@ -105,16 +116,41 @@ class Boundary:
             try:
                 state["json"] = await parse_json(body, held, self._parsing)
             except Refusal as refusal:
-                if scope["path"] not in MCP_PATHS:
+                if not is_mcp(scope["path"]):
                     raise
                 state["body"], state["refused"] = body, refusal.problem  # may be a call all the same
         return _Replay(body, receive)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+            await self._socket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An upgrade passes as a request does; what is refused before it is answered as a Problem."""
+        call_id = scope.setdefault("state", {})["call_id"] = secrets.token_hex(10)
+        answer = _Watched(send, call_id)
+        try:
+            await self._admit_socket(scope)
+            await self._app(scope, receive, answer)
+        except Refusal as refusal:
+            found = refusal.problem
+        except Exception as error:  # noqa: BLE001 - the HTTP boundary, as above
+            found = unexpected(error, call_id)
+        else:
             return
-        await self._app(scope, receive, send)
+        if answer.started:
+            await send({"type": "websocket.close", "code": 1011, "reason": found.reason})
+        else:
+            await problem_answer(found, call_id, _challenge(scope, found))(scope, receive, answer)
+
+    async def _admit_socket(self, scope: Scope) -> None:
+        if self._rules.loopback:
+            _require_own_host(scope)
+        token = bearer(scope)
+        scope["state"]["principal"] = await self._rules.authenticate(token)
+        scope["state"]["authenticate"] = lambda: self._rules.authenticate(token)
 
 
 class _Watched:
@@ -126,7 +162,9 @@ class _Watched:
         self.started = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "websocket.accept":
+            self.started = True
+        elif message["type"] in ("http.response.start", "websocket.http.response.start"):
             self.started = True
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._call_id)]
         await self._send(message)
@@ -173,6 +211,11 @@ def _hostname(url: str) -> str:
         return ""
 
 
+def is_mcp(path: str) -> bool:
+    """Whether an MCP endpoint is served there."""
+    return path in MCP_PATHS or (path.startswith(MCP_AGENTS) and "/" not in path[len(MCP_AGENTS) :])
+
+
 def base_url(scope: Scope) -> str:
     """This plane as the client calls it."""
     host = (header(scope, b"host") or b"127.0.0.1").decode("latin-1")
@@ -180,10 +223,10 @@ def base_url(scope: Scope) -> str:
 
 
 def _challenge(scope: Scope, found: Problem) -> dict[str, str]:
-    if found.status != 401:
+    if found.status != 401 or scope["path"].startswith(HOOKS):
         return {}
     path = scope["path"].rstrip("/")
-    if path in MCP_PATHS:
+    if is_mcp(path):
         metadata = f"{base_url(scope)}/.well-known/oauth-protected-resource{path}"
         return {"WWW-Authenticate": f'Bearer realm="steward", resource_metadata="{metadata}"'}
     return {"WWW-Authenticate": 'Bearer realm="steward"'}

@@ -17,7 +17,7 @@ from controlplane.api.answers import answer
 from controlplane.api.metrics import Metered
 from controlplane.api.routes import Respond, raw_input
 from controlplane.feedback.presence import while_there
-from controlplane.feedback.stream import EventStreams
+from controlplane.feedback.stream import EventStreams, frames
 from schemas.feedback import EventsFound
 from schemas.principal import Principal
 
@@ -28,7 +28,7 @@ CHECKS_MAX = 1024
 Authenticate = Callable[[], Awaitable[Principal]]
 
 
-class _Stream(Response):
+class Stream(Response):
     """A response that is served by the streams."""
 
     def __init__(self, serve: Callable[[Receive, Send], Awaitable[None]]) -> None:
@@ -39,7 +39,7 @@ class _Stream(Response):
         await self._serve(receive, send)
 
 
-class _Checks:
+class Checks:
     """Whether tokens still hold, asked once in a moment for all streams of each."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ def _wants_stream(accept: str) -> bool:
 def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> Respond:
     """What answers the route of `feedback.read`; streams `read`, and are counted as readers, not as calls."""
 
-    checks = _Checks()
+    checks = Checks()
 
     async def respond(request: Request) -> Response:
         raw = raw_input(OPERATION, request)
@@ -88,6 +88,6 @@ def feedback_responder(call: Metered, read: Metered, streams: EventStreams) -> R
 
         first = cast(EventsFound, await call(request.state.principal, OPERATION, {**raw, "wait_s": 0}))
         reader = request.state.principal.identity
-        return _Stream(lambda receive, send: streams.serve(reader, first, read_on, receive, send))
+        return Stream(lambda receive, send: streams.serve(reader, first, read_on, receive, send, frames))
 
     return respond

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from controlplane.api.bodies import parse_json_now
+from controlplane.mesh.strict import parse_json_now
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
 from schemas.problem import Refusal

@@ -10,7 +10,7 @@ request more than a few dictionary entries: one sweep a second looks at those th
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -31,6 +31,12 @@ SWEEP_S = 1.0
 RETRY_AFTER_S = 1.0
 
 
+class Guarded(Protocol):
+    """A connection that the guard can end."""
+
+    def end(self) -> None: ...
+
+
 class Guard:
     """All connections of a listener, by what they wait for. Each table is in order of time."""
 
@@ -43,10 +49,10 @@ class Guard:
     ) -> None:
         self.connections_max = connections_max
         self.unsent_bytes_max = unsent_bytes_max
-        self.open: set[GuardedProtocol] = set()
+        self.open: set[Guarded] = set()
         self.heads: dict[GuardedProtocol, float] = {}  # no whole head yet
         self.resting: dict[GuardedProtocol, float] = {}  # answered, and silent since
-        self.stalled: dict[GuardedProtocol, float] = {}  # does not take its answer
+        self.stalled: dict[Guarded, float] = {}  # does not take its answer
         self.lingering: dict[GuardedProtocol, float] = {}  # answered, and still sending its body
         self.unsent_bytes = 0
         self._seconds_max = (
@@ -74,7 +80,7 @@ class Guard:
                 return True
         return False
 
-    def unsent(self, connection: "GuardedProtocol", size: int, now: float) -> None:
+    def unsent(self, connection: Guarded, size: int, now: float) -> None:
         """The connection does not keep up; the longest stalled go when all of them hold too much."""
         self.stalled[connection] = now
         self.unsent_bytes += size
@@ -209,6 +215,15 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._guard.lingering.pop(self, None) is not None:
             self._guard.resting[self] = self.loop.time()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection is another protocol's; nobody upgrades before earlier answers are given."""
+        if self._active is not None and not self._active.response_complete:
+            self.end()
+            return
+        self._forget()
+        self._deaf = True
+        super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP, or more of it than is taken; between other answers there is no place for it."""

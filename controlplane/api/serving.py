@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 
 from controlplane.api.listening import REST_S_MAX, Guard, guarded
+from controlplane.api.sockets import MESSAGE_BYTES_MAX, sockets
 
 GRACE_S = 3
 SEND_BUFFER_BYTES = 262_144  # of a connection, in the kernel: what a client that never reads can fill there
@@ -38,7 +39,9 @@ class PlaneServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_graceful_shutdown=GRACE_S,
                 timeout_keep_alive=int(REST_S_MAX),
-                ws="none",
+                ws=sockets(self.guard),  # type: ignore[arg-type] # called like the class
+                ws_max_size=MESSAGE_BYTES_MAX,
+                ws_per_message_deflate=False,
             )
         )
         self._stopping = stopping

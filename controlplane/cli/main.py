@@ -30,6 +30,7 @@ VERBS = {
     "get": "looking",
     "send": "looking",
     "ask": "looking",
+    "chat": "chat",
     "suspend": "looking",
     "wake": "looking",
     "stop": "looking",

@@ -23,6 +23,7 @@ from schemas.conclusion import (
 )
 from schemas.cron import CRON_CHARS_MAX, CRON_PATTERN, ZONE_CHARS_MAX, Missed, require_cron, require_zone
 from schemas.entry import EVERY_S_MIN, GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
+from schemas.posting import DELAY_S_MAX, PRIORITY_MAX, TTL_S_MAX
 from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
 from schemas.watch import TIMER_PREFIX
 
@@ -49,17 +50,31 @@ Position = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Many = Annotated[int, Meta(ge=0, le=MEMBERS_MAX)]
 
 
-class _Send(msgspec.Struct):
-    to: Address
+class _Posted(msgspec.Struct, kw_only=True):
     data: Raw
     key: Key | None = None
+    priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX)] = 0
+    delay_s: Annotated[float, Meta(ge=0, le=DELAY_S_MAX)] = 0.0
+    ttl_s: Annotated[float, Meta(gt=0, le=TTL_S_MAX)] | None = None
+
+
+class _Send(_Posted, kw_only=True):
+    to: Address
     budget: Allowed | None = None
 
 
-class _Publish(msgspec.Struct):
+class _Publish(_Posted, kw_only=True):
     channel: Address
-    data: Raw
-    key: Key | None = None
+
+
+class _Join(msgspec.Struct):
+    channel: Address
+    start: Literal["now", "beginning", "cursor"]
+    after: Position | None = None
+
+
+class _Leave(msgspec.Struct):
+    channel: Address
 
 
 class _Question(msgspec.Struct):
@@ -159,7 +174,7 @@ def _require_own(name: str) -> None:
 _BODIES: dict[str, Any] = {
     kind: msgspec.json.Decoder(body)
     for kind, body in {
-        "send": _Send, "publish": _Publish, "ask": _Question, "request": _Question,
+        "send": _Send, "publish": _Publish, "join": _Join, "leave": _Leave, "ask": _Question, "request": _Question,
         "sleep": _Sleep, "question": _Person, "gather": _Gather,
         "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
         "conclude": _Conclude, ORDER: _Order,

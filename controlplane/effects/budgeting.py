@@ -14,7 +14,6 @@ from typing import Literal
 
 import orjson
 from msgspec.structs import replace
-from pydantic import ValidationError
 
 from controlplane.economy import meters
 from controlplane.economy.accounts import Excess, Labels, Work
@@ -22,12 +21,14 @@ from controlplane.economy.chains import Room
 from controlplane.economy.ledger import Ledger
 from controlplane.economy.rating import RateCard
 from controlplane.effects import journaling
+from controlplane.effects.admission import fitted
 from controlplane.effects.chaining import Chain
-from controlplane.effects.entries import TurnRef
 from controlplane.effects.node import Node
 from controlplane.effects.resuming import chain_id
 from controlplane.effects.sending import RESULT_BYTES_MAX, Act
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import TurnRef
+from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external, statements
 from schemas.base import rfc3339
@@ -219,12 +220,12 @@ class Budgeting:
             return
         said = orjson.loads(body)
         what = meters.What(said["effect"], said["connection"] or "")
-        effector = self._node.effectors.get(what.effect)
+        declared = self._node.connections.named(who.namespace, what.connection) if what.connection else None
+        effector = effector_of(what.effect, self._node.effectors, declared)
         most: dict[str, float] = {}
-        if isinstance(effector, Costing):
-            with contextlib.suppress(ValidationError):  # it was let in by another release
-                given = effector.arguments.model_validate(said["arguments"])
-                declared = self._node.connections.named(who.namespace, what.connection) if what.connection else None
+        if effector is not None and isinstance(effector, Costing):
+            with contextlib.suppress(ValueError):  # it was let in by another release
+                given = fitted(effector, said["arguments"])
                 most = effector.most(given, declared.spec if declared is not None else None)
         size = len(orjson.dumps(said["arguments"]))
         self._ledger.reserve(key, Work(who, labels, what, _most(size, most)))
@@ -284,7 +285,7 @@ def beyond(excess: Excess, granted: Verdict) -> Verdict:
     """The verdict on an effect that is granted, and that there is no room for."""
     outcome: Literal["hold", "deny"] = "hold" if excess.action == "hold" else "deny"
     rules = [f"{'chain' if excess.chain else 'budget'} {excess.budget}"]
-    return Verdict(outcome=outcome, rules=rules, containment=granted.containment)
+    return Verdict(outcome=outcome, rules=rules, features=granted.features, containment=granted.containment)
 
 
 def _turn(slot: Slot, room: Room) -> Work:

@@ -12,7 +12,7 @@ from controlplane.store import chains
 from schemas.base import canonical
 
 if TYPE_CHECKING:
-    from controlplane.effects.entries import Row, TurnRef
+    from controlplane.effects.turnref import Row, TurnRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from controlplane.store import statements as sql
 from schemas.base import canonical
 
 if TYPE_CHECKING:
-    from controlplane.effects.entries import Row, TurnRef
+    from controlplane.effects.turnref import Row, TurnRef
 
 
 def born(

@@ -19,6 +19,7 @@ from controlplane.effects.wireio import Wire
 from controlplane.resources.problems import problem, refuse
 from controlplane.store.direct import refused
 from schemas import frames, wire
+from schemas.posting import PLAIN, Placed
 from schemas.problem import Problem, Refusal
 
 AWAY_S_MAX = 5.0
@@ -121,15 +122,26 @@ class GateClient:
         ask_until: float,
         principal: str,
         chain: bytes = b"",
+        placed: Placed = PLAIN,
     ) -> dict[str, Any]:
-        return await self._body(
-            lambda call: frames.Publish(call, namespace, name, message_id, body, ask_until, principal, chain)
-        )
+        about = (namespace, name, message_id, body, ask_until, principal, chain, placed)
+        return await self._body(lambda call: frames.Publish(call, *about))
 
     async def publish_channel(
-        self, namespace: str, name: str, message_id: str, body: bytes, key: str
+        self,
+        namespace: str,
+        name: str,
+        message_id: str,
+        body: bytes,
+        placed: Placed = PLAIN,
+        principal: str = "",
+        first_use: str = "",
     ) -> dict[str, Any]:
-        return await self._body(lambda call: frames.PublishChannel(call, namespace, name, message_id, body, key))
+        about = (namespace, name, message_id, body, placed, principal, first_use)
+        return await self._body(lambda call: frames.PublishChannel(call, *about))
+
+    async def post(self, namespace: str, name: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+        return await self._body(lambda call: frames.Post(call, namespace, name, headers, body))
 
     async def control(self, verb: str, agent: str, argument: dict[str, Any]) -> dict[str, Any]:
         return await self._body(lambda call: frames.Control(call, verb, agent, orjson.dumps(argument)))

@@ -16,11 +16,11 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
-from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.fitting import fits, lacking
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.sending import Act
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Row, TurnRef
 from controlplane.effects.wireio import Wire
 from controlplane.resources.problems import problem
 from controlplane.store import computing as sql

@@ -7,7 +7,7 @@ second, evenly spaced. Who waits for a place waits until its `send_by` at most, 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,29 +15,20 @@ import orjson
 from controlplane.effects.reading import Reader
 from controlplane.resources.problems import refuse
 from controlplane.store import external as sql
-from schemas.connection import ConnectionSpec
+from schemas.connection import connection_spec
+from schemas.endpoint import ConnectionSpec
 from schemas.ports import Clock, Link
 
 OpenSecret = Callable[[str, bytes, bytes], str]
 LANES_MAX = 1_000
+SPECS_MAX = 200
 SCRUBBED = "[secret]"
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A connection as it is declared now."""
-
-    uid: str
-    generation: int
-    namespace: str
-    name: str
-    spec: ConnectionSpec
 
 
 class Lane:
     """The places of one connection, at one generation of it."""
 
-    def __init__(self, declared: Declared, free_at: float) -> None:
+    def __init__(self, declared: Link, free_at: float) -> None:
         self.generation = declared.generation
         self.places = asyncio.Semaphore(declared.spec.limits.in_flight_max)
         self.every_s = 1.0 / declared.spec.limits.calls_per_s_max
@@ -58,19 +49,29 @@ class Connections:
         self._open_secret = open_secret
         self._steady = steady
         self._lanes: dict[str, Lane] = {}
+        self._specs: dict[str, tuple[int, ConnectionSpec]] = {}
 
-    def named(self, namespace: str, name: str) -> Declared | None:
-        """The connection of this name, as of now."""
+    def named(self, namespace: str, name: str) -> Link | None:
+        """The connection of this name, as of now, without its secret."""
         row = self._reader.one(sql.CONNECTION, namespace, name)
         if row is None:
             return None
-        return Declared(row[0], row[1], namespace, name, ConnectionSpec.model_validate_json(row[2]))
+        return Link(name, self._spec(*row), "", namespace, row[0], row[1])
 
-    def link(self, declared: Declared) -> Link:
+    def _spec(self, uid: str, generation: int, text: str) -> ConnectionSpec:
+        """A spec is read once for each of its generations: one with a document in it takes a while."""
+        kept = self._specs.get(uid)
+        if kept is None or kept[0] != generation:
+            if len(self._specs) >= SPECS_MAX:
+                self._specs.clear()
+            kept = self._specs[uid] = generation, connection_spec(orjson.loads(text))
+        return kept[1]
+
+    def link(self, declared: Link) -> Link:
         """The connection with its secret in the clear; raises NOT_SET_UP when there is no such value."""
         wanted = declared.spec.secret
         if wanted is None:
-            return Link(declared.name, declared.spec)
+            return declared
         row = self._reader.one(sql.SPEC_OF, declared.namespace, wanted.name)
         kept = orjson.loads(row[0])["values"].get(wanted.key) if row is not None else None
         sealed = self._reader.one(sql.SEALED, kept["ref"]) if kept is not None else None
@@ -80,10 +81,10 @@ class Connections:
                 "NOT_SET_UP", detail, connection=declared.name, name=wanted.name, key=wanted.key, kind="Secret"
             )
         value = self._open_secret(kept["ref"], bytes(sealed[0]), bytes(sealed[1]))
-        return Link(declared.name, declared.spec, value)
+        return replace(declared, secret=value)
 
     @contextlib.asynccontextmanager
-    async def place(self, declared: Declared, send_by: float) -> AsyncIterator[None]:
+    async def place(self, declared: Link, send_by: float) -> AsyncIterator[None]:
         """A place among the calls in flight, and the connection's turn; raises TimeoutError when neither comes."""
         lane = self._lane(declared)
         async with asyncio.timeout(max(0.0, send_by - self._steady())):
@@ -99,7 +100,7 @@ class Connections:
         finally:
             lane.places.release()
 
-    def _lane(self, declared: Declared) -> Lane:
+    def _lane(self, declared: Link) -> Lane:
         lane = self._lanes.get(declared.uid)
         if lane is None or lane.generation != declared.generation:
             now = self._steady()

@@ -13,10 +13,11 @@ from typing import Any
 import orjson
 
 from controlplane.effects import journaling
-from controlplane.effects.entries import Row
 from controlplane.effects.node import Node
 from controlplane.effects.reasons import why_awake
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Row
+from controlplane.mesh.membership import going, gone
 from controlplane.resources.problems import problem
 from controlplane.store import cancelling, scopes
 from controlplane.store import statements as sql
@@ -45,6 +46,13 @@ def control(node: Node, frame: Control, done: Answer) -> None:
         return
     if frame.verb == "drain":
         node.draining.drain(frame, done)
+        return
+    if frame.verb == "cancelled":
+        node.cancelling.cancelled([(frame.agent, orjson.loads(frame.argument)["await_id"])])
+        done({})
+        return
+    if frame.verb == "offers":
+        node.offers.ask(frame, done)
         return
     if frame.verb == "nodes":
         node.nodes.list(done)
@@ -166,7 +174,7 @@ def remove(node: Node, uid: str, done: Answer) -> None:
     now = node.clock()
     found = problem("TARGET_NOT_FOUND", f"{slot.address} was deleted", to=slot.address).model_dump(mode="json")
     told = orjson.dumps(found).decode()
-    rows: list[Row] = [(sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
+    rows: list[Row] = [*going(uid), (sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
     rows.append((sql.REMOVE_TURNS, (now, told, uid), -1))
     asked = node.cancelling.asked_by_agent(uid)
     rows.append((cancelling.CANCEL_OF_AGENT, (now, uid), -1))
@@ -175,7 +183,7 @@ def remove(node: Node, uid: str, done: Answer) -> None:
         rows += journaling.refusal(slot.address, await_id, found, now)
     rows += node.computing.cut(uid)
     rows.append((scopes.END_OF_AGENT, (now, uid), -1))
-    rows += [(text, (uid,), -1) for text in sql.REMOVE]
+    rows += [*((text, (uid,), -1) for text in sql.REMOVE), *gone(uid, now)]
 
     def removed(outcome: str, detail: str) -> None:
         if failed(outcome, detail, done):
@@ -183,6 +191,7 @@ def remove(node: Node, uid: str, done: Answer) -> None:
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
         node.budgeting.settled(uid)
+        node.sweep_soon()
         for await_id in askers:
             node.timers.resolved(await_id)
         node.cancelling.cancelled(asked)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from controlplane.effects.entries import TurnRef
+from controlplane.effects.turnref import TurnRef
 from controlplane.resources.problems import problem
 from schemas.problem import Problem
 
@@ -13,6 +13,17 @@ def worn_out(turn: TurnRef) -> dict[str, Any]:
     """Every attempt at its message took its host along, or could not be committed."""
     detail = f"{turn.attempts} attempts at {turn.message_id} ended without an end of the turn"
     return problem("TURN_FAILED", detail, attempts=turn.attempts, message_id=turn.message_id).model_dump(mode="json")
+
+
+def expired(turn: TurnRef, now: float) -> bool:
+    """Whether its message is over, and nothing of a turn with it is on record."""
+    return turn.expires is not None and turn.expires <= now and not turn.recorded
+
+
+def too_late(turn: TurnRef) -> dict[str, Any]:
+    """Its message had a time to live."""
+    detail = f"no turn had begun with {turn.message_id} when it expired"
+    return problem("EXPIRED", detail, message_id=turn.message_id).model_dump(mode="json")
 
 
 def too_long(most_s: float) -> dict[str, Any]:

@@ -5,161 +5,37 @@ are hashes of the turn and the position, so that a retry makes the same ones; no
 twice, because the segment that holds an entry commits once, at its expected journal position.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import msgspec
 import orjson
-from msgspec.structs import replace
 
-from controlplane.effects import scoping
-from controlplane.effects.chaining import Chain, opened_by
+from controlplane.effects import channeling, scoping
+from controlplane.effects.chaining import opened_by
 from controlplane.effects.children import born
 from controlplane.effects.gathers import gathering_id, member_id, settled
+from controlplane.effects.turnref import (
+    Aftermath,
+    Made,
+    Outside,
+    Row,
+    TurnRef,
+    at_time,
+    envelope,
+    message_id,
+    reach,
+    split,
+)
 from controlplane.resources.problems import problem
+from controlplane.store import queues
 from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
 from controlplane.store.schedules import Schedule, first_at
-from schemas.base import canonical, rfc3339, short_id
-from schemas.branches import FORMAT, ROOT, Place
+from schemas.base import canonical, short_id
+from schemas.posting import Placed
 from schemas.question import FOREVER
 from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
-
-Row = tuple[str, Sequence[Any], int]
-NOBODY = ""  # the name that nothing has
-
-
-class TurnRef(msgspec.Struct, frozen=True):
-    """One turn, as its commits need it.
-
-    `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
-    row. `pinned` is what of the spec the turn began on, and replays on; what it may do is `spec`, as of now.
-    `scope` is the innermost one that it lies within; `scoped` says that its agent lives in one.
-    `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
-    `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
-    """
-
-    agent: str
-    namespace: str
-    name: str
-    owner: str
-    epoch: int
-    version: int
-    turn_id: str
-    message_id: str
-    trigger: str
-    message: str
-    attempts: int
-    digest: str
-    started_at: float
-    entries: int
-    recorded: bool
-    spec: dict[str, Any] = {}
-    pinned: dict[str, Any] = {}
-    onbehalfof: str | None = None
-    traceparent: str | None = None
-    replyto: str | None = None
-    by_operator: bool = False
-    branches: dict[str, int] = {}
-    deadline: float | None = None
-    intentid: str | None = None
-    scope: str | None = None
-    scoped: bool = False
-    chain: Chain | None = None
-    looked_for: int = 0
-    ends_by: float | None = None
-    proving: str = ""
-    rests_at: frozenset[Place] = frozenset()
-    format: int = FORMAT
-
-    def length(self, branch: str) -> int:
-        """How many entries a branch has."""
-        return self.branches.get(branch, 0) if branch != ROOT else self.entries - sum(self.branches.values())
-
-    def grown(self, branches: Iterable[str]) -> "TurnRef":
-        """The turn with one entry more for each of these."""
-        lengths, entries = dict(self.branches), self.entries
-        for branch in branches:
-            entries += 1
-            if branch != ROOT:
-                lengths[branch] = lengths.get(branch, 0) + 1
-        return replace(self, recorded=True, entries=entries, branches=lengths)
-
-    @property
-    def address(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-    @property
-    def within(self) -> str:
-        """The chain that its use is counted for; empty where there is none."""
-        return self.chain.chain_id if self.chain is not None else ""
-
-
-@dataclass(slots=True)
-class Aftermath:
-    """Whom to ring once the unit is committed."""
-
-    agents: set[tuple[str, str]] = field(default_factory=set)
-    channels: set[tuple[str, str]] = field(default_factory=set)
-    asked: list[str] = field(default_factory=list)
-    answered: list[str] = field(default_factory=list)
-    operators: list[str] = field(default_factory=list)  # of answers, those that operators wait for
-    due_at: float | None = None
-    open_until: float = 0.0
-
-    def due(self, at: float) -> None:
-        self.due_at = at if self.due_at is None else min(self.due_at, at)
-
-    def awaits(self, until: float) -> None:
-        """An await that ends by then."""
-        self.due(until)
-        self.open_until = max(self.open_until, until)
-
-
-class Outside(NamedTuple):
-    """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
-    and what of other namespaces an invitation opens to it, by the kind of entry and the address."""
-
-    generations: Mapping[str, int] = {}
-    opened: frozenset[tuple[str, str]] = frozenset()
-
-
-Made = tuple[list[Row], Aftermath]
-
-
-def at_time(seconds: float) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC))
-
-
-def split(address: str) -> tuple[str, str]:
-    namespace, _, name = address.partition("/")
-    return namespace, name
-
-
-def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any, now: float, **more: Any) -> str:
-    """A CloudEvent from the turn's agent, as JSON."""
-    body = {
-        "specversion": "1.0",
-        "id": message_id,
-        "source": f"/{turn.namespace}/agents/{turn.name}",
-        "type": kind,
-        "subject": subject,
-        "time": at_time(now),
-        "datacontenttype": "application/json",
-        "data": data,
-        "causationid": turn.message_id,
-        "onbehalfof": turn.onbehalfof,
-        "traceparent": turn.traceparent,
-        "intentid": turn.intentid,
-        "scope": turn.scope,
-        "chainid": turn.chain.chain_id if turn.chain is not None else None,
-        "deadline": at_time(turn.deadline) if turn.deadline is not None else None,  # a question's own is no later
-        **more,
-    }
-    return orjson.dumps({name: value for name, value in body.items() if value is not None or name == "data"}).decode()
 
 
 def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outside) -> Made:
@@ -175,11 +51,6 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outsid
     return rows, after
 
 
-def message_id(turn: TurnRef, entry: Entry) -> str:
-    """The id of the message, await or child that an entry makes."""
-    return short_id("msg", turn.turn_id, entry.branch, entry.position)
-
-
 def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any], prefix: str = "msg") -> str:
     """The id of an await, which is that of its question; a member's says what it is gathered by."""
     if (group := body.get("group")) is not None:
@@ -190,53 +61,34 @@ def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any], prefix: str = "
 def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     made = message_id(turn, entry)
     opened, within = opened_by(turn, made, body.get("budget"), now)
-    more = {"partitionkey": body.get("key"), **within}
+    how = channeling.placed_by(body, now)
+    more = {**channeling.said(how), **within}
     text = envelope(turn, made, "steward.message", body["to"], body["data"], now, **more)
-    return [*opened, *_to_inbox(turn, body, made, text, now, after)]
+    reached = reach(turn, body["to"], opened=body["opened"])
+    later = channeling.waits(after, "Agent", reached, made, text, how)
+    return [*opened, *(later or _to_inbox(turn, body, made, text, how, now, after))]
 
 
-def _to_inbox(turn: TurnRef, body: dict[str, Any], made: str, text: str, now: float, after: Aftermath) -> list[Row]:
+def _to_inbox(
+    turn: TurnRef, body: dict[str, Any], made: str, text: str, how: Placed, now: float, after: Aftermath
+) -> list[Row]:
     to, reached = body["to"], reach(turn, body["to"], opened=body["opened"])
     after.agents.add(reached)
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
     lost = (turn.agent, turn.namespace, split(to)[1], made, text, detail, turn.turn_id, now)
     return [
-        (sql.SEND, (made, text, now, *reached), -1),
+        sent(made, text, how, now, reached),
         (sql.SEND_LOST, (*lost, *reached), -1),
         (sql.SEND_LOST_EVENT, (now, turn.namespace, split(to)[1], turn.turn_id, data, *reached), -1),
     ]
 
 
-def reach(turn: TurnRef, address: str, *, opened: bool) -> tuple[str, str]:
-    """Where an address leads to from here: agents reach their own namespace, and what an invitation opens to them;
-    beyond that there is nobody."""
-    namespace, name = split(address)
-    return (namespace, name) if opened or namespace == turn.namespace else (turn.namespace, NOBODY)
-
-
-def _publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
-    made, key = message_id(turn, entry), body.get("key")
-    channel = body["channel"]
-    reached, name = reach(turn, channel, opened=body["opened"]), split(channel)[1]
-    text = envelope(turn, made, "steward.message", channel, body["data"], now, partitionkey=key)
-    after.channels.add(reached)
-    detail = f"{turn.address} published it to {channel}, and there is no such channel"
-    data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": channel}).decode()
-    lost = (turn.agent, turn.namespace, name, made, text, detail, turn.turn_id, now)
-    return [
-        *channel_rows(*reached, made, text, key, now),
-        (sql.PUBLISH_LOST, (*lost, name, *reached), -1),
-        (sql.PUBLISH_LOST_EVENT, (now, turn.namespace, name, turn.turn_id, data, *reached), -1),
-    ]
-
-
-def channel_rows(namespace: str, name: str, made: str, text: str, key: str | None, now: float) -> list[Row]:
-    """Take the next position of a channel; a message that is there already changes nothing."""
-    return [
-        (sql.CHANNEL_PUT, (made, key, text, now, namespace, name, made), -1),
-        (sql.CHANNEL_BUMP, (namespace, name), -1),
-    ]
+def sent(made: str, text: str, how: Placed, now: float, to: tuple[str, str]) -> Row:
+    """A message into the inbox of whoever has the name."""
+    if how.plain:
+        return sql.SEND, (made, text, now, *to), -1
+    return queues.SEND_PLACED, (made, text, now, how.key, how.rank, *to), -1
 
 
 def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
@@ -384,7 +236,9 @@ def continued(turn: TurnRef, entry: Entry) -> tuple[str, str]:
 
 _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], list[Row]]] = {
     "send": _send,
-    "publish": _publish,
+    "publish": channeling.publish,
+    "join": channeling.join,
+    "leave": channeling.leave,
     "ask": _question,
     "request": _question,
     "sleep": _sleep,

@@ -8,9 +8,8 @@ each, so that a slow one holds nobody else; over a connection that bound is the 
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
@@ -18,23 +17,25 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
-from controlplane.effects.admission import admit, misconnected
+from controlplane.effects.admission import admit, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
 from controlplane.effects.computing import awaited
-from controlplane.effects.entries import Row, TurnRef
-from controlplane.effects.guarding import judge
+from controlplane.effects.guarding import featured, judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
+from controlplane.effects.previewing import Previewing, judged_before
 from controlplane.effects.segments import outside
-from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send, too_late
+from controlplane.effects.sending import Act, Unsent, doubt_of, place, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
+from controlplane.effects.turnref import Row, TurnRef
+from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external
 from controlplane.store import statements as sql
 from schemas.branches import BRANCHES_MAX, ORDER, ROOT, is_branch
 from schemas.effect import Verdict
-from schemas.ports import Doubt, EffectCall, Lasting
+from schemas.ports import Doubt, EffectCall, Lasting, Preview
 from schemas.problem import Problem
 from schemas.wire import Ask, Receipt
 
@@ -56,6 +57,7 @@ class Execution:
         self._awaited: dict[Key, tuple[Slot, TurnRef, Ask]] = {}  # asked for again by a replay while it is on its way
         self._unsent: set[Key] = set()  # intents that this gate knows were not sent
         self._ended: set[Key] = set()  # in doubt, and nothing of it on its way any more
+        self._previewing = Previewing(node, self._place)
 
     def flying(self, key: Key) -> bool:
         """Whether this gate still waits for what the far side says."""
@@ -94,6 +96,13 @@ class Execution:
 
     def _first(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         verdict, decided = self._decided(slot, turn, frame)
+        if isinstance(decided, Act) and isinstance(decided.effector, Preview):
+            until = self._send_by(self._node.clock())[1]
+            self._previewing.begin(slot, turn, frame, verdict, decided, until, self._judged)
+        else:
+            self._judged(slot, turn, frame, verdict, decided)
+
+    def _judged(self, slot: Slot, turn: TurnRef, frame: Ask, verdict: Verdict, decided: Act | Problem) -> None:
         if isinstance(decided, Act) and (excess := self._node.budgeting.lacks(slot, frame, decided)) is not None:
             verdict = beyond(excess, verdict)
             if excess.action == "pause" and not excess.alone:
@@ -115,7 +124,7 @@ class Execution:
         told = b"" if refused is None else refused.model_dump_json().encode()
         if refused is not None:
             rows += journaling.receipt(frame.turn_id, frame.branch, frame.position, "failed", told, now)
-            rows.append(_denied(turn, frame, refused, now))
+            rows.append(journaling.denied(turn, frame, refused, now))
         grown = turn.grown([*(it.branch for it in frame.entries), frame.branch])
 
         def written(outcome: str, detail: str) -> None:
@@ -147,24 +156,24 @@ class Execution:
         connection = frame.connection or None
         verdict = judge(frame.effect, connection, grants, enforced=slot.host is not None and slot.host.enforced)
         if verdict.outcome != "allow":
-            detail = f"the mandate of {slot.address} does not grant {frame.effect}" + (
-                f" over {connection}" if connection else ""
-            )
+            over = f" over {connection}" if connection else ""
+            detail = f"the mandate of {slot.address} does not grant {frame.effect}{over}"
             refused = problem("NOT_GRANTED", detail, effect=frame.effect, connection=connection, agent=slot.address)
             return verdict, refused
         before = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in frame.entries)
-        return verdict, self._act_of(slot, frame, before)
+        decided = self._act_of(slot, frame, before)
+        if isinstance(decided, Act) and (roles := roles_of(decided.effector)):
+            verdict = featured(verdict, roles=roles)
+        return verdict, decided
 
     def _act_of(self, slot: Slot, frame: Ask, effects: int) -> Act | Problem:
         """What is to be done, over which connection; or why it can not be."""
         most = int(slot.limits.get("effects_max", 1000))
-        admitted = admit(frame.effect, orjson.loads(frame.arguments), effects, most, self._node.effectors)
-        if isinstance(admitted, Problem):
-            return admitted
         name = frame.connection or None
         declared = self._node.connections.named(slot.namespace, name) if name is not None else None
-        spec = declared.spec if declared is not None else None
-        return misconnected(admitted[0], slot.namespace, name, spec) or Act(*admitted, declared, who=slot.who)
+        given, over = orjson.loads(frame.arguments), (slot.namespace, name, declared)
+        admitted = admit(frame.effect, given, effects, most, self._node.effectors, *over)
+        return admitted if isinstance(admitted, Problem) else Act(*admitted, declared, who=slot.who)
 
     def _again(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         """An intent of before: it is on its way, or was answered meanwhile, or nobody knows."""
@@ -187,14 +196,14 @@ class Execution:
             self._tell(frame, row[0], (row[1] or "null").encode(), row[2])
             return
         retried = held is not None and held[3] == "retry"
-        if isinstance(self._node.effectors.get(frame.effect), Lasting) and not retried:
+        if isinstance(effector_of(frame.effect, self._node.effectors, None), Lasting) and not retried:
             self._node.computing.waits(slot, frame)
             return
         act = self._act_of(slot, frame, frame.position)
         if isinstance(act, Problem):
             self._node.holding.hold(frame, f"was sent before a crash, and can not be sent again: {act.detail}")
             return
-        act.age_s = max(0.0, self._node.clock() - row[3])
+        act.age_s, act.judged = max(0.0, self._node.clock() - row[3]), judged_before(row[4])
         if held is not None and retried:
             self._resend(slot, turn, frame, act, held[0])
         elif key in self._unsent or self._repeats(act, row[3]):
@@ -277,8 +286,10 @@ class Execution:
                 f"{frame.turn_id}:{frame.branch}:{frame.position}",
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
+                traceparent=(turn.traceparent if turn is not None else None) or "",
                 namespace=slot.namespace,
                 agent=slot.name,
+                judged=act.judged,
             )
 
             def may() -> None:
@@ -293,19 +304,8 @@ class Execution:
 
             return await send(act, may, doubted)
 
-    @contextlib.asynccontextmanager
-    async def _place(self, act: Act, send_by: float) -> AsyncIterator[None]:
-        """Room to send in: of the connection, or of the effector where there is none."""
-        if act.declared is None:
-            async with self._bounds[act.effector.name]:
-                yield
-            return
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self._node.connections.place(act.declared, send_by))
-            except TimeoutError:
-                raise too_late(act) from None
-            yield
+    def _place(self, act: Act, send_by: float) -> AbstractAsyncContextManager[None]:
+        return place(act, self._node.connections, self._bounds, send_by)
 
     def _acted(self, task: "asyncio.Task[Any]", slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
         """Whatever an effector raises, the turn gets a receipt, or an operator the question."""
@@ -390,9 +390,3 @@ class Execution:
 
 def _key(frame: Ask) -> Key:
     return frame.turn_id, frame.branch, frame.position
-
-
-def _denied(turn: TurnRef, frame: Ask, refused: Problem, now: float) -> Any:
-    data = {"effect": frame.effect, "connection": frame.connection or None, "reason": refused.reason}
-    kind = "effect.denied" if refused.reason == "NOT_GRANTED" else "effect.refused"
-    return journaling.event(kind, turn, data, now)

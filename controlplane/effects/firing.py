@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import orjson
 
-from controlplane.effects.entries import Row, at_time, timer_mark
+from controlplane.effects.entries import timer_mark
+from controlplane.effects.turnref import Row, at_time
 from controlplane.store import statements as sql
 from controlplane.store.schedules import MADE_UP_MAX, Schedule, passed
 from schemas.base import canonical, short_id

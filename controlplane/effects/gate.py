@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.economy.rating import RateCard
+from controlplane.effects.arriving import Arriving
 from controlplane.effects.budgeting import Budgeting
 from controlplane.effects.cancelling import Cancelling
 from controlplane.effects.computing import Computing
 from controlplane.effects.connections import Connections, OpenSecret, sealed
 from controlplane.effects.controls import remove
+from controlplane.effects.delaying import Delaying
 from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
 from controlplane.effects.holding import Holding
@@ -31,6 +33,7 @@ from controlplane.effects.hosts import Host, Hosts
 from controlplane.effects.moving import Moving
 from controlplane.effects.node import Bounds, Node
 from controlplane.effects.nodes import Nodes
+from controlplane.effects.offers import Offers
 from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
 from controlplane.effects.quota import Quota
@@ -55,8 +58,9 @@ from controlplane.store.committer import Delivery as Outcomes
 from schemas import faults, frames
 from schemas import wire as hosting
 from schemas.base import canonical
-from schemas.ports import Clock, Effector
+from schemas.ports import Clock, Listener
 from schemas.processes import door_of
+from schemas.protocols import Performer
 
 log = logging.getLogger("steward.gate")
 SWEEP_S = 2.0
@@ -73,12 +77,13 @@ class Gate:
         url: str,
         socket: Path,
         key: str,
-        effectors: Mapping[str, Effector],
+        effectors: Mapping[str, Performer],
         bounds: Bounds | None = None,
         installation: str = "",
         clock: Clock = time.time,
         open_secret: OpenSecret = sealed,
         card: RateCard | None = None,
+        listeners: Mapping[str, Listener] | None = None,
     ) -> None:
         self._url = url
         self._socket = socket
@@ -89,6 +94,7 @@ class Gate:
         self._clock = clock
         self._open_secret = open_secret
         self._card = card or RateCard()
+        self._listeners = listeners or {}
         self._ended = asyncio.Event()
         self._wires: set[Wire] = set()
         self._sweep_at: asyncio.TimerHandle | None = None
@@ -114,7 +120,7 @@ class Gate:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._ended.set)
-        work = (node.hosts.sweeping(), node.summaries.flushing(), self._sweeping(node))
+        work = (node.hosts.sweeping(), node.summaries.flushing(), node.offers.keeping(), self._sweeping(node))
         tasks = [loop.create_task(it) for it in work]
         log.info("listening on %s", self._socket)
         if faults.armed():
@@ -143,9 +149,11 @@ class Gate:
         node.scopes, node.removing = Scopes(node), partial(remove, node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
-        node.summaries, node.trouble = Summaries(node), Trouble(node)
+        node.summaries, node.trouble, node.offers = Summaries(node), Trouble(node), Offers(node)
+        node.arriving = Arriving(node, self._listeners)
         inbox_max = self._bounds.inbox_messages_max
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
+        node.delaying = Delaying(node)
         node.events = Events(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
         return node
 
@@ -369,6 +377,7 @@ def _plane_handlers(node: Node, ended: asyncio.Event) -> dict[type, Callable[[Wi
         frames.Write: node.planes.write,
         frames.Publish: node.planes.publish,
         frames.PublishChannel: node.planes.publish_channel,
+        frames.Post: node.planes.post,
         frames.Control: node.planes.control,
         frames.Shutdown: lambda _wire, _frame: ended.set(),
     }

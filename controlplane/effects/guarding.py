@@ -7,7 +7,7 @@ system can enforce more, which is why containment is `cooperative` but for agent
 Reading who is there in its own namespace needs no grant: an agent could as well send to every name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from schemas.discovery import FIND
@@ -25,6 +25,19 @@ def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]],
     return Verdict(
         outcome=outcome, rules=["grant" if granted else "no-grant"], features=features, containment=contained
     )
+
+
+def measured(verdict: Verdict, magnitudes: Mapping[str, int], most: Mapping[str, int | None]) -> Verdict:
+    """The verdict with what the effect would touch; denied where the connection allows less."""
+    beyond = [f"{name}_max" for name, it in most.items() if it is not None and magnitudes.get(name, 0) > it]
+    found = featured(verdict, **magnitudes)
+    return found.model_copy(update={"outcome": "deny", "rules": beyond}) if beyond else found
+
+
+def featured(verdict: Verdict, **known: Any) -> Verdict:
+    """A verdict with features that are known besides."""
+    more = {name: {"known": True, "value": value} for name, value in known.items()}
+    return verdict.model_copy(update={"features": {**verdict.features, **more}})
 
 
 def _names(granted: str, effect: str) -> bool:

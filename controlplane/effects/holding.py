@@ -18,11 +18,12 @@ from controlplane.economy.accounts import Excess, Work
 from controlplane.effects import journaling
 from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
-from controlplane.effects.entries import Row, TurnRef
 from controlplane.effects.journaling import HELD_BACK
 from controlplane.effects.node import Done, Node
 from controlplane.effects.segments import outside
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Row, TurnRef
+from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external
 from schemas.branches import HELD, ROOT, Place
@@ -214,7 +215,7 @@ class Holding:
         key = asked.turn_id, asked.branch, asked.position
         if self._node.execution.ended(key):
             return 0.0
-        effector = self._node.effectors.get(held.effect)
+        effector = effector_of(held.effect, self._node.effectors, None)
         timeout_s = effector.timeout_s if effector is not None else TIMEOUT_S_MAX
         if held.connection is not None:
             slot = self._node.slots.load(agent)

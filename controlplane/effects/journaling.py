@@ -11,23 +11,16 @@ from typing import Any
 import orjson
 
 from controlplane.effects import scoping
-from controlplane.effects.entries import (
-    Aftermath,
-    Made,
-    Outside,
-    Row,
-    TurnRef,
-    at_time,
-    continued,
-    reply_envelope,
-    rows_of,
-)
+from controlplane.effects.consuming import consumed
+from controlplane.effects.entries import continued, reply_envelope, rows_of
 from controlplane.effects.gathers import counted
+from controlplane.effects.turnref import Aftermath, Made, Outside, Row, TurnRef, at_time
 from controlplane.store import external, questions, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.states import Kept
 from schemas.base import canonical, short_id
 from schemas.branches import ROOT
+from schemas.problem import Problem
 from schemas.wire import Ask, Commit, Entry
 
 ENDED = ("committed", "failed")
@@ -62,7 +55,7 @@ def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, outside: Outsid
         after.agents.add((turn.namespace, turn.name))  # its message is there again, and nobody sent it
         over = [_go_on(turn, frame.entries[-1])]
     else:
-        over = [*answered(turn, frame.reply, now, after), _consume(turn)]
+        over = [*answered(turn, frame.reply, now, after), *_consumed(turn, after)]
     return [*head, *(_record(turn, entry, now) for entry in frame.entries), *rows, *over], after
 
 
@@ -92,7 +85,8 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     text = orjson.dumps(found).decode()
     letter = (
         turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
-        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now, turn.trigger, _channel(turn),
+        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now,
+        turn.trigger if turn.queue is None else "queue", _channel(turn),
     )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
@@ -111,7 +105,7 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
             event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
             *refused(turn, found, now, after),
         ]
-    return [*rows, _consume(turn)], after
+    return [*rows, *_consumed(turn, after)], after
 
 
 def plain(text: str) -> str:
@@ -138,6 +132,12 @@ def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, ou
         ask.state or None,
     )
     return [*head, *(_record(turn, entry, now) for entry in ask.entries), *rows, (sql.RECORD, record, 1)], after
+
+
+def denied(turn: TurnRef, ask: Ask, refused: Problem, now: float) -> Row:
+    """What is told of an effect that is not sent."""
+    data = {"effect": ask.effect, "connection": ask.connection or None, "reason": refused.reason}
+    return event("effect.denied" if refused.reason == "NOT_GRANTED" else "effect.refused", turn, data, now)
 
 
 def effect_body(ask: Ask) -> str:
@@ -325,9 +325,10 @@ def fence(turn: TurnRef, now: float) -> Row:
     return sql.FENCE, (now, turn.agent, turn.epoch, turn.owner), 1
 
 
-def _consume(turn: TurnRef) -> Row:
-    """The message is done. Last in its unit: before it, whoever sends it again finds it there, after it, the turn."""
-    return sql.CONSUME, (turn.agent, turn.message_id), 1
+def _consumed(turn: TurnRef, after: Aftermath) -> list[Row]:
+    if turn.queue is not None:
+        after.queues.add(turn.queue)
+    return consumed(turn)
 
 
 def _go_on(turn: TurnRef, entry: Entry) -> Row:

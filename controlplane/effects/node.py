@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 from controlplane.effects.connections import Connections
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
+from controlplane.store import channels
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer, Job
 from schemas import faults
-from schemas.ports import Clock, Effector
+from schemas.ports import Clock
+from schemas.protocols import Performer
 
 if TYPE_CHECKING:
+    from controlplane.effects.arriving import Arriving
     from controlplane.effects.budgeting import Budgeting
     from controlplane.effects.cancelling import Cancelling
     from controlplane.effects.computing import Computing
+    from controlplane.effects.delaying import Delaying
     from controlplane.effects.draining import Draining
     from controlplane.effects.execution import Execution
     from controlplane.effects.holding import Holding
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from controlplane.effects.hosts import Hosts
     from controlplane.effects.moving import Moving
     from controlplane.effects.nodes import Nodes
+    from controlplane.effects.offers import Offers
     from controlplane.effects.ownership import Ownership
     from controlplane.effects.planes import Planes
     from controlplane.effects.quota import Quota
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from controlplane.mesh.events import Events
 
 Done = Callable[[str, str], None]
+TELLING = sql.TELLING | channels.TELLING
 TURNS, MESSAGES = 0, 1
 
 
@@ -72,6 +78,7 @@ class Bounds:
     compute_fit_s: float = 30.0
     late_s_max: float = 15.0  # for how long a turn may be over its time, whatever its host says
     agents_max: int = 200_000
+    mcp_commands: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(eq=False)
@@ -84,15 +91,17 @@ class Node:
     reader: Reader
     committer: Committer
     slots: Slots
-    effectors: Mapping[str, Effector]
+    effectors: Mapping[str, Performer]
     connections: Connections
     budgeting: "Budgeting" = field(init=False)
+    offers: "Offers" = field(init=False)
     ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
     hosts: "Hosts" = field(init=False)
     planes: "Planes" = field(init=False)
     timers: "Timers" = field(init=False)
     delivery: "Delivery" = field(init=False)
+    delaying: "Delaying" = field(init=False)
     events: "Events" = field(init=False)
     execution: "Execution" = field(init=False)
     holding: "Holding" = field(init=False)
@@ -108,13 +117,14 @@ class Node:
     summaries: "Summaries" = field(init=False)
     trouble: "Trouble" = field(init=False)
     scopes: "Scopes" = field(init=False)
+    arriving: "Arriving" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
     removing: Callable[[str, Callable[[Any], None]], None] = field(init=False)
 
     def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
         done = faults.around(unit, done)
-        if not sql.TELLING.isdisjoint([row[0] for row in rows]):
+        if not TELLING.isdisjoint([row[0] for row in rows]):
             self.committer.submit(Job(rows, self._rousing(done), lane))
         else:
             self.committer.submit(Job(rows, done, lane))

@@ -16,12 +16,14 @@ from functools import partial
 from typing import Any
 
 from controlplane.effects import journaling
+from controlplane.effects.endings import expired, too_late, worn_out
 from controlplane.effects.fairness import Turnstile
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import next_turn
 from controlplane.effects.slots import Came, Slot
 from controlplane.effects.surviving import survived
+from controlplane.effects.turnref import TurnRef
 from controlplane.store import statements as sql
 from schemas.wire import Evict
 
@@ -114,6 +116,9 @@ class Ownership:
         """With its open turn, or the next message; one that waits may be held against newer code first."""
         slot.asked = None
         ready = next_turn(self._node, slot)
+        if ready and slot.turn is not None and expired(slot.turn, self._node.clock()):
+            self._node.turns.give_up(slot, slot.turn, too_late(slot.turn))
+            return
         rests = slot.state == "idle" or not ready  # one that is about to get a host is looked at there
         if (rests and self._node.cancelling.ends(slot)) or (not ready and self._node.upgrading.ends(slot)):
             return
@@ -122,14 +127,17 @@ class Ownership:
         proving = slot.turn is not None and slot.turn.proving != ""
         if not (ready or proving or slot.keep) or self._node.budgeting.bars(slot) is not None:
             self._rest(slot)
-        elif slot.turn is not None and slot.turn.attempts >= self._node.bounds.turn_attempts_max:
-            self._node.turns.give_up(slot, slot.turn)
+        elif slot.turn is not None and slot.turn.attempts >= self._most(slot.turn):
+            self._node.turns.give_up(slot, slot.turn, worn_out(slot.turn))
         elif slot.state == "free":
             self._acquire(slot)
         elif slot.turn is not None:
             self._node.turns.dispatch(slot, slot.turn)
         else:
             self._rest(slot)
+
+    def _most(self, turn: TurnRef) -> int:
+        return turn.attempts_max or self._node.bounds.turn_attempts_max
 
     def sweep(self) -> None:
         """Take up what no bell was heard for."""

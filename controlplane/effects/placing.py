@@ -1,8 +1,8 @@
 """Which hosts shall be there, and which one an agent goes to.
 
 A host is warm until it is specialised for one namespace and one code digest, for good. Warm ones are
-kept ahead of need; never more than `hosts_max` on a node, and the emptiest node that is open gets the
-next. Who waits for a host waits in the order of coming,
+kept ahead of need on every node; never more than `hosts_max` on one, and the emptiest node that is open
+gets the next. Who waits for a host waits in the order of coming,
 one place for each namespace and digest; when there is no room, the host that has had nothing to do
 for longest makes place, then the one that has served for longest: it finishes its turns, and its
 agents come to the end of the line. What is wanted is said as a list of ids, so that saying it twice
@@ -118,8 +118,9 @@ class Placing:
         fitting = [it for it in hosts if it.key == key]
         if fitting:
             return min(fitting, key=lambda it: len(it.slots))
-        warm = next((it for it in hosts if not it.digest and it.reserved == key.reserved), None)
-        return None if warm is None else self._specialised(warm, key)
+        warm = [it for it in hosts if not it.digest and it.reserved == key.reserved]
+        serving = Counter(it.wire.node for it in self.here.values() if it.digest)
+        return self._specialised(min(warm, key=lambda it: serving[it.wire.node]), key) if warm else None
 
     def _leaving(self, key: Key) -> Host | None:
         """A host that shall be empty serves until another has come."""
@@ -227,7 +228,6 @@ class Placing:
         coming = self._wanted.coming(here)
         warm = Counter(it.reserved for it in self.here.values() if not it.digest)
         missing = {it: count - warm[it] - coming[it] for it, count in sought.items()}
-        missing[SHARED] = missing.get(SHARED, -warm[SHARED] - coming[SHARED]) + self._node.bounds.hosts_warm
         places = self._places(open_nodes)
         patient = [line.since for key, line in self._lines.items() if not self._fitting.lacks(key.reserved)]
         if open_nodes and len(patient) > len(places) + warm.total() + coming.total():
@@ -236,10 +236,20 @@ class Placing:
         for reserved in self._in_turn(missing):
             if places and self._wanted.ask(reserved, places[0]):
                 del places[0]
+        self._spare(here, open_nodes)
         self._tell()
 
+    def _spare(self, here: set[str], nodes: Sequence[str]) -> None:
+        """Want warm ones ahead of need on every node: when one node is lost, another has them."""
+        on, kept = self._wanted.on(), self._wanted.shared_on_their_way(here)
+        kept.update(it.wire.node for it in self.here.values() if not it.digest and not it.reserved)
+        for node in nodes:
+            bounds = self._node.bounds
+            for _ in range(min(bounds.hosts_warm - kept[node], bounds.hosts_max - on[node])):
+                self._wanted.ask(SHARED, node)
+
     def _in_turn(self, missing: dict[str, int]) -> list[str]:
-        """For whom hosts are missing: one of each namespace in turn, who has waited for longest first; spares last."""
+        """For whom hosts are missing: one of each namespace in turn, who has waited for longest first."""
         left, ranks, now = dict(missing), Counter[str](), self._node.steady()
         ranked = []
         for since, key in sorted((self._since(key, now), key) for key in self._all_sought()):
@@ -251,7 +261,7 @@ class Placing:
             if left[reserved] > 0:
                 left[reserved] -= 1
                 found.append(reserved)
-        return found + [SHARED] * left[SHARED]
+        return found
 
     def _since(self, key: Key, now: float) -> float:
         return self._lines[key].since if key in self._lines else now

@@ -7,6 +7,7 @@ costs one commit. Each call is answered once, after its transaction ended.
 import hmac
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,14 +15,18 @@ import orjson
 
 from controlplane.effects import controls, questions
 from controlplane.effects.chaining import opening
-from controlplane.effects.entries import channel_rows
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.wireio import Wire
+from controlplane.mesh.making import made
+from controlplane.mesh.publishing import channel_rows, delayed
 from controlplane.resources.problems import problem
+from controlplane.store import queues
 from controlplane.store import statements as sql
 from schemas.base import short_id
-from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Publish, PublishChannel, Write
+from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Post, Publish, PublishChannel, Write
+from schemas.ports import Posted
+from schemas.posting import Placed
 from schemas.problem import Problem
 
 RETRY_AFTER_S = 1.0
@@ -107,6 +112,9 @@ class Planes:
             return
         now, uid, body = node.clock(), slot.uid, frame.body.decode()
         turn_id = short_id("turn", uid, frame.message_id)
+        if frame.placed.due_at:
+            self._delay(wire, frame)
+            return
         known, waiting, open_ = self._arriving(uid, frame.message_id, turn_id)
         if (full := self._full(uid, slot.address, waiting)) is not None:
             _refuse(wire, frame.call, full)
@@ -114,11 +122,9 @@ class Planes:
             return
         alone = not (known or waiting or open_ or self._putting[uid])
         self._putting[uid] += 1
-        rows: list[Any] = [(sql.PUT, (uid, frame.message_id, "message", body, now, turn_id), -1)]
+        rows: list[Any] = [put(uid, frame.message_id, body, frame.placed, now, turn_id)]
         if frame.chain:
-            said = msgspec.json.decode(frame.chain, type=Opened)
-            by = frame.principal
-            rows.insert(0, opening(frame.message_id, frame.namespace, None, by, by, said.intent, said.limits, now))
+            rows.insert(0, self._opening(frame, now))
         until = frame.ask_until and frame.ask_until + node.clock.ahead()  # the plane goes by the machine's clock
         if until:
             rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, until), -1))
@@ -136,6 +142,30 @@ class Planes:
         node.commit("publish", rows, published, MESSAGES)
         if alone:
             node.ownership.acquire_ahead(slot)
+
+    def _delay(self, wire: Wire, frame: Publish | PublishChannel) -> None:
+        """A message that waits for its time."""
+        node, to, how = self._node, (frame.namespace, frame.name), frame.placed
+        kind = "Agent" if isinstance(frame, Publish) else "Channel"
+        if (full := node.delaying.full(kind, *to)) is not None:
+            _refuse(wire, frame.call, full)
+            return
+        now, rows = node.clock(), [delayed(kind, *to, frame.message_id, frame.body.decode(), how)]
+        if isinstance(frame, PublishChannel) and frame.first_use:
+            rows = [*made(frame.first_use, *to, frame.principal, now), *rows]
+        if isinstance(frame, Publish) and frame.chain:
+            rows.insert(0, self._opening(frame, now))
+
+        def told(outcome: str, detail: str) -> None:
+            body = {"message_id": frame.message_id, "duplicate": False, "position": None}
+            _answer(wire, frame.call, outcome, detail, body)
+            node.timers.arm(how.due_at)
+
+        node.commit("delayed", rows, told, MESSAGES)
+
+    def _opening(self, frame: Publish, now: float) -> Any:
+        said, by = msgspec.json.decode(frame.chain, type=Opened), frame.principal
+        return opening(frame.message_id, frame.namespace, None, by, by, said.intent, said.limits, now)
 
     def _arriving(self, uid: str, message_id: str, turn_id: str) -> tuple[bool, int, bool]:
         """Whether a message is known, how many its agent has (none, one, or all of a recount), and an open turn."""
@@ -173,43 +203,72 @@ class Planes:
 
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
         node = self._node
-        found = node.reader.one(sql.CHANNEL, frame.namespace, frame.name)
-        if found is None:
+        channel, now = (frame.namespace, frame.name), node.clock()
+        found = node.reader.one(sql.CHANNEL, *channel)
+        if found is None and not frame.first_use:
             detail = f"there is no channel {frame.namespace}/{frame.name}"
             _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
             return
-        now, key = node.clock(), frame.key or None
-        rows = channel_rows(frame.namespace, frame.name, frame.message_id, frame.body.decode(), key, now)
+        if frame.placed.due_at:
+            self._delay(wire, frame)
+            return
+        queue = found is not None and found[2] == "queue"
+        if found and queue and (full := node.delivery.queues.full(found[0], "/".join(channel), found[3])) is not None:
+            known = node.reader.one(sql.CHANNEL_POSITION, *channel, frame.message_id)
+            if known is None:
+                _refuse(wire, frame.call, full)
+                return
+        rows: list[Any] = [] if found else made(frame.first_use, *channel, frame.principal, now)
+        rows += channel_rows(*channel, frame.message_id, frame.body.decode(), frame.placed, now)
 
         def published(outcome: str, detail: str) -> None:
             try:
-                row = node.reader.one(sql.CHANNEL_POSITION, found[0], frame.message_id)
+                row = node.reader.one(sql.CHANNEL_POSITION, *channel, frame.message_id)
             except Away as away:  # who publishes says it again under the same id; the sweep delivers
                 _answer(wire, frame.call, "error", f"IN_DOUBT: it may be published; the database went away: {away}", {})
                 return
             body = {"message_id": frame.message_id, "position": row[0] if row else 0}
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
-            node.delivery.deliver(found[0])
+            node.delivery.kick(*channel)
 
         node.publish(rows, published, MESSAGES)
 
-    def control(self, wire: Wire, frame: Control) -> None:
-        def done(body: dict[str, Any] | Problem) -> None:
-            if isinstance(body, Problem):
-                _refuse(wire, frame.call, body)
-            else:
-                wire.send(Done(frame.call, "ok", orjson.dumps({"ok": True, **body})))
+    def post(self, wire: Wire, frame: Post) -> None:
+        self._node.arriving.posted(frame.namespace, frame.name, Posted(frame.headers, frame.body), _done(wire, frame))
 
+    def control(self, wire: Wire, frame: Control) -> None:
+        done = _done(wire, frame)
         if frame.verb == "answer":
             questions.answer(self._node, frame, done)
         else:
             controls.control(self._node, frame, done)
 
 
+def _done(wire: Wire, frame: Control | Post) -> Callable[[dict[str, Any] | Problem], None]:
+    """What answers a call, once."""
+
+    def done(body: dict[str, Any] | Problem) -> None:
+        if isinstance(body, Problem):
+            _refuse(wire, frame.call, body)
+        else:
+            wire.send(Done(frame.call, "ok", orjson.dumps({"ok": True, **body})))
+
+    return done
+
+
 def _labelled(frame: Write) -> set[tuple[str, str]]:
     """The agents whose labels it changes, by namespace and name, which lead such statements after the kind."""
     of_label = (it.params for it in frame.statements if _LABEL.search(it.sql))
     return {(str(it[1]), str(it[2])) for it in of_label if it[0] == "Agent"}
+
+
+def put(
+    uid: str, message_id: str, body: str, how: Placed, now: float, turn_id: str
+) -> tuple[str, tuple[Any, ...], int]:
+    """A message into an inbox, unless its turn is over."""
+    if how.plain:
+        return sql.PUT, (uid, message_id, "message", body, now, turn_id), -1
+    return queues.PUT_PLACED, (uid, message_id, "message", body, now, how.key, how.rank, turn_id), -1
 
 
 def _answer(wire: Wire, call: int, outcome: str, detail: str, body: dict[str, Any]) -> None:

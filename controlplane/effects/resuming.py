@@ -13,10 +13,11 @@ import msgspec
 import orjson
 from msgspec.structs import replace
 
-from controlplane.effects.entries import TurnRef
+from controlplane.effects.consuming import finished_of_queue
 from controlplane.effects.filed import Filed, waiting
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import TurnRef
 from controlplane.store import chains, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.external import WAITS_AT
@@ -40,6 +41,7 @@ class Head(msgspec.Struct):
     intentid: str | None = None
     chainid: str | None = None
     scope: str | None = None
+    expires: datetime | None = None
 
     @property
     def by_operator(self) -> bool:
@@ -66,24 +68,32 @@ def next_turn(node: Node, slot: Slot) -> bool:
     if slot.emptied:
         return False
     slot.more = False  # whatever rang before is in what is read now
-    row = node.reader.one(sql.NEXT_MESSAGE, slot.uid, slot.uid)
+    row = node.reader.one(sql.NEXT_MESSAGE, slot.uid, slot.uid, slot.uid)
     if row is None:
         return False
-    message_id, trigger, body, attempts, waiting = row
+    message_id, trigger, body, attempts, waiting, *placed = row
     turn_id = short_id("turn", slot.uid, message_id)
     turn = _ref(node, slot, turn_id, message_id, trigger, body, attempts, "", node.clock(), None)
+    turn = _placed(turn, *placed)
     finished, asked = node.reader.rows(sql.TURN_BEFORE, turn_id, turn.replyto or "")[0]
     if finished is not None:
-        _consume_again(node, slot.uid, message_id)
+        _consume_again(node, turn)
         return False
     slot.turn, slot.last, slot.asked = turn, waiting == 1, asked or ""
     return True
 
 
-def _consume_again(node: Node, uid: str, message_id: str) -> None:
+def _placed(turn: TurnRef, queue: str | None, key: str | None, attempts_max: int | None) -> TurnRef:
+    """With what its message came by, where that says anything."""
+    if queue is None and key is None and attempts_max is None:
+        return turn
+    return replace(turn, queue=queue, key=key, attempts_max=attempts_max)
+
+
+def _consume_again(node: Node, turn: TurnRef) -> None:
     """A message that was handled before came once more, by a channel that was joined anew: it is done."""
-    row = (sql.CONSUME, (uid, message_id), -1)
-    node.commit("repeat", [row], lambda outcome, _: node.ownership.ring(uid) if outcome == "ok" else None)
+    rows = [*finished_of_queue(turn), (sql.CONSUME, (turn.agent, turn.message_id), -1)]
+    node.commit("repeat", rows, lambda outcome, _: node.ownership.ring(turn.agent) if outcome == "ok" else None)
 
 
 def _open_turn(node: Node, slot: Slot) -> bool:
@@ -97,7 +107,7 @@ def _open_turn(node: Node, slot: Slot) -> bool:
         return False
     about = (message[1], message[2], message[3], digest, started_at, entries)
     slot.turn = _ref(node, slot, turn_id, message_id, *about)
-    slot.turn = replace(slot.turn, looked_for=looked_for or 0, ends_by=ends_by)
+    slot.turn = _placed(replace(slot.turn, looked_for=looked_for or 0, ends_by=ends_by), *message[4:])
     if pinned is not None:
         slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
     if written not in FORMATS_READ:  # nobody here can run it: it rests, until it is ended
@@ -165,6 +175,7 @@ def _ref(
         intentid=about.intentid,
         scope=slot.scope or about.scope,
         scoped=slot.scope is not None,
+        expires=about.expires.timestamp() if about.expires is not None else None,
         chain=node.budgeting.chain(about.chainid or slot.chain),
     )
 

@@ -7,7 +7,7 @@ from controlplane.store import scopes as sql
 from schemas.base import short_id
 
 if TYPE_CHECKING:
-    from controlplane.effects.entries import Row, TurnRef
+    from controlplane.effects.turnref import Row, TurnRef
 
 
 def within(turn: "TurnRef", body: dict[str, Any]) -> dict[str, str]:

@@ -12,14 +12,16 @@ import msgspec
 import orjson
 
 from controlplane.effects.bodies import require_body
-from controlplane.effects.entries import Outside, TurnRef, split
 from controlplane.effects.node import Node
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Outside, TurnRef, split
+from controlplane.mesh.making import too_many
 from controlplane.resources.problems import problem
-from controlplane.store import invitations, workspaces
+from controlplane.store import channels, invitations, workspaces
 from controlplane.store import statements as sql
 from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
+from schemas.channel import CHANNELS_MAX
 from schemas.problem import Refusal
 from schemas.wire import Ask, Commit, Entry
 from schemas.workspace import Workspace, over, saved, unfit_paths
@@ -54,10 +56,11 @@ def unfit(
             found = _unjournaled(entry, "a turn goes on as another at its end alone")
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
-        if found is None and entry.kind == "publish":
-            found = _against_schema(node, turn, entry)
+        if found is None and entry.kind in ("publish", "join", "leave"):
+            found = _of_channel(node, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
-            found = _no_room(node, turn, entry.kind, orjson.loads(entry.body)["to"])
+            body = orjson.loads(entry.body)
+            found = _no_room(node, turn, entry.kind, body["to"]) or _too_many_wait(node, "Agent", body["to"], body)
         if found is not None:
             return found
     return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
@@ -180,15 +183,50 @@ def _unjournaled(entry: Entry, fault: str) -> Unfit:
     return Unfit(problem("INTERNAL", detail, kind=entry.kind[:40], fault=fault).model_dump(mode="json"), retry=False)
 
 
-def _against_schema(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
+def _of_channel(node: Node, turn: TurnRef, entry: Entry) -> Unfit | None:
+    """What is said of a channel: one that is not there can be made, one that is watched is not left."""
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
-    if namespace != turn.namespace and not invited(node, turn, "publish", body["channel"]):
+    if entry.kind == "leave":
+        watched = any(it.get("channel") == name for it in turn.spec.get("watches") or ())
+        return _watched(turn, name) if watched and namespace == turn.namespace else None
+    if namespace != turn.namespace and not (
+        entry.kind == "publish" and invited(node, turn, "publish", body["channel"])
+    ):
         return None  # it goes nowhere, whatever is there
-    row = node.reader.one(sql.CHANNEL_SCHEMA, namespace, name)
-    schema = orjson.loads(row[0]).get("dataschema") if row is not None else None
+    reader = node.reader
+    row = reader.one(sql.CHANNEL_SPEC, namespace, name)
+    if row is None:
+        full = (
+            namespace == turn.namespace and reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
+        )
+        return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if full else None
+    if entry.kind == "join":
+        return None
+    spec = orjson.loads(row[0])
+    unfit = _against_schema(body, spec.get("dataschema"))
+    if unfit is None and spec.get("mode") == "queue":
+        full = node.delivery.queues.full(row[1], body["channel"], spec["backlog_messages_max"])
+        unfit = None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
+    return unfit or _too_many_wait(node, "Channel", body["channel"], body)
+
+
+def _too_many_wait(node: Node, kind: str, to: str, body: dict[str, Any]) -> Unfit | None:
+    """Of what is not due yet, only so much waits for one inbox or channel."""
+    full = node.delaying.full(kind, *split(to)) if body.get("delay_s") else None
+    return None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
+
+
+def _watched(turn: TurnRef, name: str) -> Unfit:
+    detail = f"agent {turn.address} watches {name} by its spec; propose it without that watch"
+    found = problem("OWNED", detail, namespace=turn.namespace, name=name, agent=turn.name)
+    return Unfit(found.model_dump(mode="json"), retry=False)
+
+
+def _against_schema(body: dict[str, Any], schema: Any) -> Unfit | None:
     if schema is None:
         return None
+    namespace, name = split(body["channel"])
     from controlplane.mesh.dataschema import require_match  # JSON Schema is dear to import, and few channels have one
 
     try:

@@ -7,7 +7,8 @@ also what an effector breaks at, once it may have sent something: only what says
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,10 @@ import orjson
 from pydantic import BaseModel
 
 from controlplane.economy.meters import Who
-from controlplane.effects.connections import Declared, scrubbed
+from controlplane.effects.connections import Connections, scrubbed
 from controlplane.resources.problems import problem, refuse
 from schemas import faults
-from schemas.ports import Doubt, EffectCall, Effector, Unreached, Used
+from schemas.ports import Doubt, EffectCall, Effector, Link, Unreached, Used
 from schemas.problem import Refusal
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ class Act:
 
     effector: Effector
     arguments: BaseModel
-    declared: Declared | None
+    declared: Link | None
     call: EffectCall = field(default_factory=lambda: EffectCall(""))
     age_s: float = 0.0  # how long ago it was first written ahead
     used: dict[str, float] = field(default_factory=dict)  # what its effector says that it took
     telling: "Telling | None" = None  # of its result, while that comes
     who: Who | None = None  # whose it is, whatever that agent does by the time it is over
+    judged: dict[str, int] = field(default_factory=dict)  # by which magnitudes, if it was previewed
 
     @property
     def timeout_s(self) -> float:
@@ -201,3 +203,20 @@ def too_late(act: Act) -> Refusal:
     """It had no place to be sent in before its time was over."""
     detail = f"{act.effector.name} had no place for it before its send_by; it was not sent"
     return refuse("EFFECT_FAILED", detail, effect=act.effector.name)
+
+
+@contextlib.asynccontextmanager
+async def place(
+    act: Act, connections: Connections, rooms: Mapping[str, asyncio.Semaphore], send_by: float
+) -> AsyncIterator[None]:
+    """Room to send in: of the connection, or of the effector where there is none."""
+    if act.declared is None:
+        async with rooms[act.effector.name]:
+            yield
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(connections.place(act.declared, send_by))
+        except TimeoutError:
+            raise too_late(act) from None
+        yield

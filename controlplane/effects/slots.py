@@ -16,9 +16,9 @@ import orjson
 
 from controlplane.economy.accounts import Excess
 from controlplane.economy.meters import Who
-from controlplane.effects.entries import TurnRef
 from controlplane.effects.keys import Key, reserved_for
 from controlplane.effects.reading import Reader
+from controlplane.effects.turnref import TurnRef
 from controlplane.store import statements as sql
 from schemas.branches import Place
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from controlplane.effects import traffic
-from controlplane.effects.entries import at_time
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
+from controlplane.effects.turnref import at_time
 from controlplane.store import statements as sql
 from controlplane.store.traffic import COUNTED
 from schemas.base import canonical

@@ -10,12 +10,14 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.entries import Row, TurnRef, channel_rows, envelope
 from controlplane.effects.node import Node
 from controlplane.effects.sending import Act
+from controlplane.effects.turnref import Row, TurnRef, envelope
+from controlplane.mesh.publishing import channel_rows
 from controlplane.store import statements as sql
 from schemas.base import short_id
 from schemas.ports import Telling as TellingEffector
+from schemas.posting import Placed
 from schemas.wire import Ask
 
 PART_S = 0.2
@@ -60,7 +62,7 @@ class Telling:
         to, now = f"{turn.namespace}/{self._channel}", self._node.clock()
         text = envelope(turn, made, KIND, to, {**about, "text": self._text, **more}, now, partitionkey=turn.turn_id)
         self._text, self._told = "", self._told + 1
-        return channel_rows(turn.namespace, self._channel, made, text, turn.turn_id, now)
+        return channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now)
 
 
 def telling(node: Node, turn: TurnRef, frame: Ask, act: Act) -> Telling | None:
@@ -68,7 +70,7 @@ def telling(node: Node, turn: TurnRef, frame: Ask, act: Act) -> Telling | None:
     channel = act.effector.told_to(act.arguments) if isinstance(act.effector, TellingEffector) else None
     if channel is None:
         return None
-    row = node.reader.one(sql.CHANNEL_SCHEMA, turn.namespace, channel)
+    row = node.reader.one(sql.CHANNEL_SPEC, turn.namespace, channel)
     if row is not None and orjson.loads(row[0]).get("dataschema") is not None:  # parts have a form of their own
         return None
     return Telling(node, turn, frame, channel)

@@ -1,4 +1,4 @@
-"""Whatever has a time: timers of agents, deadlines of questions, sleeps. One wake-up for the earliest.
+"""Whatever has a time: timers of agents, deadlines, sleeps, delayed messages. One wake-up for the earliest.
 
 Nothing is scanned but what is due, by an index on the time. Firing inserts the message in the unit
 that advances the timer, so it fires once; what was missed goes by the timer's policy. An await is
@@ -10,14 +10,16 @@ import logging
 from functools import partial
 
 from controlplane.effects import journaling
-from controlplane.effects.entries import TurnRef, timer_begin
+from controlplane.effects.entries import timer_begin
 from controlplane.effects.firing import Due, fired, set_aside
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.rings import Waits, reached, ring_through, rings
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
+from controlplane.effects.turnref import TurnRef
 from controlplane.resources.problems import problem
+from controlplane.store import queues
 from controlplane.store import statements as sql
 from controlplane.store.gathers import MEMBERS
 from controlplane.store.schedules import MADE_UP_MAX
@@ -66,9 +68,10 @@ class Timers:
         now, reader = self._node.clock(), self._node.reader
         due = [partial(self._fire, Due(*row), now) for row in reader.rows(sql.DUE_TIMERS, now)]
         due += [partial(self._expire, row[0], row[1], row[2], now) for row in reader.rows(sql.DUE_AWAITS, now)]
+        due += [partial(self._node.delaying.deliver, row, now) for row in reader.rows(queues.DUE, now)]
         broken = [step for step in due if not survived(step, "what is due")]
         soonest = now + (BROKEN_S if broken else LOOK_S_MIN)
-        for query in (sql.NEXT_TIMER, sql.NEXT_AWAIT):
+        for query in (sql.NEXT_TIMER, sql.NEXT_AWAIT, queues.NEXT_DUE):
             if (first := reader.one(query)) is not None:
                 self.arm(max(float(first[0]), soonest))
 

@@ -7,8 +7,8 @@ why it did not.
 
 import logging
 
-from controlplane.effects.entries import at_time
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.turnref import at_time
 from controlplane.store import statements as sql
 from schemas.base import canonical
 

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 
 from controlplane.economy import meters
 from controlplane.effects import journaling
-from controlplane.effects.endings import said, too_long, worn_out
-from controlplane.effects.entries import Aftermath, Row, TurnRef
+from controlplane.effects.endings import said, too_long
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
 from controlplane.effects.segments import Unfit, outside, unfit, unfit_end, unfit_folder, weight
 from controlplane.effects.slots import Slot, State
+from controlplane.effects.turnref import Aftermath, Row, TurnRef
 from controlplane.store.states import keep
 from schemas import faults
 from schemas.branches import Place
@@ -240,7 +240,7 @@ class Turns:
         slot.state = "committing"
         if found.problem.get("reason") == "TURN_TIMEOUT":
             found = found._replace(problem=self._cut(slot, found.problem))
-        if found.retry and turn.attempts + 1 < self._node.bounds.turn_attempts_max:
+        if found.retry and turn.attempts + 1 < (turn.attempts_max or self._node.bounds.turn_attempts_max):
             now = self._node.clock()
             rows = journaling.failed_again(turn, cpu_ns, now)
             self._metered(slot, rows, cpu_ns, now, ended=False)
@@ -282,11 +282,11 @@ class Turns:
 
         self._submit(slot, "bury", rows, buried, told)
 
-    def give_up(self, slot: Slot, turn: TurnRef) -> None:
-        """A message whose every attempt took its host along, or could not be committed."""
+    def give_up(self, slot: Slot, turn: TurnRef, found: dict[str, Any]) -> None:
+        """A message whose every attempt took its host along, or could not be committed; or that came too late."""
         owner = slot.host.host_id if slot.host is not None else ""
         ref = replace(turn, owner=owner, epoch=slot.epoch, version=slot.version, attempts=turn.attempts - 1)
-        self.bury(slot, ref, worn_out(turn), 0, owned=slot.state == "idle")
+        self.bury(slot, ref, found, 0, owned=slot.state == "idle")
 
     def timed_out(self, slot: Slot) -> None:
         """The turn holds its host for longer than it may: it is over, whatever it would have done."""
@@ -356,6 +356,8 @@ class Turns:
                 self._node.ownership.ring_name(*address)
             for channel in after.channels:
                 self._node.delivery.kick(*channel)
+            for queue in after.queues:
+                self._node.delivery.queues.give(queue)
 
     def resume(self, slot: Slot, place: Place, outcome: str, result: str, at: float) -> None:
         """The answer to what a turn waits for, handed to the coroutine that still lives."""

@@ -15,10 +15,10 @@ import orjson
 from msgspec.structs import replace
 
 from controlplane.effects import journaling
-from controlplane.effects.entries import Aftermath, Row, TurnRef
 from controlplane.effects.node import Done, Node
 from controlplane.effects.resuming import pinned_by
 from controlplane.effects.slots import Slot
+from controlplane.effects.turnref import Aftermath, Row, TurnRef
 from controlplane.resources.problems import problem
 from controlplane.store import statements as sql
 from controlplane.store import upgrades

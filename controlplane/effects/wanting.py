@@ -116,6 +116,10 @@ class Wishes:
         """How many are on their way, by whom they are for."""
         return Counter(it.reserved for host_id, it in self._wishes.items() if host_id not in here)
 
+    def shared_on_their_way(self, here: set[str]) -> Counter[str]:
+        """How many of those that agents share are on their way to each node."""
+        return Counter(it.node for host_id, it in self._wishes.items() if host_id not in here and not it.reserved)
+
     def overdue(self, here: set[str], appear_s: float) -> list[str]:
         """Those that were asked for so long ago and have not come."""
         due = self._steady() - appear_s

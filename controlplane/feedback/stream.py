@@ -8,7 +8,7 @@ plane stops; the reader's own limits are asked for anew with every page.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import orjson
@@ -23,7 +23,8 @@ HEARTBEAT_S = 15.0
 READERS_MAX = 2560
 RETRY_MS = 2000
 
-ReadOn = Callable[[str, float], Awaitable[EventsFound]]  # cursor, seconds to wait at most
+Page = TypeVar("Page", bound="HasCursor")
+ReadOn = Callable[[str, float], Awaitable[Page]]  # cursor, seconds to wait at most
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -32,40 +33,57 @@ _HEADERS = [
 ]
 
 
+class HasCursor(Protocol):
+    """A page of a log."""
+
+    @property
+    def cursor(self) -> str: ...
+
+
 class EventStreams:
     """All open streams of a process, as many as are allowed."""
 
     def __init__(self, readers_max: int = READERS_MAX, heartbeat_s: float = HEARTBEAT_S) -> None:
         self.places = Places("readers of feedback", "readers_max", readers_max)
         self._heartbeat_s = heartbeat_s
-        self._shown: tuple[EventsFound, bytes] | None = None
+        self._shown: tuple[Any, bytes] | None = None
 
-    async def serve(self, principal: str, first: EventsFound, read_on: ReadOn, receive: Receive, send: Send) -> None:
+    async def serve(
+        self,
+        principal: str,
+        first: Page,
+        read_on: ReadOn[Page],
+        receive: Receive,
+        send: Send,
+        framed: Callable[[Page], bytes],
+    ) -> None:
         """Send the first page, then every page after it, until one of the ends."""
         with self.places.held(principal):
-            await self._run(first, read_on, receive, send)
+            await self._run(first, read_on, receive, send, framed)
 
-    async def _run(self, first: EventsFound, read_on: ReadOn, receive: Receive, send: Send) -> None:
+    async def _run(
+        self, first: Page, read_on: ReadOn[Page], receive: Receive, send: Send, framed: Callable[[Page], bytes]
+    ) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(_end_when_gone, receive, group.cancel_scope)
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            await self._pages(first, read_on, send)
+            await self._pages(first, read_on, send, framed)
             group.cancel_scope.cancel()
 
-    async def _pages(self, page: EventsFound, read_on: ReadOn, send: Send) -> None:
+    async def _pages(self, page: Page, read_on: ReadOn[Page], send: Send, framed: Callable[[Page], bytes]) -> None:
         await _send(send, f"retry: {RETRY_MS}\n\n".encode())
         while True:
-            await _send(send, self._frames(page))
+            await _send(send, self._frames(page, framed))
             try:
                 page = await read_on(page.cursor, self._heartbeat_s)
             except Refusal as refusal:
                 await _send(send, _last_frame(refusal.problem), more=False)
                 return
 
-    def _frames(self, page: EventsFound) -> bytes:
+    def _frames(self, page: Page, framed: Callable[[Page], bytes]) -> bytes:
         """Readers who stand at one place are given one page, and it is put into frames once."""
         if self._shown is None or self._shown[0] is not page:
-            self._shown = page, frames(page)
+            self._shown = page, framed(page)
         return self._shown[1]
 
 

@@ -65,7 +65,7 @@ def data_fault(schema: dict[str, Any], data: Any) -> str | None:
         worst = best_match(_validator(orjson.dumps(schema)).iter_errors(data))
     except _TooCostlyError:
         return f"it takes more than {STEPS_MAX} steps to judge"
-    except (Unresolvable, RecursionError) as error:
+    except (Unresolvable, RecursionError, PydanticSchemaError) as error:
         return f"it can not be judged: {type(error).__name__}"
     return None if worst is None else f"{worst.json_path}: {worst.message[:500]}"
 

@@ -5,31 +5,27 @@ together, one by one or in batches. When that time is over follows from the mess
 gate begins it anew.
 
 Positions are read in the order in which they were committed, because there is one writer. A member
-whose inbox is full lags, and slows nobody; a sweep looks after those that lag. What is being delivered
-to a member is delivered by one unit at a time.
+whose inbox is full lags, and slows nobody; a sweep looks after those that lag. What retention took before a
+member got it is told to it by a gap. What is being delivered to a member is delivered by one unit at a time.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
 
-from controlplane.mesh.batches import Row, batch, fitting
+import orjson
+
+from controlplane.mesh.batches import batch, fitting
+from controlplane.mesh.queues import Queues
+from controlplane.mesh.rows import Commit, Row, Rows
 from controlplane.store import statements as sql
 from controlplane.store import watching
+from schemas.base import canonical, rfc3339, short_id
 
 WINDOW = 256
 SWEPT_MAX, SOME = 500, " LIMIT ? OFFSET ?"
-
-
-class Rows(Protocol):
-    """Bounded reads."""
-
-    def rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]: ...
-
-    def one(self, sql: str, *params: Any) -> tuple[Any, ...] | None: ...
-
-
-Commit = Callable[[str, Sequence[Any], Callable[[str, str], None], int], None]
+AGAIN_S = 0.05
 
 
 class Lagging(NamedTuple):
@@ -43,6 +39,8 @@ class Lagging(NamedTuple):
     batch_max: int
     namespace: str
     name: str
+    agent_name: str
+    first: int | None  # of what it has not got, the first that is still there
 
 
 class Delivery:
@@ -56,6 +54,7 @@ class Delivery:
         self._ring = ring
         self._clock = clock
         self._inbox_max = inbox_max
+        self.queues = Queues(reader, commit, ring, clock)
         self._moving: set[tuple[str, str]] = set()
         self._swept = 0
         self._waiting: dict[str, asyncio.TimerHandle] = {}
@@ -70,6 +69,7 @@ class Delivery:
         """Bring to all members what they have not got yet."""
         for row in self._reader.rows(sql.LAGGING + " AND s.channel = ?", channel):
             self._move(Lagging(*row))
+        self.queues.give(channel)
 
     def sweep(self) -> None:
         """Some of those that lag, behind those of the last time: members that are full hide nobody."""
@@ -77,34 +77,63 @@ class Delivery:
         self._swept = self._swept + SWEPT_MAX if len(rows) == SWEPT_MAX else 0
         for row in rows:
             self._move(Lagging(*row))
+        self.queues.sweep()
 
     def end(self) -> None:
         """Wait for nothing more."""
         for handle in self._waiting.values():
             handle.cancel()
+        self.queues.end()
 
     def _move(self, it: Lagging) -> None:
         key = (it.channel, it.agent)
-        if key in self._moving or (it.debounce_s and self._waits(it)):
+        dropped = (it.first or it.next_position) - 1  # up to there retention took what it had not got
+        if key in self._moving or (dropped == it.position and it.debounce_s and self._waits(it)):
             return
         waiting = self._reader.one(sql.BACKLOG, it.agent, self._inbox_max)
         if waiting is not None and waiting[0] >= self._inbox_max:
             return
         self._moving.add(key)
-        rows = self._one_by_one(it) if it.batch_max == 1 else self._batched(it)
+        if dropped > it.position:
+            rows = self._gap(it, dropped)
+        else:
+            rows = self._one_by_one(it) if it.batch_max == 1 else self._batched(it)
 
         def moved(outcome: str, _detail: str) -> None:
             self._moving.discard(key)
             if outcome == "ok":
                 self._ring(it.agent)
                 self.deliver(it.channel)
+            elif outcome == "conflict":  # it left, or retention came in between
+                self._again_soon(it.channel)
 
         self._commit("delivery", rows, moved, 1)
 
     def _one_by_one(self, it: Lagging) -> list[Row]:
         until = min(it.next_position - 1, it.position + WINDOW)
         put = (sql.DELIVER, (it.agent, self._clock(), it.channel, it.position, until), -1)
-        return [put, _advance(it, until)]
+        follows = (until, it.channel, it.agent, it.position, it.channel, it.position + 1)
+        return [put, (sql.SUBSCRIPTION_FOLLOWS, follows, 1)]
+
+    def _gap(self, it: Lagging, until: int) -> list[Row]:
+        """An envelope that stands for what it did not get, and an event that says so."""
+        now, about = self._clock(), {"from": str(it.position + 1), "to": str(until)}
+        made = short_id("gap", it.channel, it.position, until)
+        body = {
+            "specversion": "1.0",
+            "id": made,
+            "source": f"/{it.namespace}/channels/{it.name}",
+            "type": "steward.gap",
+            "subject": f"{it.namespace}/{it.name}",
+            "time": rfc3339(datetime.fromtimestamp(now, UTC)),
+            "datacontenttype": "application/json",
+            "position": str(until),
+            "data": about,
+        }
+        put = (it.agent, made, "message", orjson.dumps(body).decode(), now, short_id("turn", it.agent, made))
+        told = canonical({**about, "agent": it.agent_name}).decode()
+        event = ("channel.gap", now, "Channel", it.namespace, it.name, None, None, told)
+        return [(sql.PUT, put, -1), (sql.EVENT, event, 1), _advance(it, until)]
 
     def _batched(self, it: Lagging) -> list[Row]:
         """The next batch; nothing but the step when retention took what was there."""
@@ -131,6 +160,10 @@ class Delivery:
                 handle.cancel()
             self._waiting[it.channel] = loop.call_later(left, self._waited, it.channel)
         return True
+
+    def _again_soon(self, channel: str) -> None:
+        if channel not in self._waiting:
+            self._waiting[channel] = asyncio.get_running_loop().call_later(AGAIN_S, self._waited, channel)
 
     def _waited(self, channel: str) -> None:
         self._waiting.pop(channel, None)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from controlplane.mesh.batches import Row, batch, fitting, put
-from controlplane.mesh.delivery import Commit, Rows
+from controlplane.mesh.rows import Commit, Rows
 from controlplane.store import statements as sql
 from controlplane.store import watching
 from schemas.base import rfc3339, short_id

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from controlplane.mesh.candidates import Key
 from controlplane.mesh.finding import Finder
-from schemas.connection import ConnectionSpec
 from schemas.discovery import FIND, FindEffect, FindInput
+from schemas.endpoint import ConnectionSpec
 from schemas.ports import EffectCall
 
 

@@ -14,9 +14,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from controlplane.mesh.dataschema import schema_fault
-from controlplane.operations import runtimes
+from controlplane.operations import runtimes, workers
 from controlplane.operations.codecheck import check_entrypoint, check_files, code_digest
+from controlplane.operations.connecting import check_protocol
 from controlplane.operations.offered import require_schemas
+from controlplane.operations.routing import check_route
 from controlplane.operations.world import Spec, Wanted, World, fleet_of
 from controlplane.resources.problems import refuse
 from schemas.agent import AgentManifest, AgentSpec
@@ -25,11 +27,22 @@ from schemas.budget import BudgetManifest
 from schemas.channel import ChannelManifest
 from schemas.connection import ConnectionManifest
 from schemas.fleet import FleetManifest, FleetSpec
+from schemas.ports import Routing, Tried
 from schemas.problem import Next
+from schemas.protocols import Declaration
+from schemas.route import RouteManifest
 from schemas.secret import Kept, SecretManifest
 
 Mac = Callable[..., str]
-AnyManifest = AgentManifest | FleetManifest | ChannelManifest | ConnectionManifest | SecretManifest | BudgetManifest
+AnyManifest = (
+    AgentManifest
+    | FleetManifest
+    | ChannelManifest
+    | ConnectionManifest
+    | SecretManifest
+    | BudgetManifest
+    | RouteManifest
+)
 NAME_CHARS_MAX = 63
 EVERYWHERE = ("*",)
 
@@ -87,6 +100,10 @@ def _admitted(
         spec = manifest.spec.model_dump(mode="json")
         if manifest.spec.dataschema is not None and (fault := schema_fault(manifest.spec.dataschema)):
             raise refuse("INVALID_VALUE", f"dataschema: {fault}", field=f"{place}/spec/dataschema", fault=fault)
+    elif isinstance(manifest, RouteManifest):
+        spec = {**manifest.spec.model_dump(mode="json"), "worker": workers.DIGEST}
+        code[workers.DIGEST] = workers.FILES
+        _last_name(about.name, 1, f"{place}/metadata/name")
     elif isinstance(manifest, ConnectionManifest | BudgetManifest):
         spec = manifest.spec.model_dump(mode="json")
     elif isinstance(manifest, FleetManifest):
@@ -143,27 +160,51 @@ def _last_name(fleet: str, replicas: int, place: str) -> None:
 
 
 def check(
-    wanted: Sequence[Wanted], world: World, agents_max: int, currency: str, unconfined: str | None = None
+    wanted: Sequence[Wanted],
+    world: World,
+    agents_max: int,
+    currency: str,
+    unconfined: str | None = None,
+    protocols: Mapping[str, Declaration] | None = None,
+    routing: Routing | None = None,
+    tried: Mapping[str, Sequence[Tried]] | None = None,
 ) -> None:
     """Refuse what the world does not allow; the same for a proposal and for its commit.
 
-    `unconfined` says why this system can not confine an agent.
+    `unconfined` says why this system can not confine an agent, `tried` what came of the samples of routes.
     """
     for it in wanted:
         _check_owner(it, world)
         if it.action == "delete":
             _check_delete(it, world)
             _check_senders(it, wanted, world)
-        if it.kind == "Fleet" and it.action == "apply":
+        if it.kind in ("Fleet", "Route") and it.action == "apply":
             _check_siblings(it, world)
+        if it.kind == "Route" and it.action == "apply" and routing is not None:
+            check_route(it, wanted, world, routing, tried or {})
         if (spec := it.agent_spec) is not None:
             _check_code(it, spec, world)
             _check_isolation(it, spec, unconfined)
         if it.kind == "Secret" and it.action == "apply":
             _check_kept(it, world)
+        if it.kind == "Channel" and it.action == "apply":
+            _check_mode(it, world)
         if it.kind == "Budget" and it.action == "apply":
             _check_currency(it, currency)
+        if it.kind == "Connection" and it.action == "apply" and protocols is not None:
+            check_protocol(it, protocols)
     _check_quota(wanted, world, agents_max)
+
+
+def _check_mode(it: Wanted, world: World) -> None:
+    """A log that all read does not become one that is shared, nor the other way round."""
+    current = world.at("Channel", it.namespace, it.name)
+    if not current.live or current.spec["mode"] == it.spec["mode"]:
+        return
+    detail = f"channel {it.namespace}/{it.name} is a {current.spec['mode']}, and stays one while it is there"
+    about = {"namespace": it.namespace, "name": it.name}
+    step = Next(operation="channels.delete", arguments=about, why="proposes to take it away; then make it anew")
+    raise refuse("INVALID_VALUE", detail, field=f"{it.place}/spec/mode", next=[step], **about, mode=it.spec["mode"])
 
 
 def _check_owner(it: Wanted, world: World) -> None:
@@ -171,21 +212,27 @@ def _check_owner(it: Wanted, world: World) -> None:
         return
     current = world.at("Agent", it.namespace, it.name)
     owner = world.owners.get(current.owner or "") if current.live else None
-    if owner is None and current.owner is not None and current.owner.startswith("fleet_"):
-        detail = f"agent {it.namespace}/{it.name} is going with the fleet it belonged to; try again"
+    if owner is None and current.owner is not None and current.owner.startswith(("fleet_", "route_")):
+        detail = f"agent {it.namespace}/{it.name} is going with what it belonged to; try again"
         raise refuse("CONFLICT", detail, retry_after_s=1.0, namespace=it.namespace, name=it.name)
     place = fleet_of(it.name)
     if owner is None and place is not None and it.action == "apply" and not current.live:
         fleet = world.at("Fleet", it.namespace, place[0])
         owner = fleet.ref if fleet.live and place[1] < fleet.spec["replicas"] else None
-    if owner is not None and owner.kind == "Fleet":
-        detail = f"agent {it.namespace}/{it.name} belongs to fleet {owner.name}; change the fleet instead"
-        step = Next(
-            operation="fleets.get", arguments={"namespace": owner.namespace, "name": owner.name}, why="shows the fleet"
-        )
+    if owner is not None and owner.kind in ("Fleet", "Route"):
+        word = owner.kind.lower()
+        detail = f"agent {it.namespace}/{it.name} belongs to {word} {owner.name}; change the {word} instead"
+        arguments = {"namespace": owner.namespace, "name": owner.name}
+        step = Next(operation=f"{word}s.get", arguments=arguments, why=f"shows the {word}")
         place_of_name = f"{it.place}/metadata/name" if it.action == "apply" else "/name"
         raise refuse(
-            "OWNED", detail, field=place_of_name, next=[step], namespace=it.namespace, name=it.name, fleet=owner.name
+            "OWNED",
+            detail,
+            field=place_of_name,
+            next=[step],
+            namespace=it.namespace,
+            name=it.name,
+            **{word: owner.name},
         )
 
 
@@ -228,8 +275,8 @@ def _sent(connection: Wanted) -> str | None:
 def _check_siblings(it: Wanted, world: World) -> None:
     for name in world.names("siblings", it.namespace, it.name):
         place = fleet_of(name)
-        if place is not None and place[1] < it.spec["replicas"]:
-            detail = f"agent {it.namespace}/{name} is there already and is not this fleet's"
+        if place is not None and place[1] < it.spec.get("replicas", 1):
+            detail = f"agent {it.namespace}/{name} is there already and is not this {it.kind.lower()}'s"
             step = Next(
                 operation="agents.get", arguments={"namespace": it.namespace, "name": name}, why="shows the agent"
             )
@@ -298,4 +345,6 @@ def _agents_more(it: Wanted, world: World) -> int:
     if it.kind == "Fleet":
         before = current.spec["replicas"] if current.live else 0
         return int((it.spec["replicas"] if it.action == "apply" else 0) - before)
+    if it.kind == "Route":
+        return int(it.action == "apply") - int(current.live)
     return 0

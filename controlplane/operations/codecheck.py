@@ -20,7 +20,7 @@ OURS = frozenset({"schemas", "controlplane", "ray_runtime", "mcp_server"})
 NEEDED_BY_HOSTS = frozenset(  # a test holds it against what a host has imported
     {
         "annotated_types", "cronsim", "msgspec", "orjson", "psutil", "pydantic", "pydantic_core", "ray",
-        "typing_extensions", "typing_inspection", "tzdata", "uvloop", "yaml",
+        "tqdm", "typing_extensions", "typing_inspection", "tzdata", "wcwidth", "uvloop", "yaml",
         # what Ray imports in the process of an actor, at once or when it first needs it
         "attr", "attrs", "certifi", "charset_normalizer", "click", "colorama", "filelock", "google", "grpc", "idna",
         "jsonschema", "jsonschema_specifications", "msgpack", "packaging", "referencing", "requests", "rpds", "urllib3",

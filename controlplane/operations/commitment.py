@@ -79,7 +79,7 @@ class Commitment:
         world = await self._store.read(lambda session: _world_of(session, kept))
         if not self._as_read(kept, world):
             return await self._too_late(call, kept, world)
-        self._proposer.check(kept.wanted, world)
+        self._proposer.check(kept.wanted, world, await self._proposer.tried(kept.wanted))
         commit = Commit(kept, call.principal.name, given.on_miss, call.now)
         ended = await self._store.read(lambda session: superseded_by(session, kept))
         faults.at("plane.committing")

@@ -35,7 +35,7 @@ from schemas.ports import Doorbell, Handler
 from schemas.principal import Call
 from schemas.resource import Kind
 
-KINDS: tuple[Kind, ...] = ("Agent", "Fleet", "Channel", "Connection", "Secret", "Budget")
+KINDS: tuple[Kind, ...] = ("Agent", "Fleet", "Channel", "Connection", "Secret", "Budget", "Route")
 
 
 def handlers(

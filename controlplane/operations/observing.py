@@ -51,6 +51,7 @@ DEAD = many(
 )
 CHANNELS = many("SELECT uid, next_position FROM channel WHERE uid IN :uids", "uids")
 FIRST = text("SELECT MIN(position) AS first FROM channel_message WHERE channel = :uid")
+QUEUED = text("SELECT COUNT(*) AS waiting FROM queued WHERE channel = :uid")
 SUBSCRIBERS = many(
     "SELECT s.channel, a.namespace, a.name FROM subscription s JOIN agent a ON a.uid = s.agent"
     " WHERE s.channel IN :uids ORDER BY a.namespace, a.name",

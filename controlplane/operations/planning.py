@@ -12,14 +12,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from controlplane.mesh.making import SPEC
 from controlplane.operations.prediction import claims, probe
+from controlplane.operations.routing import keys_read
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Spec, Wanted, World, fleet_of
 from schemas.base import canonical, digest, short_id
-from schemas.plan import FieldChange, Plan, ReadEntry, Step, Undo, Wait
+from schemas.plan import FieldChange, Plan, PlanNote, ReadEntry, Step, Undo, Wait
 from schemas.resource import Kind, Ref
 
-_ORDER = {"Budget": 0, "Secret": 0, "Connection": 1, "Channel": 2, "Agent": 3, "Fleet": 4}
+_ORDER = {"Budget": 0, "Secret": 0, "Connection": 1, "Channel": 2, "Agent": 3, "Fleet": 4, "Route": 5}
 SET = {"set": True}
 Path = tuple[str, ...]
 Action = Literal["create", "update", "delete"]
@@ -62,8 +64,10 @@ def make_plan(
     now: float,
     ttl_s: float,
     reverts: str | None = None,
+    notes: Sequence[PlanNote] = (),
 ) -> Planned:
-    """The plan of checked decisions."""
+    """The plan of checked decisions, and of what they imply."""
+    wanted = [*(it for it in wanted if not it.implied), *_first_used(wanted, world)]
     writes = _writes(wanted, world)
     steps = [_step(index, write) for index, write in enumerate(writes)]
     read_set = [_entry(world.at(*key)) for key in reads(wanted)]
@@ -90,9 +94,19 @@ def make_plan(
         claims=claimed,
         waits_on=list(_waits(wanted, world)),
         reverts=reverts,
+        notes=list(notes),
     )
     needed = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
     return Planned(plan, tuple(wanted), writes, members, {key: code[key] for key in sorted(needed & code.keys())})
+
+
+def _first_used(wanted: Sequence[Wanted], world: World) -> Iterator[Wanted]:
+    """Channels that are watched, and are neither there nor wanted: a watch is a first use."""
+    named = {it.key for it in wanted if not it.implied}
+    for key in reads([it for it in wanted if not it.implied]):
+        if key[0] == "Channel" and key not in named and not world.at(*key).live:
+            kind, namespace, name = key
+            yield Wanted("apply", kind, namespace, name, spec=SPEC.model_dump(mode="json"), implied=True)
 
 
 def reads(wanted: Sequence[Wanted]) -> list[Any]:
@@ -102,6 +116,8 @@ def reads(wanted: Sequence[Wanted]) -> list[Any]:
     for it in wanted:
         if (spec := it.agent_spec) is not None:
             others |= {("Channel", it.namespace, watch["channel"]) for watch in channels_of(spec["watches"])}
+        if it.kind == "Route" and it.action == "apply":
+            others |= keys_read(it)
         if it.kind == "Connection" and it.action == "apply" and it.spec["secret"] is not None:
             others.add(("Secret", it.namespace, it.spec["secret"]["name"]))
         if it.kind == "Agent" and (place := fleet_of(it.name)) is not None:
@@ -243,10 +259,10 @@ def _pointer(path: Path) -> str:
 
 
 def _waits(wanted: Sequence[Wanted], world: World) -> Iterator[Wait]:
-    """Channels that are watched and secrets that connections name, and that are neither there nor wanted."""
+    """What connections and routes name, and is neither there nor wanted; channels are made by their first use."""
     made = {it.key for it in wanted}
     for key in reads(wanted):
-        if key[0] in ("Channel", "Secret") and key not in made and not world.at(*key).live:
+        if key[0] in ("Secret", "Connection", "Agent") and key not in made and not world.at(*key).live:
             ref, word = world.at(*key).ref, key[0].lower()
             message = f"{word} {ref.namespace}/{ref.name} is not there"
             yield Wait(reason=f"{word.upper()}_ABSENT", message=message, subject=ref)

@@ -18,6 +18,7 @@ from controlplane.operations.observing import many, rows
 from controlplane.operations.scaling import Piece, piece_of
 from controlplane.operations.snapshot import known_of, of_fleet, read_known, read_owners
 from controlplane.operations.watches import channels_of
+from controlplane.operations.workers import fleet_spec
 from controlplane.operations.world import Key, Known
 from controlplane.store.packed import unpack
 from schemas.resource import Kind
@@ -31,13 +32,20 @@ OPEN = text(
     " ORDER BY committed_at, change_id LIMIT :many"
 )
 AGENT_AT = text("SELECT uid, generation FROM agent WHERE namespace = :namespace AND name = :name")
-CHANNEL_AT = text("SELECT uid, retention_s FROM channel WHERE namespace = :namespace AND name = :name")
+CHANNEL_AT = text(
+    "SELECT uid, retention_s, ephemeral, backlog_max AS backlog_messages_max, attempts_max, in_flight_max FROM channel"
+    " WHERE namespace = :namespace AND name = :name"
+)
+CHANNEL_GOES_BY = ("retention_s", "ephemeral", "backlog_messages_max", "attempts_max", "in_flight_max")
 CHANNELS_NAMED = many("SELECT uid FROM channel WHERE namespace = :namespace AND name IN :names", "names")
 WATCHING = text(
     "SELECT r.* FROM resource r JOIN agent a ON a.uid = r.uid WHERE r.kind = 'Agent' AND r.deleted_at IS NULL"
     " AND r.ordinal IS NULL AND r.namespace = :namespace AND r.spec LIKE :text UNION ALL"
     " SELECT r.* FROM resource f JOIN resource r ON r.owner = f.uid AND r.deleted_at IS NULL"
     " JOIN agent a ON a.uid = r.uid WHERE f.kind = 'Fleet' AND f.deleted_at IS NULL AND f.namespace = :namespace"
+    " AND f.spec LIKE :text UNION ALL"
+    " SELECT r.* FROM resource f JOIN resource r ON r.owner = f.uid AND r.deleted_at IS NULL"
+    " JOIN agent a ON a.uid = r.uid WHERE f.kind = 'Route' AND f.deleted_at IS NULL AND f.namespace = :namespace"
     " AND f.spec LIKE :text"
 )
 STILL_THERE = many("SELECT uid FROM agent WHERE uid IN :uids", "uids")
@@ -68,6 +76,10 @@ CHANNELS_RUNNING = text(
 )
 FLEETS = text(
     "SELECT namespace, name, 1 AS behind FROM resource WHERE kind = 'Fleet' AND deleted_at IS NULL"
+    " AND (namespace, name) > (:namespace, :name) ORDER BY namespace, name LIMIT :many"
+)
+ROUTES = text(
+    "SELECT namespace, name, 1 AS behind FROM resource WHERE kind = 'Route' AND deleted_at IS NULL"
     " AND (namespace, name) > (:namespace, :name) ORDER BY namespace, name LIMIT :many"
 )
 OWNER = text("SELECT MIN(owner) AS owner FROM resource WHERE deleted_at IS NULL AND owner > :after")
@@ -132,6 +144,8 @@ def look(session: Session, key: Key, uid: str | None = None, full: Mapping[str, 
         return _agent(session, known)
     if kind == "Channel":
         return _channel(session, known)
+    if kind == "Route":
+        return _route(session, known, uid, full or {})
     if kind == "Fleet":
         return _fleet(session, known, uid, full or {})
     return []
@@ -158,7 +172,14 @@ def _channel(session: Session, known: Known) -> list[Work]:
         return []
     if there is None:
         return [Work("set_up", known.uid, known)]
-    return [Work("retain", known.uid, known)] if there["retention_s"] != known.spec["retention_s"] else []
+    as_wanted = all(there[it] == known.spec.get(it, there[it]) for it in CHANNEL_GOES_BY)
+    return [] if as_wanted else [Work("retain", known.uid, known)]
+
+
+def _route(session: Session, known: Known, uid: str | None, full: Mapping[str, int]) -> list[Work]:
+    """A route is a fleet of one."""
+    spec = fleet_spec(known.namespace, known.name, known.spec) if known.live else {}
+    return _fleet(session, replace(known, spec=spec), uid, full)
 
 
 def _fleet(session: Session, known: Known, uid: str | None, full: Mapping[str, int]) -> list[Work]:
@@ -209,6 +230,7 @@ class Sweep:
         Window("Agent", RUNNING, WINDOW),
         Window("Agent", DECLARED, WINDOW),
         Window("Fleet", FLEETS, FLEETS_AT_ONCE),
+        Window("Route", ROUTES, FLEETS_AT_ONCE),
     )
     owner: str | None = BEFORE_FLEETS
 
@@ -246,4 +268,4 @@ def _fleet_key(session: Session, uid: str) -> Key:
     """The name of a fleet that is gone: its agents still say where it was."""
     query = text("SELECT namespace, name FROM resource WHERE owner = :uid AND deleted_at IS NULL LIMIT 1")
     child = rows(session, query, uid=uid)[0]
-    return "Fleet", child["namespace"], child["name"].rpartition("-")[0]
+    return ("Route" if uid.startswith("route_") else "Fleet"), child["namespace"], child["name"].rpartition("-")[0]

@@ -6,8 +6,9 @@ the plan stands, and stored unbound: they die with the plan unless it is committ
 same function proposes anew for a commit that came too late, from the decisions as they were kept.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -15,10 +16,14 @@ from sqlmodel import Session, col, select
 
 from controlplane.guard.vault import Vault
 from controlplane.operations.admission import Admitted, Sealing, check
+from controlplane.operations.connecting import look_at
 from controlplane.operations.planning import Planned, Write, make_plan
+from controlplane.operations.routing import SAMPLE, completed, to_try
+from controlplane.operations.routing_notes import notes
 from controlplane.operations.snapshot import read_world
 from controlplane.operations.visibility import within
 from controlplane.operations.world import Wanted, World
+from controlplane.protocols.registry import registry
 from controlplane.resources.problems import refuse
 from controlplane.store.packed import pack
 from controlplane.store.store import Store
@@ -26,9 +31,12 @@ from controlplane.store.tables import PlanRow
 from controlplane.store.unit import Scalar, Unit
 from schemas import faults
 from schemas.plan import Plan
+from schemas.ports import Routing, Tried
 from schemas.principal import PLANE, Principal
+from schemas.protocols import Declaration
 
 ATTEMPTS_MAX = 5
+TRIED_MAX = 100  # results of samples that are remembered
 _PLANS = PlanRow.__table__  # type: ignore[attr-defined]
 _SHOWN = (_PLANS.c.body,)
 _KEPT = (_PLANS.c.body, _PLANS.c.decisions, _PLANS.c.expires_at, _PLANS.c.change_id)
@@ -67,12 +75,20 @@ class Proposer:
     currency: str = "EUR"
     unconfined: Callable[[], str | None] = lambda: None
     """Why no agent can be confined here; None when one can."""
+    routing: Routing | None = None
+    """What is known of filters, transforms and effects; without it routes are not looked at."""
+    known: dict[str, list[Tried]] = field(default_factory=dict, compare=False, repr=False)
+    """What came of samples that were tried lately."""
+    protocols: Mapping[str, Declaration] = field(default_factory=lambda: registry().declared)
 
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
+        if any(it.kind == "Connection" for it in admitted.wanted):  # not on the loop: others go on meanwhile
+            await asyncio.to_thread(look_at, admitted.wanted, self.protocols)
         for _ in range(ATTEMPTS_MAX):
-            world = await self.store.read(lambda session: _world(session, admitted))
-            planned = self.planned(principal, admitted, world, now, reverts)
+            world = await self.store.read(lambda session: _world(session, admitted, now))
+            wanted = completed(admitted.wanted, world, self.routing)
+            planned = self.planned(principal, admitted, wanted, world, now, reverts, await self.tried(wanted))
             kept = await self.kept(planned.plan.plan_id)
             if kept is not None and (kept.change_id is not None or kept.expires_at > now):
                 if admitted.sealing and kept.change_id is None:
@@ -93,16 +109,38 @@ class Proposer:
         """A stored plan alone, if the principal may see it."""
         return await self.store.read(lambda session: read_plan(session, plan_id, principal))
 
-    def check(self, wanted: Sequence[Wanted], world: World) -> None:
+    async def tried(self, wanted: Sequence[Wanted]) -> dict[str, list[Tried]]:
+        """What comes of the samples of routes; what was tried lately is not tried again."""
+        found: dict[str, list[Tried]] = {}
+        if self.routing is None:
+            return found
+        for name, spec in to_try(wanted, self.routing).items():
+            if (known := self.known.get(name)) is None:
+                known = await self.routing.tried(spec["filter"], spec["transform"], spec["samples"], SAMPLE)
+                if len(self.known) >= TRIED_MAX:
+                    self.known.clear()
+                self.known[name] = known
+            found[name] = known
+        return found
+
+    def check(self, wanted: Sequence[Wanted], world: World, tried: Mapping[str, Sequence[Tried]]) -> None:
         """Refuse what can not be here; the same for a proposal and for its commit."""
-        check(wanted, world, self.agents_max, self.currency, self.unconfined())
+        check(wanted, world, self.agents_max, self.currency, self.unconfined(), self.protocols, self.routing, tried)
 
     def planned(
-        self, principal: str, admitted: Admitted, world: World, now: float, reverts: str | None = None
+        self,
+        principal: str,
+        admitted: Admitted,
+        wanted: Sequence[Wanted],
+        world: World,
+        now: float,
+        reverts: str | None,
+        tried: Mapping[str, Sequence[Tried]],
     ) -> Planned:
-        """The plan of the decisions in this world, not kept."""
-        self.check(admitted.wanted, world)
-        return make_plan(principal, admitted.wanted, admitted.code, world, now, self.plan_ttl_s, reverts)
+        """The plan of the decisions in this world, not kept; `wanted` is what they come to here."""
+        self.check(wanted, world, tried)
+        told = notes(admitted.wanted, wanted, world, self.routing)
+        return make_plan(principal, wanted, admitted.code, world, now, self.plan_ttl_s, reverts, told)
 
     def _sealed(self, sealing: Sequence[Sealing], now: float, expires_at: float) -> Unit:
         unit = Unit()
@@ -112,8 +150,8 @@ class Proposer:
         return unit
 
 
-def _world(session: Session, admitted: Admitted) -> World:
-    return read_world(session, admitted.wanted, admitted.code, admitted.reach)
+def _world(session: Session, admitted: Admitted, now: float) -> World:
+    return read_world(session, admitted.wanted, admitted.code, admitted.reach, now)
 
 
 def _keeping(planned: Planned, now: float, expires_at: float) -> Unit:

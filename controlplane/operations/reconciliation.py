@@ -14,13 +14,14 @@ import orjson
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from controlplane.operations import progress, repeating
+from controlplane.mesh.membership import going, gone
+from controlplane.operations import progress, repeating, vanishing
 from controlplane.operations.carrying import NOTE, Carrier
 from controlplane.operations.progress import OpenSteps, Sweep, Work
 from controlplane.operations.scaling import unit_of
 from controlplane.operations.starting import (
-    RETAIN,
     reach_generation,
+    retain_channel,
     set_up_channel,
     start_agents,
     take_down_channel,
@@ -138,6 +139,7 @@ class Reconciler:
             self._sweep_at = self._steady() + SWEEP_EVERY_S
             if self._settled():
                 await self._store.write(repeating.sweep(self._clock()))
+                await vanishing.sweep(self._store, self._clock())
         return not self._swept
 
     async def _look(self, key: Key, uid: str | None) -> list[Work]:
@@ -166,7 +168,7 @@ class Reconciler:
         if work.verb == "remove":
             return await self._remove(work.known.namespace, [(work.uid, work.known.name)])
         if work.verb == "retain":
-            return await self._store.write(unit.raw(RETAIN, [work.known.spec["retention_s"], work.uid], expect=1))
+            return await self._store.write(retain_channel(unit, work.known, work.uid, now))
         if work.verb == "take_down":
             return await self._store.write(take_down_channel(unit, work.uid))
         if work.verb == "set_up":
@@ -203,10 +205,12 @@ class Reconciler:
         for uid, name in agents:
             if uid not in left:
                 continue
-            unit.raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, self._clock(), uid])
-            unit.raw(END_OF_AGENT, [self._clock(), uid])
+            now = self._clock()
+            unit.rows(going(uid)).raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, now, uid])
+            unit.raw(END_OF_AGENT, [now, uid])
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])
+            unit.rows(gone(uid, now))
         return await self._store.write(unit)
 
     async def _hint(self, verb: str, agents: Iterable[str]) -> None:

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from controlplane.mesh.membership import leaving
 from controlplane.mesh.traits import put_traits, traits_of
 from controlplane.operations.planning import Write
 from controlplane.operations.proposing import Kept
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Spec
+from controlplane.store import offers
 from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
@@ -42,8 +44,6 @@ DELETE = """UPDATE resource SET deleted_at = ?, revision = ?, updated_at = ?
 WHERE kind = ? AND namespace = ? AND name = ? AND deleted_at IS NULL AND uid = ? AND generation = ? AND revision = ?"""
 UNLABEL = "DELETE FROM label WHERE kind = ? AND namespace = ? AND name = ? AND key = ? AND value = ?"
 LABEL = "INSERT INTO label (kind, namespace, name, key, value) VALUES (?, ?, ?, ?, ?)"
-UNWATCH = """DELETE FROM subscription WHERE agent = ? AND channel IN
-(SELECT uid FROM channel WHERE namespace = ? AND name = ?)"""
 CODE = "INSERT INTO code (digest, files, bytes, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
 REACH = """INSERT INTO code_reach (digest, namespace) VALUES (?, ?) ON CONFLICT (digest, namespace) DO NOTHING"""
 NOTHING = pack("")  # what is decided no more: it is done, and kept with the change
@@ -168,10 +168,12 @@ def put_resource(unit: Unit, write: Write, uid: str, now: float, member: Member 
         unit.raw(CREATE, [*key, uid, labels, spec, revision, write.generation, now, now, *member], expect=1)
     if write.kind == "Agent" and write.action == "update" and write.before_spec is not None:
         for channel in _channels(write.before_spec) - _channels(write.spec):
-            unit.raw(UNWATCH, [uid, write.namespace, channel])
+            unit.rows(leaving(uid, write.namespace, channel, now))
     if write.kind == "Agent":
         kept = None if write.action == "delete" else write.spec
         put_traits(unit, write.namespace, write.name, traits_of(write.before_spec), traits_of(kept))
+    if write.kind == "Connection" and write.action == "delete":
+        unit.raw(offers.FORGET, [uid])
     before = {} if write.action == "create" else dict(write.before_labels)
     if before != dict(write.labels):
         for label, value in before.items():

@@ -24,6 +24,7 @@ from controlplane.operations.starting import reach_generation, start_agents
 from controlplane.operations.world import Key, Known, Spec
 from controlplane.store.unit import Unit
 from schemas.base import canonical, short_id
+from schemas.resource import Kind
 
 AT_ONCE = 200
 EXTRA = text(
@@ -77,6 +78,7 @@ class Piece:
     full: int = 0
     stop: rollouts.Stop | None = None
     generation: int = 0
+    kind: Kind = "Fleet"
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -122,6 +124,7 @@ def piece_of(session: Session, uid: str, fleet: Known, replicas: int, full: int 
         full=full,
         stop=None if rollout is None else rollout.stop,
         generation=fleet.generation,
+        kind=fleet.kind,
     )
 
 
@@ -226,8 +229,8 @@ def unit_of(piece: Piece, now: float) -> tuple[Unit, list[str]]:
         rollouts.forget(unit, piece.fleet)
     if piece.writes:
         unit.event(
-            "fleet.scaled",
-            kind="Fleet",
+            f"{piece.kind.lower()}.scaled",
+            kind=piece.kind,
             namespace=piece.namespace,
             name=piece.name,
             now=now,

@@ -14,6 +14,7 @@ from sqlmodel import Session, col, func, select
 
 from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
+from controlplane.operations.routing import edges
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
 from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
@@ -23,6 +24,7 @@ Code = Mapping[str, Mapping[str, str]]
 KNOWN = many("SELECT * FROM resource WHERE kind = :kind AND namespace = :namespace AND name IN :names", "names")
 OWNERS = many("SELECT uid, kind, namespace, name FROM resource WHERE uid IN :uids AND deleted_at IS NULL", "uids")
 EVERYWHERE = ("*",)
+HOUR_S = 3600.0
 # Names are ordered by bytes, where "." follows "-".
 SINGLE = text("""SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
 AND namespace = :namespace AND name > :first AND name < :last""")
@@ -31,7 +33,20 @@ WATCHERS = text(
     "SELECT kind, name, spec FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL"
     " AND namespace = :namespace AND spec LIKE :text UNION ALL"
     " SELECT kind, name, spec FROM resource WHERE kind = 'Fleet' AND deleted_at IS NULL"
+    " AND namespace = :namespace AND spec LIKE :text UNION ALL"
+    " SELECT kind, name, spec FROM resource WHERE kind = 'Route' AND deleted_at IS NULL"
     " AND namespace = :namespace AND spec LIKE :text"
+)
+ROUTES = text(
+    "SELECT name, spec FROM resource WHERE kind = 'Route' AND deleted_at IS NULL AND namespace = :namespace"
+    " ORDER BY name LIMIT :many"
+)
+COUNTED_MAX = 100_000  # messages of a channel, from the newest back
+ROUTES_MAX = 5_000  # of one namespace are looked at for circles
+TRAFFIC = text(
+    "SELECT COUNT(*) AS many FROM channel c JOIN channel_message m ON m.channel = c.uid"
+    " AND m.position > c.next_position - :most"
+    " WHERE c.namespace = :namespace AND c.name = :name AND m.accepted_at > :since"
 )
 
 SENDERS = text(
@@ -40,8 +55,10 @@ SENDERS = text(
 )
 
 
-def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE) -> World:
-    """All that the decisions may know; stored code only as far as `reach` goes."""
+def read_world(
+    session: Session, wanted: Sequence[Wanted], code: Code, reach: Sequence[str] = EVERYWHERE, now: float | None = None
+) -> World:
+    """All that the decisions may know; stored code only as far as `reach` goes; traffic up to `now`, if it is given."""
     known = read_known(session, reads(wanted))
     owners = read_owners(session, {it.owner for it in known.values() if it.owner})
     digests = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
@@ -51,6 +68,7 @@ def read_world(session: Session, wanted: Sequence[Wanted], code: Code, reach: Se
         owners,
         tuple(_members(session, wanted)),
         _agents(session, {it.namespace for it in wanted}) if digests else {},
+        _traffic(session, wanted, now) if now is not None else {},
     )
 
 
@@ -117,7 +135,9 @@ def _agents(session: Session, namespaces: Iterable[str]) -> dict[str, int]:
 
 def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
     for it in wanted:
-        if it.kind == "Fleet" and it.action == "apply":
+        if it.kind == "Route" and it.action == "apply" and edges(it.name, it.spec):
+            yield Members("routes", it.namespace, "", _leading(session, it.namespace))
+        if it.kind in ("Fleet", "Route") and it.action == "apply":
             names = siblings(session, it.namespace, it.name)
             yield Members("siblings", it.namespace, it.name, names)
         if it.kind == "Channel" and it.action == "delete":
@@ -133,6 +153,23 @@ def senders(session: Session, namespace: str, secret: str) -> tuple[str, ...]:
     return tuple(sorted(name for name, sent in named if sent is not None and sent["name"] == secret))
 
 
+def _leading(session: Session, namespace: str) -> tuple[str, ...]:
+    """From which channel to which the routes of a namespace lead."""
+    found = rows(session, ROUTES, namespace=namespace, many=ROUTES_MAX)
+    return tuple(sorted(edge for it in found for edge in edges(it["name"], orjson.loads(it["spec"]))))
+
+
+def _traffic(session: Session, wanted: Sequence[Wanted], now: float) -> dict[tuple[str, str], int]:
+    """How many messages the sources of routes had in the last hour."""
+    found = {}
+    for it in wanted:
+        if it.kind == "Route" and it.action == "apply" and (name := it.spec["source"].get("channel")) is not None:
+            about = {"namespace": it.namespace, "name": name, "since": now - HOUR_S, "most": COUNTED_MAX}
+            counted = rows(session, TRAFFIC, **about)
+            found[it.namespace, name] = int(counted[0]["many"])
+    return found
+
+
 def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:
     """Live agents that are named as the fleet's would be, and belong to no fleet."""
     found = rows(session, SINGLE, namespace=namespace, first=f"{fleet}-", last=f"{fleet}.")
@@ -141,8 +178,8 @@ def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:
 
 
 def of_fleet(owner: str | None) -> bool:
-    """Whether an owner's uid is a fleet's; what such an owner left behind is about to go."""
-    return owner is not None and owner.startswith("fleet_")
+    """Whether an owner's uid is a fleet's or a route's; what such an owner left behind is about to go."""
+    return owner is not None and owner.startswith(("fleet_", "route_"))
 
 
 def watchers(session: Session, namespace: str, channel: str) -> tuple[str, ...]:
@@ -153,5 +190,8 @@ def watchers(session: Session, namespace: str, channel: str) -> tuple[str, ...]:
 
 
 def _watches(kind: str, spec: Mapping[str, Any], channel: str) -> bool:
+    if kind == "Route":
+        ends = (spec["source"], spec["sink"], spec["reply"])
+        return any(it is not None and it.get("channel") == channel for it in ends)
     agents = spec if kind == "Agent" else spec["template"]["spec"]
     return any(watch["channel"] == channel for watch in channels_of(agents["watches"]))

@@ -7,6 +7,7 @@ compare-and-set on what it goes on from. Pure.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
@@ -14,6 +15,8 @@ from controlplane.operations import watches
 from controlplane.operations.conditions import moment, start_message, start_turn
 from controlplane.operations.world import Known, Spec
 from controlplane.store import statements
+from controlplane.store.channels import FORGET_MEMBERS_OF
+from controlplane.store.queues import UNQUEUE
 from controlplane.store.unit import Unit
 from schemas.base import rfc3339
 
@@ -21,10 +24,11 @@ AGENT = """INSERT INTO agent (uid, namespace, name, generation, epoch, version, 
 SELECT uid, namespace, name, generation, 0, 0, NULL, 0, ? FROM resource
 WHERE uid = ? AND generation = ? AND deleted_at IS NULL ON CONFLICT DO NOTHING"""
 REACH = "UPDATE agent SET generation = ? WHERE uid = ? AND generation < ?"
-CHANNEL = """INSERT INTO channel (uid, namespace, name, next_position, retention_s)
-SELECT uid, namespace, name, 1, ? FROM resource
+CHANNEL = """INSERT INTO channel (uid, namespace, name, next_position, mode, retention_s, backlog_max, attempts_max,
+in_flight_max, ephemeral, used_at) SELECT uid, namespace, name, 1, ?, ?, ?, ?, ?, ?, ? FROM resource
 WHERE uid = ? AND kind = 'Channel' AND deleted_at IS NULL ON CONFLICT DO NOTHING"""
-RETAIN = "UPDATE channel SET retention_s = ? WHERE uid = ?"
+RETAIN = """UPDATE channel SET mode = ?, retention_s = ?, backlog_max = ?, attempts_max = ?, in_flight_max = ?,
+ephemeral = ?, used_at = ? WHERE uid = ?"""
 MESSAGES_AT_ONCE = 5_000
 FORGET = """DELETE FROM channel_message WHERE channel = ? AND position <=
 (SELECT MIN(position) + ? FROM channel_message WHERE channel = ?)"""
@@ -79,7 +83,7 @@ def _start(unit: Unit, uid: str, it: Known, now: float) -> None:
 
 def set_up_channel(unit: Unit, channel: Known, watching: Iterable[tuple[str, Spec]], now: float) -> Unit:
     """The running side of a channel, with the agents that watch it by their spec."""
-    unit.raw(CHANNEL, [channel.spec["retention_s"], channel.uid], expect=1)
+    unit.raw(CHANNEL, [*_running(channel, now), channel.uid], expect=1)
     for uid, spec in watching:
         for it in watches.channels_of(spec["watches"]):
             if it["channel"] == channel.name:
@@ -87,7 +91,20 @@ def set_up_channel(unit: Unit, channel: Known, watching: Iterable[tuple[str, Spe
     return unit
 
 
+def retain_channel(unit: Unit, channel: Known, uid: str, now: float) -> Unit:
+    """A running channel goes by its spec as it is now."""
+    return unit.raw(RETAIN, [*_running(channel, now), uid], expect=1)
+
+
+def _running(channel: Known, now: float) -> list[Any]:
+    spec = channel.spec
+    bounds = [spec["backlog_messages_max"], spec["attempts_max"], spec.get("in_flight_max", 1)]
+    return [spec["mode"], spec["retention_s"], *bounds, int(spec["ephemeral"]), now]
+
+
 def take_down_channel(unit: Unit, uid: str) -> Unit:
     """A bounded piece of what a deleted channel left; the row goes with the last message."""
-    unit.raw(UNSUBSCRIBE, [uid]).raw(FORGET, [uid, MESSAGES_AT_ONCE, uid])
+    unit.raw(UNSUBSCRIBE, [uid]).raw(FORGET_MEMBERS_OF, [uid]).raw(UNQUEUE, [uid]).raw(
+        FORGET, [uid, MESSAGES_AT_ONCE, uid]
+    )
     return unit.raw(REMOVE_CHANNEL, [uid])

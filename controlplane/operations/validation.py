@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from controlplane.resources.operation import Operation
 from controlplane.resources.problems import refuse
 from schemas.base import NAME_PATTERN
+from schemas.connection import TAG
 from schemas.problem import Next, Refusal
 from schemas.resource import Kind
 
@@ -138,6 +139,10 @@ def _path(raw: Any, error: ErrorDetails) -> list[str | int]:
     place = list(error["loc"])
     if place[:1] == ["manifests"] and len(place) > 2 and place[2] in KINDS:
         del place[2]
+    for index, part in enumerate(place[1:], 1):
+        if place[index - 1] == "spec" and isinstance(part, str) and part.startswith(TAG):
+            del place[index]
+            break
     path: list[str | int] = []
     here = raw
     for index, part in enumerate(place):

@@ -21,6 +21,7 @@ from controlplane.operations.living import paging
 from controlplane.operations.living.lookup import absent
 from controlplane.operations.rollouts import Rollout, mark, rollout
 from controlplane.operations.snapshot import known_of, read_known, read_owners
+from controlplane.operations.workers import worker_name
 from controlplane.operations.world import Key, Known
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
@@ -29,10 +30,11 @@ from schemas.agent import Agent, AgentSpec, AgentStatus
 from schemas.budget import Budget, BudgetSpec, BudgetStatus
 from schemas.calls import ListInput, ListOutput, Named
 from schemas.channel import Channel, ChannelSpec, ChannelStatus
-from schemas.connection import Connection, ConnectionSpec, ConnectionStatus
+from schemas.connection import Connection, ConnectionStatus, connection_spec
 from schemas.fleet import Fleet, FleetSpec, FleetStatus
 from schemas.principal import Principal
 from schemas.resource import Condition, Kind, Metadata, Ref
+from schemas.route import Route, RouteSpec, RouteStatus
 from schemas.secret import Kept, Secret, SecretSpec, SecretStatus
 
 Owners = Mapping[str, Ref]
@@ -211,6 +213,7 @@ def _channel(session: Session, known: Known, owners: Owners, position: int | Non
     status = ChannelStatus(
         conditions=[ready_once(known.generation, known.created_at, set_up=position is not None)],
         next_position=position or 1,
+        waiting=observing.rows(session, observing.QUEUED, uid=known.uid)[0]["waiting"] if known.uid else 0,
         messages=(position or 1) - first if first is not None else 0,
         subscribers=readers,
     )
@@ -221,7 +224,7 @@ def _connections(session: Session, found: Sequence[Known], owners: Owners) -> li
     return [
         Connection(
             metadata=_about(it, owners),
-            spec=ConnectionSpec.model_validate(it.spec),
+            spec=connection_spec(it.spec),
             status=ConnectionStatus(conditions=[ready_once(it.generation, it.created_at)]),
         )
         for it in found
@@ -250,7 +253,34 @@ def _budgets(session: Session, found: Sequence[Known], owners: Owners) -> list[B
     ]
 
 
+def _routes(session: Session, found: Sequence[Known], owners: Owners) -> list[BaseModel]:
+    names: list[Key] = [("Agent", it.namespace, worker_name(it.name)) for it in found]
+    known = read_known(session, names)
+    ours = {it.uid: known.get(name) for it, name in zip(found, names, strict=True)}
+    workers = [it for uid, it in ours.items() if it is not None and it.live and it.owner == uid]
+    seen = observing.seen_agents(session, workers)
+    return [_route(it, owners, seen.get(_worker_uid(ours[it.uid]))) for it in found]
+
+
+def _worker_uid(worker: Known | None) -> str:
+    return worker.uid or "" if worker is not None else ""
+
+
+def _route(known: Known, owners: Owners, worker: Seen | None) -> Route:
+    found = worker or Seen(known.generation)
+    ready, _, _, stopped = of_agent(found)
+    paused = stopped.model_copy(update={"type": "Paused", "reason": "Paused" if found.stopped else "NotPaused"})
+    paused = paused.model_copy(update={"message": "routes.resume ends it" if found.stopped else ""})
+    status = RouteStatus(
+        conditions=[ready, paused],
+        worker=f"{known.namespace}/{worker_name(known.name)}",
+        turns=found.version,
+        waiting=found.inbox,
+    )
+    return Route(metadata=_about(known, owners), spec=RouteSpec.model_validate(known.spec), status=status)
+
+
 _VIEWS = {
     "Agent": _agents, "Fleet": _fleets, "Channel": _channels, "Connection": _connections, "Secret": _secrets,
-    "Budget": _budgets,
+    "Budget": _budgets, "Route": _routes,
 }  # fmt: skip

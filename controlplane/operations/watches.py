@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlmodel import col
 
+from controlplane.mesh.membership import joined
 from controlplane.store.schedules import Schedule, first_at
 from controlplane.store.tables import TimerRow
 from controlplane.store.unit import Unit
@@ -69,6 +70,7 @@ def subscribe(unit: Unit, uid: str, namespace: str, it: Mapping[str, Any], now: 
     """A subscription, if channel and agent are there; a membership that is there stays where it is."""
     how = (it.get("debounce_s", 0.0), it.get("batch_max", 1))
     unit.raw(SUBSCRIBE[it["start"]], [now, *how, namespace, it["channel"], uid])
+    unit.rows(joined(uid, namespace, it["channel"], now))
 
 
 def take_away(unit: Unit, uid: str, watches: Watches) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from controlplane.operations.workers import worker_spec
 from schemas.resource import Kind, Ref
 
 Key = tuple[Kind, str, str]  # kind, namespace, name
@@ -48,7 +49,8 @@ class Members:
     """A selected membership, whose set a plan was decided on; a commit finds it moved when there is another.
 
     `siblings` are the names of live agents that are named like a fleet's and are not the fleet's; `watchers`
-    are what watches a channel by its spec, as kind/name; `senders` the connections that send a value of a secret.
+    are what watches a channel by its spec, as kind/name; `senders` the connections that send a value of a secret;
+    `routes` from which channel to which the routes of a namespace lead.
     """
 
     selects: str
@@ -66,6 +68,9 @@ class World:
     owners: Mapping[str, Ref] = field(default_factory=dict)
     members: tuple[Members, ...] = ()
     agents: Mapping[str, int] = field(default_factory=dict)  # how many live in each namespace
+    traffic: Mapping[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # of channels by namespace and name, in an hour
 
     def at(self, kind: Kind, namespace: str, name: str) -> Known:
         return self.known.get((kind, namespace, name)) or Known(kind, namespace, name)
@@ -83,7 +88,8 @@ class Wanted:
 
     A secret's values are `{"ref", "mac"}`, or `{"kept": true}` for what shall stay as it is.
     `must_exist` refuses the deletion of what is not there; a revert may find it gone already.
-    `place` is where it stood in the input; it is no part of the decision.
+    `place` is where it stood in the input; it is no part of the decision. What another decision names, and what
+    is made because of that alone, is `implied`: whether it is, is looked at anew with each plan.
     """
 
     action: str
@@ -94,6 +100,7 @@ class Wanted:
     spec: Spec = field(default_factory=dict)
     must_exist: bool = True
     place: str = field(default="", compare=False)
+    implied: bool = False
 
     @property
     def key(self) -> Key:
@@ -106,8 +113,10 @@ class Wanted:
     @property
     def agent_spec(self) -> Spec | None:
         """The spec of the agents that this makes, if any."""
-        if self.action == "delete" or self.kind not in ("Agent", "Fleet"):
+        if self.action == "delete" or self.kind not in ("Agent", "Fleet", "Route"):
             return None
+        if self.kind == "Route":
+            return worker_spec(self.namespace, self.name, self.spec)
         spec: Spec = self.spec if self.kind == "Agent" else self.spec["template"]["spec"]
         return spec
 

@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from controlplane.resources.problems import refuse
 from schemas.compute import COMPUTE, ComputeRun
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec
 from schemas.ports import EffectCall
+from schemas.protocols import Declaration
 
 
 class ComputeEffector:
@@ -41,3 +42,6 @@ class ComputeEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         """It is waited for as an await is, never sent."""
         raise refuse("INVALID_VALUE", f"{COMPUTE} is run by Ray", field="/effect", effect=COMPUTE)
+
+
+PROTOCOL = Declaration("compute", lambda _: (ComputeEffector(),), connects=False)

@@ -8,15 +8,21 @@ client is loaded with the first request.
 import asyncio
 from collections.abc import Awaitable, Callable
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
+from controlplane.protocols.envelopes import to_http, trace_of
 from controlplane.resources.problems import refuse
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec, HeaderOptions
 from schemas.http import HttpRequest
-from schemas.ports import EffectCall, Link
+from schemas.http_connection import HttpConnection
+from schemas.ports import EffectCall, Link, Role
 
+ROLES: MappingProxyType[str, Role] = MappingProxyType(
+    {"method": "control", "path": "target", "query": "control", "headers": "control", "event_mode": "control"}
+)
 Answer = Callable[[HttpRequest, Link, dict[str, str], dict[str, str]], Awaitable[dict[str, Any]]]
 
 
@@ -28,13 +34,14 @@ class HttpEffector:
     timeout_s = 30.0
     reads_only = False
     arguments: type[BaseModel] = HttpRequest
+    roles = ROLES
 
     def __init__(self) -> None:
         self._answer: Answer | None = None
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         """For ever, for as long as the far side knows the key, or not at all."""
-        if spec is None:
+        if not isinstance(spec, HttpConnection):
             return 0.0
         if HttpRequest.model_validate(arguments, from_attributes=True).method in spec.options.repeats_safely:
             return inf
@@ -49,7 +56,9 @@ class HttpEffector:
         assert isinstance(arguments, HttpRequest)
         assert call.link is not None
         headers = {**arguments.headers, "Accept-Encoding": "identity"}
-        own = own_headers(call.link, call.key)
+        if arguments.event is not None:
+            headers |= to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
+        own = own_headers(call.link, call.key) | traced(call)
         if taken := {it.lower() for it in arguments.headers} & {it.lower() for it in own}:
             detail = f"header {min(taken)} is the connection's to set, not an agent's"
             raise refuse("INVALID_VALUE", detail, field="/arguments/headers", header=min(taken))
@@ -64,15 +73,28 @@ def _loaded() -> Answer:
     return answer
 
 
+def traced(call: EffectCall) -> dict[str, str]:
+    """The trace that the call is part of, as the W3C has it; told to the endpoint's own origin only."""
+    found = trace_of(call.traceparent)
+    return {} if found is None else {"traceparent": found}
+
+
 def own_headers(link: Link, key: str) -> dict[str, str]:
     """The secret and the key, as the connection says that they are sent."""
-    options = link.spec.options
+    assert isinstance(link.spec, HttpConnection)
+    signs = link.spec.options.webhook is not None  # then the secret is for what comes in
+    headers = {} if signs else secret_headers(link, link.spec.options)
+    if link.spec.options.idempotency_header is not None:
+        headers[link.spec.options.idempotency_header] = key
+    return headers
+
+
+def secret_headers(link: Link, options: HeaderOptions) -> dict[str, str]:
+    """The secret, if there is one, as these options say that it is sent."""
     headers = {}
     if link.secret:
         if not (link.secret.isascii() and link.secret.isprintable()):
             detail = f"the secret of connection {link.name} holds characters that no header can carry"
             raise refuse("EFFECT_FAILED", detail, connection=link.name)
         headers[options.secret_header] = f"{options.secret_scheme} {link.secret}".lstrip()
-    if options.idempotency_header is not None:
-        headers[options.idempotency_header] = key
     return headers

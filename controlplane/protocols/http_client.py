@@ -7,11 +7,9 @@ had closed could not be told from a request that was cut off. What failed before
 `Unreached`; what broke off later is `Doubt`.
 """
 
-import asyncio
 import base64
 import contextlib
 import logging
-import socket
 from functools import cache
 from typing import Any
 
@@ -19,12 +17,12 @@ import httpx
 import orjson
 
 from controlplane import VERSION
-from controlplane.protocols.addresses import private
+from controlplane.protocols.addresses import checked
+from controlplane.protocols.envelopes import to_http
 from controlplane.resources.problems import refuse
 from schemas.http import HEADER_CHARS_MAX, HEADERS_MAX, HttpRequest
 from schemas.ports import Doubt, Link, Unreached
 
-ADDRESSES_MAX = 4
 ANSWER_BYTES_MAX = 2_000_000  # as JSON, so that it fits into a receipt
 EFFECT = "http.request"
 OWN = "steward.own"
@@ -91,6 +89,8 @@ def _url(endpoint: str, path: str) -> str:
 
 
 def _content(asked: HttpRequest) -> bytes | None:
+    if asked.event is not None:
+        return to_http(asked.event.model_dump(mode="json"), asked.event_mode)[1]
     if "body" in asked.model_fields_set:
         return None
     return asked.text.encode() if asked.text is not None else None
@@ -189,14 +189,9 @@ class Checked(httpx.AsyncBaseTransport):
     async def _addresses(self, url: httpx.URL) -> list[str]:
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            listed = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+            return await checked(url.host, port, self._connection, allow_private=self._allow_private)
         except OSError as error:
             raise httpx.ConnectError(f"the name {url.host} has no address: {error}") from error
-        found = list(dict.fromkeys(str(it[4][0]) for it in listed))
-        if not self._allow_private and (inside := [it for it in found if private(it)]):
-            detail = f"{url.host} is {inside[0]}, which is not a public address, and {self._connection} allows no other"
-            raise refuse("FORBIDDEN_ADDRESS", detail, host=url.host, address=inside[0], connection=self._connection)
-        return found[:ADDRESSES_MAX]
 
 
 @cache

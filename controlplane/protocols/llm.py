@@ -7,18 +7,18 @@ first request.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from math import inf
 from typing import Any
 
-import orjson
 from pydantic import BaseModel
 
-from controlplane.protocols.http import own_headers
-from controlplane.resources.problems import refuse
-from schemas.connection import ConnectionSpec
-from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
-from schemas.ports import EffectCall, Link, Used
+from controlplane.protocols.http import secret_headers, traced
+from controlplane.protocols.llm_offers import Offers
+from schemas.endpoint import ConnectionSpec
+from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, ToolCall
+from schemas.llm_connection import LlmConnection
+from schemas.ports import EffectCall, Link, Pins, Used
+from schemas.protocols import Declaration, Performer
 
 Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
 Fault = Callable[[dict[str, Any], Any], str | None]  # what is wrong with data by a schema
@@ -27,11 +27,10 @@ Count = Callable[[dict[str, float]], None]
 Ask = Callable[
     [LlmRequest, Parameters, Link, dict[str, str], Count, Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
 ]
-NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 class LlmEffector:
-    """Asks models for agents. `arguments_of` are the effects that can be offered to a model as tools."""
+    """Asks models for agents. `performers` are those whose effects can be offered to a model as tools."""
 
     name = "llm.request"
     protocol: str | None = "llm"
@@ -39,10 +38,13 @@ class LlmEffector:
     reads_only = True
     arguments: type[BaseModel] = LlmRequest
 
-    def __init__(self, arguments_of: Mapping[str, type[BaseModel]], fault_of: Fault) -> None:
-        self._arguments_of = arguments_of
+    def __init__(self, performers: Mapping[str, Performer], fault_of: Fault) -> None:
         self._fault_of = fault_of
         self._ask: Ask | None = None
+        self._offers = Offers(performers)
+
+    def bind(self, pins: Pins) -> None:
+        self._offers.bind(pins)
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         """After a crash it is asked once more: that costs, and changes nothing."""
@@ -51,8 +53,7 @@ class LlmEffector:
     def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
         """No token is less than a byte of what is asked; unlimited answers have as many as may be asked for."""
         assert isinstance(arguments, LlmRequest)
-        known = [self._parameters(it) for it in arguments.tools if it.effect is None or it.effect in self._arguments_of]
-        tools = sum(len(orjson.dumps(it)) for it in known)
+        tools = sum(self._offers.bytes_of(it) for it in arguments.tools)
         asked = len(arguments.model_dump_json().encode()) + tools
         return {"tokens_in": asked, "tokens_out": arguments.output_tokens_max or OUTPUT_TOKENS_MAX, "requests": 1}
 
@@ -68,11 +69,14 @@ class LlmEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         assert isinstance(arguments, LlmRequest)
         assert call.link is not None
-        parameters = {it.name: self._parameters(it) for it in arguments.tools}
+        shown = {it.name: await self._offers.shown(it, call.link) for it in arguments.tools}
+        parameters = {name: it.parameters for name, it in shown.items()}
+        told = [it.model_copy(update={"description": shown[it.name].description}) for it in arguments.tools]
         await self.ready()
         assert self._ask is not None
-        own = _own_headers(call)
-        answer, meters = await self._ask(arguments, parameters, call.link, own, call.count, call.tell)
+        own = _own_headers(call) | traced(call)
+        asked = arguments.model_copy(update={"tools": told})
+        answer, meters = await self._ask(asked, parameters, call.link, own, call.count, call.tell)
         judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})
         return Used(judged.model_dump(mode="json"), meters)
 
@@ -83,27 +87,6 @@ class LlmEffector:
         if call.fault or schema is None:
             return call
         return call.model_copy(update={"fault": self._fault_of(schema, call.arguments) or ""})
-
-    def _parameters(self, offer: Offer) -> dict[str, Any]:
-        """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
-        if offer.parameters is not None:
-            return offer.parameters
-        if offer.effect is None:
-            return NO_ARGUMENTS
-        known = self._arguments_of.get(offer.effect)
-        if known is None:
-            detail = f"tool {offer.name}: there is no effect {offer.effect}"
-            raise refuse(
-                "UNKNOWN_EFFECT", detail, tool=offer.name, effect=offer.effect, known=sorted(self._arguments_of)
-            )
-        return without(known.model_json_schema(by_alias=True), offer.fixed)
-
-
-def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:
-    """A schema of an object without some of its properties."""
-    properties = {name: it for name, it in schema.get("properties", {}).items() if name not in fixed}
-    required = [name for name in schema.get("required", []) if name not in fixed]
-    return {**schema, "properties": properties, "required": required}
 
 
 def _loaded() -> Ask:
@@ -116,8 +99,11 @@ def _own_headers(call: EffectCall) -> dict[str, str]:
     """The secret as the API wants it, unless the connection says otherwise."""
     link = call.link
     assert link is not None
+    assert isinstance(link.spec, LlmConnection)
     options = link.spec.options
     if options.api == "anthropic" and options.secret_header == "Authorization":  # noqa: S105 - the name of a header
         options = options.model_copy(update={"secret_header": "x-api-key", "secret_scheme": ""})
-        link = replace(link, spec=link.spec.model_copy(update={"options": options}))
-    return own_headers(link, call.key)
+    return secret_headers(link, options)
+
+
+PROTOCOL = Declaration("llm", lambda around: (LlmEffector(around.performers, around.fault_of),))

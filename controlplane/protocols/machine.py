@@ -16,9 +16,10 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec
 from schemas.machine import Cpu, Disks, MachineRead, Memory, Mount, Network, Processes, ProcessReading, What
 from schemas.ports import EffectCall
+from schemas.protocols import Declaration
 
 COMMAND_CHARS = 200
 ROOT = "/"
@@ -167,3 +168,6 @@ def _process(process: psutil.Process) -> ProcessReading | None:
 def _text(raw: str) -> str:
     """Names are bytes to the kernel; what is no UTF-8 in them is shown as such."""
     return raw.encode("utf-8", "backslashreplace").decode()
+
+
+PROTOCOL = Declaration("machine", lambda _: (MachineEffector(),), connects=False)

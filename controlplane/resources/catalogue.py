@@ -13,6 +13,7 @@ from controlplane.resources import (
     moving,
     nodes,
     questions,
+    routes,
     secrets,
     settling,
     system,
@@ -37,6 +38,7 @@ OPERATIONS: dict[str, Operation] = {
         connections,
         secrets,
         budgets,
+        routes,
         system,
         usage,
     )

@@ -33,6 +33,7 @@ OPERATIONS = (
             "INVALID_CODE",
             "CODE_NOT_FOUND",
             "SECRET_VALUE_MISSING",
+            "UNKNOWN_PROTOCOL",
             "QUOTA",
         ),
         example={"manifests": [CHANNEL]},

@@ -7,11 +7,19 @@ from schemas.calls import (
     ChannelReadInput,
     JoinInput,
     LeaveInput,
+    ListOutput,
     Membership,
+    MembersInput,
+    MemberView,
     Published,
     PublishInput,
 )
 from schemas.channel import Channel, ChannelManifest
+
+
+class MemberList(ListOutput[MemberView]):
+    """A page of memberships, in the order of joining."""
+
 
 EXAMPLE = {"kind": "Channel", "metadata": {"namespace": "default", "name": "reports", "labels": {}}, "spec": {}}
 _NAMED = {"namespace": "default", "name": "reports"}
@@ -21,7 +29,7 @@ OPERATIONS = (
     Operation(
         "channels.publish",
         "Publish to a channel",
-        "Durable when answered; every member gets it.",
+        "Durable when answered; every member gets it. A channel that is not there is made: an ephemeral one.",
         PublishInput,
         Published,
         "POST",
@@ -32,7 +40,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("NOT_FOUND", "SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY", "NOT_SET_UP"),
+        problems=("SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY", "NOT_SET_UP", "QUOTA", "BACKLOG_FULL"),
         example={**_NAMED, "data": {"text": "hello"}},
     ),
     Operation(
@@ -54,7 +62,7 @@ OPERATIONS = (
     Operation(
         "channels.join",
         "Let an agent read a channel",
-        "What is published comes to the agent's inbox.",
+        "What is published comes to the agent's inbox. A channel that is not there is made: an ephemeral one.",
         JoinInput,
         Membership,
         "POST",
@@ -63,7 +71,7 @@ OPERATIONS = (
         "operator",
         "namespace",
         imperative=True,
-        problems=("NOT_FOUND", "NOT_SET_UP"),
+        problems=("NOT_FOUND", "NOT_SET_UP", "INVALID_CURSOR", "QUOTA"),
         example={**_NAMED, "agent": "echo"},
     ),
     Operation(
@@ -80,5 +88,20 @@ OPERATIONS = (
         imperative=True,
         problems=("NOT_FOUND", "NOT_SET_UP", "OWNED"),
         example={**_NAMED, "agent": "echo"},
+    ),
+    Operation(
+        "channels.members",
+        "List the members of a channel",
+        "The agents that read it now; or, of a message that is kept, those that were members when it was accepted, "
+        "whoever came or left since: that has one answer, and is recorded.",
+        MembersInput,
+        MemberList,
+        "GET",
+        f"{_ONE}/members",
+        "read",
+        "viewer",
+        "namespace",
+        problems=("NOT_FOUND", "INVALID_CURSOR", "NOT_SET_UP"),
+        example=_NAMED,
     ),
 )

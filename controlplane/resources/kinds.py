@@ -23,6 +23,7 @@ class _Kind:
     manifest: type[BaseModel]
     resource: type[BaseModel]
     example: dict[str, Any]
+    problems: tuple[str, ...] = ()
 
     @property
     def noun(self) -> str:
@@ -85,7 +86,7 @@ def _propose(it: _Kind) -> Operation:
         "read",
         "operator",
         "namespace",
-        problems=("OWNED", "INVALID_CODE", "CODE_NOT_FOUND", "SECRET_VALUE_MISSING", "QUOTA"),
+        problems=("OWNED", "INVALID_CODE", "CODE_NOT_FOUND", "SECRET_VALUE_MISSING", "QUOTA", *it.problems),
         example={"manifest": it.example},
     )
 
@@ -108,8 +109,12 @@ def _delete(it: _Kind) -> Operation:
 
 
 def of_kind(
-    kind: str, manifest: type[BaseModel], resource: type[BaseModel], example: dict[str, Any]
+    kind: str,
+    manifest: type[BaseModel],
+    resource: type[BaseModel],
+    example: dict[str, Any],
+    problems: tuple[str, ...] = (),
 ) -> tuple[Operation, ...]:
-    """The four operations of a kind."""
-    it = _Kind(kind, manifest, resource, example)
+    """The four operations of a kind; `problems` are what only a proposal of it is refused for."""
+    it = _Kind(kind, manifest, resource, example, problems)
     return _get(it), _list(it), _propose(it), _delete(it)

@@ -23,6 +23,10 @@ CANCELLED_OPEN = (  # a question's message has the id of its await
 CONTINUED_OPEN = (  # its message has an id of its own, and the question's stands within
     'SELECT agent, message FROM turn WHERE finished_at IS NULL AND message LIKE \'%"continues":"turn_%\''
 )
+CANCEL_OPERATOR = (
+    "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ?"
+    " WHERE await_id = ? AND kind = 'operator' AND resolved_at IS NULL"
+)
 CANCEL_OF_AGENT = Many(
     "UPDATE awaiting SET outcome = 'cancelled', resolved_at = ? WHERE agent = ? AND resolved_at IS NULL"
     " AND kind IN ('ask', 'request', 'compute')"

@@ -42,6 +42,10 @@ def packed() -> Column[str]:
     return Column(Packed, nullable=False)
 
 
+def packed_or_none() -> Column[str | None]:
+    return Column(Packed, nullable=True)
+
+
 def text_or_none() -> Column[str | None]:
     return Column(Text, nullable=True)
 

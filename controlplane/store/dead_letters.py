@@ -2,6 +2,6 @@
 
 TAKE = "DELETE FROM dead_letter WHERE id = ?"
 TO_INBOX = (
-    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
-    " SELECT uid, ?, ?, ?, ?, 0 FROM agent WHERE namespace = ? AND name = ?"
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank)"
+    " SELECT uid, ?, ?, ?, ?, 0, ?, ? FROM agent WHERE namespace = ? AND name = ?"
 )

@@ -2,10 +2,11 @@
 
 Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their
 journals and awaits, except the turn that started an agent which is still there, because its condition
-`Ready` rests on it; answers that operators waited for; events; messages of channels, never beyond the
-slowest subscription; hosts that ended; sums of usage, and chains; dead letters, which is told; vectors of
-what nobody says any more. Kept are tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at
-most and is a unit of its own,
+`Ready` rests on it; answers that operators waited for; events; messages of channels, not beyond the slowest
+subscription unless that lags by more than it may, nor what a queue has still to give, and memberships that ended
+before what is left of them; hosts that ended; sums of usage, and chains; dead letters, which is told; vectors of
+what nobody says any more; what came in over connections a week ago. Kept are
+tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
 so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
 swept by whoever keeps them.
@@ -17,8 +18,9 @@ import anyio.to_thread
 from sqlalchemy import delete, exists, select
 from sqlmodel import Session, col
 
-from controlplane.store import letters, members
+from controlplane.store import arrivals, letters, members
 from controlplane.store.archive import Archive, records
+from controlplane.store.channels import FORGET_MEMBERS
 from controlplane.store.discovery import UNUSED_MEANINGS
 from controlplane.store.invitations import INVITATIONS
 from controlplane.store.scopes import CLEARED
@@ -49,12 +51,18 @@ namespace, agent, hour, effect, connection, meter, chain, fleet FROM usage WHERE
 CHAINS = """DELETE FROM chain WHERE chain_id IN (SELECT c.chain_id FROM chain c WHERE c.created_at < ?
 AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.chain = c.chain_id)
 AND NOT EXISTS (SELECT 1 FROM chain b WHERE b.parent = c.chain_id) ORDER BY c.created_at LIMIT ?)"""
-# Of each channel, the oldest messages are looked at, by its key.
+# Of each channel, the oldest messages are looked at, by its key; what is younger than one behind it keeps that. A queue
+# keeps what no member has yet; a broadcast what a member has not got, unless that one lags by more than it may.
 MESSAGES = """DELETE FROM channel_message WHERE (channel, position) IN (SELECT m.channel, m.position
 FROM channel c CROSS JOIN channel_message m WHERE m.channel = c.uid
 AND m.position < ? + (SELECT MIN(x.position) FROM channel_message x WHERE x.channel = c.uid)
 AND m.accepted_at < ? - c.retention_s
-AND m.position <= COALESCE((SELECT MIN(s.position) FROM subscription s WHERE s.channel = c.uid), m.position) LIMIT ?)"""
+AND NOT EXISTS (SELECT 1 FROM channel_message y WHERE y.channel = c.uid AND y.position < m.position
+AND y.accepted_at >= ? - c.retention_s)
+AND m.position <= COALESCE(CASE WHEN c.mode = 'queue'
+THEN (SELECT MIN(q.position) - 1 FROM queued q WHERE q.channel = c.uid)
+ELSE (SELECT CASE WHEN MIN(s.position) < c.next_position - 1 - c.backlog_max THEN c.next_position - 1 - c.backlog_max
+ELSE MIN(s.position) END FROM subscription s WHERE s.channel = c.uid) END, m.position) LIMIT ?)"""
 # A deleted channel leaves its messages for as long as its tombstone may be taken back.
 ORPHANED = """DELETE FROM channel_message WHERE (channel, position) IN (SELECT m.channel, m.position
 FROM resource r CROSS JOIN channel_message m WHERE r.kind = 'Channel' AND r.deleted_at < ?
@@ -91,14 +99,16 @@ class Retention:
             (EVENTS, [ROWS_MAX, now - self.event_retention_s]),
             (ANSWERS, [turns_before, ROWS_MAX]),
             (HOSTS, [turns_before, ROWS_MAX]),
-            (MESSAGES, [ROWS_MAX, now, ROWS_MAX]),
+            (MESSAGES, [ROWS_MAX, now, now, ROWS_MAX]),
             (ORPHANED, [turns_before, ROWS_MAX]),
+            (FORGET_MEMBERS, [ROWS_MAX]),
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
             (INVITATIONS, [now - INVITATION_KEPT_S, ROWS_MAX]),
             (TRAFFIC, [now - self.usage_retention_s, ROWS_MAX]),
             (CLEARED, [turns_before, ROWS_MAX]),
             (UNUSED_MEANINGS, [now - MEANING_KEPT_S, ROWS_MAX]),
+            (arrivals.FORGET, [now - arrivals.KEPT_S, ROWS_MAX]),
         ]
 
     async def _emptied(self, sql: str, params: list[float]) -> None:

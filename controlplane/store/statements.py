@@ -28,7 +28,9 @@ COMMIT = Many(
     " WHERE uid = ? AND epoch = ? AND owner = ? AND version = ?"
 )
 CONSUME = Many("DELETE FROM inbox WHERE agent = ? AND message_id = ?")
-CONTINUE = Many("UPDATE inbox SET message_id = ?, body = ?, attempts = 0 WHERE agent = ? AND message_id = ?")
+CONTINUE = Many(
+    "UPDATE inbox SET message_id = ?, body = ?, attempts = 0, position = NULL WHERE agent = ? AND message_id = ?"
+)
 ATTEMPT = Many("UPDATE inbox SET attempts = attempts + 1 WHERE agent = ? AND message_id = ?")
 TURN_OPEN = Many(
     "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"  # noqa: S608
@@ -151,8 +153,8 @@ TIMER_END = Many("DELETE FROM timer WHERE agent = ? AND name = ? AND version = ?
 # Channels: positions are taken in the order of jobs
 
 CHANNEL_PUT = (
-    "INSERT INTO channel_message (channel, position, message_id, key, body, accepted_at)"
-    " SELECT uid, next_position, ?, ?, ?, ? FROM channel WHERE namespace = ? AND name = ? AND NOT EXISTS"
+    "INSERT INTO channel_message (channel, position, message_id, key, rank, body, accepted_at)"
+    " SELECT uid, next_position, ?, ?, ?, ?, ? FROM channel WHERE namespace = ? AND name = ? AND NOT EXISTS"
     " (SELECT 1 FROM channel_message m WHERE m.channel = channel.uid AND m.message_id = ?)"
 )
 CHANNEL_BUMP = (
@@ -170,12 +172,17 @@ PUBLISH_LOST_EVENT = Many(
     " WHERE NOT EXISTS (SELECT 1 FROM channel WHERE namespace = ? AND name = ?)"
 )
 DELIVER = (
-    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
-    " SELECT ?, message_id, 'message', body, ?, 0 FROM channel_message"
+    "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank, attempts_max)"
+    " SELECT ?, message_id, 'message', body, ?, 0, key, rank,"
+    " (SELECT c.attempts_max FROM channel c WHERE c.uid = channel_message.channel) FROM channel_message"
     " WHERE channel = ? AND position > ? AND position <= ? ORDER BY position"
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
 SUBSCRIPTION_ADVANCE = "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?"
+SUBSCRIPTION_FOLLOWS = (  # and nothing of what it passes was taken by retention meanwhile
+    "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?"
+    " AND EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = ? AND m.position = ?)"
+)
 
 # Spawned agents
 
@@ -246,12 +253,17 @@ AGENT_COLUMNS = (
 )
 AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"
 AGENT_BY_NAME = AGENT_COLUMNS + " WHERE a.namespace = ? AND a.name = ?"
-NEXT_MESSAGE = (
+NEXT_MESSAGE = (  # the first of the key of the most urgent one; where none is urgent, the oldest
     "SELECT message_id, trigger, body, attempts,"
-    " (SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT 2) AS counted)"
-    " FROM inbox WHERE agent = ? ORDER BY seq LIMIT 1"
+    " (SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT 2) AS counted), channel, key, attempts_max"
+    " FROM inbox WHERE seq = COALESCE((SELECT COALESCE((SELECT MIN(e.seq) FROM inbox e WHERE e.agent = u.agent"
+    " AND e.key = u.key), u.seq) FROM inbox u WHERE u.agent = ? AND u.rank IS NOT NULL ORDER BY u.rank, u.seq LIMIT 1),"
+    " (SELECT MIN(f.seq) FROM inbox f WHERE f.agent = ?))"
 )
-MESSAGE = "SELECT message_id, trigger, body, attempts FROM inbox WHERE agent = ? AND message_id = ?"
+MESSAGE = (
+    "SELECT message_id, trigger, body, attempts, channel, key, attempts_max FROM inbox"
+    " WHERE agent = ? AND message_id = ?"
+)
 OPEN_TURN = (
     "SELECT turn_id, message_id, digest, started_at, entries, pinned, looked_for, ends_by, COALESCE(format, 1)"
     " FROM turn WHERE agent = ? AND finished_at IS NULL"
@@ -334,13 +346,20 @@ OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENTS_OF = "SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE namespace = ? LIMIT ?) AS counted"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
-    "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name"
+    "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name,"
+    " COALESCE((SELECT a.name FROM agent a WHERE a.uid = s.agent), s.agent),"
+    " (SELECT MIN(m.position) FROM channel_message m WHERE m.channel = c.uid AND m.position > s.position)"
     " FROM channel c CROSS JOIN subscription s"
-    " WHERE s.channel = c.uid AND s.position < c.next_position - 1"
+    " WHERE s.channel = c.uid AND s.position < c.next_position - 1 AND c.mode = 'broadcast'"
 )
-CHANNEL = "SELECT uid, next_position FROM channel WHERE namespace = ? AND name = ?"
-CHANNEL_SCHEMA = "SELECT r.spec FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"
-CHANNEL_POSITION = "SELECT position FROM channel_message WHERE channel = ? AND message_id = ?"
+CHANNEL = "SELECT uid, next_position, mode, backlog_max FROM channel WHERE namespace = ? AND name = ?"
+CHANNEL_SPEC = (
+    "SELECT r.spec, c.uid FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"
+)
+CHANNEL_POSITION = (
+    "SELECT m.position FROM channel c JOIN channel_message m ON m.channel = c.uid"
+    " WHERE c.namespace = ? AND c.name = ? AND m.message_id = ?"
+)
 CODE = "SELECT files FROM code WHERE digest = ?"
 LIVE_HOSTS = (
     "SELECT host_id, node, pid, pid_started, draining_since, namespace, digest, kept_for FROM host"
@@ -372,6 +391,6 @@ TELLING = frozenset(
     )
 )  # what readers of the feedback log, of channels and of answers wait for
 RECEIPT_AT = (
-    "SELECT outcome, result, finished_at, recorded_at FROM journal"
+    "SELECT outcome, result, finished_at, recorded_at, verdict FROM journal"
     " WHERE turn_id = ? AND branch = ? AND position = ? AND kind = 'effect'"
 )

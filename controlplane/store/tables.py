@@ -28,12 +28,18 @@ from controlplane.store.discovery_tables import TraitRow as TraitRow
 from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
 from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
+from controlplane.store.mesh_tables import ChannelMessageRow as ChannelMessageRow
+from controlplane.store.mesh_tables import ChannelRow as ChannelRow
+from controlplane.store.mesh_tables import DelayedRow as DelayedRow
+from controlplane.store.mesh_tables import MembershipRow as MembershipRow
+from controlplane.store.mesh_tables import QueuedRow as QueuedRow
+from controlplane.store.mesh_tables import SubscriptionRow as SubscriptionRow
+from controlplane.store.offers_tables import OfferRow as OfferRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
-from controlplane.store.waking_tables import ChannelMessageRow as ChannelMessageRow
-from controlplane.store.waking_tables import ChannelRow as ChannelRow
+from controlplane.store.waking_tables import ArrivalRow as ArrivalRow
 from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow
-from controlplane.store.waking_tables import SubscriptionRow as SubscriptionRow
+from controlplane.store.waking_tables import InboxRow as InboxRow
 from controlplane.store.waking_tables import TimerRow as TimerRow
 
 
@@ -266,24 +272,6 @@ class AgentRow(SQLModel, table=True):
         partial("agent_stopped", "namespace", where="stopped = 1"),
         partial("agent_of_chain", "chain", where="chain IS NOT NULL"),
         partial("agent_of_scope", "scope", where="scope IS NOT NULL"),
-    )
-
-
-class InboxRow(SQLModel, table=True):
-    __tablename__ = "inbox"
-    seq: int | None = Field(default=None, sa_column=auto())
-    agent: str
-    message_id: str
-    trigger: str = Field(description="message | start | reply | timer | batch")
-    body: str = Field(sa_column=text_column())
-    accepted_at: float = Field(sa_column=seconds())
-    attempts: int = Field(sa_column=big())
-    __table_args__ = (
-        Index("inbox_order", "agent", "seq"),
-        Index("inbox_once", "agent", "message_id", unique=True),
-        partial("inbox_start", "agent", where="trigger = 'start'"),
-        partial("inbox_timer", "agent", where="trigger = 'timer'"),
-        {"sqlite_autoincrement": True},
     )
 
 

@@ -7,7 +7,7 @@ and then nothing of the unit was changed. So a compare-and-set is a statement wi
 A unit reads nothing, and holds no connection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import orjson
@@ -53,6 +53,12 @@ class Unit:
     def raw(self, sql: str, params: Sequence[Scalar], expect: int | None = None) -> Self:
         """SQL that both databases take, with `?` for each scalar."""
         self._statements.append((sql, params, ANY if expect is None else expect))
+        return self
+
+    def rows(self, rows: Iterable[tuple[str, Sequence[Any], int]]) -> Self:
+        """Statements as the gate's units hold them."""
+        for text, params, expect in rows:
+            self.raw(text, params, None if expect < 0 else expect)
         return self
 
     def add(self, other: "Unit") -> Self:

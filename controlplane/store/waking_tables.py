@@ -1,9 +1,40 @@
-"""The tables of what comes to an agent by itself: timers, and channels with who reads them. As in `tables`."""
+"""The tables of what comes to an agent: its inbox, timers, and places in the feedback log. As in `tables`."""
 
-from sqlalchemy import BigInteger, Column, Double, Index, String
+from sqlalchemy import BigInteger, Column, Index, String
 from sqlmodel import Field, SQLModel
 
-from controlplane.store.columns import big, seconds, seconds_or_none, text_column
+from controlplane.store.columns import auto, big, partial, seconds, seconds_or_none, text_column
+
+
+class InboxRow(SQLModel, table=True):
+    __tablename__ = "inbox"
+    seq: int | None = Field(default=None, sa_column=auto())
+    agent: str
+    message_id: str
+    trigger: str = Field(description="message | start | reply | timer | batch")
+    body: str = Field(sa_column=text_column())
+    accepted_at: float = Field(sa_column=seconds())
+    attempts: int = Field(sa_column=big())
+    key: str | None = Field(default=None, description="what of one key comes is handled in its order")
+    rank: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="9 less the priority; null of the rest"
+    )
+    channel: str | None = Field(default=None, description="of a queue: the uid of that channel")
+    position: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=True), description="where it goes back to, in that queue"
+    )
+    attempts_max: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    __table_args__ = (
+        Index("inbox_order", "agent", "seq"),
+        partial("inbox_urgent", "agent", "rank", "seq", where="rank IS NOT NULL"),
+        partial("inbox_key", "agent", "key", "seq", where="key IS NOT NULL"),
+        partial("inbox_of_queue", "channel", "key", where="channel IS NOT NULL"),
+        partial("inbox_held", "agent", "channel", where="channel IS NOT NULL"),
+        Index("inbox_once", "agent", "message_id", unique=True),
+        partial("inbox_start", "agent", where="trigger = 'start'"),
+        partial("inbox_timer", "agent", where="trigger = 'timer'"),
+        {"sqlite_autoincrement": True},
+    )
 
 
 class TimerRow(SQLModel, table=True):
@@ -26,42 +57,6 @@ class TimerRow(SQLModel, table=True):
     __table_args__ = (Index("timer_due", "due_at"),)
 
 
-class ChannelRow(SQLModel, table=True):
-    """The running side of a channel."""
-
-    __tablename__ = "channel"
-    uid: str = Field(primary_key=True)
-    namespace: str
-    name: str
-    next_position: int = Field(sa_column=big(1))
-    retention_s: float = Field(sa_column=seconds())
-    __table_args__ = (Index("channel_by_name", "namespace", "name", unique=True),)
-
-
-class ChannelMessageRow(SQLModel, table=True):
-    __tablename__ = "channel_message"
-    channel: str = Field(primary_key=True)
-    position: int = Field(sa_column=Column(BigInteger, primary_key=True))
-    message_id: str
-    key: str | None = None
-    body: str = Field(sa_column=text_column())
-    accepted_at: float = Field(sa_column=seconds())
-    __table_args__ = (Index("channel_message_once", "channel", "message_id", unique=True),)
-
-
-class SubscriptionRow(SQLModel, table=True):
-    """An agent's place in a channel; `position` is the last one that went to its inbox."""
-
-    __tablename__ = "subscription"
-    channel: str = Field(primary_key=True)
-    agent: str = Field(primary_key=True, index=True)
-    position: int = Field(sa_column=big())
-    since: float = Field(sa_column=seconds())
-    debounce_s: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default="0"))
-    batch_max: int = Field(default=1, sa_column=big(1))
-    __table_args__ = (Index("subscription_by_position", "channel", "position"),)
-
-
 class FeedbackWatchRow(SQLModel, table=True):
     """An agent's place in the feedback log; `position` is the last event that it passed, `told` how many it got."""
 
@@ -74,3 +69,13 @@ class FeedbackWatchRow(SQLModel, table=True):
     filter: str = Field(sa_column=text_column())
     debounce_s: float = Field(sa_column=seconds())
     batch_max: int = Field(sa_column=big(1))
+
+
+class ArrivalRow(SQLModel, table=True):
+    """What came in over a connection, by the message that it became: it comes once."""
+
+    __tablename__ = "arrival"
+    connection: str = Field(primary_key=True)
+    message_id: str = Field(primary_key=True)
+    at: float = Field(sa_column=seconds())
+    __table_args__ = (Index("arrival_by_time", "at"),)

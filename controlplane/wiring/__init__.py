@@ -6,7 +6,7 @@ plane hands down.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from controlplane.supervision import folder
 from controlplane.supervision.logs import log_to
 
 if TYPE_CHECKING:
-    from schemas.ports import Effector
+    from schemas.protocols import Performer
 
 CHILD_SETTINGS = "STEWARD_CHILD_SETTINGS"
 IMPORTED = {  # what a spare has imported before it begins
@@ -27,9 +27,11 @@ IMPORTED = {  # what a spare has imported before it begins
         "controlplane.mesh.dataschema",
         "controlplane.mesh.finding_effect",
         "controlplane.protocols.compute",
-        "controlplane.protocols.http",
+        "controlplane.protocols.http_protocol",
+        "controlplane.protocols.installed",
         "controlplane.protocols.llm",
         "controlplane.protocols.machine",
+        "controlplane.protocols.mcp",
         "controlplane.store.on_postgresql",
         "controlplane.store.on_sqlite",
         "controlplane.store.store",
@@ -70,13 +72,15 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.gate import Gate
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
+    from controlplane.protocols.installed import PROTOCOLS
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors={it.name: it for it in _effectors(settings)},
+        effectors=_effectors(settings),
+        listeners=PROTOCOLS.listeners,
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),
@@ -97,6 +101,7 @@ def gate(settings: Settings) -> None:
             confined_uid_first=settings.confined_uid_first,
             confined_uids=settings.confined_uids if os.geteuid() == 0 else 0,
             compute_fit_s=settings.compute_fit_s,
+            mcp_commands=tuple(map(tuple, settings.mcp_commands)),
             node=os.uname().nodename,
             relay_host=settings.relay_host,
             relay_port=settings.relay_port,
@@ -105,21 +110,16 @@ def gate(settings: Settings) -> None:
     uvloop.run(serving.serve())
 
 
-def _effectors(settings: Settings) -> "Sequence[Effector]":
-    """What a gate can do for agents."""
+def _effectors(settings: Settings) -> "Mapping[str, Performer]":
+    """What a gate can do for agents: of every protocol, and what reads records of ours."""
     from controlplane.knowledge.embedding import Embedder
     from controlplane.mesh.dataschema import data_fault
     from controlplane.mesh.finding import reading_finder
     from controlplane.mesh.finding_effect import FindEffector
-    from controlplane.protocols.compute import ComputeEffector
-    from controlplane.protocols.http import HttpEffector
-    from controlplane.protocols.llm import LlmEffector
-    from controlplane.protocols.machine import MachineEffector
+    from controlplane.protocols.installed import PROTOCOLS
 
     finding = FindEffector(reading_finder(database_url(settings), Embedder()))
-    acting: tuple[Effector, ...] = (MachineEffector(), HttpEffector(), finding)
-    asking = LlmEffector({it.name: it.arguments for it in acting}, data_fault)
-    return (*acting, ComputeEffector(), asking)
+    return PROTOCOLS.performers(data_fault, {finding.name: finding}, settings.connection_folders)
 
 
 def placer(settings: Settings) -> None:

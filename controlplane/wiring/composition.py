@@ -7,7 +7,8 @@ catalogue's names; a name without a handler, or a handler without a name, ends t
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from controlplane import VERSION
 from controlplane.api.app import Surfaces
@@ -16,6 +17,7 @@ from controlplane.effects.client import GateClient
 from controlplane.feedback import log as feedback_log
 from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
+from controlplane.feedback.heads import Heads
 from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
@@ -27,6 +29,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    elsewhere,
     finding,
     hosts,
     inspection,
@@ -35,7 +38,9 @@ from controlplane.operations.living import (
     members,
     moving,
     nodes,
+    offers,
     questions,
+    routes,
     settling,
     topology,
     turns,
@@ -46,6 +51,7 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
 from controlplane.settings import Settings
@@ -57,6 +63,7 @@ from controlplane.store.unit import Unit
 from controlplane.supervision import folder
 from controlplane.wiring import database_url
 from controlplane.wiring.beside import Beside
+from controlplane.wiring.routing import Routing
 from ray_runtime.confinement.start import why_not
 from schemas import faults
 from schemas.ports import Handler
@@ -130,12 +137,15 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= handling.handlers(proposer, reverting, commitment, bell)
     bound |= agents.handlers(store, gate, views.view_agent(store), settings.inbox_messages_max)
     card = RateCard(settings.currency, settings.rates)
+    bound |= routes.handlers(store, gate)
     bound |= inspection.handlers(store, gate, card) | settling.handlers(store, gate) | questions.handlers(store, gate)
-    bound |= channels.handlers(store, gate, bell) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
+    bound |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
+    bound |= moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
     bound |= finding.handlers(store, Embedder())
-    for reading in (tokens, code, hosts, turns, dead_letters, members, invitations, topology, doctor):
+    for reading in (tokens, code, hosts, turns, dead_letters, elsewhere, invitations, topology, doctor):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
+    bound |= offers.handlers(store, gate)
     bound |= usage.handlers(store, card) | invoices.handlers(store, card)
     _require_all(bound)
     return Plane(
@@ -148,7 +158,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
         verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time, time.monotonic),
         retention=_retention(settings, store),
         jumps=jumps,
-        surfaces=_surfaces(settings, dispatcher, store, gate, children, ready),
+        surfaces=_surfaces(settings, dispatcher, store, gate, bell, children, ready),
         ready=ready,
     )
 
@@ -165,7 +175,13 @@ def _retention(settings: Settings, store: Store) -> Retention:
 
 
 def _surfaces(
-    settings: Settings, dispatcher: Dispatcher, store: Store, gate: GateClient, children: Beside, ready: asyncio.Event
+    settings: Settings,
+    dispatcher: Dispatcher,
+    store: Store,
+    gate: GateClient,
+    bell: LocalDoorbell,
+    children: Beside,
+    ready: asyncio.Event,
 ) -> Surfaces:
     async def authenticate(token: str) -> Principal:
         if not ready.is_set():
@@ -189,6 +205,8 @@ def _surfaces(
         calls_in_flight_max=settings.calls_in_flight_max,
         streams=EventStreams(settings.readers_max),
         loopback=settings.host.startswith(LOOPBACK),
+        post=gate.post,
+        heads=Heads(store, bell),
     )
 
 
@@ -199,6 +217,7 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
     if not gate.connected:
         problems.append("The gate is away and is being started again.")
     problems += children.troubles()
+    problems += [f"Protocol {it.name} of package {it.package} is left out: {it.why}" for it in registry().troubles]
     if gate.trouble:
         problems.append(gate.trouble)
     if not jumps.settled():
@@ -223,7 +242,9 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
 
 def _proposer(settings: Settings, store: Store, vault: Vault) -> Proposer:
     bounds = settings.plan_ttl_s, settings.agents_max
-    return Proposer(store, vault, *bounds, settings.currency, lambda: _unconfined(settings))
+    return Proposer(
+        store, vault, *bounds, settings.currency, lambda: _unconfined(settings), routing=Routing(registry())
+    )
 
 
 def _unconfined(settings: Settings) -> str | None:
@@ -236,4 +257,8 @@ def _require_all(bound: Mapping[str, Handler]) -> None:
 
 
 def _started(now: float) -> Unit:
-    return Unit().event("plane.started", kind="Plane", namespace="", name="plane", now=now, data={"version": VERSION})
+    about: dict[str, Any] = {"kind": "Plane", "namespace": "", "name": "plane", "now": now}
+    unit = Unit().event("plane.started", **about, data={"version": VERSION})
+    for it in registry().troubles:
+        unit.event("protocol.refused", **about, data=asdict(it))
+    return unit

@@ -17,6 +17,7 @@ from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.knowledge.embedding import Embedder
+from controlplane.mesh.dataschema import data_fault
 from controlplane.operations import discovery, doctor, handling, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
@@ -24,6 +25,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    elsewhere,
     finding,
     hosts,
     inspection,
@@ -32,7 +34,9 @@ from controlplane.operations.living import (
     members,
     moving,
     nodes,
+    offers,
     questions,
+    routes,
     settling,
     topology,
     turns,
@@ -43,8 +47,10 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store.store import Store
+from controlplane.wiring.routing import Routing
 from schemas.agent import Agent
 from schemas.calls import Named
 from schemas.ports import Handler
@@ -52,6 +58,7 @@ from schemas.principal import PLANE, Principal
 
 CURSORS = Cursors(b"tests")
 EMBED = Embedder()  # one for all of a run: loading takes a moment
+VAULT = Vault(b"k" * 32)
 ISSUED: dict[str, dict[str, Any]] = {
     "admin": {"principal": "admin", "role": "admin", "namespaces": ["*"]},
     "operator": {"principal": "op", "role": "operator", "namespaces": ["default"]},
@@ -83,19 +90,19 @@ class Parts:
         self.store, self.gate, self.bell = store, gate, bell
         found: dict[str, Handler] = {}
         self.dispatcher = Dispatcher(found, store, time.time)
-        proposer = Proposer(store, Vault(b"k" * 32))
+        proposer = Proposer(store, VAULT, routing=Routing(registry()))
         reverting = Reverting(proposer)
         commitment = Commitment(proposer, reverting)
         found |= handling.handlers(proposer, reverting, commitment, bell)
         found |= agents.handlers(store, gate, self._agent)
-        found |= channels.handlers(store, gate, bell)
+        found |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-        found |= questions.handlers(store, gate)
+        found |= questions.handlers(store, gate) | offers.handlers(store, gate) | routes.handlers(store, gate)
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (tokens, hosts, turns, code, dead_letters, members, invitations, topology, doctor):
+        for room in (tokens, hosts, turns, code, dead_letters, elsewhere, invitations, topology, doctor):
             found |= room.handlers(store)
         found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())
@@ -125,7 +132,15 @@ async def running(url: str) -> AsyncIterator[Parts]:
     with tempfile.TemporaryDirectory(prefix="stw-") as folder:
         socket = Path(folder) / "gate.sock"
         bell = LocalDoorbell()
-        serving = asyncio.ensure_future(Gate(url=url, socket=socket, key="k", effectors={}).serve())
+        gating = Gate(
+            url=url,
+            socket=socket,
+            key="k",
+            effectors=registry().performers(data_fault),
+            listeners=registry().listeners,
+            open_secret=VAULT.open,
+        )
+        serving = asyncio.ensure_future(gating.serve())
         gate = GateClient(socket, "k", bell.ring)
         gate.connect()
         store = Store(url, gate)

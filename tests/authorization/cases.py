@@ -19,17 +19,18 @@ RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_i
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
-    "principal", "to_host", "from_host", "chain", "dead_letter_ids", "capability",
+    "principal", "to_host", "from_host", "chain", "dead_letter_ids", "capability", "message_id",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
     "arguments", "branch", "position", "outcome", "result", "reason", "node", "undo", "answer",
-    "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch", "meaning",
+    "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch", "meaning", "conversation",
+    "accepted_at", "tool", "digest", "roles", "refresh", "priority", "delay_s", "ttl_s",
     "purpose", "capabilities", "address", "lease_s", "kind", "to_namespace", "to_agent", "effects",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
-OURS = 2  # agents that are there in `default`
+OURS = 3  # agents that are there in `default`
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "dead_letter_ids": [[foreign["dead_letter_id"]]],
         "principal": ["op"],
         "capability": ["hidden"],
+        "message_id": ["msg_theirs"],
     }.get(field, [])  # fmt: skip
 
 

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.anyio
 
 # They look among what was given up, which outlives whatever it was for, as it shall: there may be another one by now.
 OUTLIVING = {"channels.dead_letters", "channels.redrive"}
+MAKING = {"channels.publish", "channels.join"}  # what makes a channel that is not there
 
 
 async def reason_of(world: World, operation: str, **given: object) -> str:
@@ -34,7 +35,7 @@ async def test_what_is_deleted_is_gone_for_every_operation(
         tried = []
         for operation in OPERATIONS.values():
             fields = set(operation.input.model_fields)
-            if operation.name in OUTLIVING:
+            if operation.name in OUTLIVING or (kind == "Channel" and operation.name in MAKING):
                 continue
             if operation.noun == noun and {"namespace", "name"} <= fields and not operation.name.endswith(".propose"):
                 given = {**cases.own_input(operation, world), "name": "gone"}

@@ -92,15 +92,18 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
         if name in given
     }
     given |= {"name": "echo"} if operation.name == "channels.redrive" else {}  # whose inbox has a letter
-    named = {name: value for name, value in given.items() if name == "name"}
+    named = {name: value for name, value in given.items() if name in ("name", "message_id")}
     role: Any = "admin" if operation.role == "admin" else "operator"
     here, there = Principal("twin", role, ("default",)), Principal("twin", role, ("elsewhere",))
     first = await full.call(operation.name, here, **given)
     if "namespace" in operation.input.model_fields:
         given["namespace"] = "elsewhere"
         names = {"channels.redrive": "hidden", "invitations.create": "echo", "discovery.register": "there"}
+        names |= {"connections.accept": "hidden"}
         names |= {"discovery.renew": "far-judge", "discovery.unregister": "far-judge"}
+        names |= {"routes.pause": "alarms", "routes.resume": "alarms"}
         given |= {"name": names.get(operation.name, "echo" if operation.noun == "agents" else "reports")}
+        given |= {"message_id": "msg_theirs"} if "message_id" in given else {}
         second = await full.call(operation.name, there, **given)  # not REQUEST_ID_REUSED
         assert second != first
     elif operation.name == "code.put":

@@ -19,9 +19,11 @@ from sqlalchemy import text
 from controlplane.effects import controls
 from controlplane.guard import tokens
 from controlplane.resources.catalogue import OPERATIONS
-from controlplane.store import external, statements
+from controlplane.store import external, offers, statements
+from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import short_id
+from schemas.offers import Offered
 from schemas.principal import PLANE, Call, Principal
 from schemas.records import TokenCreateInput
 from tests.api.plane import Plane, in_process, listening
@@ -158,10 +160,13 @@ async def _ours(world: World) -> None:
     change_id = await world.apply(manifest("Channel", "reports"), principal=op)
     await world.apply(manifest("Fleet", "echoes", replicas=1), principal=op)
     await world.apply(manifest("Secret", "inventory"), manifest("Connection", "billing"), principal=op)
+    await _offer(world, "default", "billing")
     await world.apply(manifest("Budget", "models"), principal=op)
+    await world.apply(manifest("Route", "alarms"), principal=op)
     await world.apply(manifest("Channel", "reports", "second"))
     await _held(world)
     await _question(world)
+    await _asked(world, "msg_1", "default", "echo")
     await world.call("agents.send", op, name="echo", data="hello")
     for number in range(3):
         await world.call("channels.publish", op, name="reports", data=number)
@@ -199,6 +204,24 @@ async def _held(world: World, turn_id: str = "turn_1", namespace: str = "default
     assert await world.store.write(unit)
 
 
+async def _asked(world: World, message_id: str, namespace: str, name: str) -> None:
+    """A question of an operator that has no answer."""
+    (uid,) = (await world.rows(f"SELECT uid FROM agent WHERE namespace = '{namespace}' AND name = '{name}'"))[0]
+    given = [message_id, f"{namespace}/{name}", uid, 0.0, time.time() + 86_400]
+    assert await world.store.write(Unit().raw(statements.AWAIT_OPERATOR, given, 1))
+
+
+async def _offer(world: World, namespace: str, name: str) -> None:
+    """A tool that the far side of a connection offers."""
+    named = f"kind = 'Connection' AND namespace = '{namespace}' AND name = '{name}'"
+    (uid,) = (await world.rows(f"SELECT uid FROM resource WHERE {named}"))[0]
+    example = OPERATIONS["connections.accept"].example
+    schema = {"type": "object", "properties": {it: {"type": "number"} for it in example["roles"]}}
+    body = pack(Offered(name=example["tool"], description=namespace, input_schema=schema).model_dump_json())
+    seen = [example["tool"], example["digest"], body, 0.0, uid]
+    assert await world.store.write(Unit().raw(offers.SEEN, seen, 1))
+
+
 async def _question(
     world: World, question_id: str = "question_1", namespace: str = "default", name: str = "echo"
 ) -> None:
@@ -226,8 +249,12 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Agent", "echo", "elsewhere"))
     await world.apply(manifest("Fleet", "hiddens", "elsewhere", replicas=2), principal=ABROAD)
     await world.apply(manifest("Budget", "hidden", "elsewhere"))
+    await world.apply(manifest("Route", "hidden", "elsewhere"), principal=ABROAD)
+    await world.apply(manifest("Route", "alarms", "elsewhere"), principal=ABROAD)
     await world.apply(manifest("Secret", "hidden", "elsewhere"), manifest("Secret", "inventory", "elsewhere"))
     await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
+    await _offer(world, "elsewhere", "hidden")
+    await _asked(world, "msg_theirs", "elsewhere", "echo")
     granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
     await world.apply(manifest("Agent", "granted", "elsewhere", mandate=granted), principal=ABROAD)
     await world.apply(manifest("Agent", "unborn", "elsewhere"), settle=False)  # stays open

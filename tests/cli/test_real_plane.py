@@ -63,6 +63,32 @@ def test_a_new_project_comes_to_life(real: Steward, tmp_path: Path) -> None:
     assert (gone.code, gone.json["reason"]) == (1, "NOT_FOUND")
 
 
+CAREFUL = """from ray_runtime import Agent, Turn
+
+
+class Careful(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        sure = await turn.ask_human(f"Really {envelope.data}?", choices=["yes", "no"])
+        return f"{envelope.data}: {sure} in {envelope.conversationid}"
+"""
+
+
+def test_a_conversation_in_which_the_agent_asks_back(
+    stack: Stack, real: Steward, script: Steward, tmp_path: Path
+) -> None:
+    """Through a turn that parks for the person who said the line: its question is answered by the next one."""
+    spec = {"code": {"files": {"careful.py": CAREFUL}}, "entrypoint": "careful:Careful"}
+    manifest = {"kind": "Agent", "metadata": {"name": "careful"}, "spec": spec}
+    (tmp_path / "careful.yaml").write_text(json.dumps(manifest))
+    assert _good(real("apply", "-f", "careful.yaml", "--yes", "-o", "json"))["outcome"] == "verified"
+    said = b"delete\n2\nkeep\nyes\n"
+    ran = script("chat", "default/careful", "--conversation", "c1", "--data", str(stack.data), stdin=said)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [
+        "? Really delete? [yes | no]", "delete: no in c1", "? Really keep? [yes | no]", "keep: yes in c1",
+    ]  # fmt: skip
+
+
 def test_following_sees_what_happens(stack: Stack, real: Steward, tmp_path: Path) -> None:
     """`feedback --follow` prints an event that is made while it follows, by SSE."""
     command = [sys.executable, "-m", "controlplane.cli.main", "feedback", "--follow", "-o", "json"]

@@ -4,6 +4,7 @@ Walks the catalogue: an operation without a case here fails the test. What acts 
 request id, so that its first answer must come back from every surface: that is its idempotence too.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -26,6 +27,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from tests.conftest import SOAK
 from tests.end_to_end.agents import agent, channel
+from tests.gate.mcp_far import Far, serving
 from tests.stack import STEWARD, Stack
 
 NAMED = {"namespace": "default", "name": "same-echo"}
@@ -98,8 +100,10 @@ def ids(stack: Stack) -> dict[str, str]:
         {"kind": "Connection", "metadata": {"name": "same-far"},
          "spec": {"protocol": "http", "endpoint": "https://far.example.com"}},
         {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"tokens_out": 1000}}},
+        {"kind": "Route", "metadata": {"name": "same-route"},
+         "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}}},
     )  # fmt: skip
-    stack.call("agents.ask", **NAMED, data=1)
+    message_id = stack.call("agents.ask", **NAMED, data=1)["message_id"]
     turn = stack.call("turns.list", **NAMED)["items"][0]
     token = stack.call("tokens.create", principal="throwaway", role="viewer")
     return {
@@ -111,7 +115,30 @@ def ids(stack: Stack) -> dict[str, str]:
         "host_id": _host(stack),
         "question_id": _asked(stack),
         "invitation_id": stack.call("invitations.create", name="same-echo", to_namespace="guests")["invitation_id"],
+        "tool_digest": _offered(stack),
+        "message_id": message_id,
     }
+
+
+def _offered(stack: Stack) -> str:
+    """The digest of a tool that a server offered, which has gone since."""
+    far, seen, gone = Far(), threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with serving(far):
+            seen.set()
+            await asyncio.to_thread(gone.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert seen.wait(30)
+        spec = {"protocol": "mcp", "endpoint": far.url, "options": {"allow_private": True}}
+        stack.apply({"kind": "Connection", "metadata": {"name": "same-shop"}, "spec": spec})
+        return str(stack.call("connections.tools", name="same-shop")["items"][0]["digest"])
+    finally:
+        gone.set()
+        thread.join()
 
 
 def _asked(stack: Stack) -> str:
@@ -130,6 +157,8 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
     manifests = {
         "budgets": {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"money": 0.5}}},
         "agents": agent("same-echo", "Echo"),
+        "routes": {"kind": "Route", "metadata": {"name": "same-route"},
+                   "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}, "filter": "true"}},
         "channels": channel("same-other"),
         "connections": {"kind": "Connection", "metadata": {"name": "same-far"},
                         "spec": {"protocol": "http", "endpoint": "https://far.example.com/v2"}},
@@ -139,7 +168,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     names = {
         "agents": "same-echo", "channels": "same-reports", "connections": "same-far", "fleets": "same-fleet",
-        "secrets": "same-secret", "budgets": "same-budget",
+        "secrets": "same-secret", "budgets": "same-budget", "routes": "same-route",
     }  # fmt: skip
     found: dict[str, dict[str, Any]] = {}
     for kind, name in names.items():
@@ -148,6 +177,8 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         found[f"{kind}.propose"] = {"manifest": manifests[kind]}
     for verb in ("send", "ask", "suspend", "wake", "stop", "migrate"):
         found[f"agents.{verb}"] = dict(NAMED)
+    for verb in ("pause", "resume"):
+        found[f"routes.{verb}"] = {"namespace": "default", "name": "same-route"}
     found["agents.send"]["data"] = found["agents.ask"]["data"] = {"n": [1, "ü", None]}
     return found | {
         "resources.propose": {"manifests": list(manifests.values())},
@@ -158,6 +189,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "changes.wait": {"change_id": ids["change_id"], "timeout_s": 1},
         "changes.revert": {"change_id": ids["change_id"]},
         "agents.inspect": dict(NAMED),
+        "agents.cancel": {**NAMED, "message_id": ids["message_id"]},
         "code.put": {"files": {"a.py": "x = 1\n"}},
         "turns.list": dict(NAMED),
         "turns.get": {"turn_id": ids["turn_id"]},
@@ -166,6 +198,13 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "questions.answer": {"question_id": ids["question_id"], "answer": "yes"},
         "channels.publish": {**CHANNEL, "data": {"x": 1}, "key": "k"},
         "channels.read": dict(CHANNEL),
+        "connections.tools": {"namespace": "default", "name": "same-shop", "refresh": False},
+        "connections.accept": {
+            "namespace": "default",
+            "name": "same-shop",
+            "tool": "order",
+            "digest": ids["tool_digest"],
+        },
         "channels.dead_letters": {"namespace": "default", "name": "same-echo"},
         "channels.redrive": {"namespace": "default", "name": "same-echo"},
         "discovery.find": {"namespace": "default", "name": "same-echo", "labels": {"app": "e2e"}},
@@ -178,6 +217,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "invitations.revoke": {"invitation_id": ids["invitation_id"]},
         "channels.join": {**CHANNEL, "agent": "same-echo"},
         "channels.leave": {**CHANNEL, "agent": "same-echo"},
+        "channels.members": dict(CHANNEL),
         "feedback.read": {"limit": 3, "filter": {"types": ["plane.*"]}},
         "tokens.create": {"principal": "same", "role": "viewer"},
         "tokens.list": {},

@@ -56,6 +56,16 @@ class Effect(NamedTuple):
     done: int
 
 
+class Hold(NamedTuple):
+    """A message of a queue that was handled: its key, which one, by whom, from when to when."""
+
+    key: str
+    what: Any
+    agent: str
+    began: float
+    ended: float
+
+
 @dataclass
 class History:
     """What was acknowledged, and what is found when everything has come to rest."""
@@ -69,13 +79,14 @@ class History:
     piles: list[Pile] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
     unended: list[str] = field(default_factory=list)  # inbox, awaits, timers, turns, lag, that do not end
     orphans: list[str] = field(default_factory=list)  # owned by nobody who lives, children without rows, processes
 
 
 def broken(history: History) -> list[str]:
     """Every law that the history breaks, with who broke it; empty for a good one."""
-    laws = (_lost, _twice, _failed, _owners, _balances, _streams, _piles, _answers, _effects, _rest)
+    laws = (_lost, _twice, _failed, _owners, _balances, _streams, _piles, _answers, _effects, _holds, _rest)
     return [found for law in laws for found in law(history)]
 
 
@@ -172,6 +183,18 @@ def _effects(history: History) -> Iterator[str]:
             yield f"effect: {name} has failed, and was done"
         if (outcome == "succeeded") != isinstance(told, dict) or (outcome == "in_doubt") != (told == "IN_DOUBT"):
             yield f"effect: the receipt of {name} says {outcome}, and its turn was told {told!r}"
+
+
+def _holds(history: History) -> Iterator[str]:
+    """A key is held by one agent at a time: of two of its messages, one was over before the other was begun."""
+    by_key: dict[str, list[Hold]] = {}
+    for it in history.holds:
+        by_key.setdefault(it.key, []).append(it)
+    for key, holds in by_key.items():
+        for one, next_one in pairwise(sorted(holds, key=lambda it: (it.ended, it.began))):
+            if next_one.began < one.ended and one.agent != next_one.agent:
+                both = f"{one.agent} ({one.what}) and {next_one.agent} ({next_one.what})"
+                yield f"holder: {key} was held by {both} at once"
 
 
 def _rest(history: History) -> Iterator[str]:

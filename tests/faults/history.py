@@ -16,6 +16,7 @@ import orjson
 from controlplane.operations import watches
 from controlplane.store.unit import Unit
 from schemas.base import short_id
+from schemas.posting import Placed
 from schemas.problem import Refusal
 from tests.gate.running import RunningGate
 from tests.gate.zoo import SOURCE
@@ -50,10 +51,12 @@ QUIET = (
     "SELECT 'timer ' || agent || ' ' || name FROM timer",
     "SELECT 'turn ' || turn_id || ' ' || outcome FROM turn WHERE finished_at IS NULL",
     "SELECT 'lag ' || s.agent FROM subscription s JOIN channel c ON c.uid = s.channel"
-    " WHERE s.position < c.next_position - 1",
+    " WHERE s.position < c.next_position - 1 AND c.mode = 'broadcast'",
+    "SELECT 'queued ' || position FROM queued UNION ALL SELECT 'delayed ' || message_id FROM delayed",
     "SELECT 'event ' || e.cursor FROM event e, feedback_watch w WHERE e.type = 'work.done' AND e.cursor > w.position",
 )
 UNQUIET = " UNION ALL ".join(QUIET)  # one look: what goes from one to the next meanwhile would be seen in none
+WORKERS = ("worker-one", "worker-two")
 WATCHED: dict[str, Any] = {
     "feedback": {"types": ["work.*"], "kind": None, "name": None, "own": False}, "debounce_s": 0.0, "batch_max": 1,
 }  # fmt: skip
@@ -101,6 +104,10 @@ class World:
         await gate.agent("noter", code, "Noter", suspend_after_ms=10, **GRANTS)
         member = await gate.agent("member", code, "Member", suspend_after_ms=10)
         await gate.channel("news", member)
+        for name in WORKERS:
+            await gate.agent(name, code, "Member", suspend_after_ms=10)
+        await gate.channel("jobs", *[f"agent_{name}" for name in WORKERS], mode="queue", in_flight_max=2)
+        await gate.channel("forgotten", mode="queue")
         witness, unit = await gate.agent("witness", code, "Member", suspend_after_ms=10), Unit()
         watches.set_up(unit, witness, "default", [WATCHED], time.time())
         assert await gate.store.write(unit)
@@ -137,6 +144,7 @@ class World:
             self._question("patient", n),
             self._effects(n),
             self._publish(n),
+            self._jobs(n),
             self._alarm(n),
             self._happen(n),
         )
@@ -172,7 +180,23 @@ class World:
             "specversion": "1.0", "id": message_id, "source": "/operators/test", "type": "steward.message",
             "time": "2026-01-01T00:00:00Z", "data": 100 + n,
         })  # fmt: skip
-        await said(lambda: self.gate.client.publish_channel("default", "news", message_id, body, ""))
+        await said(lambda: self.gate.client.publish_channel("default", "news", message_id, body))
+
+    async def _jobs(self, n: int) -> None:
+        """Of two keys, of which the last of each is delayed; each is said twice."""
+        for i in range(6):
+            key, late = f"k{i % 2}", i >= 4
+            await self.job(
+                "jobs", [key, 10 * n + i], f"j{n}-{i}", Placed(key, due_at=time.time() + 0.05 if late else 0.0)
+            )
+
+    async def job(self, channel: str, data: Any, message_id: str, how: Placed) -> None:
+        body = orjson.dumps({
+            "specversion": "1.0", "id": message_id, "source": "/operators/test", "type": "steward.message",
+            "time": "2026-01-01T00:00:00Z", "data": data,
+        })  # fmt: skip
+        for _ in range(2):
+            await said(lambda: self.gate.client.publish_channel("default", channel, message_id, body, how))
 
     async def _alarm(self, n: int) -> None:
         await self.send("alarm", {"after_s": 0.02, "data": n}, f"a{n}")
@@ -218,10 +242,22 @@ class World:
         got = (await self._state("member"))["got"]
         assert [it for it in got if it < 100] == [0, 1, 2] * n
         assert [it for it in got if it >= 100] == [100 + k for k in range(1, n + 1)]
+        await self._shared(n)
         assert (await self._state("alarm"))["got"] == list(range(1, n + 1))
         assert (await self._state("noter"))["got"] == self._noted
         written = await self.gate.rows("SELECT data FROM event WHERE type = 'work.done' ORDER BY cursor")
         assert [it["data"] for it in (await self._state("witness"))["got"]] == [orjson.loads(row[0]) for row in written]
+
+    async def _shared(self, n: int) -> None:
+        """Each job was done once, by one of them; of what was not delayed, each key in its order."""
+        shares = [(await self._state(name))["got"] for name in WORKERS]
+        assert sorted(it for share in shares for _, it in share) == [
+            10 * k + i for k in range(1, n + 1) for i in range(6)
+        ]
+        for share in shares:
+            for key in ("k0", "k1"):
+                of_key = [it for found, it in share if found == key and it % 10 < 4]
+                assert of_key == sorted(of_key), share
 
     async def _turns(self) -> None:
         rows = self.gate.rows

@@ -15,17 +15,19 @@ from sqlalchemy import text
 
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
-from controlplane.store import external, statements
+from controlplane.store import external, offers, statements
+from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
+from schemas.offers import Offered
 from schemas.question import FOREVER
 from tests.api.plane import Plane
 from tests.hostile.bystander import MCP, tool_call
 from tests.living import world as records
-from tests.operations.plane import agent, budget, channel, connection, fleet, secret
+from tests.operations.plane import agent, budget, channel, connection, fleet, route, secret
 
 TABLES = (
     "resource", "plan", "change", "change_target", "claim", "agent", "inbox", "awaiting", "subscription",
-    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn", "host",
+    "channel_message", "token", "secret_value", "code", "accepted", "dead_letter", "turn", "host", "offer",
 )  # fmt: skip
 OF_THE_LOOPS = ("claim.", "change.done", "plane.", "turns.")  # told in their own time, whatever was called
 WAYS = 16
@@ -112,6 +114,7 @@ class World:
             "agents": agent(f"a{n}"), "channels": channel(f"c{n}"),
             "connections": connection(f"n{n}"), "fleets": fleet(f"f{n}", 2),
             "secrets": secret(f"s{n}", key=f"value {n}"), "budgets": budget(f"b{n}"),
+            "routes": route(f"r{n}"),
         }  # fmt: skip
         if operation.verb == "propose":
             wanted = list(manifests.values())
@@ -135,6 +138,10 @@ class World:
         named = await self.named(n)
         await self.call("agents.stop", **named)
         return named
+
+    async def routing(self, n: int) -> dict[str, Any]:
+        await self.applied(route(f"r{n}"))
+        return {"namespace": "default", "name": f"r{n}"}
 
     async def committing(self, n: int) -> dict[str, Any]:
         return {"plan_id": (await self.call("channels.propose", manifest=channel(f"c{n}")))["plan_id"]}
@@ -219,6 +226,21 @@ class World:
     async def invited(self, n: int) -> dict[str, Any]:
         return {"invitation_id": (await self.call("invitations.create", **await self.inviting(n)))["invitation_id"]}
 
+    async def accepting(self, n: int) -> dict[str, Any]:
+        """A tool as its gate has seen it."""
+        await self.applied(connection(f"n{n}"))
+        ((uid,),) = await self.rows("SELECT uid FROM resource WHERE kind = 'Connection' AND name = :it", it=f"n{n}")
+        seen = Offered(name="order", input_schema={"type": "object", "properties": {"amount": {"type": "number"}}})
+        row = ["order", seen.digest, pack(seen.model_dump_json()), 1.0, uid]
+        assert await self.plane.store.write(Unit().raw(offers.SEEN, row, 1))
+        return {"namespace": "default", "name": f"n{n}", "tool": "order", "digest": seen.digest}
+
+    async def cancelling(self, n: int) -> dict[str, Any]:
+        """A question that no host is there to answer."""
+        named = await self.named(n)
+        asked = await self.call("agents.ask", **named, data=n, timeout_s=0.05)
+        return {**named, "message_id": asked["message_id"]}
+
     async def code(self, n: int) -> dict[str, Any]:
         return {"files": {"a.py": f"x = {n}\n"}}
 
@@ -232,10 +254,13 @@ INPUTS: dict[str, Fresh] = {
     "changes.revert": World.reverting,
     "agents.send": lambda world, n: world.named(n, data={"n": n}),
     "agents.ask": lambda world, n: world.named(n, data={"n": n}, timeout_s=0.2),
+    "agents.cancel": World.cancelling,
     "agents.suspend": World.named,
     "agents.stop": World.named,
     "agents.wake": World.stopped,
     "agents.migrate": World.named,
+    "routes.pause": World.routing,
+    "routes.resume": World.routing,
     "hosts.drain": World.draining,
     "nodes.drain": World.node,
     "turns.settle": World.settling,
@@ -250,6 +275,7 @@ INPUTS: dict[str, Fresh] = {
     "discovery.unregister": World.registered,
     "invitations.create": World.inviting,
     "invitations.revoke": World.invited,
+    "connections.accept": World.accepting,
     "tokens.create": World.token,
     "tokens.revoke": World.revoking,
     "operations.call": World.calling,

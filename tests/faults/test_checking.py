@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.checking import Answer, Effect, History, Pile, Stream, Turn, broken
+from tests.faults.checking import Answer, Effect, History, Hold, Pile, Stream, Turn, broken
 
 GOOD = History(
     acknowledged=[("a", "m1"), ("a", "m2"), ("b", "q1")],
@@ -16,6 +16,7 @@ GOOD = History(
     streams=[Stream("ledger", {"s": [0, 1, 2], "t": [0]}, [("s", 0), ("t", 0), ("s", 1), ("s", 2)])],
     piles=[Pile("bell", [1, 2], [2, 1])],
     answers=[Answer("q1", [7, "ASK_TIMEOUT"], "answered", 7, [7])],
+    holds=[Hold("k", 0, "a", 1.0, 2.0), Hold("k", 1, "b", 2.0, 3.0), Hold("j", 0, "a", 2.0, 3.0)],
     effects=[
         Effect("e1", {"status": 200}, "succeeded", 1),
         Effect("e2", "IN_DOUBT", "in_doubt", 0),
@@ -56,6 +57,7 @@ WRONG: dict[str, tuple[Callable[[History], object], str]] = {
         _stream(("s", 0), ("t", 0), ("s", 1), ("s", 1), ("s", 2)),
         "order: ledger got of s too few of [], too many of ['1']",
     ),
+    "two holders": (lambda it: it.holds.append(Hold("k", 2, "a", 2.5, 4.0)), "holder: k was held by b (1) and a (2)"),
     "order": (_stream(("s", 0), ("t", 0), ("s", 2), ("s", 1)), "order: ledger got of s [2, 1] at 1"),
     "stranger": (_stream(*GOOD.streams[0].got, ("u", 0)), "order: ledger got something of ['u']"),
     "timer twice": (lambda it: it.piles[0].got.append(1), "once: bell has too few of [], too many of ['1']"),

@@ -13,14 +13,18 @@ import orjson
 import pytest
 from sqlalchemy import text
 
+from controlplane.protocols.mcp_tools import offered
 from controlplane.store import scopes
 from controlplane.store.unit import Unit
+from schemas.connection import connection_spec
 from schemas.faults import POINTS, UNITS
+from schemas.posting import Placed
 from schemas.problem import Refusal
 from tests.conftest import SOAK
 from tests.faults.history import World, said
 from tests.faults.points import Arming, around, supervised
 from tests.gate.computer import Computer
+from tests.gate.mcp_far import Far, serving, tool
 from tests.gate.running import running
 
 log = logging.getLogger("steward.tests")
@@ -214,6 +218,34 @@ async def _compute(world: World, arming: Arming, mark: str) -> None:
         await computer.close()
 
 
+async def _offer(world: World, arming: Arming, mark: str) -> None:
+    """A far side whose tools have not been seen, and one of them another one by the next look."""
+    async with serving(Far(tools={"order": tool()})) as far:
+        options = {"allow_private": True}
+        spec = connection_spec({"protocol": "mcp", "endpoint": far.url, "options": options})
+        put = text(
+            "INSERT INTO resource (kind, namespace, name, uid, labels, spec, revision, generation, created_at,"
+            " updated_at) VALUES ('Connection', 'default', :it, :uid, '{}', :spec, 1, 1, 1.0, 1.0)"
+            " ON CONFLICT (uid) DO NOTHING"
+        ).bindparams(it=f"shop-{mark}", uid=f"connection_{mark}", spec=spec.model_dump_json())
+        await said(lambda: world.gate.store.write(Unit().run(put)))
+        asked = {"namespace": "default", "name": f"shop-{mark}"}
+        for description in ("Places an order", "Places two"):
+            far.tools["order"] = tool(description=description)
+            told: dict[str, Any] = {"trouble": "not asked yet"}
+            while told["trouble"]:
+                told = await said(lambda: world.gate.client.control("offers", f"connection_{mark}", asked))
+            rows = await world.gate.rows("SELECT digest FROM offer WHERE connection = :it", it=f"connection_{mark}")
+            assert rows == [(offered(far.tools["order"]).digest,)]
+
+
+async def _overdue(world: World, arming: Arming, mark: str) -> None:
+    """A message of a queue without members, which nobody has in time."""
+    await world.job("forgotten", mark, f"f{mark}", Placed(expires_at=1.0))
+    query = f"SELECT 1 FROM dead_letter WHERE message_id = 'f{mark}' AND reason = 'EXPIRED'"
+    await world.gate.until(query, lambda rows: len(rows) == 1, 60)
+
+
 PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
@@ -221,7 +253,7 @@ PROVOKED: dict[str, Provoke] = {
     "stop": _stop_and_go, "remove": _remove, "scope": _scope, "place": _move, "drain": _drain, "node": _close,
     "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
-    "compute": _compute, "computed": _compute,
+    "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
 }  # fmt: skip
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
@@ -229,8 +261,9 @@ REST = [
 ]
 GROUPS: dict[str, list[str]] = {
     "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
+    "queues": ["dispatch", "delayed", "due", "overdue"],
     "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
-    "effects": ["intent", "receipt", "summary"],
+    "effects": ["intent", "receipt", "summary", "offers"],
     "computes": ["compute", "computed"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],
     "operators": ["unstop", "stop", "remove", "scope", "answer", "pause", "withhold"],

@@ -33,7 +33,7 @@ async def test_a_publication_whose_position_can_not_be_read_is_in_doubt(own_serv
                 "specversion": "1.0", "id": "c1", "source": "/operators/test", "type": "steward.message",
                 "time": "2026-01-01T00:00:00Z", "data": 1,
             })  # fmt: skip
-            return gate.client.publish_channel("default", "news", "c1", body, "")
+            return gate.client.publish_channel("default", "news", "c1", body)
 
         arming.arm("gate.channel.committed", act="stand", seconds=30)
         publishing = asyncio.create_task(publish())

@@ -190,7 +190,9 @@ async def test_a_refusal_is_not_kept(database_url: str) -> None:
 
 async def refused_then_done(world: World) -> None:
     raw = {"name": "not-yet", "data": 1, "request_id": "early"}
-    assert (await world.post("channels.publish", raw)).status_code == 404
+    schema = {"type": "string"}
+    await world.applied({"kind": "Channel", "metadata": {"name": "not-yet"}, "spec": {"dataschema": schema}})
+    assert (await world.post("channels.publish", raw)).status_code == 422
     await world.applied({"kind": "Channel", "metadata": {"name": "not-yet"}, "spec": {}})
     first = await world.call("channels.publish", **raw)
     assert await world.call("channels.publish", **raw) == first

@@ -69,7 +69,7 @@ class Other:
     def take(self, n: int) -> None:
         """The next position of the channel, and of the log."""
         message_id = f"other-{n}"
-        put = (message_id, "", body(message_id, n).decode(), time.time(), "default", "news", message_id)
+        put = (message_id, "", None, body(message_id, n).decode(), time.time(), "default", "news", message_id)
         event = Unit().event("work.done", kind="Channel", namespace="default", name="news", now=1.0, data={"n": n})
         rows: list[Any] = [(sql.CHANNEL_PUT, put, 1), (sql.CHANNEL_BUMP, ("default", "news"), 1)]
         self._connection.begin()
@@ -99,7 +99,7 @@ async def say(gate: RunningGate, n: int) -> None:
     """By the gate: a publication, and an event."""
     event = Unit().event("work.done", kind="Channel", namespace="default", name="news", now=1.0, data={"n": n})
     await asyncio.gather(
-        gate.client.publish_channel("default", "news", f"own-{n}", body(f"own-{n}", n), ""), gate.store.write(event)
+        gate.client.publish_channel("default", "news", f"own-{n}", body(f"own-{n}", n)), gate.store.write(event)
     )
 
 

@@ -42,6 +42,20 @@ STACK_WEIGHTS = {  # on a whole installation, of two nodes
     "lose answer": 2,
     "restart database": 1,
 }
+MESH_WEIGHTS = {  # what befalls those who share a queue, and read a broadcast
+    "kill host": 4,
+    "stop host": 3,
+    "block host": 1,
+    "kill gate": 4,
+    "stop gate": 2,
+    "end gate": 1,
+    "cut plane": 3,
+    "points": 4,
+    "ring again": 2,
+    "move agent": 1,
+    "pause agent": 3,
+    "restart database": 2,
+}
 GAP_S = (0.05, 0.7)
 STACK_GAP_S = (0.2, 3.4)
 LONG_S = 2.2  # for the tests' lease of 1.5 s: a stop that is beyond it, and one in two is far below
@@ -68,6 +82,12 @@ def stack_timetable(seed: int, seconds: float, *, restarts: bool) -> list[Act]:
     chance = random.Random(f"{seed} stack")
     weights = _weights(STACK_WEIGHTS, restarts=restarts)
     return _acts(chance, seconds, weights, STACK_GAP_S, chance.sample(sorted(weights), len(weights)))
+
+
+def mesh_timetable(seed: int, seconds: float, *, restarts: bool) -> list[Act]:
+    """As the first, for the mesh alone."""
+    chance = random.Random(f"{seed} mesh")
+    return _acts(chance, seconds, _weights(MESH_WEIGHTS, restarts=restarts), GAP_S, [])
 
 
 def _weights(weights: dict[str, int], *, restarts: bool) -> dict[str, int]:

@@ -210,7 +210,7 @@ class Traffic:
             "specversion": "1.0", "id": f"c{n}", "source": "/operators/test", "type": "steward.message",
             "time": "2026-01-01T00:00:00Z", "data": ["town", n],
         })  # fmt: skip
-        await heard(lambda: self.gate.client.publish_channel("default", "news", f"c{n}", body, ""))
+        await heard(lambda: self.gate.client.publish_channel("default", "news", f"c{n}", body))
         self._news["town"].append(n)
 
     def _effect(self, connection: str) -> Callable[[int], Awaitable[None]]:

@@ -11,7 +11,7 @@ from controlplane.guard.vault import Vault
 from controlplane.operations.living import settling
 from controlplane.store.tables import ResourceRow, SecretValueRow
 from controlplane.store.unit import Unit
-from schemas.connection import ConnectionSpec
+from schemas.connection import connection_spec
 from schemas.problem import Refusal
 from schemas.settling import Settled, SettleInput
 from tests.gate.counting import Counting
@@ -27,9 +27,7 @@ HELD = "SELECT turn_id, position, target, until FROM awaiting WHERE kind = 'effe
 
 async def connected(gate: RunningGate, name: str, far: Counting, options: dict[str, Any], **spec: Any) -> None:
     """What the plane writes for a connection."""
-    whole = ConnectionSpec.model_validate(
-        {"protocol": "http", "endpoint": f"{far.endpoint}/v1", "options": options, **spec}
-    )
+    whole = connection_spec({"protocol": "http", "endpoint": f"{far.endpoint}/v1", "options": options, **spec})
     await put(gate, Unit(), "Connection", name, whole.model_dump(mode="json"))
 
 

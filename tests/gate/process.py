@@ -23,12 +23,9 @@ from controlplane.knowledge.embedding import Embedder
 from controlplane.mesh.dataschema import data_fault
 from controlplane.mesh.finding import reading_finder
 from controlplane.mesh.finding_effect import FindEffector
-from controlplane.protocols.compute import ComputeEffector
-from controlplane.protocols.http import HttpEffector
-from controlplane.protocols.llm import LlmEffector
-from controlplane.protocols.machine import MachineEffector
+from controlplane.protocols.registry import registry
 from controlplane.resources.problems import refuse
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec
 from schemas.ports import EffectCall, Effector, Used
 
 KEY_OF_TESTS = bytes(32)
@@ -93,19 +90,19 @@ def main() -> None:
     card = RateCard("EUR", {meter: Decimal(rate) for meter, rate in given.pop("rates", {}).items()})
     clock = moved_clock(given.pop("clock_moved_by", None))
     logging.basicConfig(level=logging.INFO)
-    effectors: tuple[Effector, ...] = (
-        MachineEffector(),
-        HttpEffector(),
+    notes: tuple[Effector, ...] = (
         Notes("notes.once", repeats_safely=False),
         Notes("notes.again", repeats_safely=True),
         FindEffector(reading_finder(url, Embedder())),
     )
-    effectors = (*effectors, ComputeEffector(), LlmEffector({it.name: it.arguments for it in effectors}, data_fault))
+    folders = [Path(it) for it in given.pop("connection_folders", ())]
+    effectors = {**registry().performers(data_fault, folders=folders), **{it.name: it for it in notes}}
     gate = Gate(
         url=url,
         socket=Path(socket),
         key=key,
-        effectors={it.name: it for it in effectors},
+        effectors=effectors,
+        listeners=registry().listeners,
         bounds=Bounds(**({"lease_s": 5.0, "hosts_warm": 0, "hold_s": 0.2} | given)),
         clock=clock,
         card=card,

@@ -127,10 +127,12 @@ class RunningGate:
         if told:
             await self.client.control("reload", uid, {})
 
-    async def channel(self, name: str, *members: str) -> str:
+    async def channel(self, name: str, *members: str, **running: Any) -> str:
         uid = f"channel_{name}"
         unit = Unit().run(
-            insert(ChannelRow).values(uid=uid, namespace="default", name=name, next_position=1, retention_s=3600.0)
+            insert(ChannelRow).values(
+                uid=uid, namespace="default", name=name, next_position=1, retention_s=3600.0, **running
+            )
         )
         for member in members:
             unit.run(insert(SubscriptionRow).values(channel=uid, agent=member, position=0, since=time.time()))

@@ -13,7 +13,7 @@ from controlplane.operations.runtimes import DIGEST, ENTRYPOINT, FILES
 from controlplane.store.tables import CodeRow, ResourceRow
 from controlplane.store.unit import Unit
 from schemas.agent import AgentSpec
-from schemas.connection import ConnectionSpec
+from schemas.connection import connection_spec
 from tests.economy.test_budgets import budget
 from tests.gate.far import put, secret
 from tests.gate.model import Endpoint, Reply, endpoint
@@ -42,7 +42,7 @@ async def scene(url: str) -> AsyncIterator[tuple[RunningGate, Endpoint]]:
         options = {"allow_private": True}
         to = {"protocol": "llm", "endpoint": far.url, "options": options, "secret": {"name": "key", "key": "token"}}
         await secret(gate, "key")
-        connection = ConnectionSpec.model_validate(to).model_dump(mode="json")
+        connection = connection_spec(to).model_dump(mode="json")
         await put(gate, Unit(), "Connection", "model", connection)
         await gate.agent("thinker", DIGEST, "LlmAgent", **spec())
         yield gate, far

@@ -8,13 +8,13 @@ import jsonschema
 import orjson
 import pytest
 
-from controlplane.effects.connections import Declared
 from controlplane.effects.sending import Act, receipt_of, send
 from controlplane.mesh.dataschema import data_fault
-from controlplane.protocols.llm import LlmEffector, without
+from controlplane.protocols.http import HttpEffector
+from controlplane.protocols.llm import LlmEffector
+from controlplane.protocols.llm_offers import without
 from controlplane.protocols.llm_wire import retry_after_s
-from schemas.connection import ConnectionSpec
-from schemas.http import HttpRequest
+from schemas.connection import SPECS, connection_spec
 from schemas.llm import LlmRequest
 from schemas.ports import EffectCall, Link, Used
 from schemas.problem import Refusal
@@ -22,14 +22,14 @@ from tests.gate.model import Endpoint, Reply, endpoint
 
 pytestmark = pytest.mark.anyio
 SECRET = "correct horse"
-EFFECTOR = LlmEffector({"http.request": HttpRequest}, data_fault)
+EFFECTOR = LlmEffector({"http.request": HttpEffector()}, data_fault)
 GOOD = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 
 def link_to(far: Endpoint, options: dict[str, Any] | None = None, **limits: Any) -> Link:
     given = {"allow_private": True} | (options or {})
     spec = {"protocol": "llm", "endpoint": far.url, "options": given, "limits": limits}
-    return Link("model", ConnectionSpec.model_validate(spec), SECRET)
+    return Link("model", connection_spec(spec), SECRET)
 
 
 def request(text: str = "hello", **more: Any) -> LlmRequest:
@@ -126,7 +126,7 @@ async def test_what_breaks_off_has_failed_and_is_not_asked_again(reply: Reply, t
     assert EFFECTOR.repeats_for_s(request(), None) == inf
     async with endpoint(reply) as far:
         link = link_to(far, timeout_s=0.3 if reply.hang else 20)
-        act = Act(EFFECTOR, request(), Declared("uid", 1, "default", "model", link.spec), EffectCall("k", link))
+        act = Act(EFFECTOR, request(), link, EffectCall("k", link))
         task = asyncio.create_task(send(act, lambda: None, lambda _: None))
         await asyncio.wait([task])
         outcome, text = receipt_of(task, act)
@@ -145,7 +145,7 @@ async def test_an_answer_that_can_not_be_read_has_cost_what_it_says(api: str, sa
     """It has failed, and is counted like any other."""
     async with endpoint(Reply(body=orjson.dumps({"choices": "none", "content": 1, "usage": said}))) as far:
         link = link_to(far, {"api": api})
-        act = Act(EFFECTOR, request(), Declared("uid", 1, "default", "model", link.spec), EffectCall("k", link))
+        act = Act(EFFECTOR, request(), link, EffectCall("k", link))
         task = asyncio.create_task(send(act, lambda: None, lambda _: None))
         await asyncio.wait([task])
         assert receipt_of(task, act)[0] == "failed"
@@ -198,6 +198,6 @@ def test_small_parts() -> None:
 def test_options_are_of_their_protocol(protocol: str, options: dict[str, Any]) -> None:
     """What a protocol knows nothing of is refused, by the schema too."""
     given = {"protocol": protocol, "endpoint": "http://a/v1", "options": options}
-    with pytest.raises(ValueError, match="connection"):
-        ConnectionSpec.model_validate(given)
-    assert not jsonschema.Draft202012Validator(ConnectionSpec.model_json_schema()).is_valid(given)
+    with pytest.raises(ValueError, match="Extra inputs"):
+        SPECS.validate_python(given)
+    assert not jsonschema.Draft202012Validator(SPECS.json_schema()).is_valid(given)

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pytest
 
-from controlplane.effects.connections import Declared
 from controlplane.effects.sending import Act, receipt_of, send
 from schemas.ports import EffectCall, Used
 from tests.gate.model import Reply, endpoint
@@ -54,7 +53,7 @@ async def test_what_breaks_in_the_middle_has_failed_and_is_not_asked_again(
     async with endpoint(reply) as far:
         link = link_to(far, **limits)
         call = EffectCall("k", link, lambda _: None)
-        act = Act(EFFECTOR, request(stream="parts"), Declared("uid", 1, "default", "model", link.spec), call)
+        act = Act(EFFECTOR, request(stream="parts"), link, call)
         task = asyncio.create_task(send(act, lambda: None, lambda _: None))
         await asyncio.wait([task])
         outcome, text = receipt_of(task, act)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import trustme
 
-from controlplane.protocols import http_client
+from controlplane.protocols import addresses, http_client
 from controlplane.protocols.http_client import answer
-from schemas.connection import ConnectionSpec
+from schemas.connection import connection_spec
 from schemas.http import HttpRequest
 from schemas.ports import Link, Unreached
 from schemas.problem import Refusal
@@ -21,7 +21,7 @@ OPEN = {"allow_private": True}
 
 def link(endpoint: str, **options: Any) -> Link:
     given = {"protocol": "http", "endpoint": endpoint, "limits": {"timeout_s": 5}, "options": options}
-    return Link("far", ConnectionSpec.model_validate(given), "correct horse")
+    return Link("far", connection_spec(given), "correct horse")
 
 
 async def get(there: Link, method: str = "GET") -> dict[str, Any]:
@@ -47,7 +47,7 @@ async def test_a_redirect_is_followed_without_secret_and_key() -> None:
 
 async def test_a_redirect_to_an_inner_address_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address of each redirect is checked before anything is sent there."""
-    monkeypatch.setattr(http_client, "private", lambda it: it == "127.0.0.2")  # the first one counts as public here
+    monkeypatch.setattr(addresses, "private", lambda it: it == "127.0.0.2")  # the first one counts as public here
     async with counting() as far, counting(host="127.0.0.2") as inner:
         leads(far, f"{inner.endpoint}/latest/meta-data")
         with pytest.raises(Refusal) as refused:

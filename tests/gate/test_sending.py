@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from controlplane.effects.sending import ATTEMPTS_MAX, RESULT_BYTES_MAX, Act, send
-from schemas.connection import ConnectionSpec
+from schemas.endpoint import ConnectionSpec
 from schemas.ports import Doubt, EffectCall
 
 pytestmark = pytest.mark.anyio

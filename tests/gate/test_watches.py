@@ -32,7 +32,7 @@ class Watcher(Agent):
             turn.timer("tick", cron="* * * * * *")
         elif envelope.data == "spoil":
             turn.send("nobody", 1)
-            turn.publish("nowhere", 1)
+            turn.publish("elsewhere/nowhere", 1)
         elif envelope.type == "steward.feedback":
             self.note([envelope.data["type"], envelope.data["data"].get("n")])
         else:
@@ -79,7 +79,7 @@ async def _publish(gate: RunningGate, *numbers: int) -> None:
             "specversion": "1.0", "id": f"p{n}", "source": "/operators/test", "type": "steward.message",
             "time": "2026-01-01T00:00:00Z", "data": n,
         }  # fmt: skip
-        await gate.client.publish_channel("default", "news", f"p{n}", orjson.dumps(body), "")
+        await gate.client.publish_channel("default", "news", f"p{n}", orjson.dumps(body))
 
 
 def _got(rows: list[tuple[Any, ...]]) -> list[Any]:

@@ -112,6 +112,9 @@ class Member(Agent):
     async def on_message(self, turn, envelope):
         if envelope.data == "count":
             return self.state.model_dump()
+        if envelope.data in ("join", "leave"):
+            turn.join("news") if envelope.data == "join" else turn.leave("news")
+            return None
         self.state.got.append(envelope.data)
 
 

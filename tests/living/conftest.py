@@ -18,7 +18,7 @@ from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.operations import views
-from controlplane.operations.living import agents, channels, dead_letters, inspection, moving, questions, turns
+from controlplane.operations.living import agents, channels, dead_letters, inspection, members, moving, questions, turns
 from controlplane.protocols.machine import MachineEffector
 from controlplane.store.store import Store
 from controlplane.store.tables import CodeRow
@@ -82,6 +82,12 @@ class Several(Agent):
         asked = [turn.ask_human(it) for it in envelope.data]
         echo, *answers = await turn.gather(turn.ask("echo", 1), *asked)
         return [echo.data, *answers]
+
+
+class Poster(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        for how, to, more in envelope.data:
+            (turn.send if how == "send" else turn.publish)(to, "posted", **more)
 
 
 class Broken(Agent):
@@ -173,6 +179,7 @@ async def living(anyio_backend: str, store: Store, database_url: str) -> AsyncIt
             {
                 **agents.handlers(store, client, view_agent, INBOX_MAX),
                 **channels.handlers(store, client, doorbell),
+                **members.handlers(store, client),
                 **inspection.handlers(store, client),
                 **moving.handlers(store, client, doorbell),
                 **dead_letters.handlers(store),

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import orjson
 import pytest
+from sqlmodel import select
 
-from schemas.calls import AskInput, ChannelReadInput, JoinInput, LeaveInput, PublishInput
+from controlplane.store.tables import EventRow, MembershipRow, ResourceRow
+from schemas.calls import AskInput, ChannelReadInput, JoinInput, LeaveInput, MembersInput, PublishInput
 from schemas.problem import Refusal
 from tests.living import world
 from tests.living.conftest import Living
@@ -116,8 +119,55 @@ async def test_a_waiting_reader_hears_a_publish(living: Living) -> None:
     assert [e["data"] for e in read.envelopes] == ["now"]
 
 
-async def test_publishing_to_nowhere_is_not_found(living: Living) -> None:
-    """With the list of channels as the next step."""
+async def test_a_channel_is_made_by_its_first_use(living: Living) -> None:
+    """Publishing and joining make it, once, as an ephemeral one; a dry run says so, and reading makes none."""
     with pytest.raises(Refusal) as refused:
-        await publish(living, 1)
+        await living.call("channels.read", ChannelReadInput(name="log"))
     assert (refused.value.problem.reason, refused.value.problem.next[0].operation) == ("NOT_FOUND", "channels.list")
+    preview = await publish(living, 0, dry_run=True)
+    assert preview.would[0] == "channel default/log would be made"
+    await living.agent("keeper", "Keeper")
+    published = [await publish(living, n, request_id="r1" if n < 2 else None) for n in (1, 1, 2)]
+    assert [it.position for it in published] == ["1", "1", "2"]
+    joined = await living.call("channels.join", JoinInput(name="log", agent="keeper", after="1"))
+    assert (joined.member, joined.position) == (True, "1")
+    await living.until(lambda: as_got(living, [2]))
+    await living.call("channels.join", JoinInput(name="other", agent="keeper"))
+    made = await living.store.read(lambda session: list(session.exec(select(ResourceRow.name, ResourceRow.spec))))
+    specs = {name: orjson.loads(spec) for name, spec in made if name != "keeper"}
+    assert {name: spec["ephemeral"] for name, spec in specs.items()} == {"log": True, "other": True}
+    told = await living.store.read(
+        lambda session: list(session.exec(select(EventRow.name).where(EventRow.type == "resource.created")))
+    )
+    assert sorted(told) == ["log", "other"]
+
+
+async def as_got(living: Living, wanted: list[Any]) -> bool:
+    return bool(await got(living) == wanted)
+
+
+async def test_who_was_a_member_when_has_one_answer(living: Living) -> None:
+    """Whoever comes or leaves later; one who came and left between two messages was a member of none."""
+    await world.channel(living.store, "log")
+    for name in ("one", "two"):
+        await living.agent(name, "Keeper")
+    await living.call("channels.join", JoinInput(name="log", agent="one"))
+    await publish(living, 1)
+    await living.call("channels.join", JoinInput(name="log", agent="two", start="beginning"))
+    await publish(living, 2)
+    await living.call("channels.leave", LeaveInput(name="log", agent="one"))
+    await publish(living, 3)
+    for operation, given in (("channels.join", JoinInput), ("channels.leave", LeaveInput)):
+        await living.call(operation, given(name="log", agent="one"))
+
+    async def members(**given: Any) -> list[str]:
+        found = await living.call("channels.members", MembersInput(name="log", **given))
+        return [it.agent for it in found.items]
+
+    assert [await members(accepted_at=str(n)) for n in (1, 2, 3)] == [["one"], ["one", "two"], ["two"]]
+    assert await members() == ["two"]
+    with pytest.raises(Refusal) as refused:
+        await members(accepted_at="9")
+    assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/accepted_at")
+    rows = await living.store.read(lambda session: list(session.exec(select(MembershipRow.joined_position))))
+    assert sorted(rows) == [1, 2]

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 from sqlmodel import select
 
 from controlplane.feedback.doorbell import LocalDoorbell
-from controlplane.operations.living import channels
+from controlplane.operations.living import channels, members
 from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
 from controlplane.store.tables import ChannelMessageRow, ChannelRow, EventRow
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.anyio
 
 def bound(store: Store, writer: DirectWriter, doorbell: LocalDoorbell | None = None) -> Any:
     """The handlers, with a writer that is no gate: nothing here publishes or delivers."""
-    return channels.handlers(store, cast(GatePort, writer), doorbell or LocalDoorbell())
+    gate = cast(GatePort, writer)
+    return channels.handlers(store, gate, doorbell or LocalDoorbell()) | members.handlers(store, gate)
 
 
 async def read(handlers: Any, **given: Any) -> Any:
@@ -117,7 +118,7 @@ async def test_a_dry_run_of_joining_changes_nothing(quick_store: Store) -> None:
     """It says what would be done; nothing when there is nothing to do."""
     await world.channel(quick_store, "log")
     await world.agent(quick_store, "echo")
-    handlers = channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell())
+    handlers = members.handlers(quick_store, cast(GatePort, None))
     dry = world.call("channels.join", dry_run=True)
     preview = await handlers["channels.join"](dry, JoinInput(name="log", agent="echo", dry_run=True))
     assert preview.would == ["echo would read log from now"]
@@ -138,17 +139,18 @@ async def test_what_a_spec_watches_is_not_left_by_hand(store: Store, writer: Dir
 
 
 async def test_names_that_are_not_there_are_told_apart(quick_store: Store) -> None:
-    """The channel at /name, the agent at /agent; what is declared and not set up in time is NOT_SET_UP."""
+    """The agent at /agent; what is declared and not set up in time is NOT_SET_UP."""
     await world.channel(quick_store, "log")
     await world.declared(quick_store, "Agent", "newborn")
     await world.declared(quick_store, "Channel", "fresh")
-    join = channels.handlers(quick_store, cast(GatePort, None), LocalDoorbell())["channels.join"]
+    join = members.handlers(quick_store, cast(GatePort, None))["channels.join"]
+    await world.agent(quick_store, "echo")
     found = []
-    for name, agent in (("nowhere", "echo"), ("log", "nobody"), ("log", "newborn"), ("fresh", "newborn")):
+    for name, agent in (("log", "nobody"), ("log", "newborn"), ("fresh", "echo")):
         with pytest.raises(Refusal) as refused:
             await join(world.call("channels.join"), JoinInput(name=name, agent=agent))
         found.append((refused.value.problem.reason, refused.value.problem.field))
-    assert found == [("NOT_FOUND", "/name"), ("NOT_FOUND", "/agent"), ("NOT_SET_UP", None), ("NOT_SET_UP", None)]
+    assert found == [("NOT_FOUND", "/agent"), ("NOT_SET_UP", None), ("NOT_SET_UP", None)]
 
 
 async def test_who_waits_at_a_channel_that_is_deleted_is_told(quick_store: Store) -> None:

@@ -84,6 +84,10 @@ async def channel(store: Store, name: str, messages: int = 0, dropped: int = 0, 
         "name": name,
         "next_position": messages + 1,
         "retention_s": 60.0,
+        "mode": spec.get("mode", "broadcast"),
+        "in_flight_max": spec.get("in_flight_max", 1),
+        "backlog_max": spec.get("backlog_messages_max", 10_000),
+        "attempts_max": spec.get("attempts_max", 1),
     }
     bodies = [
         (

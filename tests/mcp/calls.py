@@ -12,7 +12,7 @@ from mcp_server.results import OUTPUT_SCHEMA
 VALIDATOR = jsonschema.Draft202012Validator(OUTPUT_SCHEMA)
 
 
-async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def ask(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
     """A tool's result, checked for its shape: one schema, and the same JSON as text."""
     answer = await client.call_tool(tool, arguments)
     assert isinstance(answer, types.CallToolResult)
@@ -31,14 +31,14 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return envelope
 
 
-async def done(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def done(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
     """A result that must be ok."""
     envelope = await ask(client, tool, **arguments)
     assert envelope["ok"], envelope
     return envelope
 
 
-async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def refused(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
     """The Problem of a call that must be refused."""
     envelope = await ask(client, tool, **arguments)
     assert not envelope["ok"], envelope

@@ -5,7 +5,7 @@ statements that the real gate uses, and runs no turns; `finish_starts` ends star
 commit would leave them. What the real gate does is tested with the real gate.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,17 +26,21 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.registry import registry
 from controlplane.store import statements
 from controlplane.store.store import Store
+from controlplane.wiring.routing import Routing
 from schemas.base import short_id
 from schemas.ports import Handler
 from schemas.principal import Principal
+from schemas.protocols import Declaration
 
 ADMIN = Principal("admin", "admin", ("*",))
 STARTS = (
     "SELECT i.agent, i.message_id, i.body, a.namespace, a.name FROM inbox i JOIN agent a ON a.uid = i.agent"
     " WHERE i.\"trigger\" = 'start'"
 )
+ROUTING = Routing(registry())
 SOURCE = "from ray_runtime import Agent\n\n\nclass Echo(Agent):\n    pass\n"
 
 
@@ -71,6 +75,11 @@ def connection(name: str, namespace: str = "default", **spec: Any) -> dict[str, 
     return {"kind": "Connection", "metadata": {"namespace": namespace, "name": name}, "spec": whole}
 
 
+def route(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    whole = {"source": {"channel": "readings"}, "sink": {"channel": "alarms"}, **spec}
+    return {"kind": "Route", "metadata": {"namespace": namespace, "name": name}, "spec": whole}
+
+
 def fleet(name: str, replicas: int, namespace: str = "default", **spec: Any) -> dict[str, Any]:
     template = {"labels": {"part": name}, "spec": agent("x", **spec)["spec"]}
     return {
@@ -92,24 +101,28 @@ class Gate:
     async def control(self, verb: str, uid: str, argument: dict[str, Any]) -> dict[str, Any]:
         self.heard.append((verb, uid))
         if verb == "remove" and not self.deaf:
+            from controlplane.mesh.membership import going, gone
             from controlplane.store.unit import Unit
 
-            unit = Unit()
+            unit = Unit().rows(going(uid))
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])
-            await self.store.write(unit)
+            await self.store.write(unit.rows(gone(uid, self.clock())))
         return {"ok": True}
 
 
 class Plane:
     """Everything that declared things need, on one store, with a clock that tests turn."""
 
-    def __init__(self, store: Store, agents_max: int = 1_000) -> None:
+    def __init__(
+        self, store: Store, agents_max: int = 1_000, protocols: Mapping[str, Declaration] | None = None
+    ) -> None:
         self.store = store
         self.now = 1_800_000_000.0
         self.gate = Gate(store, self.clock)
         self.doorbell = LocalDoorbell()
-        self.proposer = Proposer(store, Vault(b"k" * 32), 86_400, agents_max)
+        known = registry().declared if protocols is None else protocols
+        self.proposer = Proposer(store, Vault(b"k" * 32), 86_400, agents_max, protocols=known, routing=ROUTING)
         self.reverting = Reverting(self.proposer)
         self.commitment = Commitment(self.proposer, self.reverting)
         self.handlers: dict[str, Handler] = {}

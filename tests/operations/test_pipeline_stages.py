@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from controlplane.mesh.making import made
+from controlplane.operations import vanishing
+from controlplane.store.unit import Unit
 from schemas.principal import Principal
 from schemas.problem import Refusal
 from tests.operations.plane import Plane, agent, budget, channel, connection, fleet, secret
@@ -168,21 +171,57 @@ async def test_a_secret_goes_in_and_never_comes_out(plane: Plane) -> None:
     assert "myself" not in dumped
 
 
-async def test_watched_channels_are_subscribed_whichever_comes_first(plane: Plane) -> None:
-    """A watch becomes a subscription when both are there, goes with the watch, and keeps the channel from deletion."""
+async def test_a_watched_channel_is_made_and_subscribed(plane: Plane) -> None:
+    """A watch makes its channel, becomes a subscription, goes with the watch, and keeps the channel from deletion."""
     plan = await plane.propose(agent("late", watches=[{"channel": "news"}]))
-    assert plan["waits_on"][0]["reason"] == "CHANNEL_ABSENT"
+    assert [(it["action"], it["target"]["kind"]) for it in plan["steps"]] == [
+        ("create", "Channel"),
+        ("create", "Agent"),
+    ]
+    assert plan["waits_on"] == []
     await plane.commit(plan)
     await plane.settle()
-    assert await plane.rows("SELECT * FROM subscription") == []
-    await plane.apply(channel("news"))
     assert len(await plane.rows("SELECT * FROM subscription")) == 1
+    assert (await plane.call("channels.get", name="news"))["spec"]["ephemeral"] is True
+    await plane.apply(channel("news"))
+    assert (await plane.call("channels.get", name="news"))["spec"]["ephemeral"] is False
+    assert [row["ephemeral"] for row in await plane.rows("SELECT ephemeral FROM channel")] == [0]
     await plane.apply(agent("early", watches=[{"channel": "news", "start": "beginning"}]))
     assert (await plane.call("channels.get", name="news"))["status"]["subscribers"] == ["default/early", "default/late"]
     assert await reason(plane, "channels.delete", name="news") == "IN_USE"
     await plane.apply(agent("early"), agent("late"))
     assert await plane.rows("SELECT * FROM subscription") == []
     await plane.delete("Channel", "news")
+
+
+async def test_an_implied_channel_is_not_wanted_again(plane: Plane) -> None:
+    """A plan that came too late is made anew without it, when somebody declared it meanwhile."""
+    plan = await plane.propose(agent("a", watches=[{"channel": "news"}]))
+    await plane.apply(channel("news", retention_s=77))
+    late = await plane.call("plans.commit", plan_id=plan["plan_id"])
+    assert late["outcome"] == "stale"
+    await plane.commit(await plane.call("plans.get", plan_id=late["new_plan_id"]))
+    assert (await plane.call("channels.get", name="news"))["spec"]["retention_s"] == 77
+
+
+async def test_an_unused_ephemeral_channel_vanishes(plane: Plane) -> None:
+    """With members or messages it stays; a declared one leaves its tombstone, one that its use made leaves nothing."""
+    await plane.apply(channel("kept"), channel("declared", ephemeral=True), agent("a", watches=[{"channel": "read"}]))
+    rows = made("channel_used", "default", "used", "test", plane.now)
+    await plane.store.write(Unit().rows(rows))
+    assert await vanishing.sweep(plane.store, plane.now + 30) == 0
+    plane.now += 100
+    assert await vanishing.sweep(plane.store, plane.now) == 2
+    await plane.settle()
+    assert await plane.rows("SELECT name FROM channel ORDER BY name") == [{"name": "kept"}, {"name": "read"}]
+    left = await plane.rows("SELECT name FROM resource WHERE kind = 'Channel' AND deleted_at IS NOT NULL")
+    assert left == [{"name": "declared"}]
+    told = await plane.rows("SELECT name FROM event WHERE type = 'resource.deleted' ORDER BY name")
+    assert told == [{"name": "declared"}, {"name": "used"}]
+    await plane.apply(agent("a"))
+    plane.now += 100
+    assert await vanishing.sweep(plane.store, plane.now) == 1
+    assert await plane.rows("SELECT * FROM membership") == []
 
 
 async def test_a_secret_goes_after_the_connections_that_send_it(plane: Plane) -> None:

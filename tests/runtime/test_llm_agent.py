@@ -9,7 +9,7 @@ import pytest
 from controlplane.resources.problems import refuse as catalogued
 from ray_runtime import testing
 from ray_runtime.llm import LlmAgent
-from ray_runtime.llm.agent import Memory
+from ray_runtime.llm.agent import CONVERSATIONS_MAX, Memory
 from ray_runtime.llm.exchange import BUSY_MAX, RESULT_CHARS_MAX
 from ray_runtime.llm.history import tokens
 from ray_runtime.problems import refuse
@@ -39,11 +39,11 @@ def says(text: str = "", *calls: tuple[str, Any], fault: str = "", finish: str =
     return {"text": text, "calls": made, "finish": finish, "model": "m", "usage": usage}
 
 
-def run(model: Model, data: Any = "hi", *, state: Any = None, answers: Any = None, **llm: Any) -> testing.Tested:
-    config = {"connection": "model", "model": "m", **llm}
-    return testing.run_turn(
-        LlmAgent, data, state=state, config=config, answers={"llm.request": model, **(answers or {})}
-    )
+def run(
+    model: Model, data: Any = "hi", *, state: Any = None, answers: Any = None, within: str | None = None, **llm: Any
+) -> testing.Tested:
+    config, known = {"connection": "model", "model": "m", **llm}, {"llm.request": model, **(answers or {})}
+    return testing.run_turn(LlmAgent, data, state=state, config=config, answers=known, conversationid=within)
 
 
 def told(model: Model) -> list[dict[str, Any]]:
@@ -60,6 +60,32 @@ def test_text_is_the_reply_and_the_conversation_goes_on() -> None:
     second = run(model, {"b": 1, "a": 2}, state=first.state)
     assert second.reply == "again"
     assert [it["text"] for it in told(model)] == ["hi", "hello", '{"a":2,"b":1}']
+
+
+def test_conversations_are_remembered_each_apart() -> None:
+    """And apart from what belongs to none; the last one used is the last to be forgotten."""
+    model = Model(*(says(f"a{number}") for number in range(5)))
+    state = None
+    for data, within in (("one", "c1"), ("two", "c2"), ("none", None), ("more", "c1")):
+        state = run(model, data, state=state, within=within).state
+    assert [it["text"] for it in told(model)] == ["one", "a0", "more"]
+    assert [(it.id, len(it.exchanges)) for it in state.conversations] == [("c2", 1), ("c1", 2)]
+    run(model, "again", state=state)
+    assert [it["text"] for it in told(model)] == ["none", "a2", "again"]
+
+
+@pytest.mark.parametrize(
+    ("conversations", "characters", "kept"), [(CONVERSATIONS_MAX, 1, CONVERSATIONS_MAX), (12, 19_500, 11)]
+)
+def test_the_conversations_that_are_longest_unused_are_forgotten(
+    conversations: int, characters: int, kept: int
+) -> None:
+    """By number and by size, so that a state keeps its bounds."""
+    said = [[{"role": "user", "text": "x" * characters}]]
+    state = {"conversations": [{"id": f"c{number}", "exchanges": said} for number in range(conversations)]}
+    found = run(Model(says("fine")), state=state, within="new").state.conversations
+    assert (found[-1].id, found[-2].id) == ("new", f"c{conversations - 1}")
+    assert len(found) == kept
 
 
 def test_calls_are_effects_and_questions_and_what_they_come_to_is_told() -> None:

@@ -6,9 +6,9 @@ from ray_runtime import problems
 from ray_runtime.sdk import HOOKS, Agent, Turn
 
 TURN = {
-    "send", "publish", "request", "ask", "ask_all", "ask_human", "gather", "sleep", "conclude", "continue_as",
-    "timer", "cancel_timer", "spawn", "perform", "compute", "find", "now", "random", "rng", "uuid", "workspace",
-    "turn_id",
+    "send", "publish", "join", "leave", "request", "ask", "ask_all", "ask_human", "gather", "sleep", "conclude",
+    "continue_as", "timer", "cancel_timer", "spawn", "perform", "compute", "find", "now", "random", "rng", "uuid",
+    "workspace", "turn_id",
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from controlplane.effects.entries import TurnRef, rows_of
+from controlplane.effects.entries import rows_of
+from controlplane.effects.turnref import TurnRef
 from controlplane.store import statements as sql
 from ray_runtime.sdk import Agent, Turn
 from ray_runtime.testing import Tested, run_turn

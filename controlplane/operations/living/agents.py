@@ -12,17 +12,20 @@ from typing import Any
 import orjson
 from sqlmodel import Session, col, func, select
 
-from controlplane.operations.living import envelopes
+from controlplane.operations.living import capabilities, envelopes
 from controlplane.operations.living.lookup import FoundAgent, find_agent
 from controlplane.operations.living.waiting import until
 from controlplane.resources.problems import refuse
+from controlplane.store.cancelling import CANCEL_OPERATOR
 from controlplane.store.store import Store
 from controlplane.store.tables import AwaitRow, InboxRow, TurnRow
+from controlplane.store.unit import Unit
 from schemas.agent import Agent
 from schemas.base import short_id
-from schemas.calls import Answer, AskInput, NamedAct, SendInput, Sent
+from schemas.calls import Answer, AskInput, CancelInput, Cancelled, NamedAct, SendInput, Sent
 from schemas.plan import Preview, Undo
 from schemas.ports import GatePort, Handler
+from schemas.posting import PLAIN
 from schemas.principal import Call
 from schemas.problem import Next, Refusal
 
@@ -40,6 +43,7 @@ def handlers(
     return {
         "agents.send": living.send,
         "agents.ask": living.ask,
+        "agents.cancel": living.cancel,
         "agents.suspend": living.suspend,
         "agents.wake": living.wake,
         "agents.stop": living.stop,
@@ -66,6 +70,9 @@ class Living:
     async def ask(self, call: Call, given: AskInput) -> Answer | Preview:
         data = envelopes.encode(given.data)
         found = await find_agent(self._store, given.namespace, given.name)
+        wanted = None
+        if given.capability is not None:
+            wanted = await capabilities.wanted(self._store, given, given.capability)
         if call.dry_run:
             await self._require_room(found, given)
             return _preview(call, f"{given.namespace}/{given.name} would be asked, and its answer waited for", "none")
@@ -74,8 +81,36 @@ class Living:
         if outcome is None:
             return Answer(message_id=message_id, answered=False)
         if outcome == "answered":
-            return Answer(message_id=message_id, answered=True, reply=orjson.loads(result or b"null"))
+            reply = orjson.loads(result or b"null")
+            if wanted is not None:
+                capabilities.require_reply(wanted, reply, given, message_id)
+            return Answer(message_id=message_id, answered=True, reply=reply)
         raise await self._failure(found, given, message_id, outcome, result)
+
+    async def cancel(self, call: Call, given: CancelInput) -> Cancelled | Preview:
+        """Resolve the await, once; then the gate ends what handles it, or does so when it starts or that rests."""
+        found = await find_agent(self._store, given.namespace, given.name)
+        outcome = await self._store.read(lambda session: _asked(session, given.message_id, found.uid))
+        if outcome is None:
+            named = {"namespace": given.namespace, "name": given.name}
+            look = Next(operation="agents.inspect", arguments=named, why="shows what the agent does")
+            detail = f"{given.namespace}/{given.name} was not asked {given.message_id}"
+            about: dict[str, Any] = {"kind": "Message", "message_id": given.message_id, **named}
+            raise refuse("NOT_FOUND", detail, field="/message_id", next=[look], **about)
+        if call.dry_run:
+            would = [] if outcome else [f"{given.message_id} would have nobody who waits for its answer"]
+            return Preview(operation=call.operation, would=would, undo="none")
+        if not outcome:
+            unit = Unit().raw(CANCEL_OPERATOR, [call.now, given.message_id], expect=1)
+            unit.event(
+                "agent.ask_cancelled", kind="Agent", namespace=given.namespace, name=given.name, now=call.now,
+                principal=call.principal.name, data={"message_id": given.message_id},
+            )  # fmt: skip
+            if await self._store.write(unit):
+                outcome = "cancelled"
+        if outcome == "cancelled":
+            await self._gate.control("cancelled", found.uid, {"await_id": given.message_id})
+        return Cancelled(message_id=given.message_id, cancelled=outcome == "cancelled")
 
     async def suspend(self, call: Call, given: NamedAct) -> Agent | Preview:
         return await self._control(call, given, "suspend", "would be let go by its host once it is idle or parked")
@@ -101,8 +136,10 @@ class Living:
         asked = {"replyto": message_id, "deadline": envelopes.at(ask_until)} if ask_until else {}
         chain = _chain(given)
         within = {"chainid": message_id, "intentid": message_id if given.intent else None} if chain else {}
-        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **asked, **within)
-        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain)
+        how = envelopes.placing(call, given) if isinstance(given, SendInput) else PLAIN
+        said = {"conversationid": given.conversation, **asked, **within, **_for(given), **envelopes.said(how)}
+        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **said)
+        await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain, how)
         return message_id
 
     async def _resolution(self, await_id: str, wait_s: float) -> Resolution:
@@ -128,6 +165,9 @@ class Living:
         if outcome == "timeout":
             detail = f"{namespace}/{name} did not answer {message_id} as long as an answer is kept"
             return refuse("DEADLINE", detail, next=steps, **about)
+        if outcome == "cancelled":
+            detail = f"{message_id} to {namespace}/{name} was cancelled"
+            return refuse("CANCELLED", detail, next=steps, **about)
         cause = orjson.loads(result or b"{}")
         detail = f"{namespace}/{name} failed while handling {message_id}: {cause.get('detail', outcome)}"
         return refuse("TURN_FAILED", detail, next=steps, **about, turn_id=turn_id, problem=cause)
@@ -150,6 +190,11 @@ def _chain(given: SendInput | AskInput) -> bytes:
     return orjson.dumps({"limits": given.budget or {}, "intent": given.intent})
 
 
+def _for(given: SendInput | AskInput) -> dict[str, str]:
+    """What of its capabilities an agent is asked for."""
+    return {"capability": given.capability} if isinstance(given, AskInput) and given.capability else {}
+
+
 def _preview(call: Call, would: str, undo: Undo) -> Preview:
     return Preview(operation=call.operation, would=[would], undo=undo)
 
@@ -157,6 +202,13 @@ def _preview(call: Call, would: str, undo: Undo) -> Preview:
 def _awaited(session: Session, await_id: str) -> Resolution:
     row = session.exec(select(AwaitRow.outcome, AwaitRow.result).where(AwaitRow.await_id == await_id)).first()
     return (None, None) if row is None else (row[0], row[1])
+
+
+def _asked(session: Session, await_id: str, agent: str) -> str | None:
+    """What came of an operator's question to an agent; empty while it is open, None where there is none."""
+    query = select(AwaitRow.outcome).where(AwaitRow.await_id == await_id, AwaitRow.kind == "operator")
+    row = session.exec(query.where(AwaitRow.target_agent == agent)).all()
+    return (row[0] or "") if row else None
 
 
 def _turn_exists(session: Session, turn_id: str) -> bool:

@@ -1,9 +1,8 @@
-"""Publish, read, join, leave: the channel as operators use it.
+"""Publish and read: the channel as operators use it.
 
 A cursor is the position of the last envelope read. Who reads on from a position whose successors
 were dropped by retention gets a `steward.gap` envelope that names them: nothing is skipped in
-silence. An answer is bounded in bytes as in number. Joining and leaving repeat safely: only what
-changes a membership is written and told. What a spec's `watches` declares is not left here.
+silence. An answer is bounded in bytes as in number. What is published to first is made.
 """
 
 import asyncio
@@ -14,32 +13,19 @@ from sqlmodel import Session, col, select
 
 from controlplane.mesh.dataschema import require_match
 from controlplane.operations.living import envelopes, paging
-from controlplane.operations.living.lookup import FoundAgent, FoundChannel, absent, find_agent, find_channel
+from controlplane.operations.living.lookup import absent, find_channel, find_or_make, making_uid
 from controlplane.operations.living.waiting import until
-from controlplane.operations.watches import channels_of
-from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
-from controlplane.store.tables import ChannelMessageRow, ChannelRow, ResourceRow, SubscriptionRow
-from controlplane.store.unit import Unit
-from schemas.calls import ChannelRead, ChannelReadInput, JoinInput, LeaveInput, Membership, Published, PublishInput
+from controlplane.store.tables import ChannelMessageRow, ChannelRow
+from schemas.calls import ChannelRead, ChannelReadInput, Published, PublishInput
 from schemas.plan import Preview
 from schemas.ports import Doorbell, GatePort, Handler
 from schemas.principal import Call
-from schemas.problem import Next
 
 READ_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_ROWS = 50
 SETTLE_S = 0.01  # rings that come this close together are one
 GAP = "steward.gap"
-
-JOIN = """INSERT INTO subscription (channel, agent, position, since)
-SELECT c.uid, ?, {position}, ? FROM channel c WHERE c.uid = ?
-AND NOT EXISTS (SELECT 1 FROM subscription s WHERE s.channel = c.uid AND s.agent = ?)"""
-START = {
-    "now": "c.next_position - 1",
-    "beginning": "COALESCE((SELECT MIN(position) FROM channel_message WHERE channel = c.uid), c.next_position) - 1",
-}
-LEAVE = "DELETE FROM subscription WHERE channel = ? AND agent = ?"
 
 
 class Batch(NamedTuple):
@@ -56,8 +42,6 @@ def handlers(store: Store, gate: GatePort, doorbell: Doorbell) -> dict[str, Hand
     return {
         "channels.publish": channels.publish,
         "channels.read": channels.read,
-        "channels.join": channels.join,
-        "channels.leave": channels.leave,
     }
 
 
@@ -72,17 +56,22 @@ class Channels:
     async def publish(self, call: Call, given: PublishInput) -> Published | Preview:
         data = envelopes.encode(given.data)
         namespace, name = given.namespace, given.name
-        found = await find_channel(self._store, namespace, name)
+        found = await find_or_make(self._store, namespace, name)
         schema: Any = orjson.loads(found.spec).get("dataschema")
         if schema is not None:
             require_match(schema, given.data, namespace, name)
         if call.dry_run:
-            would = f"one envelope would be published to {namespace}/{name}"
-            return Preview(operation=call.operation, would=[would], undo="none")
+            would = [] if found.uid else [f"channel {namespace}/{name} would be made"]
+            would.append(f"one envelope would be published to {namespace}/{name}")
+            return Preview(operation=call.operation, would=would, undo="none")
         message_id = envelopes.message_id(call, namespace, name)
-        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, partitionkey=given.key)
-        answer = await self._gate.publish_channel(namespace, name, message_id, body, given.key or "")
-        return Published(message_id=message_id, position=str(answer["position"]))
+        how = envelopes.placing(call, given)
+        body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **envelopes.said(how))
+        first_use = "" if found.uid else making_uid(call, namespace, name)
+        about = (message_id, body, how, call.principal.name, first_use)
+        answer = await self._gate.publish_channel(namespace, name, *about)
+        position = answer["position"]
+        return Published(message_id=message_id, position=None if position is None else str(position))
 
     async def read(self, call: Call, given: ChannelReadInput) -> ChannelRead:
         found = await find_channel(self._store, given.namespace, given.name)
@@ -100,51 +89,6 @@ class Channels:
     async def _rung(self, wait_s: float) -> None:
         await self._doorbell.wait(wait_s)
         await asyncio.sleep(SETTLE_S)
-
-    async def join(self, call: Call, given: JoinInput) -> Membership | Preview:
-        channel, agent = await self._both(given)
-        position = await self._position(channel, agent)
-        if call.dry_run:
-            would = [] if position is not None else [f"{given.agent} would read {given.name} from {given.start}"]
-            return Preview(operation=call.operation, would=would, undo="exact")
-        if position is None:
-            sql = JOIN.format(position=START[given.start])
-            unit = Unit().raw(sql, [agent.uid, call.now, channel.uid, agent.uid], expect=1)
-            await self._store.write(_told(unit, "channel.joined", call, given, start=given.start))
-            position = await self._position(channel, agent)
-            if given.start == "beginning":
-                await self._gate.control("deliver", channel.uid, {})
-        if position is None:
-            raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=0.1)
-        return _membership(given, position)
-
-    async def leave(self, call: Call, given: LeaveInput) -> Membership | Preview:
-        channel, agent = await self._both(given)
-        position = await self._position(channel, agent)
-        if position is not None:
-            _require_unwatched(await self._store.read(lambda session: _spec(session, agent.uid)), given)
-        if call.dry_run:
-            would = [] if position is None else [f"{given.agent} would no longer read {given.name}"]
-            return Preview(operation=call.operation, would=would, undo="compensate")
-        if position is not None:
-            unit = Unit().raw(LEAVE, [channel.uid, agent.uid], expect=1)
-            await self._store.write(_told(unit, "channel.left", call, given))
-        return _membership(given, None)
-
-    async def _both(self, given: JoinInput | LeaveInput) -> tuple[FoundChannel, FoundAgent]:
-        channel = await find_channel(self._store, given.namespace, given.name)
-        return channel, await find_agent(self._store, given.namespace, given.agent, field="/agent")
-
-    async def _position(self, channel: FoundChannel, agent: FoundAgent) -> int | None:
-        def query(session: Session) -> int | None:
-            return session.exec(
-                select(SubscriptionRow.position).where(
-                    SubscriptionRow.channel == channel.uid, SubscriptionRow.agent == agent.uid
-                )
-            ).first()
-
-        position: int | None = await self._store.read(query)
-        return position
 
 
 def _answer(batch: Batch, call: Call, given: ChannelReadInput) -> ChannelRead:
@@ -167,53 +111,6 @@ def _gap(first: int, last: int, call: Call, given: ChannelReadInput) -> dict[str
         "position": str(last),
         "data": {"from": str(first), "to": str(last)},
     }
-
-
-def _membership(given: JoinInput | LeaveInput, position: int | None) -> Membership:
-    return Membership(
-        namespace=given.namespace,
-        name=given.name,
-        agent=given.agent,
-        member=position is not None,
-        position=None if position is None else str(position),
-    )
-
-
-def _told(unit: Unit, event: str, call: Call, given: JoinInput | LeaveInput, **data: Any) -> Unit:
-    about = {"agent": given.agent, **data}
-    return unit.event(
-        event,
-        kind="Channel",
-        namespace=given.namespace,
-        name=given.name,
-        now=call.now,
-        principal=call.principal.name,
-        data=about,
-    )
-
-
-def _spec(session: Session, uid: str) -> dict[str, Any]:
-    spec: dict[str, Any] = orjson.loads(
-        session.exec(select(ResourceRow.spec).where(ResourceRow.uid == uid)).first() or b"{}"
-    )
-    return spec
-
-
-def _require_unwatched(spec: dict[str, Any], given: LeaveInput) -> None:
-    if any(watch["channel"] == given.name for watch in channels_of(spec.get("watches") or [])):
-        detail = (
-            f"agent {given.namespace}/{given.agent} watches {given.name} by its spec; propose it without that watch"
-        )
-        arguments = {"namespace": given.namespace, "name": given.agent}
-        raise refuse(
-            "OWNED",
-            detail,
-            field="/agent",
-            next=[Next(operation="agents.get", arguments=arguments, why="shows the spec to propose anew")],
-            namespace=given.namespace,
-            name=given.name,
-            agent=given.agent,
-        )
 
 
 def _after(session: Session, channel: str, after: int | None, limit: int) -> Batch | None:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from sqlmodel import Session, and_, col, func, or_, select
 
+from controlplane.mesh.publishing import channel_rows
 from controlplane.operations.living import envelopes, paging
 from controlplane.operations.visibility import within
 from controlplane.resources.dead_letters import DeadLetterList
@@ -30,11 +31,12 @@ from schemas.dead_letters import (
 )
 from schemas.plan import Preview
 from schemas.ports import Handler
+from schemas.posting import Placed
 from schemas.principal import Call, Principal
 
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 CHUNK = 50
-ANSWERED_TO_NOBODY = ("replyto", "deadline")
+LEFT_OUT = ("replyto", "deadline", "expires")  # it is answered to nobody, and lives as long as it must
 
 
 def handlers(store: Store) -> dict[str, Handler]:
@@ -58,7 +60,9 @@ class DeadLetters:
     async def redrive(self, call: Call, given: RedriveInput) -> Redriven | Preview:
         rows, remaining = await self._store.read(lambda session: _asked_for(session, given))
         if call.dry_run:
-            would = [f"dead letter {row.id} would be put back to {row.namespace}/{row.name}" for row in rows]
+            would = [
+                f"dead letter {row.id} would be put back to {row.namespace}/{_channel(row) or row.name}" for row in rows
+            ]
             return Preview(operation=call.operation, would=would, undo="none")
         done: list[RedrivenLetter] = []
         left = [_unknown(it) for it in _missing(rows, given)]
@@ -125,24 +129,31 @@ def _missing(rows: Sequence[DeadLetterRow], given: RedriveInput) -> list[str]:
 def _unit(row: DeadLetterRow, message_id: str, call: Call) -> Unit:
     """The letter goes, and the message comes; nothing changes where the letter or its target is not there."""
     body = {**orjson.loads(row.body), "id": message_id, "causationid": row.message_id}
-    text = orjson.dumps({key: value for key, value in body.items() if key not in ANSWERED_TO_NOBODY}).decode()
+    text = orjson.dumps({key: value for key, value in body.items() if key not in LEFT_OUT}).decode()
     unit = Unit().raw(sql.TAKE, [row.id], expect=1)
-    where = [row.namespace, row.name]
-    if row.trigger == "publish":
-        key = body.get("partitionkey")
-        unit.raw(statements.CHANNEL_PUT, [message_id, key, text, call.now, *where, message_id], expect=1)
-        unit.raw(statements.CHANNEL_BUMP, where, expect=1)
+    how = Placed(body.get("partitionkey"), body.get("priority") or 0)
+    channel = _channel(row)
+    if channel is not None:
+        for sql_text, params, _ in channel_rows(row.namespace, channel, message_id, text, how, call.now):
+            once = 1 if sql_text in (statements.CHANNEL_PUT, statements.CHANNEL_BUMP) else None
+            unit.raw(sql_text, params, expect=once)
     else:
-        unit.raw(sql.TO_INBOX, [message_id, row.trigger, text, call.now, *where], expect=1)
+        place = (row.namespace, row.name)
+        unit.raw(sql.TO_INBOX, [message_id, row.trigger, text, call.now, how.key, how.rank, *place], expect=1)
     return unit.event(
         "message.redriven",
-        kind="Channel" if row.trigger == "publish" else "Agent",
+        kind="Agent" if channel is None else "Channel",
         namespace=row.namespace,
-        name=row.name,
+        name=channel or row.name,
         now=call.now,
         principal=call.principal.name,
         data={"dead_letter_id": str(row.id), "message_id": message_id, "was": row.message_id, "reason": row.reason},
     )
+
+
+def _channel(row: DeadLetterRow) -> str | None:
+    """The channel that it goes back to: the one that was not there, or the queue that it was of."""
+    return {"publish": row.name, "queue": row.channel}.get(row.trigger)
 
 
 def _why_left(row: DeadLetterRow) -> LeftLetter | None:
@@ -153,8 +164,11 @@ def _why_left(row: DeadLetterRow) -> LeftLetter | None:
 
 
 def _no_target(row: DeadLetterRow) -> LeftLetter:
-    what = "channel" if row.trigger == "publish" else "agent"
-    detail = f"there is no {what} {row.namespace}/{row.name}, or somebody else put this back at the same time"
+    channel = _channel(row)
+    what = "agent" if channel is None else "channel"
+    detail = (
+        f"there is no {what} {row.namespace}/{channel or row.name}, or somebody else put this back at the same time"
+    )
     return LeftLetter(dead_letter_id=str(row.id), reason="TARGET_NOT_FOUND", detail=detail)
 
 

@@ -5,16 +5,17 @@ endless nesting, not too large. With a request id the message id is a hash, so t
 makes the same message again, and the inbox takes it once.
 """
 
-import secrets
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import refuse
 from schemas.base import rfc3339, short_id
 from schemas.calls import DATA_BYTES_MAX
+from schemas.posting import Placed, Posted, placed
 from schemas.principal import Call, Principal
 
 TYPE = "steward.message"
@@ -47,12 +48,7 @@ def source(principal: Principal) -> str:
     return f"/operators/{principal.name}"
 
 
-def traceparent() -> str:
-    """A new W3C trace context, sampled."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-
-
-def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | None) -> bytes:
+def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | int | None) -> bytes:
     """The CloudEvent as JSON; `data` is JSON already."""
     attributes: dict[str, Any] = {
         "specversion": "1.0",
@@ -62,12 +58,23 @@ def envelope(call: Call, identifier: str, subject: str, data: bytes, **extension
         "subject": subject,
         "time": at(call.now),
         "datacontenttype": "application/json",
-        "traceparent": traceparent(),
+        "traceparent": new_trace(),
         "onbehalfof": call.principal.name,
         **{name: value for name, value in extensions.items() if value is not None},
         "data": orjson.Fragment(data),
     }
     return orjson.dumps(attributes)
+
+
+def placing(call: Call, given: Posted) -> Placed:
+    """How a message goes, in moments."""
+    return placed(given.key, given.priority, given.delay_s, given.ttl_s, call.now)
+
+
+def said(how: Placed) -> dict[str, str | int | None]:
+    """What the envelope says of that."""
+    expires = at(how.expires_at) if how.expires_at else None
+    return {"partitionkey": how.key, "priority": how.priority or None, "expires": expires}
 
 
 def at(seconds: float) -> str:

@@ -7,13 +7,18 @@ acknowledged, and will be there in a moment. That moment is waited for; after it
 import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
+from uuid import uuid4
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, and_, col, select
+from sqlmodel import Session, and_, col, func, select
 
+from controlplane.mesh import making
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, ChannelRow, ResourceRow
+from schemas.base import short_id
+from schemas.channel import CHANNELS_MAX
+from schemas.principal import Call
 from schemas.problem import Next, Refusal
 from schemas.resource import Kind
 
@@ -60,6 +65,34 @@ async def find_channel(store: Store, namespace: str, name: str) -> FoundChannel:
     if next_position is None:
         raise _not_yet("Channel", namespace, name)
     return FoundChannel(uid, next_position, spec)
+
+
+async def find_or_make(store: Store, namespace: str, name: str) -> FoundChannel:
+    """The channel of this name; one that is not there is to be made by its first use, and has no uid yet."""
+    row = await _set_up(store, lambda session: _channel(session, namespace, name))
+    if row is not None and row[1] is None:
+        raise _not_yet("Channel", namespace, name)
+    if row is not None:
+        return FoundChannel(row[0], row[1] or 1, row[2])
+    left, most = await store.read(lambda session: _taken(session, namespace, name))
+    if left:  # of a channel of this name that was deleted
+        raise _not_yet("Channel", namespace, name)
+    if most:
+        raise Refusal(making.too_many(namespace))
+    return FoundChannel("", 1, making.SPEC.model_dump_json())
+
+
+def making_uid(call: Call, namespace: str, name: str) -> str:
+    """The uid of a channel that a call makes; a call that is repeated makes the same."""
+    return short_id("channel", call.principal.identity, call.request_id or uuid4().hex, namespace, name)
+
+
+def _taken(session: Session, namespace: str, name: str) -> tuple[bool, bool]:
+    """Whether something runs under the name, and whether the namespace has as many channels as first uses make."""
+    here = col(ChannelRow.namespace) == namespace
+    left = session.exec(select(col(ChannelRow.uid)).where(here, col(ChannelRow.name) == name)).first()
+    some = select(col(ChannelRow.uid)).where(here).limit(CHANNELS_MAX).subquery()
+    return left is not None, session.exec(select(func.count()).select_from(some)).one() >= CHANNELS_MAX
 
 
 async def _set_up(store: Store, query: Callable[[Session], Row | None]) -> Row | None:

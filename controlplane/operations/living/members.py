@@ -1,168 +1,159 @@
-"""`discovery.register`, `renew`, `unregister`: agents elsewhere say that they are here, and for how long.
+"""Join, leave, members: who reads a channel, and who was a member when a message was accepted.
 
-One row holds all of a member, so that it is there or gone, and nothing of it is ever left. A lease that is over
-counts at once: reads leave it out, whenever it is swept. Whoever may change the
-namespace may say so: who comes last is believed.
+Joining and leaving repeat safely: only what changes a membership is written and told. A channel that is not
+there is made by who joins it. What a spec's `watches` declares is not left here.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any
 
 import orjson
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, or_, select
 
-from controlplane.mesh.traits import mark_of, meaning_text
-from controlplane.operations.living.envelopes import moment
-from controlplane.operations.offered import require_schemas
+from controlplane.mesh.making import made
+from controlplane.mesh.membership import By, Member, joining, left_by
+from controlplane.operations.living import envelopes, paging
+from controlplane.operations.living.lookup import FoundAgent, find_agent, find_channel, find_or_make, making_uid
+from controlplane.operations.watches import channels_of
+from controlplane.resources.channels import MemberList
 from controlplane.resources.problems import refuse
-from controlplane.store import members as sql
 from controlplane.store.store import Store
-from controlplane.store.tables import MemberRow
-from controlplane.store.unit import Scalar, Unit
-from schemas.base import canonical
-from schemas.calls import NamedAct
-from schemas.capability import Capability
-from schemas.member import MEMBERS_MAX, MemberView, RegisterInput, RenewInput, Unregistered
+from controlplane.store.tables import MembershipRow, ResourceRow, SubscriptionRow
+from controlplane.store.unit import Unit
+from schemas.calls import JoinInput, LeaveInput, Membership, MembersInput, MemberView
 from schemas.plan import Preview
-from schemas.ports import Handler
+from schemas.ports import GatePort, Handler
 from schemas.principal import Call
-from schemas.problem import Next, Refusal
-
-T = TypeVar("T")
-TRIES = 3
+from schemas.problem import Next
 
 
-def handlers(store: Store) -> dict[str, Handler]:
-    """The handlers of all three."""
-    members = Members(store)
+def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
+    """The handlers, by the names of their operations."""
+    members = Members(store, gate)
     return {
-        "discovery.register": members.register,
-        "discovery.renew": members.renew,
-        "discovery.unregister": members.unregister,
+        "channels.join": members.join,
+        "channels.leave": members.leave,
+        "channels.members": members.list,
     }
 
 
 class Members:
-    """Registers members, keeps them, and takes them away."""
+    """Changes memberships, and tells of them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, gate: GatePort) -> None:
         self._store = store
+        self._gate = gate
 
-    async def register(self, call: Call, given: RegisterInput) -> MemberView | Preview:
-        require_schemas([it.model_dump() for it in _offered(given)], "/capabilities")
+    async def join(self, call: Call, given: JoinInput) -> Membership | Preview:
+        namespace, name = given.namespace, given.name
+        agent = await find_agent(self._store, namespace, given.agent, field="/agent")
+        channel = await find_or_make(self._store, namespace, name)
+        after = 0 if given.after is None else paging.position(given.after, channel.next_position - 1)
+        position = await self._position(channel.uid, agent)
+        start = given.start if given.after is None else "cursor"
+        if call.dry_run:
+            would = [] if position is not None else [f"{given.agent} would read {name} from {given.after or start}"]
+            would = would if channel.uid else [f"channel {namespace}/{name} would be made", *would]
+            return Preview(operation=call.operation, would=would, undo="exact")
+        if position is None:
+            by = By(call.principal.name)
+            uid = "" if channel.uid else making_uid(call, namespace, name)
+            unit = Unit().rows(made(uid, namespace, name, by.who, call.now) if uid else ())
+            member = Member(agent.uid, given.agent, namespace, name)
+            await self._store.write(unit.rows(joining(member, start, by, call.now, after)))
+            channel = await find_channel(self._store, namespace, name)
+            position = await self._position(channel.uid, agent)
+            if start != "now":
+                await self._gate.control("deliver", channel.uid, {})
+        if position is None:
+            raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=0.1)
+        return _membership(given, position)
 
-        async def attempt() -> MemberView | Preview | None:
-            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
-            there = await self._store.read(lambda session: _count(session, given.namespace, call.now))
-            if row is None and there >= MEMBERS_MAX:
-                raise _full(given.namespace, there)
-            view = _registered(call, given, row)
-            if call.dry_run:
-                would = f"{given.namespace}/{given.name} would be found until {view.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-                return Preview(operation=call.operation, would=[would], undo="exact")
-            capabilities = [it.model_dump(mode="json") for it in view.capabilities]
-            text = meaning_text(given.purpose, capabilities)
-            said = [canonical(given.labels).decode(), given.purpose, canonical(capabilities).decode(), given.address]
-            lease = [call.now, call.now + given.lease_s]
-            meaning = mark_of(text) if text else ""
-            values: list[Scalar] = [given.namespace, given.name, call.principal.name, *said, meaning, *lease]
-            unit = Unit().raw(sql.REGISTER, values, 1)
-            return view if await self._store.write(_told(unit, "member.registered", given, call)) else None
+    async def leave(self, call: Call, given: LeaveInput) -> Membership | Preview:
+        channel = await find_channel(self._store, given.namespace, given.name)
+        agent = await find_agent(self._store, given.namespace, given.agent, field="/agent")
+        position = await self._position(channel.uid, agent)
+        if position is not None:
+            _require_unwatched(await self._store.read(lambda session: _spec(session, agent.uid)), given)
+        if call.dry_run:
+            would = [] if position is None else [f"{given.agent} would no longer read {given.name}"]
+            return Preview(operation=call.operation, would=would, undo="compensate")
+        if position is not None:
+            member = Member(agent.uid, given.agent, given.namespace, given.name)
+            await self._store.write(Unit().rows(left_by(member, By(call.principal.name), call.now)))
+        return _membership(given, None)
 
-        return await again(attempt)
+    async def list(self, call: Call, given: MembersInput) -> MemberList:
+        channel = await find_channel(self._store, given.namespace, given.name)
+        at = None
+        if given.accepted_at is not None:
+            at = paging.position(given.accepted_at, channel.next_position - 1, field="/accepted_at")
+        after = 0 if given.page is None else int(paging.decode(given.page, (int,))[0])
+        rows = await self._store.read(lambda session: _members(session, channel.uid, at, after, given.limit + 1))
+        more, rows = len(rows) > given.limit, rows[: given.limit]
+        next_page = paging.encode([rows[-1].id or 0]) if more else None
+        return MemberList(items=[_view(row) for row in rows], next_page=next_page)
 
-    async def renew(self, call: Call, given: RenewInput) -> MemberView | Preview:
-        async def attempt() -> MemberView | Preview | None:
-            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
-            if row is None:
-                raise _gone(given)
-            until = call.now + given.lease_s
-            if call.dry_run:
-                would = f"the lease of {given.namespace}/{given.name} would run {given.lease_s:g} s from now"
-                return Preview(operation=call.operation, would=[would], undo="none")
-            values: list[Scalar] = [until, given.namespace, given.name, row.since, call.now]
-            if not await self._store.write(Unit().raw(sql.RENEW, values, 1)):
-                return None
-            return _view(row).model_copy(update={"expires_at": moment(until)})
+    async def _position(self, channel: str, agent: FoundAgent) -> int | None:
+        def query(session: Session) -> int | None:
+            return session.exec(
+                select(SubscriptionRow.position).where(
+                    SubscriptionRow.channel == channel, SubscriptionRow.agent == agent.uid
+                )
+            ).first()
 
-        return await again(attempt)
-
-    async def unregister(self, call: Call, given: NamedAct) -> Unregistered | Preview:
-        async def attempt() -> Unregistered | Preview | None:
-            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
-            if call.dry_run:
-                would = [] if row is None else [f"{given.namespace}/{given.name} would be found no more"]
-                return Preview(operation=call.operation, would=would, undo="none")
-            if row is None:
-                return Unregistered(namespace=given.namespace, name=given.name)
-            unit = Unit().raw(sql.UNREGISTER, [given.namespace, given.name, row.since], 1)
-            done = await self._store.write(_told(unit, "member.unregistered", given, call))
-            return Unregistered(namespace=given.namespace, name=given.name) if done else None
-
-        return await again(attempt)
-
-
-async def again(attempt: Callable[[], Awaitable[T | None]]) -> T:
-    """Whoever meets another who writes at the same time looks again."""
-    for _ in range(TRIES):
-        if (answer := await attempt()) is not None:
-            return answer
-    raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=1.0)
-
-
-def _known(session: Session, namespace: str, name: str, now: float) -> MemberRow | None:
-    row = session.get(MemberRow, (namespace, name))
-    return row if row is not None and row.expires_at > now else None
+        position: int | None = await self._store.read(query)
+        return position
 
 
-def _count(session: Session, namespace: str, now: float) -> int:
-    living = (col(MemberRow.namespace) == namespace, col(MemberRow.expires_at) > now)
-    return int(session.exec(select(func.count()).select_from(MemberRow).where(*living)).one())
+def _members(session: Session, channel: str, at: int | None, after: int, many: int) -> list[MembershipRow]:
+    left = col(MembershipRow.left_position)
+    query = select(MembershipRow).where(MembershipRow.channel == channel, col(MembershipRow.id) > after)
+    if at is None:
+        query = query.where(left.is_(None))
+    else:
+        query = query.where(col(MembershipRow.joined_position) <= at, or_(left.is_(None), left > at))
+    return list(session.exec(query.order_by(col(MembershipRow.id)).limit(many)).all())
 
 
-def _told(unit: Unit, event: str, given: RegisterInput | NamedAct, call: Call) -> Unit:
-    by = call.principal.name
-    return unit.event(event, kind="Member", namespace=given.namespace, name=given.name, now=call.now, principal=by)
-
-
-def _registered(call: Call, given: RegisterInput, before: MemberRow | None) -> MemberView:
+def _view(row: MembershipRow) -> MemberView:
     return MemberView(
+        agent=row.name,
+        joined_at=envelopes.moment(row.joined_at),
+        joined_position=str(row.joined_position),
+        left_at=None if row.left_at is None else envelopes.moment(row.left_at),
+        left_position=None if row.left_position is None else str(row.left_position),
+    )
+
+
+def _membership(given: JoinInput | LeaveInput, position: int | None) -> Membership:
+    return Membership(
         namespace=given.namespace,
         name=given.name,
-        labels=dict(given.labels),
-        purpose=given.purpose,
-        capabilities=_offered(given),
-        address=given.address,
-        registered_by=call.principal.name,
-        since=moment(call.now if before is None else before.since),
-        expires_at=moment(call.now + given.lease_s),
+        agent=given.agent,
+        member=position is not None,
+        position=None if position is None else str(position),
     )
 
 
-def _offered(given: RegisterInput) -> list[Capability]:
-    return [it for it in given.capabilities if isinstance(it, Capability)]
-
-
-def _view(row: MemberRow) -> MemberView:
-    return MemberView(
-        namespace=row.namespace,
-        name=row.name,
-        labels=orjson.loads(row.labels),
-        purpose=row.purpose,
-        capabilities=[Capability(**it) for it in orjson.loads(row.capabilities)],
-        address=row.address,
-        registered_by=row.principal,
-        since=moment(row.since),
-        expires_at=moment(row.expires_at),
+def _spec(session: Session, uid: str) -> dict[str, Any]:
+    spec: dict[str, Any] = orjson.loads(
+        session.exec(select(ResourceRow.spec).where(ResourceRow.uid == uid)).first() or b"{}"
     )
+    return spec
 
 
-def _gone(given: NamedAct) -> Refusal:
-    detail = f"{given.namespace}/{given.name} is not registered, or its lease is over; register it again"
-    step = Next(operation="operations.describe", arguments={"name": "discovery.register"}, why="shows how to register")
-    return refuse("NOT_FOUND", detail, field="/name", next=[step], namespace=given.namespace, name=given.name)
-
-
-def _full(namespace: str, there: int) -> Refusal:
-    detail = f"{there} members are registered in {namespace}, which is the most"
-    return refuse("QUOTA", detail, field="/namespace", namespace=namespace, members=there, members_max=MEMBERS_MAX)
+def _require_unwatched(spec: dict[str, Any], given: LeaveInput) -> None:
+    if any(watch["channel"] == given.name for watch in channels_of(spec.get("watches") or [])):
+        detail = (
+            f"agent {given.namespace}/{given.agent} watches {given.name} by its spec; propose it without that watch"
+        )
+        arguments = {"namespace": given.namespace, "name": given.agent}
+        raise refuse(
+            "OWNED",
+            detail,
+            field="/agent",
+            next=[Next(operation="agents.get", arguments=arguments, why="shows the spec to propose anew")],
+            namespace=given.namespace,
+            name=given.name,
+            agent=given.agent,
+        )

@@ -30,8 +30,8 @@ def decode(page: str, types: tuple[type, ...]) -> list[Any]:
     return key
 
 
-def position(cursor: str, newest: int) -> int:
+def position(cursor: str, newest: int, field: str = "/after") -> int:
     """The position that a channel's cursor names, from 0 to the newest there is."""
     if not (cursor.isascii() and cursor.isdigit()) or len(cursor) > len(str(INT64_MAX)) or int(cursor) > newest:
-        raise refuse("INVALID_CURSOR", "the cursor is not one that this channel answered", field="/after", after=cursor)
+        raise refuse("INVALID_CURSOR", "the cursor is not one that this channel answered", field=field, after=cursor)
     return int(cursor)

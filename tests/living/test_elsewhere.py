@@ -7,7 +7,7 @@ import pytest
 from sqlmodel import select
 
 from controlplane.knowledge.embedding import Embedder
-from controlplane.operations.living import finding, members
+from controlplane.operations.living import elsewhere, finding
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
 from controlplane.store.tables import EventRow, MeaningRow, MemberRow, TraitRow
@@ -28,7 +28,7 @@ class Here:
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store, self.now = store, world.NOW
-        self.handlers = members.handlers(store) | finding.handlers(store, Embedder())
+        self.handlers = elsewhere.handlers(store) | finding.handlers(store, Embedder())
         monkeypatch.setattr("controlplane.mesh.others.time.time", lambda: self.now)
 
     async def call(self, operation: str, given: Any, principal: Principal = ANN, *, dry_run: bool = False) -> Any:
@@ -124,7 +124,7 @@ async def test_churn_leaves_nothing(here: Here) -> None:
 
 async def test_a_namespace_holds_so_many(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is refused; one that is there may say more of itself."""
-    monkeypatch.setattr("controlplane.operations.living.members.MEMBERS_MAX", 1)
+    monkeypatch.setattr("controlplane.operations.living.elsewhere.MEMBERS_MAX", 1)
     await here.call("discovery.register", judge())
     assert await here.refused("discovery.register", judge("another")) == "QUOTA"
     await here.call("discovery.register", judge(purpose="Reads poems"))

@@ -1,0 +1,134 @@
+"""The mesh: publishing to handling, request and reply between agents, fan-out, many channels.
+
+A gate with one plain host, without Ray, on each database. Handlers tell by datagram that they have begun, so that
+nothing of the turn after that is inside a figure. Beside it NATS JetStream, messages of DBOS on the same database, and
+for request and reply NATS and a call between two Ray actors.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import beside, loads
+from benchmarks.ears import Ears
+from benchmarks.given import POSTGRES, SQLITE, Given
+from benchmarks.ray_calls import calls_of
+from benchmarks.targets import at_most
+from benchmarks.timing import AT_ONCE, IN_FLIGHT, Latency, quantiles, table
+
+SAMPLES, SECONDS, ASKS = 300, 3.0, 40
+MEMBERS, CHANNELS, DELIVERED, READERS = (1, 10, 100, 1_000), (10, 100, 1_000, 10_000), 2_000, 10
+FLAT = 2.0
+WHY_CALL = "both directions are durable: two commits on the disk lie between the question and the answer's line"
+
+
+@dataclass
+class Ours:
+    """Figures of one database."""
+
+    publish: Latency | None = None
+    rate: float = 0.0
+    replies: dict[int, Latency] = field(default_factory=dict)
+    by_members: dict[int, float] = field(default_factory=dict)  # milliseconds for each message delivered
+    by_channels: dict[int, float] = field(default_factory=dict)
+
+
+def measure(given: Given) -> str:
+    ray = calls_of(given.stack(), given.several(SAMPLES))
+    given.drop()  # its processes take their share even while nothing happens
+    seconds, count = SECONDS / 3 if given.quick else SECONDS, given.several(SAMPLES)
+    nats = beside.measured("nats", given, "mesh", seconds, count)
+    peers, published, replied, grown = [nats], [], [], []
+    for kind in (SQLITE, POSTGRES):
+        with given.database(kind) as url:
+            ours = asyncio.run(_of(url, count, seconds, quick=given.quick))
+        dbos = beside.measured(kind, given, "mesh", seconds, count)
+        peers.append(dbos)
+        assert ours.publish is not None
+        cells = [*nats.cells("publish", 1, ours.publish.p50_ms), *dbos.cells("publish", 1, ours.publish.p50_ms)]
+        published.append([kind, ours.publish, *cells, f"{ours.rate:.0f}", nats.rate("publish"), dbos.rate("publish")])
+        replied += [_replies(kind, n, ours, nats, ray) for n in AT_ONCE]
+        grown += _grown(kind, ours)
+    head = ["", "published → handler, p50 / p99 ms", "JetStream", "ratio", "DBOS", "ratio"]
+    head += [f"messages/s, {IN_FLIGHT} in flight", "JetStream", "DBOS"]
+    replies = ["request and reply", "p50 / p99 ms", "NATS", "ratio", "Ray actors", "ratio"]
+    sizes = ["ms for each message that is handled", *(f"{n:,}" for n in sorted({*MEMBERS, *CHANNELS}))]
+    return f"{table(head, published)}\n{table(replies, replied)}\n{table(sizes, grown)}\n{beside.notes(peers)}"
+
+
+def _replies(kind: str, n: int, ours: Ours, nats: beside.Found, ray: dict[int, Latency]) -> list[object]:
+    found, call = ours.replies[n], ray[n]
+    at_most(
+        f"request and reply, {n} at once, {kind}: p50 over that of a Ray call", found.p50_ms / call.p50_ms, 1, WHY_CALL
+    )
+    return [
+        f"{kind}: {n} at once",
+        found,
+        *nats.cells("replies", n, found.p50_ms),
+        call,
+        f"{call.p50_ms / found.p50_ms:.1f}",
+    ]
+
+
+def _grown(kind: str, ours: Ours) -> list[list[object]]:
+    sizes = sorted({*MEMBERS, *CHANNELS})
+    rows: list[list[object]] = []
+    for what, found in (("members", ours.by_members), ("channels", ours.by_channels)):
+        rows.append([f"{kind}, by {what}", *(f"{found[n]:.2f}" if n in found else "" for n in sizes)])
+        most, least = max(found), min(found)
+        at_most(f"{kind}: a delivery with {most:,} {what} over one with {least:,}", found[most] / found[least], FLAT)
+    return rows
+
+
+async def _of(url: str, count: int, seconds: float, *, quick: bool) -> Ours:
+    """All figures of one database."""
+    found = Ours()
+    async with loads.loaded(url) as load, Ears.open(load) as ears:
+        await ears.agent("ear")
+        await ears.channel("one", ["ear"])
+        found.publish = quantiles([await ears.heard_from("one") for _ in range(count + 5)][5:])
+        for n in range(IN_FLIGHT):
+            await ears.agent(f"ear-{n}")
+            await ears.channel(f"of-{n}", [f"ear-{n}"])
+        found.rate = await ears.rate([f"of-{n}" for n in range(IN_FLIGHT)], seconds)
+        for at_once in AT_ONCE:
+            found.replies[at_once] = await _asking(load, ears, at_once, 10 if quick else ASKS)
+        found.by_members = await _members(ears, MEMBERS[:-1] if quick else MEMBERS)
+        found.by_channels = await _channels(ears, CHANNELS[:-2] if quick else CHANNELS)
+    return found
+
+
+async def _asking(load: loads.Loaded, ears: Ears, at_once: int, asks: int) -> Latency:
+    """So many pairs, each asking again and again, as the one that asks sees it."""
+    for n in range(at_once):
+        await ears.agent(f"asks-{at_once}-{n}", "Again")
+        await ears.agent(f"says-{at_once}-{n}", "Says")
+    calls = [load.asked(f"asks-{at_once}-{n}", [f"says-{at_once}-{n}", asks]) for n in range(at_once)]
+    ids = await asyncio.gather(*calls)
+    return quantiles([took for it in ids for took in (await load.answer(it))[2:]])
+
+
+async def _members(ears: Ears, sizes: Sequence[int]) -> dict[int, float]:
+    found = {}
+    for size in sizes:
+        names = [f"m-{n}" for n in range(size)]
+        for name in names:
+            await ears.agent(name)
+        await ears.channel(f"to-{size}", names)
+        times = max(3, DELIVERED // size)
+        found[size] = 1e3 * await ears.seconds([f"to-{size}"] * times, heard=times * size) / (times * size)
+    return found
+
+
+async def _channels(ears: Ears, sizes: Sequence[int]) -> dict[int, float]:
+    found, made = {}, 0
+    for n in range(READERS):
+        await ears.agent(f"r-{n}")
+    for size in sizes:
+        for n in range(made, size):
+            await ears.channel(f"c-{n}", [f"r-{n % READERS}"])
+        made = size
+        to = [f"c-{n * size // min(size, DELIVERED)}" for n in range(min(size, DELIVERED))]
+        to *= max(1, DELIVERED // len(to))
+        found[size] = 1e3 * await ears.seconds(to, heard=len(to)) / len(to)
+    return found

@@ -1,0 +1,84 @@
+"""Messages that wait for their time, and take their place then: in an inbox or a channel, once.
+
+What has no place to go to when it is due is a dead letter; where there is no room, it is looked at again.
+"""
+
+from controlplane.effects.entries import sent
+from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.turnref import Row
+from controlplane.mesh.publishing import channel_rows
+from controlplane.resources.problems import problem
+from controlplane.store import queues
+from controlplane.store import statements as sql
+from schemas.base import canonical
+from schemas.posting import DELAYED_MAX, PRIORITY_MAX, Placed
+from schemas.problem import Problem
+
+AGAIN_S, RETRY_AFTER_S = 1.0, 1.0
+
+
+class Delaying:
+    """The messages of this gate that are not due yet."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._moving: set[int] = set()
+
+    def full(self, kind: str, namespace: str, name: str) -> Problem | None:
+        """Why no more may wait for one inbox or channel."""
+        count = self._node.reader.rows(queues.DELAYED, kind, namespace, name, DELAYED_MAX)[0][0]
+        if count < DELAYED_MAX:
+            return None
+        to = f"{namespace}/{name}"
+        detail = f"{count} messages wait for their time to go to {to}, which is the most"
+        return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, to=to, messages=count)
+
+    def deliver(self, row: tuple[object, ...], now: float) -> None:
+        """What is due takes its place."""
+        number, kind, namespace, name, message_id, key, rank, expires_at, body = row
+        it, to = int(str(number)), (str(namespace), str(name))
+        if it in self._moving:
+            return
+        if self._no_room(str(kind), to):
+            self._node.timers.arm(now + AGAIN_S)
+            return
+        priority = 0 if rank is None else PRIORITY_MAX - int(str(rank))
+        how = Placed(None if key is None else str(key), priority, 0.0, float(str(expires_at)) if expires_at else 0.0)
+        rows = self._rows(str(kind), to, str(message_id), str(body), how, now)
+        self._moving.add(it)
+
+        def moved(outcome: str, _detail: str) -> None:
+            self._moving.discard(it)
+            if outcome != "ok":
+                self._node.timers.arm(now + AGAIN_S)
+            elif kind == "Agent":
+                self._node.ownership.ring_name(*to)
+            else:
+                self._node.delivery.kick(*to)
+
+        self._node.commit("due", [*rows, (queues.NO_LONGER_DELAYED, (it,), 1)], moved, MESSAGES)
+
+    def _no_room(self, kind: str, to: tuple[str, str]) -> bool:
+        node, address = self._node, "/".join(to)
+        if kind == "Agent":
+            row = node.reader.one(sql.AGENT_UID, *to)
+            return row is not None and node.planes.full(row[0], address) is not None
+        row = node.reader.one(sql.CHANNEL, *to)
+        return row is not None and row[2] == "queue" and node.delivery.queues.full(row[0], address, row[3]) is not None
+
+    def _rows(self, kind: str, to: tuple[str, str], made: str, text: str, how: Placed, now: float) -> list[Row]:
+        word = kind.lower()
+        detail = f"when its time came, there was no {word} {to[0]}/{to[1]}"
+        told = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "to": "/".join(to)}).decode()
+        lost = (None, *to, made, text, detail, None, now)
+        if kind == "Agent":
+            return [
+                sent(made, text, how, now, to),
+                (sql.SEND_LOST, (*lost, *to), -1),
+                (sql.SEND_LOST_EVENT, (now, *to, None, told, *to), -1),
+            ]
+        return [
+            *channel_rows(*to, made, text, how, now),
+            (sql.PUBLISH_LOST, (*lost, to[1], *to), -1),
+            (sql.PUBLISH_LOST_EVENT, (now, *to, None, told, *to), -1),
+        ]

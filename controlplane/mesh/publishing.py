@@ -1,0 +1,27 @@
+"""A message on its way into a channel, or in wait for its time: rows of a unit. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from controlplane.store import queues
+from controlplane.store import statements as sql
+from schemas.posting import Placed
+
+Row = tuple[str, Sequence[Any], int]
+
+
+def channel_rows(namespace: str, name: str, made: str, text: str, how: Placed, now: float) -> list[Row]:
+    """Take the next position of a channel; a message that is there already changes nothing. A queue has it to give."""
+    urged = how.rank is not None and how.key is not None
+    return [
+        (sql.CHANNEL_PUT, (made, how.key, how.rank, text, now, namespace, name, made), -1),
+        (queues.QUEUE_PUT, (how.expires_at or None, namespace, name), -1),
+        *([(queues.URGE, (how.rank, how.key, how.rank, namespace, name), -1)] if urged else ()),
+        (sql.CHANNEL_BUMP, (namespace, name), -1),
+    ]
+
+
+def delayed(kind: str, namespace: str, name: str, made: str, text: str, how: Placed) -> Row:
+    """It waits until it is due; one that waits already changes nothing."""
+    about = (made, how.key, how.rank, how.expires_at or None, text, how.due_at)
+    return queues.DELAY, (kind, namespace, name, *about), -1

@@ -1,0 +1,120 @@
+"""The worker of a route: what its source brings is filtered, transformed, and given to its sink, one by one.
+
+A message is one turn, so that what it becomes commits with its consumption. Each new row of a polled database is a
+message of the worker to itself, and the cursor is its state: both commit together. What can not be judged or
+transformed, and what a sink takes at no attempt, raises: attempts, delay and dead letters are those of every agent.
+"""
+
+from typing import Any
+
+from ray_runtime.arguments import Json
+from ray_runtime.problems import refuse
+from ray_runtime.sdk import Agent, Turn
+from schemas.base import short_id
+from schemas.envelope import Envelope
+from schemas.problem import Refusal
+from schemas.route import ChannelSink, EffectSink, EventsSource, PollSource, RouteSpec
+
+from .expressions import Unfit, passes, transformed
+from .polling import ROWS_AT_ONCE, Progress, rows_of
+
+WAIT_FIRST_S, WAIT_MOST_S = 1.0, 60.0
+FEEDBACK = "steward.feedback"
+OURS = ("connection", "purpose")  # the turn's own words
+AGAIN = ("EFFECT_FAILED", "BACKLOG_FULL", "MORE_THAN_JUDGED")
+
+
+class RouteAgent(Agent):
+    """Does one route."""
+
+    state: Progress
+
+    async def on_message(self, turn: Turn, envelope: Envelope) -> None:
+        route = self._route()
+        if not _of_source(route, envelope, self.config["worker"]):
+            detail = "a route takes what its source brings, and nothing else"
+            raise refuse("INVALID_VALUE", detail, source=envelope.source, subject=envelope.subject)
+        about = envelope.model_dump(mode="json", exclude={"data"}, exclude_none=True)
+        await _pass(turn, route, envelope.data, about)
+
+    async def on_reply(self, turn: Turn, reply: Envelope) -> None:
+        """It makes no requests that are answered here."""
+
+    async def on_timer(self, turn: Turn, timer: Envelope) -> None:
+        route = self._route()
+        if not isinstance(route.source, PollSource):
+            return
+        poll = route.source.poll
+        self.state.begin(short_id("origin", poll.connection, poll.statement, poll.cursor, poll.id, poll.begin), poll)
+        given: Json = {"cursor": self.state.cursor}
+        found = await turn.perform("sql.query", connection=poll.connection, statement=poll.statement, parameters=given)
+        rows = rows_of(poll, self.state, found)
+        for row in rows[:ROWS_AT_ONCE]:
+            turn.send(self.config["worker"], row.data)
+            self.state.passed(row)
+        if len(rows) > ROWS_AT_ONCE or (rows and found["truncated"]):
+            turn.continue_as(None)
+
+    def _route(self) -> RouteSpec:
+        return RouteSpec.model_validate(self.config["spec"])
+
+
+def _of_source(route: RouteSpec, envelope: Envelope, worker: str) -> bool:
+    """Whether an envelope came by the source: who writes to the worker itself goes no way round it."""
+    if isinstance(route.source, EventsSource):
+        return envelope.type == FEEDBACK
+    if isinstance(route.source, PollSource):
+        return envelope.source == "/{}/agents/{}".format(*worker.split("/"))
+    return (envelope.subject or "").rpartition("/")[2] == route.source.channel
+
+
+async def _pass(turn: Turn, route: RouteSpec, data: Any, about: dict[str, Any]) -> None:
+    """One message through filter and transform to the sink."""
+    try:
+        if not passes(route.filter, data=data, envelope=about):
+            return
+        made = transformed(route.transform, data, about)
+    except Unfit as unfit:
+        raise refuse("INVALID_VALUE", str(unfit), field="/data", message_id=about.get("id")) from None
+    sink, key = route.sink, about.get("partitionkey")
+    if isinstance(sink, ChannelSink):
+        turn.publish(sink.channel, made, key)
+    elif isinstance(sink, EffectSink):
+        _reply(turn, route, await _performed(turn, sink, made), key)
+    elif route.reply is None:
+        turn.send(sink.agent, made, key)
+    else:
+        _reply(turn, route, (await turn.ask(sink.agent, made, sink.deadline_s)).data, key)
+
+
+def _reply(turn: Turn, route: RouteSpec, answer: Any, key: str | None) -> None:
+    if route.reply is not None:
+        turn.publish(route.reply.channel, answer, key)
+
+
+async def _performed(turn: Turn, sink: EffectSink, made: Any) -> Any:
+    """The effect's result. What failed was not done, and is tried again, parked in between."""
+    if not isinstance(made, dict):
+        raise refuse("INVALID_VALUE", "the arguments of an effect are an object", field="/spec/transform")
+    arguments = {**made, **sink.arguments}
+    if taken := [it for it in OURS if it in arguments]:
+        raise refuse("INVALID_VALUE", f"{taken[0]} is no argument", field=f"/{taken[0]}", name=taken[0])
+    wait_s = WAIT_FIRST_S
+    for attempt in range(1, sink.attempts_max + 1):
+        try:
+            return _accepted(sink, await turn.perform(sink.effect, connection=sink.connection, **arguments))
+        except Refusal as refusal:
+            if attempt == sink.attempts_max or refusal.problem.reason not in AGAIN:
+                raise
+            await turn.sleep(min(refusal.problem.retry_after_s or wait_s, WAIT_MOST_S))
+            wait_s = min(wait_s * 2, WAIT_MOST_S)
+    raise AssertionError("the last attempt answers or raises")
+
+
+def _accepted(sink: EffectSink, result: Any) -> Any:
+    try:
+        if passes(sink.accept, result=result):
+            return result
+    except Unfit as unfit:
+        raise refuse("INVALID_VALUE", str(unfit), field="/spec/sink/accept") from None
+    raise refuse("EFFECT_FAILED", f"{sink.effect} answered what the route does not accept", effect=sink.effect)

@@ -1,0 +1,73 @@
+"""Rows of a poll: what is new among them, in their order, each once. Pure."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from ray_runtime.problems import refuse
+from schemas.route import Poll
+
+ROWS_AT_ONCE = 100
+IDS_MAX = 10_000
+Value = str | int | float
+
+
+class Progress(BaseModel):
+    """How far a poll is: the largest cursor, and the rows of that very value that were passed on."""
+
+    origin: str = ""
+    cursor: Value = 0
+    ids: list[Value] = Field(default_factory=list)
+
+    def begin(self, origin: str, poll: Poll) -> None:
+        """From where the poll says, if it is another one by now."""
+        if self.origin != origin:
+            self.origin, self.cursor, self.ids = origin, poll.begin, []
+
+    def passed(self, row: "Row") -> None:
+        if row.cursor != self.cursor:
+            self.cursor, self.ids = row.cursor, []
+        self.ids.append(row.id)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, with what tells it apart."""
+
+    cursor: Value
+    id: Value
+    data: dict[str, Any]
+
+
+def rows_of(poll: Poll, progress: Progress, found: dict[str, Any]) -> list[Row]:
+    """The rows that were not passed on yet; refused where the statement is not as a poll's must be."""
+    rows = [_row(poll, it) for it in found["rows"]]
+    for before, after in pairwise(rows):
+        if not _ordered(before.cursor, after.cursor):
+            detail = f"the rows of the poll are not ordered by {poll.cursor}"
+            raise refuse("INVALID_VALUE", detail, field="/spec/source/poll/statement", cursor=poll.cursor)
+    known = set(progress.ids)
+    new = [it for it in rows if it.cursor != progress.cursor or it.id not in known]
+    if (found["truncated"] and not new) or len(progress.ids) >= IDS_MAX:
+        detail = f"more rows have one value of {poll.cursor} than a poll reads at once"
+        raise refuse("LIMIT_REACHED", detail, limit="query_rows_max", cursor=poll.cursor)
+    return new
+
+
+def _row(poll: Poll, data: dict[str, Any]) -> Row:
+    cursor, mark = data.get(poll.cursor), data.get(poll.id)
+    for name, value in ((poll.cursor, cursor), (poll.id, mark)):
+        if not isinstance(value, str | int | float):
+            detail = f"a row of the poll has no value in {name}"
+            raise refuse("INVALID_VALUE", detail, field="/spec/source/poll", column=name)
+    assert isinstance(cursor, str | int | float)
+    assert isinstance(mark, str | int | float)
+    return Row(cursor, mark, data)
+
+
+def _ordered(before: Value, after: Value) -> bool:
+    if isinstance(before, str) != isinstance(after, str):
+        return False
+    return before <= after  # type: ignore[operator]

@@ -1,0 +1,42 @@
+"""kill -9 around a change of a database: with keys it is done once by itself, without them at most once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.points import Arming, supervised
+from tests.gate.far import HELD, settle
+from tests.gate.shop import GROW, execute, scene
+from tests.protocols.database import Database, database
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def far(request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """The shop, on both databases."""
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    (tmp_path / "far").mkdir()
+    async with database(request.param, tmp_path / "far", server) as found:
+        yield found
+
+
+async def test_the_gate_dies_around_a_change(quick_url: str, far: Database, arming: Arming) -> None:
+    """With keys it is done exactly once by itself; without, at most once, and held until an operator says."""
+    points = ("gate.effect.sending", "gate.effect.sent", "gate.receipt.before", "gate.intent.committed")
+    async with scene(quick_url, far, 2, send_within_s=2.5) as gate, supervised(gate):
+        for n, point in enumerate(points):
+            arming.arm(point)
+            keyed = asyncio.create_task(gate.ask("noter", execute(GROW, "keyed", id=1), f"keyed{n}", 40))
+            await arming.fired()
+            assert await keyed == {"rows_changed": 1}, point
+            assert far.do("SELECT stock FROM item WHERE id = 1") == [(2 + n,)], point
+        arming.arm("gate.effect.sent")
+        bare = asyncio.create_task(gate.ask("noter", execute(GROW, id=2), "bare", 40))
+        await arming.fired()
+        turn = (await gate.until(HELD, bool))[0][0]
+        assert far.do("SELECT stock FROM item WHERE id = 2") == [(3,)]
+        await settle(gate, turn, "succeeded", result={"rows_changed": 1})
+        assert await bare == {"rows_changed": 1}

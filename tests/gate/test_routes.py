@@ -1,0 +1,106 @@
+"""Routes on a real gate: from channel to channel, from a database and into it, with replies, paused, and mended."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from schemas.problem import Refusal
+from tests.gate.routed import POLL, apply, came, publish, read, routed
+from tests.gate.running import true
+from tests.gate.test_moving import step
+from tests.operations.plane import route
+from tests.protocols.database import Database, database
+
+pytestmark = pytest.mark.anyio
+LETTERS = "SELECT message_id, reason FROM dead_letter"
+
+
+@pytest.fixture
+async def far(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Database]:
+    (tmp_path / "far").mkdir()
+    async with database("sqlite", tmp_path / "far", None) as found:
+        yield found
+
+
+async def test_from_a_channel_through_a_filter_and_a_transform_into_another(quick_url: str, far: Database) -> None:
+    """In order, what passes alone; who writes to the worker itself goes no way round; what does not fit is a letter."""
+    async with routed(quick_url, far, turn_attempts_max=1) as (gate, plane):
+        spec = {"filter": "data.n % 2 == 0", "transform": '{"half": n / 2, "from": $envelope.id}'}
+        await apply(plane, route("halves", source={"channel": "orders"}, sink={"channel": "done"}, **spec))
+        for n in range(6):
+            await publish(gate, "orders", n, {"n": n})
+        assert await came(gate, "done", 3) == [{"half": n / 2, "from": f"orders{n}"} for n in (0, 2, 4)]
+        assert [it["causationid"] for it in await read(gate, "done")] == ["orders0", "orders2", "orders4"]
+        await gate.send("halves-0", {"n": 8}, "past")
+        await publish(gate, "orders", 6, {"m": 1})
+        await publish(gate, "orders", 7, {"n": 10})
+        assert (await came(gate, "done", 4))[3]["half"] == 5
+        letters = dict(await gate.until(LETTERS, lambda rows: len(rows) == 2))
+        assert letters == {"past": "INVALID_VALUE", "orders6": "INVALID_VALUE"}
+
+
+async def test_from_a_database_into_a_channel_and_back(quick_url: str, far: Database) -> None:
+    """Each row once, also those that come later with the same cursor; orders change the shop, and are answered."""
+    async with routed(quick_url, far) as (gate, plane):
+        await apply(
+            plane,
+            route("rows", source={"poll": POLL}, filter="data.stock >= 7", sink={"channel": "done"}),
+            route(
+                "sales",
+                source={"channel": "orders"},
+                transform='{"parameters": {"id": item}}',
+                sink={
+                    "effect": "sql.execute",
+                    "connection": "shop",
+                    "arguments": {"statement": "UPDATE item SET stock = stock - 1 WHERE id = :id"},
+                    "accept": "result.rows_changed == 1",
+                    "attempts_max": 1,
+                },
+                reply={"channel": "replies"},
+            ),
+        )
+        assert [it["id"] for it in await came(gate, "done", 3)] == [7, 8, 9]
+        far.do("INSERT INTO item VALUES (10, 'item 10', 10)")
+        assert [it["id"] for it in await came(gate, "done", 4)] == [7, 8, 9, 10]
+        await publish(gate, "orders", 1, {"item": 10})
+        assert await came(gate, "replies", 1) == [{"rows_changed": 1}]
+        assert [it["causationid"] for it in await read(gate, "replies")] == ["orders1"]
+        assert far.do("SELECT stock FROM item WHERE id = 10") == [(9,)]
+        await publish(gate, "orders", 2, {"item": 99})
+        letters = await gate.until(LETTERS, bool)
+        assert letters == [("orders2", "EFFECT_FAILED")]
+        again = {**POLL, "begin": 9}
+        await apply(plane, route("rows", source={"poll": again}, filter="data.stock >= 7", sink={"channel": "done"}))
+        assert [it["id"] for it in await came(gate, "done", 6)] == [7, 8, 9, 10, 9, 10], "read again from there"
+
+
+async def test_a_paused_route_keeps_what_comes(quick_url: str, far: Database) -> None:
+    """Nothing goes on until it is resumed, and nothing of it is lost."""
+    async with routed(quick_url, far) as (gate, plane):
+        await apply(plane, route("all", source={"channel": "orders"}, sink={"channel": "done"}))
+        found = await plane.call("routes.pause", name="all")
+        assert {it["type"]: it["status"] for it in found["status"]["conditions"]}["Paused"] == "true"
+        for n in range(3):
+            await publish(gate, "orders", n, n)
+        await gate.until("SELECT 1 FROM inbox", lambda rows: len(rows) == 3)
+        assert await read(gate, "done") == []
+        await plane.call("routes.resume", name="all")
+        assert await came(gate, "done", 3) == [0, 1, 2]
+        with pytest.raises(Refusal) as absent:
+            await plane.call("routes.pause", name="none")
+        assert absent.value.problem.reason == "NOT_FOUND"
+        plan = await plane.call("routes.delete", name="all")
+        await plane.commit(plan)
+        left: list[int] = [1]
+
+        async def gone() -> None:
+            await step(plane)
+            left[0] = len(await gate.rows("SELECT 1 FROM agent"))
+
+        for _ in range(200):
+            await gone()
+            if not left[0]:
+                break
+        await true(lambda: not left[0])
+        assert await gate.rows("SELECT 1 FROM subscription") == []

@@ -1,0 +1,115 @@
+"""Delay, time to live and priority: over the surface and by an agent, into inboxes and channels."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from controlplane.effects import delaying
+from controlplane.store.unit import Unit
+from schemas.calls import AskInput, ChannelReadInput, JoinInput, PublishInput, SendInput
+from schemas.dead_letters import DeadLetterListInput, RedriveInput
+from schemas.problem import Refusal
+from tests.living import world
+from tests.living.conftest import Living
+
+pytestmark = pytest.mark.anyio
+
+
+async def send(living: Living, data: Any, name: str = "keeper", **more: Any) -> Any:
+    return await living.call("agents.send", SendInput(name=name, data=data, **more))
+
+
+async def is_got(living: Living, wanted: list[Any]) -> bool:
+    reply = (await living.call("agents.ask", AskInput(name="keeper", data="what?"))).reply
+    return bool(reply == wanted)
+
+
+async def its_time_comes(living: Living) -> None:
+    """What was to wait for an hour is due now; the next look at the clock finds it."""
+    assert await living.store.write(Unit().run(text("UPDATE delayed SET due_at = 1.0")))
+    await living.store.write(Unit().run(text("UPDATE timer SET due_at = due_at")))  # rings the sweep
+
+
+async def test_what_is_delayed_takes_its_place_when_it_is_due(living: Living) -> None:
+    """In an inbox and in a channel, behind what came meanwhile; said twice it is one; it takes its position then."""
+    await living.agent("keeper", "Keeper")
+    await living.call("channels.join", JoinInput(name="log", agent="keeper"))
+    later = PublishInput(name="log", data="late", delay_s=3600)
+    published = [await living.call("channels.publish", later, request_id="r1") for _ in range(2)]
+    assert [it.position for it in published] == [None, None]
+    await send(living, "later", delay_s=3600, key="k")
+    await living.call("channels.publish", PublishInput(name="log", data="now"))
+    await living.until(lambda: is_got(living, ["now"]))
+    await its_time_comes(living)
+    await living.until(lambda: is_got(living, ["now", "later", "late"]))  # the channel has one step more
+    read = await living.call("channels.read", ChannelReadInput(name="log"))
+    assert [(it["data"], it["position"]) for it in read.envelopes] == [("now", "1"), ("late", "2")]
+
+
+async def test_an_agent_delays_what_it_sends(living: Living) -> None:
+    """By its turn, and where nobody is left when it is due it is a dead letter."""
+    await living.agent("poster", "Poster")
+    await living.agent("keeper", "Keeper")
+    say = [["send", "keeper", {"delay_s": 3600}], ["publish", "log", {"delay_s": 3600, "priority": 3}]]
+    await living.call("agents.ask", AskInput(name="poster", data=say))
+    assert await living.store.read(lambda s: s.connection().execute(text("SELECT COUNT(*) FROM delayed")).scalar()) == 2
+    await living.store.write(Unit().run(text("UPDATE delayed SET name = 'nobody' WHERE kind = 'Agent'")))
+    await its_time_comes(living)
+    letters = await living.until(lambda: dead(living, "nobody"))
+    assert [it.reason for it in letters] == ["TARGET_NOT_FOUND"]
+
+    async def arrived() -> Any:
+        return (await living.call("channels.read", ChannelReadInput(name="log"))).envelopes
+
+    assert [it["priority"] for it in await living.until(arrived)] == [3]
+
+
+async def dead(living: Living, name: str) -> Any:
+    return (await living.call("channels.dead_letters", DeadLetterListInput(name=name))).items
+
+
+async def test_what_is_not_handled_in_time_is_given_up(living: Living) -> None:
+    """Without waking anybody: from an inbox and from a queue, as EXPIRED; and it can be put back."""
+    await living.agent("keeper", "Keeper")
+    await world.channel(living.store, "work", mode="queue")
+    stop = Unit().run(text("UPDATE agent SET stopped = 1"))
+    assert await living.store.write(stop)
+    await send(living, "late", ttl_s=0.01)
+    await send(living, "fine", ttl_s=3600)
+    for ttl_s, key in ((0.01, "k"), (3600, "k")):
+        await living.call("channels.publish", PublishInput(name="work", data=ttl_s, key=key, ttl_s=ttl_s))
+    letters = await living.until(lambda: dead(living, "work"))
+    assert [(it.reason, it.trigger, it.envelope["data"]) for it in letters] == [("EXPIRED", "publish", 0.01)]
+    await asyncio.sleep(0.02)
+    assert await living.store.write(Unit().run(text("UPDATE agent SET stopped = 0")))
+    await living.until(lambda: is_got(living, ["fine"]))
+    assert [(it.reason, it.envelope["data"]) for it in await dead(living, "keeper")] == [("EXPIRED", "late")]
+    await living.call("channels.redrive", RedriveInput(name="keeper"))
+    await living.until(lambda: is_got(living, ["fine", "late"]))
+    await living.call("channels.join", JoinInput(name="work", agent="keeper"))
+    await living.call("channels.redrive", RedriveInput(name="work"))
+    await living.until(lambda: is_got(living, ["fine", "late", 3600, 0.01]))
+
+
+async def test_priority_goes_ahead_in_an_inbox_but_not_of_its_key(living: Living) -> None:
+    """While the agent is stopped they gather; the most urgent key is handled first."""
+    await living.agent("keeper", "Keeper")
+    await living.store.write(Unit().run(text("UPDATE agent SET stopped = 1")))
+    for data, key, priority in ((1, None, 0), (2, "b", 0), (3, None, 5), (4, "b", 9), (5, "a", 0)):
+        await send(living, data, key=key, priority=priority)
+    await living.store.write(Unit().run(text("UPDATE agent SET stopped = 0")))
+    await living.until(lambda: is_got(living, [2, 4, 3, 1, 5]))
+
+
+async def test_only_so_many_wait_for_their_time(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BACKLOG_FULL, with a time to come back."""
+    monkeypatch.setattr(delaying, "DELAYED_MAX", 2)
+    await living.agent("keeper", "Keeper")
+    for _ in range(2):
+        await send(living, 1, delay_s=3600)
+    with pytest.raises(Refusal) as refused:
+        await send(living, 1, delay_s=3600)
+    assert (refused.value.problem.reason, refused.value.problem.retry_after_s) == ("BACKLOG_FULL", 1.0)
+    await send(living, 2)

@@ -1,0 +1,1 @@
+"""The mesh against a model, and under disturbance."""

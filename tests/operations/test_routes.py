@@ -1,0 +1,154 @@
+"""Routes, as they are proposed: what is refused, drafted, told; and the agent that a committed one makes."""
+
+from typing import Any
+
+import pytest
+
+from controlplane.operations.workers import DIGEST
+from controlplane.store.store import Store
+from schemas.problem import Refusal
+from tests.operations.plane import Plane, agent, channel, connection, route
+
+pytestmark = pytest.mark.anyio
+READING = {
+    "type": "object",
+    "properties": {"celsius": {"type": "number"}, "where": {"type": "string"}, "note": {"type": "string"}},
+    "required": ["celsius", "where"],
+    "additionalProperties": False,
+}
+ALARM = {
+    "type": "object",
+    "properties": {"celsius": {"type": "integer"}, "where": {"type": "string"}},
+    "required": ["celsius", "where"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+async def plane(quick_store: Store) -> Plane:
+    return Plane(quick_store)
+
+
+async def refused(plane: Plane, *manifests: dict[str, Any]) -> tuple[str, str | None]:
+    with pytest.raises(Refusal) as found:
+        await plane.propose(*manifests)
+    return found.value.problem.reason, found.value.problem.field
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"filter": "data.x >"}, "INVALID_VALUE", "filter"),
+    ({"filter": "other.x > 1"}, "INVALID_VALUE", "filter"),
+    ({"filter": "now() > data.x"}, "INVALID_VALUE", "filter"),
+    ({"filter": "result.x > 1"}, "INVALID_VALUE", "filter"),
+    ({"transform": "{"}, "INVALID_VALUE", "transform"),
+    ({"transform": '{"at": $now()}'}, "INVALID_VALUE", "transform"),
+    ({"transform": "($f := $random; $f())"}, "INVALID_VALUE", "transform"),
+    ({"transform": "$eval('$now()')"}, "INVALID_VALUE", "transform"),
+    ({"filter": "data.x > 1", "samples": [{"x": 2}, {"y": 2}]}, "INVALID_VALUE", "samples/1"),
+    ({"transform": "(  $f := function($x){ $f($x) + 1 }; $f(1) )", "samples": [1]}, "INVALID_VALUE", "samples/0"),
+    ({"transform": '$pad("x", 2000000000)', "samples": [1]}, "INVALID_VALUE", "samples/0"),
+    ({"transform": "$contains($, /(a+)+$/)", "samples": ["a" * 99 + "!"]}, "INVALID_VALUE", "samples/0"),
+    ({"sink": {"effect": "no.such"}}, "UNKNOWN_EFFECT", "sink/effect"),
+    ({"sink": {"effect": "http.request"}}, "INVALID_VALUE", "sink/connection"),
+    ({"sink": {"effect": "machine.read", "connection": "far"}}, "INVALID_VALUE", "sink/connection"),
+    ({"sink": {"effect": "sql.execute", "connection": "far"}}, "INVALID_VALUE", "sink/connection"),
+    ({"sink": {"effect": "machine.read", "accept": "data.x"}}, "INVALID_VALUE", "sink/accept"),
+    ({"sink": {"effect": "machine.read"}, "samples": [{"what": "no such"}]}, "SCHEMA_MISMATCH", "samples/0"),
+    ({"sink": {"effect": "machine.read"}, "transform": "1", "samples": [1]}, "SCHEMA_MISMATCH", "samples/0"),
+    ({"sink": {"channel": "readings"}}, "ROUTE_LOOP", "sink"),
+    ({"source": {"channel": "alarms-0"}}, "INVALID_NAME", ""),
+]
+
+
+@pytest.mark.parametrize(("spec", "reason", "field"), REFUSED)
+async def test_what_could_not_work_is_refused(plane: Plane, spec: dict[str, Any], reason: str, field: str) -> None:
+    """Expressions, samples, effects, connections and circles are looked at before anything is committed."""
+    await plane.apply(connection("far"))
+    found = await refused(plane, route("alarms", **spec))
+    place = f"/manifests/0/spec/{field}" if field else "/manifests/0/metadata/name"
+    assert found == (reason, place)
+
+
+async def test_shapes_that_differ_get_a_transform(plane: Plane) -> None:
+    """It is drafted from both schemas, stands in the plan, and the plan says what gets lost, promised, expected."""
+    await plane.apply(channel("readings", dataschema=READING), channel("alarms", dataschema=ALARM))
+    plan = await plane.propose(route("alarms", samples=[{"celsius": 1.5, "where": "a"}]))
+    drafted = '{"celsius": $round(`celsius`), "where": `where`}'
+    assert plan["steps"][0]["changes"][0]["after"]["transform"] == drafted
+    notes = {it["code"]: it for it in plan["notes"]}
+    assert notes.keys() == {"DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "TRAFFIC"}
+    assert notes["DROPPED"]["data"] == {"fields": ["note"]}
+    assert notes["GUARANTEE"]["data"] == {"weakest": "exactly_once"}
+    assert notes["TRAFFIC"]["data"]["per_hour"] == 0
+    other = channel("alarms", dataschema={**ALARM, "required": ["celsius", "level"], "properties": {
+        "celsius": {"type": "integer"}, "level": {"type": "string"}}})  # fmt: skip
+    assert await refused(plane, other, route("alarms")) == ("SCHEMA_MISMATCH", "/manifests/1/spec/transform")
+    bad = route("alarms", transform='{"celsius": "hot", "where": where}', samples=[{"celsius": 1, "where": "a"}])
+    assert await refused(plane, bad) == ("SCHEMA_MISMATCH", "/manifests/0/spec/samples/0")
+    assert await refused(plane, route("alarms", samples=[{"where": "a"}])) == (
+        "SCHEMA_MISMATCH", "/manifests/0/spec/samples/0",
+    )  # fmt: skip
+
+
+async def test_the_weakest_guarantee_is_told(plane: Plane) -> None:
+    """By what the far side of the effect promises."""
+    keyed = {"idempotency_header": "Idempotency-Key", "key_lifetime_s": 60}
+    sql = {"protocol": "sql", "endpoint": "sqlite:///shop.db"}
+    manifests = [
+        connection("keyed", options=keyed), connection("bare"), connection("shop", **sql),
+        connection("logged", **sql, options={"keys_table": "keys"}),
+    ]  # fmt: skip
+    await plane.apply(*manifests)
+    found = {}
+    for name, effect in (
+        ("keyed", "http.request"), ("bare", "http.request"), ("shop", "sql.execute"), ("logged", "sql.execute"),
+        ("shop", "sql.query"),
+    ):  # fmt: skip
+        plan = await plane.propose(route("it", sink={"effect": effect, "connection": name}))
+        found[name, effect] = next(it["data"]["weakest"] for it in plan["notes"] if it["code"] == "GUARANTEE")
+        assert not [it for it in plan["waits_on"] if it["subject"]["kind"] == "Connection"]
+    assert list(found.values()) == ["once_by_key", "at_most_once", "at_most_once", "once_by_key", "once_by_key"]
+    plan = await plane.propose(route("it", sink={"effect": "http.request", "connection": "absent"}))
+    assert {it["reason"] for it in plan["waits_on"]} == {"CONNECTION_ABSENT"}  # the channel is made by its first use
+
+
+async def test_circles_are_found_over_several_routes(plane: Plane) -> None:
+    """Those of one proposal, those that are there, and over replies; a commit sees what came meanwhile."""
+
+    def leads(name: str, begin: str, end: str) -> dict[str, Any]:
+        return route(name, source={"channel": begin}, sink={"channel": end})
+
+    await plane.apply(leads("one", "a", "b"), leads("two", "b", "c"))
+    assert await refused(plane, leads("three", "c", "a")) == ("ROUTE_LOOP", "/manifests/0/spec/sink")
+    answers = route("three", source={"channel": "c"}, sink={"agent": "x"}, reply={"channel": "a"})
+    assert await refused(plane, answers) == ("ROUTE_LOOP", "/manifests/0/spec/sink")
+    assert (await refused(plane, leads("x", "p", "q"), leads("y", "q", "p")))[0] == "ROUTE_LOOP"
+    plan = await plane.propose(leads("three", "c", "d"))
+    await plane.apply(leads("four", "d", "a"))
+    assert (await plane.commit(plan))["outcome"] == "stale", "it would close a circle by now"
+    await plane.apply(leads("two", "b", "e"), leads("three", "c", "a"))
+
+
+async def test_a_route_is_done_by_an_agent_of_its_own(plane: Plane) -> None:
+    """It watches the source, may do what the sink needs, belongs to the route, and goes with it."""
+    await plane.apply(channel("readings"), connection("far"))
+    sink = {"effect": "http.request", "connection": "far", "arguments": {"method": "POST"}}
+    await plane.apply(route("alarms", sink=sink))
+    worker = await plane.call("agents.get", name="alarms-0")
+    assert worker["metadata"]["owner"] == {"kind": "Route", "namespace": "default", "name": "alarms"}
+    assert worker["spec"]["code"] == {"files": None, "digest": DIGEST}
+    assert worker["spec"]["mandate"]["grants"] == [{"effect": "http.request", "connection": "far"}]
+    assert [it["channel"] for it in worker["spec"]["watches"]] == ["readings"]
+    found = await plane.call("routes.get", name="alarms")
+    assert {it["type"]: it["status"] for it in found["status"]["conditions"]} == {"Ready": "true", "Paused": "false"}
+    assert await refused(plane, agent("alarms-0")) == ("OWNED", "/manifests/0/metadata/name")
+    with pytest.raises(Refusal) as held:
+        await plane.call("channels.delete", name="readings")
+    assert held.value.problem.metadata["watchers"] == ["Route/alarms"]
+    await plane.apply(route("alarms", sink=sink, filter="data.celsius > 90.0"))
+    worker = await plane.call("agents.get", name="alarms-0")
+    assert worker["spec"]["config"]["spec"]["filter"] == "data.celsius > 90.0"
+    await plane.delete("Route", "alarms")
+    with pytest.raises(Refusal) as gone:
+        await plane.call("agents.get", name="alarms-0")
+    assert gone.value.problem.reason == "NOT_FOUND"

@@ -1,0 +1,1 @@
+"""Protocols: loading them, their connections, their listeners."""
