@@ -100,6 +100,11 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
         ("OUT_OF_RANGE", f"/{it}"): "JSON Schema can not say that one time comes before another, or in which years"
         for it in ("since", "until", "at")
     },
+    **{
+        ("INVALID_VALUE", f"/capabilities{field}"): "as of the spec of an agent"
+        for field in ("", "/#/input_schema", "/#/output_schema")
+    },
+    ("INVALID_VALUE", "/effects"): "which effects can be opened rests on the kind",
     ("INVALID_VALUE", "/answer"): "which answers a question takes is a matter of the question",
     ("OUT_OF_RANGE", None): "whole numbers of free JSON must fit into 64 bits; said in the document's description",
 }
@@ -148,6 +153,8 @@ LIVES = {
     "agents living": ("agents.list", "agents.get", "agents.ask", "agents.stop", "agents.wake", "agents.inspect"),
     "channels living": ("channels.list", "channels.publish", "channels.join", "channels.leave", "channels.read"),
     "looking": ("agents.list", "turns.list", "turns.get", "feedback.read", "operations.search", "operations.describe"),
+    "members": ("discovery.register", "discovery.renew", "discovery.find", "discovery.unregister"),
+    "invitations": ("agents.list", "invitations.create", "invitations.list", "invitations.revoke"),
     "tokens": ("tokens.create", "tokens.list", "tokens.revoke"),
 }
 

@@ -54,6 +54,7 @@ def _prepared(session: requests.Session, url: str, token: str, app: Any = None) 
         "change_id": change,
         "turn_id": call("turns.list", name="echo")["items"][0]["turn_id"],
         "token_id": issued["token_id"],
+        "invitation_id": call("invitations.create", name="echo", to_namespace="guests")["invitation_id"],
     }
     document = session.get(f"{url}/openapi.json", timeout=60).json()
     return Target(url, token, _with_examples(document, ids), app)

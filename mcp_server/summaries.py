@@ -15,6 +15,7 @@ from schemas.agent import Agent
 from schemas.budget import Budget
 from schemas.calls import Answer, ChannelRead, Inspection, Published, Sent
 from schemas.channel import Channel
+from schemas.doctor import DoctorReport
 from schemas.feedback import EventsFound
 from schemas.fleet import Fleet
 from schemas.moving import HostDrained, Migrated
@@ -237,6 +238,7 @@ _TELLERS: dict[type[BaseModel], Callable[[Any, dict[str, Any]], Told]] = {
     EventsFound: _events,
     ChannelRead: _envelopes,
     Brief: _brief,
+    DoctorReport: lambda report, _: Told(report.text, None, tuple(it.next[0] for it in report.findings[:3])),
     Preview: _preview,
     OperationsFound: _found,
     OperationDescription: _described,

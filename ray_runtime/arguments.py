@@ -8,7 +8,7 @@ UUIDs are taken; NaN and the infinities become null, as everywhere in JSON here.
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -37,13 +37,15 @@ class Spawn(Frozen):
     purpose: Text | None = Field(max_length=PURPOSE_CHARS_MAX)
     grants: list[Grant] | None = Field(max_length=GRANTS_MAX)
     budget: Allowance | None
+    scope: Literal["turn", "agent"] | None
 
 
 def spawn_bytes(**given: Any) -> bytes:
     """The record of a spawn, or a Refusal that names the argument that is wrong."""
     try:
         spawn = Spawn(**given)
-        return json_bytes("spawn", spawn.model_dump(exclude={"budget"} if spawn.budget is None else None))
+        optional = {name for name in ("budget", "scope") if getattr(spawn, name) is None}
+        return json_bytes("spawn", spawn.model_dump(exclude=optional))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         path = "/".join(str(part) for part in fault["loc"])

@@ -181,17 +181,20 @@ class Turn:
         grants: list[dict[str, Any]] | None = None,
         *,
         budget: dict[str, float] | None = None,
+        scope: str | None = None,
     ) -> Done:
         """A new agent of this code, in this namespace, owned by this one; what is left out is as here.
 
-        Answers its address, `namespace/name`. A `budget` is for life: for all that it does by itself.
+        Answers its address, `namespace/name`. A `budget` is for life: for all that it does by itself. With `scope` it
+        ends with this `turn`, or with this `agent`, and all that it spawned ends with it; without, it stays, unless
+        this agent lives in a scope itself.
         """
         address = agent_address(name, self._namespace)
         namespace, _, child = address.partition("/")
         if namespace != self._namespace:
             raise refuse("INVALID_VALUE", f"spawn: {address} is outside {self._namespace}", field="/name", name=name)
         body = spawn_bytes(
-            name=child, entrypoint=entrypoint, config=config, purpose=purpose, grants=grants, budget=budget
+            name=child, entrypoint=entrypoint, config=config, purpose=purpose, grants=grants, budget=budget, scope=scope
         )
         self._journal.record("spawn", body)
         return Done(address)

@@ -135,6 +135,11 @@ class AgentSpec(Frozen):
     workspace: Workspace | None = Field(default=None, description="If it has a folder: `turn.workspace`.")
     suspend_after_ms: int = Field(default=2000, ge=0, le=86_400_000)
     watches: Annotated[list[Watch], AfterValidator(require_names_once)] = Field(default_factory=list, max_length=100)
+    priority: Literal["low", "normal", "high"] = Field(
+        default="normal",
+        description="Of agents of its namespace that wait for a place to run in, 8 high and 4 normal ones go before"
+        " each low one; nobody is interrupted.",
+    )
     capabilities: Capabilities = Field(default_factory=list)
     mandate: Mandate = Field(default_factory=Mandate)
     limits: Limits = Field(default_factory=Limits)

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Frozen, Labels, Name, Output, Text
+from schemas.base import Frozen, Labels, Name, Output, Text, Time
+from schemas.calls import Limit, Page
 from schemas.capability import Capability
 
 FIND = "discovery.find"  # the operation, and the effect that `turn.find` is
@@ -36,9 +37,11 @@ class FoundAgent(Output):
     labels: dict[str, str]
     purpose: str
     capabilities: list[Capability]
-    state: Literal["awake", "suspended", "stopped"] = Field(
-        description="Suspended: a message wakes it. Stopped: messages wait until `agents.wake`."
+    state: Literal["awake", "suspended", "stopped", "elsewhere"] = Field(
+        description="Suspended: a message wakes it. Stopped: messages wait until `agents.wake`. Elsewhere: it runs"
+        " somewhere else, and says that it is there (`discovery.register`)."
     )
+    address: str | None = Field(default=None, description="Of one elsewhere: where it is reached, as it says.")
     found_by: Literal["name", "capability", "meaning", "filter"]
     score: float | None = Field(description="Of meaning: how near, up to 1; a cosine.")
 
@@ -51,6 +54,29 @@ class Found(Output):
     complete: bool = Field(
         description="False: not all texts were compared by meaning yet: ask again (some are each time), or narrow."
     )
+
+
+class TopologyInput(Frozen):
+    """A page of who talks to whom, by who hears."""
+
+    namespace: Name | None = None
+    name: Name | None = Field(default=None, description="Only what goes to this agent, or comes from it.")
+    limit: Limit = 100
+    page: Page | None = None
+
+
+class Talk(Output):
+    """What came to an agent from one source, in the turns that handled it."""
+
+    source: str = Field(description="As in the envelopes; `*` for all beyond the first 200 sources of an agent.")
+    namespace: str
+    name: str
+    channel: str | None = Field(description="The channel that it came by; null: straight to the inbox.")
+    messages: int
+    chars: int = Field(description="Characters of their envelopes, data and all.")
+    wait_s: float = Field(description="From being sent to the start of its turn, on average.")
+    since: Time
+    last: Time
 
 
 class FindEffect(Frozen):

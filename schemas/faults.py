@@ -52,6 +52,7 @@ UNITS = {
     "timer": "a timer that fires",
     "expire": "an await whose time is over",
     "cycle": "an await that would wait for itself",
+    "scope": "a child of an ended scope, deleted",
     "lease": "the renewal of a host's lease",
     "release": "an agent that is let go",
     "fenced": "an agent taken from a host after a refused unit",

@@ -76,7 +76,7 @@ class Entry(Frame, frozen=True):
     sleep {seconds}, question {question, choices, deadline_s} (null: for ever), gather {members, needs},
     timer {name, after_s, every_s, data, cron?, zone?, missed?},
     timer_cancel {name},
-    spawn {name, entrypoint, config, purpose, grants, budget?} (null: as the parent has it; the child lives in
+    spawn {name, entrypoint, config, purpose, grants, budget?, scope?} (null: as the parent has it; the child lives in
     the parent's namespace),
     conclude {text, because, seen, alternatives, confidence}: the references of what it leans on,
     continue {data}: the last entry of a Commit, whose message stays in its place, with this data.

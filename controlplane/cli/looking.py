@@ -1,4 +1,4 @@
-"""The verbs that look and that speak to agents: get, send, ask, suspend, wake, stop, migrate, drain, brief."""
+"""The verbs that look and that speak to agents: get, send, ask, suspend, wake, stop, migrate, drain, brief, doctor."""
 
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ for _verb in ("send", "ask", "suspend", "wake", "stop", "migrate"):
     alias(app, _verb, OPERATIONS[f"agents.{_verb}"])
 alias(app, "drain", OPERATIONS["nodes.drain"])
 alias(app, "brief", OPERATIONS["system.brief"])
+alias(app, "doctor", OPERATIONS["system.doctor"])
 
 
 @command(app, "get")

@@ -37,6 +37,7 @@ VERBS = {
     "migrate": "looking",
     "drain": "looking",
     "brief": "looking",
+    "doctor": "looking",
     "top": "watching",
     "feedback": "watching",
     "usage": "using",

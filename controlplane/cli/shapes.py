@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from controlplane.cli.spelling import spell
+
 Tone = Literal["plain", "good", "bad", "warn", "dim", "strong"]
 CELL_MAX = 120
 SAID = ("text", "summary", "finding", "message")
@@ -181,6 +183,15 @@ def _brief(value: dict[str, Any]) -> list[Block]:
     return [Line(value["text"]), Line(f"cursor: {value['cursor']}", "dim")]
 
 
+def _doctor(value: dict[str, Any]) -> list[Block]:
+    """What was found, each with the command that shows or mends it."""
+    found = [Line(value["text"], "strong")]
+    for it in value["findings"]:
+        steps = "; ".join(spell(step["operation"], step["arguments"]) for step in it["next"])
+        found.append(Line(f"- {it['check']}: {it['detail']} ({steps})"))
+    return list(found)
+
+
 def _preview(value: dict[str, Any]) -> list[Block]:
     return [Line(f"{value['operation']} would:", "strong"), *(Line(f"- {one}") for one in value["would"])]
 
@@ -246,4 +257,5 @@ _SHAPES: tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]]
     (_has("kind", "metadata", "spec", "status"), _resource),
     (_has("text", "cursor", "as_of"), _brief),
     (_has("dry_run", "operation", "would"), _preview),
+    (_has("healthy", "findings"), _doctor),
 )

@@ -163,6 +163,7 @@ class _Spawn(msgspec.Struct):
     purpose: Annotated[str, Meta(pattern=_whole(TEXT_PATTERN), max_length=PURPOSE_CHARS_MAX)] | None
     grants: Annotated[list[dict[str, Any]], Meta(max_length=GRANTS_MAX)] | None
     budget: Allowed | None = None
+    scope: Literal["turn", "agent"] | None = None
 
 
 def _require_own(name: str) -> None:

@@ -19,7 +19,7 @@ def publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after
     """A message for a channel; where that can not be, it is a dead letter."""
     made, how = message_id(turn, entry), placed_by(body, now)
     channel = body["channel"]
-    reached, name = reach(turn, channel), split(channel)[1]
+    reached, name = reach(turn, channel, opened=body["opened"]), split(channel)[1]
     text = envelope(turn, made, "steward.message", channel, body["data"], now, **said(how))
     after.channels.add(reached)
     detail = f"{turn.address} published it to {channel}, which is not there and can not be made"

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from controlplane.effects import scoping
 from controlplane.mesh.traits import spawned
 from controlplane.store import chains
 from controlplane.store import statements as sql
@@ -26,6 +27,7 @@ def born(
         (sql.SPAWN_AGENT, (now, uid), -1),
         *spawned(uid, child),
         *([] if chain is None else [(chains.GIVE, (chain, uid), -1)]),
+        *scoping.given(turn, body, uid, now),
         (sql.SPAWN_START, (start[0], start[1], now, uid), -1),
         (sql.SPAWN_EVENT, (uid, now, turn.namespace, name, turn.address, turn.turn_id, told), 1),
     ]

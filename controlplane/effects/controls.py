@@ -19,7 +19,7 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Row
 from controlplane.mesh.membership import going, gone
 from controlplane.resources.problems import problem
-from controlplane.store import cancelling
+from controlplane.store import cancelling, scopes
 from controlplane.store import statements as sql
 from schemas.frames import Control
 from schemas.problem import Problem
@@ -36,7 +36,7 @@ def control(node: Node, frame: Control, done: Answer) -> None:
         done({})
         return
     if frame.verb == "remove":
-        _remove(node, frame.agent, done)
+        remove(node, frame.agent, done)
         return
     if frame.verb == "settle":
         node.holding.settle(frame, done)
@@ -164,7 +164,7 @@ def _look(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
     done({"why_awake": why_awake(node, slot), "state": slot.state, "host": slot.host.host_id if slot.host else None})
 
 
-def _remove(node: Node, uid: str, done: Answer) -> None:
+def remove(node: Node, uid: str, done: Answer) -> None:
     """The agent was deleted: whoever waits for it hears so, and nothing of it is left but dead letters."""
     slot = node.slots.load(uid)
     if slot is None:
@@ -182,6 +182,7 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
     for await_id in askers:
         rows += journaling.refusal(slot.address, await_id, found, now)
     rows += node.computing.cut(uid)
+    rows.append((scopes.END_OF_AGENT, (now, uid), -1))
     rows += [*((text, (uid,), -1) for text in sql.REMOVE), *gone(uid, now)]
 
     def removed(outcome: str, detail: str) -> None:
@@ -194,6 +195,7 @@ def _remove(node: Node, uid: str, done: Answer) -> None:
         for await_id in askers:
             node.timers.resolved(await_id)
         node.cancelling.cancelled(asked)
+        node.sweep_soon()  # children that end with it
         _tell_late_askers(node, uid, slot.address, found)
         done({"removed": True})
 

@@ -5,16 +5,27 @@ are hashes of the turn and the position, so that a retry makes the same ones; no
 twice, because the segment that holds an entry commits once, at its expected journal position.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
-from controlplane.effects import channeling
+from controlplane.effects import channeling, scoping
 from controlplane.effects.chaining import opened_by
 from controlplane.effects.children import born
 from controlplane.effects.gathers import gathering_id, member_id, settled
-from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time, envelope, message_id, reach, split
+from controlplane.effects.turnref import (
+    Aftermath,
+    Made,
+    Outside,
+    Row,
+    TurnRef,
+    at_time,
+    envelope,
+    message_id,
+    reach,
+    split,
+)
 from controlplane.resources.problems import problem
 from controlplane.store import queues
 from controlplane.store import statements as sql
@@ -27,20 +38,17 @@ from schemas.watch import TIMER_PREFIX
 from schemas.wire import Entry
 
 
-def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, generations: Mapping[str, int]) -> Made:
-    """The rows that do what the entries say; the journal's own rows are not among them.
-
-    `generations` holds the next generation of names that a spawn takes over from the deleted, and names the channels
-    that are not there yet, as `channel/<name>`.
-    """
+def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outside) -> Made:
+    """The rows that do what the entries say; the journal's own rows are not among them."""
     rows: list[Row] = []
     after = Aftermath()
     for entry in entries:
         body = orjson.loads(entry.body)
         if entry.kind == "spawn":
-            body["generation"] = generations.get(body["name"], 1)
+            body["generation"] = outside.generations.get(body["name"], 1)
         if entry.kind in ("publish", "join"):
-            body["first_use"] = f"channel/{split(body['channel'])[1]}" in generations
+            body["first_use"] = split(body["channel"]) in outside.absent
+        body["opened"] = (entry.kind, body.get("to") or body.get("channel")) in outside.opened
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after
 
@@ -58,12 +66,15 @@ def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: 
     how = channeling.placed_by(body, now)
     more = {**channeling.said(how), **within}
     text = envelope(turn, made, "steward.message", body["to"], body["data"], now, **more)
-    later = channeling.waits(after, "Agent", reach(turn, body["to"]), made, text, how)
-    return [*opened, *(later or _to_inbox(turn, body["to"], made, text, how, now, after))]
+    reached = reach(turn, body["to"], opened=body["opened"])
+    later = channeling.waits(after, "Agent", reached, made, text, how)
+    return [*opened, *(later or _to_inbox(turn, body, made, text, how, now, after))]
 
 
-def _to_inbox(turn: TurnRef, to: str, made: str, text: str, how: Placed, now: float, after: Aftermath) -> list[Row]:
-    reached = reach(turn, to)
+def _to_inbox(
+    turn: TurnRef, body: dict[str, Any], made: str, text: str, how: Placed, now: float, after: Aftermath
+) -> list[Row]:
+    to, reached = body["to"], reach(turn, body["to"], opened=body["opened"])
     after.agents.add(reached)
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
@@ -91,7 +102,7 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     opened, within = opened_by(turn, made, body.get("budget"), now)
     more = {"replyto": made, "deadline": at_time(until), **within}
     text = envelope(turn, made, "steward.message", to, body["data"], now, **more)
-    reached = reach(turn, to)
+    reached = reach(turn, to, opened=body["opened"])
     after.agents.add(reached)
     after.asked.append(made)
     after.awaits(until)
@@ -199,9 +210,9 @@ def timer_begin(name: str) -> str:
 def _spawn(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """A child: a resource owned by its parent, with grants that are the parent's or fewer."""
     uid = short_id("agent", turn.turn_id, entry.branch, entry.position)
-    start_id = short_id("msg", "start", uid, body["generation"])
+    start_id, to = short_id("msg", "start", uid, body["generation"]), f"{turn.namespace}/{body['name']}"
     opened, within = opened_by(turn, start_id, body.get("budget"), now)
-    start = envelope(turn, start_id, "steward.start", f"{turn.namespace}/{body['name']}", None, now, **within)
+    start = envelope(turn, start_id, "steward.start", to, None, now, **within, **scoping.within(turn, body))
     after.agents.add((turn.namespace, body["name"]))
     chain = within.get("chainid", turn.within) or None  # for life: what it does by itself is because of this, too
     return [*opened, *born(turn, uid, body, (start_id, start), chain, now)]

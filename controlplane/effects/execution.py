@@ -24,7 +24,7 @@ from controlplane.effects.guarding import featured, judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.previewing import Previewing, judged_before
-from controlplane.effects.segments import generations
+from controlplane.effects.segments import outside
 from controlplane.effects.sending import Act, Unsent, doubt_of, place, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
@@ -115,9 +115,9 @@ class Execution:
             decided = exceeded(excess, self._node.clock())
         refused = decided if isinstance(decided, Problem) else None
         now = self._node.clock()
-        next_generations = generations(self._node.reader, slot, frame.entries)
+        met = outside(self._node, slot, turn, frame.entries)
         send_by, steady_by = self._send_by(now)
-        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, next_generations)
+        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, met)
         lasts = isinstance(decided, Act) and isinstance(decided.effector, Lasting)
         if lasts and isinstance(decided, Act):
             rows.append(awaited(turn, frame, decided, now))
@@ -288,6 +288,7 @@ class Execution:
                 None if act.telling is None else act.telling.part,
                 traceparent=(turn.traceparent if turn is not None else None) or "",
                 namespace=slot.namespace,
+                agent=slot.name,
                 judged=act.judged,
             )
 

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from controlplane.effects.budgeting import Budgeting
 from controlplane.effects.cancelling import Cancelling
 from controlplane.effects.computing import Computing
 from controlplane.effects.connections import Connections, OpenSecret, sealed
+from controlplane.effects.controls import remove
 from controlplane.effects.delaying import Delaying
 from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
@@ -37,6 +39,7 @@ from controlplane.effects.planes import Planes
 from controlplane.effects.quota import Quota
 from controlplane.effects.reading import Away, Reader
 from controlplane.effects.relays import Relays
+from controlplane.effects.scopes import Scopes
 from controlplane.effects.slots import Slots
 from controlplane.effects.summaries import Summaries
 from controlplane.effects.surviving import survived
@@ -143,6 +146,7 @@ class Gate:
         node.quota = Quota(reader, steady, self._bounds.agents_max)
         node.relays = Relays(node, self._received, self._lost)
         node.cancelling, node.computing = Cancelling(node), Computing(node)
+        node.scopes, node.removing = Scopes(node), partial(remove, node)
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
         node.summaries, node.trouble, node.offers = Summaries(node), Trouble(node), Offers(node)
@@ -219,6 +223,7 @@ class Gate:
             node.computing.look,
             node.delivery.sweep,
             node.events.look,
+            node.scopes.sweep,
         ):
             try:
                 survived(look, look.__qualname__)

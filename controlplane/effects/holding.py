@@ -20,7 +20,7 @@ from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
 from controlplane.effects.journaling import HELD_BACK
 from controlplane.effects.node import Done, Node
-from controlplane.effects.segments import generations
+from controlplane.effects.segments import outside
 from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Row, TurnRef
 from controlplane.protocols.finding import effector_of
@@ -135,8 +135,8 @@ class Holding:
         """Write the effect ahead and hold it at once: it was not sent, and is only when an operator says `retry`."""
         now = self._node.clock()
         until = now + self._node.bounds.hold_s
-        next_generations = generations(self._node.reader, slot, frame.entries)
-        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), now, now, next_generations)
+        beyond = outside(self._node, slot, turn, frame.entries)
+        rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), now, now, beyond)
         grown = turn.grown([*(it.branch for it in frame.entries), frame.branch])
         by = f"{HELD_BACK}{excess.namespace}/{excess.budget}: "
         rows += journaling.hold(grown, frame, words(excess), now, until, kind="effect.held", by=by)

@@ -189,14 +189,14 @@ class Hosts:
     # The window
 
     def enter(self, slot: Slot, *, alone: bool) -> bool:
-        """Take a place in the window of the slot's host, or wait for one, in the order of coming."""
+        """Take a place in the window of the slot's host, or wait for one: higher classes first."""
         host = slot.host
         assert host is not None
         first = host.served is slot or not host.waiting
         if not (first and self._fits(host, alone=alone)):
             if not slot.queued:
                 slot.queued = True
-                host.waiting.append(slot)
+                host.waiting.put(slot, slot.priority)
             return False
         if alone:
             host.alone = slot
@@ -228,10 +228,10 @@ class Hosts:
     def drain_waiting(self, host: Host) -> None:
         """Let in who waits, as far as there is room."""
         while host.waiting:
-            slot = host.waiting[0]
+            slot = host.waiting.first
             if not self._fits(host, alone=slot.turn is not None and slot.turn.turn_id in self.suspects):
                 return
-            host.waiting.popleft()
+            host.waiting.take()
             slot.queued, host.served = False, slot
             self._node.ownership.pump(slot)
             host.served = None

@@ -5,15 +5,16 @@ and names the journal position that it expects, so that a segment commits once. 
 consumption of the message commit only at the end; external effects are written ahead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from controlplane.effects import scoping
 from controlplane.effects.consuming import consumed, still_its
 from controlplane.effects.entries import continued, reply_envelope, rows_of
 from controlplane.effects.gathers import counted
-from controlplane.effects.turnref import Aftermath, Made, Row, TurnRef, at_time
+from controlplane.effects.turnref import Aftermath, Made, Outside, Row, TurnRef, at_time
 from controlplane.store import external, questions, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.states import Kept
@@ -26,19 +27,17 @@ ENDED = ("committed", "failed")
 HELD_BACK = "budget "  # how the target of an effect begins that was not sent, for want of it
 
 
-def park(
-    turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, generations: Mapping[str, int], *, rests: bool
-) -> Made:
+def park(turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, outside: Outside, *, rests: bool) -> Made:
     """A segment that ends in a durable await; the turn rests there, or another branch of it goes on."""
-    rows, after = rows_of(turn, entries, now, generations)
+    rows, after = rows_of(turn, entries, now, outside)
     grown = _open_or_grow(turn, "parked" if rests else "running", len(entries), cpu_ns)
     head = [fence(turn, now), *still_its(turn), grown]
     return [*head, *(_record(turn, entry, now) for entry in entries), *rows], after
 
 
-def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, generations: Mapping[str, int]) -> Made:
+def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, outside: Outside) -> Made:
     """The end of a turn: state, consumption, what is buffered, the answer."""
-    rows, after = rows_of(turn, frame.entries, now, generations)
+    rows, after = rows_of(turn, frame.entries, now, outside)
     held = (turn.agent, turn.epoch, turn.owner, turn.version)
     state = (kept.text, kept.chunks, frame.state_digest, frame.state_version, now, *held)
     head: list[Row] = [
@@ -52,6 +51,7 @@ def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, generations: Ma
         ),
         _end(turn, "committed", len(frame.entries), frame.cpu_ns, now, frame.state_digest, None),
     ]
+    rows += scoping.ended(turn, [it.kind for it in frame.entries], now)
     if frame.entries and frame.entries[-1].kind == "continue":
         after.agents.add((turn.namespace, turn.name))  # its message is there again, and nobody sent it
         over = [_go_on(turn, frame.entries[-1])]
@@ -96,6 +96,7 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
         (external.OUTLIVE, (turn.turn_id, HELD_BACK, HELD_BACK), -1),
         (sql.CANCEL_AWAITS, (now, turn.turn_id), -1),
     ]
+    rows += scoping.ended(turn, (), now)
     if found["reason"] == "CANCELLED":
         rows.append(event("turn.cancelled", turn, data, now))
     else:
@@ -113,9 +114,9 @@ def plain(text: str) -> str:
     return text.replace("\x00", "\\x00")
 
 
-def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, generations: Mapping[str, int]) -> Made:
+def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, outside: Outside) -> Made:
     """An external effect, written ahead together with what was buffered before it."""
-    rows, after = rows_of(turn, ask.entries, now, generations)
+    rows, after = rows_of(turn, ask.entries, now, outside)
     head = [fence(turn, now), *still_its(turn), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
     record = (
         turn.turn_id,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from controlplane.effects.planes import Planes
     from controlplane.effects.quota import Quota
     from controlplane.effects.relays import Relays
+    from controlplane.effects.scopes import Scopes
     from controlplane.effects.summaries import Summaries
     from controlplane.effects.timers import Timers
     from controlplane.effects.trouble import Trouble
@@ -115,8 +116,10 @@ class Node:
     computing: "Computing" = field(init=False)
     summaries: "Summaries" = field(init=False)
     trouble: "Trouble" = field(init=False)
+    scopes: "Scopes" = field(init=False)
     arriving: "Arriving" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
+    removing: Callable[[str, Callable[[Any], None]], None] = field(init=False)
 
     def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""

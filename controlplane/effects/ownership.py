@@ -4,7 +4,7 @@ One function, `pump`, decides what an agent does next, from its slot alone; what
 Calling it once too often changes nothing, and a call that was missed is made up for by the sweep. An
 agent that nobody needs is a row without an owner, and nothing in memory. An owner nobody speaks for
 is taken away by a new epoch, never argued with. Only so many are acquired at once; of those who wait, one
-of each namespace is next.
+of each namespace is next, of a higher class first.
 """
 
 import asyncio
@@ -215,7 +215,7 @@ class Ownership:
     def _acquire(self, slot: Slot) -> None:
         if self._acquiring >= self._node.bounds.acquiring_max:
             slot.queued = True
-            self._line.put(slot.namespace, slot)
+            self._line.put(slot.namespace, slot, slot.priority)
             return
         host = self._node.hosts.pick(slot.key, slot.placement)
         if host is None:

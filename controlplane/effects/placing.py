@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.effects.confining import Known
+from controlplane.effects.fairness import WeightedLine
 from controlplane.effects.fitting import Fitting
 from controlplane.effects.keys import SHARED, Key, address_of
 from controlplane.effects.node import Node
@@ -53,7 +54,7 @@ class Host:
     alone: Slot | None = None
     served: Slot | None = None
     slots: set[Slot] = field(default_factory=set)
-    waiting: deque[Slot] = field(default_factory=deque)
+    waiting: WeightedLine[Slot] = field(default_factory=WeightedLine)
     holding: str = ""  # the turn that holds its loop, and for how long
     held_s: float = 0.0
     freed_from: str = ""

@@ -26,7 +26,7 @@ from schemas.branches import FORMATS_READ, ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
-CARRIED = ("onbehalfof", "intentid", "chainid", "deadline")
+CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope")
 PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 
@@ -40,6 +40,7 @@ class Head(msgspec.Struct):
     deadline: datetime | None = None
     intentid: str | None = None
     chainid: str | None = None
+    scope: str | None = None
     expires: datetime | None = None
 
     @property
@@ -172,6 +173,8 @@ def _ref(
         by_operator=about.by_operator,
         deadline=about.deadline.timestamp() if about.deadline is not None else None,
         intentid=about.intentid,
+        scope=slot.scope or about.scope,
+        scoped=slot.scope is not None,
         expires=about.expires.timestamp() if about.expires is not None else None,
         chain=node.budgeting.chain(about.chainid or slot.chain),
     )

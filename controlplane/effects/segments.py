@@ -13,12 +13,11 @@ import orjson
 
 from controlplane.effects.bodies import require_body
 from controlplane.effects.node import Node
-from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slot
-from controlplane.effects.turnref import TurnRef, split
+from controlplane.effects.turnref import Outside, TurnRef, split
 from controlplane.mesh.making import too_many
 from controlplane.resources.problems import problem
-from controlplane.store import channels, workspaces
+from controlplane.store import channels, invitations, workspaces
 from controlplane.store import statements as sql
 from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
@@ -61,7 +60,7 @@ def unfit(
             found = _of_channel(node, slot, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
             body = orjson.loads(entry.body)
-            found = _no_room(node, turn, body["to"]) or _too_many_wait(node, turn, "Agent", body["to"], body)
+            found = _no_room(node, turn, entry.kind, body["to"]) or _too_many_wait(node, turn, entry.kind, body)
         if found is not None:
             return found
     return _no_home(node, turn, sum(it.kind == "spawn" for it in entries))
@@ -113,15 +112,29 @@ def unfit_folder(node: Node, turn: TurnRef, frame: Commit) -> Unfit | None:
     return Unfit(problem(reason, fault.detail, **fault.values).model_dump(mode="json"), retry=False)
 
 
-def generations(reader: Reader, slot: Slot, entries: Sequence[Entry]) -> dict[str, int]:
-    """The next generation of each name that a spawn would take over from a deleted agent; and channels to be made."""
-    found: dict[str, int] = {f"channel/{name}": 1 for name in slot.first_uses}
+def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> Outside:
+    """What of the world beyond its agent a segment is committed by, as it is now."""
+    generations: dict[str, int] = {}
+    opened = set()
     for entry in entries:
         if entry.kind == "spawn":
             name = orjson.loads(entry.body)["name"]
-            row = reader.one(sql.RESOURCE, slot.namespace, name)
-            found[name] = 1 if row is None else int(row[1]) + 1
-    return found
+            row = node.reader.one(sql.RESOURCE, turn.namespace, name)
+            generations[name] = 1 if row is None else int(row[1]) + 1
+        elif entry.kind in invitations.EFFECTS:
+            body = orjson.loads(entry.body)
+            address = body["channel"] if entry.kind == "publish" else body["to"]
+            if split(address)[0] != turn.namespace and invited(node, turn, entry.kind, address):
+                opened.add((entry.kind, address))
+    return Outside(generations, frozenset(opened), frozenset((turn.namespace, it) for it in slot.first_uses))
+
+
+def invited(node: Node, turn: TurnRef, kind: str, address: str) -> bool:
+    """Whether an invitation opens an address of another namespace, at this moment, to this kind of entry."""
+    namespace, name = split(address)
+    what, effect = "Channel" if kind == "publish" else "Agent", invitations.pattern(invitations.EFFECTS[kind])
+    given = (turn.namespace, namespace, name, what, turn.name, effect, node.clock())
+    return node.reader.one(invitations.OPENED, *given) is not None
 
 
 def _budget(entry: Entry) -> bool:
@@ -174,18 +187,22 @@ def _of_channel(node: Node, slot: Slot, turn: TurnRef, entry: Entry) -> Unfit | 
     """What is said of a channel: one that is not there can be made, one that is watched is not left."""
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
-    if namespace != turn.namespace:  # it reaches nobody there, and hears nothing of what is there
-        return None
+    own = namespace == turn.namespace
+    if not own and (entry.kind != "publish" or not invited(node, turn, "publish", body["channel"])):
+        return None  # it reaches nobody there, and hears nothing of what is there
     if entry.kind == "leave":
         watched = any(it.get("channel") == name for it in turn.spec.get("watches") or ())
         return _watched(turn, name) if watched else None
     reader = node.reader
     row = reader.one(sql.CHANNEL_SPEC, namespace, name)
+    if row is None and not own:
+        return None
     if row is None:
         slot.first_uses.add(name)
         most = reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX
         return Unfit(too_many(namespace).model_dump(mode="json"), retry=True) if most else None
-    slot.first_uses.discard(name)
+    if own:
+        slot.first_uses.discard(name)
     if entry.kind == "join":
         return None
     spec = orjson.loads(row[0])
@@ -193,14 +210,15 @@ def _of_channel(node: Node, slot: Slot, turn: TurnRef, entry: Entry) -> Unfit | 
     if unfit is None and spec.get("mode") == "queue":
         full = node.delivery.queues.full(row[1], body["channel"], spec["backlog_messages_max"])
         unfit = None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
-    return unfit or _too_many_wait(node, turn, "Channel", body["channel"], body)
+    return unfit or _too_many_wait(node, turn, entry.kind, body)
 
 
-def _too_many_wait(node: Node, turn: TurnRef, kind: str, to: str, body: dict[str, Any]) -> Unfit | None:
-    """Of what is not due yet, only so much waits for one inbox or channel."""
+def _too_many_wait(node: Node, turn: TurnRef, kind: str, body: dict[str, Any]) -> Unfit | None:
+    """Of what is not due yet, only so much waits for one inbox or channel that it can reach."""
+    to = body["channel"] if kind == "publish" else body["to"]
     namespace, name = split(to)
-    waits = body.get("delay_s") and namespace == turn.namespace
-    full = node.delaying.full(kind, namespace, name) if waits else None
+    waits = body.get("delay_s") and (namespace == turn.namespace or invited(node, turn, kind, to))
+    full = node.delaying.full("Channel" if kind == "publish" else "Agent", namespace, name) if waits else None
     return None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
 
 
@@ -223,9 +241,9 @@ def _against_schema(body: dict[str, Any], schema: Any) -> Unfit | None:
     return None
 
 
-def _no_room(node: Node, turn: TurnRef, to: str) -> Unfit | None:
+def _no_room(node: Node, turn: TurnRef, kind: str, to: str) -> Unfit | None:
     namespace, name = split(to)
-    if to == turn.address or namespace != turn.namespace:
+    if to == turn.address or (namespace != turn.namespace and not invited(node, turn, kind, to)):
         return None
     row = node.reader.one(sql.AGENT_UID, namespace, name)
     if row is None:

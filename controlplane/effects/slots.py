@@ -86,6 +86,7 @@ class Slot:
     used: dict[str, int] = field(default_factory=dict)
     move: "Move | None" = None
     chain: str | None = None  # what it was spawned within
+    scope: str | None = None  # what it ends with
     turn_s: float | None = None  # for how long its turn may be active, where a chain leaves it less than its limits
     narrowed: Excess | None = None  # the limit of that chain
 
@@ -102,6 +103,11 @@ class Slot:
     @property
     def address(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def priority(self) -> str:
+        """Its class among those of its namespace that wait for the same."""
+        return str(self.spec.get("priority") or "normal")
 
     @property
     def rests(self) -> bool:
@@ -225,6 +231,7 @@ class Slots:
             chunks=row[13],
             state_version=row[14],
             chain=row[15],
+            scope=row[16],
         )
         self._by_uid[slot.uid] = slot
         self._by_name[slot.namespace, slot.name] = slot

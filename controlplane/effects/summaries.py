@@ -1,4 +1,5 @@
-"""Routine turns in the feedback log: one `turns.summary` per agent and second, neither lost nor doubled.
+"""Routine turns in the feedback log: one `turns.summary` per agent and second, neither lost nor doubled; and who talks
+to whom, by the messages that those turns handled.
 
 Nothing is counted in memory. Turns are counted from their rows, from the mark up to a moment before
 which no turn can end any more, and the mark moves in the unit that tells them: so a crash at any point
@@ -11,10 +12,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from controlplane.effects import traffic
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.turnref import at_time
 from controlplane.store import statements as sql
+from controlplane.store.traffic import COUNTED
 from schemas.base import canonical
 
 log = logging.getLogger("steward.gate")
@@ -54,12 +57,14 @@ class Summaries:
         until = min(self._ending.values(), default=self._node.clock()) - 1e-6
         found = await self._node.reader.rows_aside(sql.UNSUMMARISED, self._mark, until)
         if found:
-            await self._tell(found, until)
+            handled = await self._node.reader.rows_aside(COUNTED, self._mark, until)
+            moved = await asyncio.to_thread(traffic.counted, handled)
+            await self._tell(found, traffic.rows_of(moved), until)
 
-    async def _tell(self, found: list[tuple[Any, ...]], until: float) -> None:
+    async def _tell(self, found: list[tuple[Any, ...]], moved: list[traffic.Row], until: float) -> None:
         now = self._node.clock()
         told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        rows: list[Any] = [_event(row, now) for row in found]
+        rows: list[Any] = [*(_event(row, now) for row in found), *moved]
         rows.append((sql.SUMMARY_MARK_PUT, (repr(until),), 1))
 
         def committed(outcome: str, _detail: str) -> None:

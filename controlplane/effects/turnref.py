@@ -1,9 +1,9 @@
 """A turn as its commits need it, whom to ring after one, and the envelopes that it sends. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -23,6 +23,7 @@ class TurnRef(msgspec.Struct, frozen=True):
 
     `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
     row. `pinned` is what of the spec the turn began on, and replays on; what it may do is `spec`, as of now.
+    `scope` is the innermost one that it lies within; `scoped` says that its agent lives in one.
     `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
     Of a message of a `queue` it is that channel's uid, with the `key` that is held as long as the turn is not over.
     `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
@@ -52,6 +53,8 @@ class TurnRef(msgspec.Struct, frozen=True):
     branches: dict[str, int] = {}
     deadline: float | None = None
     intentid: str | None = None
+    scope: str | None = None
+    scoped: bool = False
     chain: Chain | None = None
     looked_for: int = 0
     ends_by: float | None = None
@@ -108,6 +111,16 @@ class Aftermath:
         self.open_until = max(self.open_until, until)
 
 
+class Outside(NamedTuple):
+    """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
+    what of other namespaces an invitation opens to it, by the kind of entry and the address, and which channels, by
+    namespace and name, were not there when it first named them."""
+
+    generations: Mapping[str, int] = {}
+    opened: frozenset[tuple[str, str]] = frozenset()
+    absent: frozenset[tuple[str, str]] = frozenset()
+
+
 Made = tuple[list[Row], Aftermath]
 
 
@@ -135,6 +148,7 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
         "onbehalfof": turn.onbehalfof,
         "traceparent": turn.traceparent,
         "intentid": turn.intentid,
+        "scope": turn.scope,
         "chainid": turn.chain.chain_id if turn.chain is not None else None,
         "deadline": at_time(turn.deadline) if turn.deadline is not None else None,  # a question's own is no later
         **more,
@@ -147,7 +161,8 @@ def message_id(turn: TurnRef, entry: Entry) -> str:
     return short_id("msg", turn.turn_id, entry.branch, entry.position)
 
 
-def reach(turn: TurnRef, address: str) -> tuple[str, str]:
-    """Where an address leads to from here: agents reach their own namespace, and beyond it there is nobody."""
+def reach(turn: TurnRef, address: str, *, opened: bool = False) -> tuple[str, str]:
+    """Where an address leads to from here: agents reach their own namespace, and what an invitation opens to them;
+    beyond that there is nobody."""
     namespace, name = split(address)
-    return (namespace, name) if namespace == turn.namespace else (turn.namespace, NOBODY)
+    return (namespace, name) if opened or namespace == turn.namespace else (turn.namespace, NOBODY)

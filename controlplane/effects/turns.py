@@ -20,7 +20,7 @@ from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
-from controlplane.effects.segments import Unfit, generations, unfit, unfit_end, unfit_folder, weight
+from controlplane.effects.segments import Unfit, outside, unfit, unfit_end, unfit_folder, weight
 from controlplane.effects.slots import Slot, State
 from controlplane.effects.turnref import Aftermath, Row, TurnRef
 from controlplane.store.states import keep
@@ -148,8 +148,8 @@ class Turns:
         if self.refused(slot, turn, frame.entries, frame.cpu_ns):
             return
         now = self._node.clock()
-        next_generations = generations(self._node.reader, slot, frame.entries)
-        rows, after = journaling.park(turn, frame.entries, frame.cpu_ns, now, next_generations, rests=rests)
+        beyond = outside(self._node, slot, turn, frame.entries)
+        rows, after = journaling.park(turn, frame.entries, frame.cpu_ns, now, beyond, rests=rests)
         self._metered(slot, rows, frame.cpu_ns, now, ended=False)
         if rests:
             slot.state = "committing"
@@ -198,7 +198,8 @@ class Turns:
             return
         now = self._node.clock()
         kept = keep(frame.state, slot.chunks)
-        rows, after = journaling.commit(turn, frame, kept, now, generations(self._node.reader, slot, frame.entries))
+        beyond = outside(self._node, slot, turn, frame.entries)
+        rows, after = journaling.commit(turn, frame, kept, now, beyond)
         self._metered(slot, rows, frame.cpu_ns, now, ended=True)
         slot.state = "committing"
         told = self._node.summaries.ending(now)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import ColumnElement, and_, exists, tuple_
 from sqlalchemy import select as core_select
 from sqlalchemy.orm import aliased
@@ -16,14 +17,19 @@ from sqlmodel import Session, col, select
 
 from controlplane.mesh.traits import CAPABILITY, MEANING
 from controlplane.store.tables import AgentRow, LabelRow, MeaningRow, ResourceRow, TraitRow
+from schemas.capability import Capability
+from schemas.discovery import FoundAgent
 
 AT_ONCE = 400
 AFTER_NAMES = "~"  # after every name that begins the same
 
 
 class Key(NamedTuple):
+    """Whom a name is of: an agent here, or one elsewhere that is known by it."""
+
     namespace: str
     name: str
+    elsewhere: bool = False
 
 
 class Mark(NamedTuple):
@@ -101,7 +107,24 @@ def rows(session: Session, keys: Sequence[Key]) -> list[Row]:
     return [found[key] for key in keys if key in found]
 
 
-def batched(keys: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def view(row: Row, found_by: str, score: float | None) -> FoundAgent:
+    """An agent as it is answered."""
+    spec = orjson.loads(row.spec)
+    found: Any = {"found_by": found_by, "score": score}
+    return FoundAgent(
+        namespace=row.namespace,
+        name=row.name,
+        labels=orjson.loads(row.labels),
+        purpose=(spec.get("mandate") or {}).get("purpose") or "",
+        capabilities=[
+            Capability(name=it) if isinstance(it, str) else Capability(**it) for it in spec.get("capabilities") or []
+        ],
+        state="stopped" if row.stopped else "suspended" if row.owner is None else "awake",
+        **found,
+    )
+
+
+def batched(keys: Sequence[Key | Mark]) -> Iterator[list[tuple[str, str]]]:
     """Some at a time: a statement takes only so many values."""
     for at in range(0, len(keys), AT_ONCE):
         yield [(it[0], it[1]) for it in keys[at : at + AT_ONCE]]

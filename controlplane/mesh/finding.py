@@ -7,21 +7,21 @@ says when some are left. Suspended agents are found like any other: they are row
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import orjson
 from sqlmodel import Session
 
 from controlplane.mesh import candidates
-from controlplane.mesh.candidates import Asked, Key, Mark, Row
+from controlplane.mesh.candidates import Asked, Key, Mark
+from controlplane.mesh.others import Other, fits, others
 from controlplane.mesh.traits import mark_of, meaning_of
 from controlplane.store.store import Store
 from controlplane.store.unit import Statement
 from schemas.base import NAME_PATTERN
-from schemas.capability import Capability
-from schemas.discovery import FindInput, Found, FoundAgent
+from schemas.discovery import FindInput, Found
 from schemas.ports import Embed
 
 T = TypeVar("T")
@@ -61,60 +61,73 @@ class Finder:
         self._keep = keep
         self._recent: dict[Mark, bytes] = {}
 
-    async def find(self, given: FindInput, namespaces: tuple[str, ...] | None) -> Found:
-        """The best of those who fit; `namespaces` are all that may be looked into, None: every one."""
+    async def find(self, given: FindInput, namespaces: tuple[str, ...] | None, asker: Key | None = None) -> Found:
+        """The best of those who fit; `namespaces` are all that may be looked into, None: every one. For an agent,
+        `asker`, what invitations open to it is looked into, too."""
         asked = Asked(namespaces, given.name, dict(given.labels or {}), given.capability)
-        hits, complete = await self._hits(given, asked)
+        beside, whole = await self._read(lambda session: others(session, asked, asker))
+        hits, complete = await self._hits(given, asked, beside)
         once = list({it.key: it for it in reversed(hits)}.values())[::-1]
         shown = once[: given.limit]
-        rows = await self._read(lambda session: candidates.rows(session, [it.key for it in shown]))
-        known = {Key(row.namespace, row.name): row for row in rows}
-        items = [_view(known[it.key], it) for it in shown if it.key in known]
-        return Found(items=items, more=len(once) > given.limit, complete=complete)
+        views = {it.key: it.view for it in beside}
+        rows = await self._read(
+            lambda session: candidates.rows(session, [it.key for it in shown if it.key not in views])
+        )
+        views |= {Key(row.namespace, row.name): candidates.view(row, "filter", None) for row in rows}
+        items = [
+            views[it.key].model_copy(update={"found_by": it.found_by, "score": it.score})
+            for it in shown
+            if it.key in views
+        ]
+        return Found(items=items, more=len(once) > given.limit, complete=complete and whole)
 
-    async def _hits(self, given: FindInput, asked: Asked) -> tuple[list[Hit], bool]:
+    async def _hits(self, given: FindInput, asked: Asked, beside: Sequence[Other]) -> tuple[list[Hit], bool]:
         """Who fits, the best first, one more than is asked for; and whether all that mean something were compared."""
         most, text = given.limit + 1, given.meaning or given.query
         if text is None:
             by = "name" if given.name else "capability" if given.capability else "filter"
             keys = await self._read(lambda session: candidates.names(session, asked, most))
-            return [Hit(key, by) for key in keys], True
+            return [Hit(key, by) for key in sorted([*keys, *(it.key for it in beside)])[:most]], True
         hits: list[Hit] = []
         if given.query is not None:
-            hits = await self._read(lambda session: _named(session, given.query or "", asked, most))
-        near, complete = await self._near(text, asked)
+            hits = await self._read(lambda session: _named(session, given.query or "", asked, most, beside))
+        near, complete = await self._near(text, asked, beside)
         for it in near:
             if len({hit.key for hit in hits}) >= most:
                 break
             hits += [Hit(key, "meaning", it.score) for key in await self._members(it, asked, most)]
         return hits, complete
 
-    async def _near(self, text: str, asked: Asked) -> tuple[list[Near], bool]:
+    async def _near(self, text: str, asked: Asked, beside: Sequence[Other]) -> tuple[list[Near], bool]:
         """The texts that are near to this one, the nearest first."""
         groups, whole = await self._read(lambda session: _groups(session, asked))
-        if not groups:
+        said = {Mark(it.key.namespace, mark_of(it.text)): it.text for it in beside if it.text}
+        marks = list(dict.fromkeys([*groups, *said]))
+        if not marks:
             return [], whole
-        known = {mark: self._recent[mark] for mark in groups if mark in self._recent}
-        unknown = [mark for mark in groups if mark not in known]
+        known = {mark: self._recent[mark] for mark in marks if mark in self._recent}
+        unknown = [mark for mark in marks if mark not in known]
         known |= await self._read(lambda session: candidates.vectors(session, unknown))
-        missing = [mark for mark in groups if mark not in known]
-        known |= await self._embedded(missing[:EMBEDDED_MAX])
+        missing = [mark for mark in unknown if mark not in known]
+        known |= await self._embedded(missing[:EMBEDDED_MAX], said)
         (to,) = await self._embed.embed([text])
-        marks = [mark for mark in groups if mark in known]
-        scores = self._embed.nearness(to, [known[mark] for mark in marks])
-        near = [
-            Near(round(score, 6), mark, groups[mark])
-            for score, mark in zip(scores, marks, strict=True)
-            if score >= NEAR_LEAST
+        compared = [mark for mark in marks if mark in known]
+        scores = self._embed.nearness(to, [known[mark] for mark in compared])
+        score_of = {mark: round(it, 6) for mark, it in zip(compared, scores, strict=True) if it >= NEAR_LEAST}
+        near = [Near(score_of[mark], mark, keys) for mark, keys in groups.items() if mark in score_of]
+        near += [
+            Near(score_of[mark], mark, (it.key,))
+            for it in beside
+            if it.text and (mark := Mark(it.key.namespace, mark_of(it.text))) in score_of
         ]
         near.sort(key=lambda it: (-it.score, it.mark))
         return near, whole and len(missing) <= EMBEDDED_MAX
 
-    async def _embedded(self, marks: Sequence[Mark]) -> dict[Mark, bytes]:
-        """Vectors of texts that had none, kept for the next time."""
-        if not marks:
-            return {}
-        texts = await self._read(lambda session: _texts(session, marks))
+    async def _embedded(self, marks: Sequence[Mark], said: Mapping[Mark, str]) -> dict[Mark, bytes]:
+        """Vectors of texts that had none, kept for the next time; `said` are texts that are known."""
+        texts = {mark: said[mark] for mark in marks if mark in said}
+        others = [mark for mark in marks if mark not in said]
+        texts |= await self._read(lambda session: _texts(session, others))
         if not texts:
             return {}
         found = dict(zip(texts, await self._embed.embed(list(texts.values())), strict=True))
@@ -145,20 +158,19 @@ class _NoWriter:
         raise NotImplementedError("a finder only reads")
 
 
-def _named(session: Session, query: str, asked: Asked, most: int) -> list[Hit]:
+def _named(session: Session, query: str, asked: Asked, most: int, beside: Sequence[Other]) -> list[Hit]:
     """By what may be a name or a capability: the very name, the capability, names that begin so."""
     word = query.strip().lower().replace(" ", "-")
     if not re.fullmatch(NAME_PATTERN, word):
         return []
-    hits = []
-    if asked.name is None:
-        begun = candidates.names(session, replace(asked, name=word), most)
-        hits = [Hit(key, "name") for key in begun]
-    able = []
-    if asked.capability is None:
-        able = [Hit(key, "capability") for key in candidates.names(session, replace(asked, capability=word), most)]
-    exact = [it for it in hits if it.key.name == word]
-    return [*exact, *able, *hits]
+
+    def fitting(changed: Asked, by: str) -> list[Hit]:
+        keys = [*candidates.names(session, changed, most), *(it.key for it in beside if fits(it.view, changed))]
+        return [Hit(key, by) for key in sorted(keys)]
+
+    begun = [] if asked.name is not None else fitting(replace(asked, name=word), "name")
+    able = [] if asked.capability is not None else fitting(replace(asked, capability=word), "capability")
+    return [*(it for it in begun if it.key.name == word), *able, *begun]
 
 
 def _groups(session: Session, asked: Asked) -> tuple[dict[Mark, tuple[Key, ...] | None], bool]:
@@ -184,21 +196,3 @@ def _texts(session: Session, marks: Sequence[Mark]) -> dict[Mark, str]:
         if mark_of(text) == mark.value:
             found[mark] = text
     return found
-
-
-def _view(row: Row, hit: Hit) -> FoundAgent:
-    spec = orjson.loads(row.spec)
-    found: Any = {"found_by": hit.found_by, "score": hit.score}
-    return FoundAgent(
-        namespace=row.namespace,
-        name=row.name,
-        labels=orjson.loads(row.labels),
-        purpose=(spec.get("mandate") or {}).get("purpose") or "",
-        capabilities=[Capability(name=it) if isinstance(it, str) else Capability(**it) for it in _offered(spec)],
-        state="stopped" if row.stopped else "suspended" if row.owner is None else "awake",
-        **found,
-    )
-
-
-def _offered(spec: dict[str, Any]) -> list[Any]:
-    return spec.get("capabilities") or []

@@ -1,4 +1,5 @@
-"""`discovery.find` as an effect: `turn.find`. An agent finds in its own namespace, and needs no grant for that.
+"""`discovery.find` as an effect: `turn.find`. An agent finds in its own namespace, and what invitations open to it.
+It needs no grant for that.
 
 It reads records of ours and nothing else, so that doing it twice is doing it once; what was found is in the
 journal, and a replay finds the same.
@@ -9,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from controlplane.mesh.candidates import Key
 from controlplane.mesh.finding import Finder
 from schemas.discovery import FIND, FindEffect, FindInput
 from schemas.endpoint import ConnectionSpec
@@ -36,5 +38,7 @@ class FindEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         """Who was found, as JSON."""
         asked = FindEffect.model_validate(arguments, from_attributes=True)
-        found = await self._finder.find(FindInput(**asked.model_dump()), (call.namespace,))
+        found = await self._finder.find(
+            FindInput(**asked.model_dump()), (call.namespace,), Key(call.namespace, call.agent)
+        )
         return found.model_dump(mode="json")

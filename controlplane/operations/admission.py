@@ -17,6 +17,7 @@ from controlplane.mesh.dataschema import schema_fault
 from controlplane.operations import runtimes, workers
 from controlplane.operations.codecheck import check_entrypoint, check_files, code_digest
 from controlplane.operations.connecting import check_protocol
+from controlplane.operations.offered import require_schemas
 from controlplane.operations.routing import check_route
 from controlplane.operations.world import Spec, Wanted, World, fleet_of
 from controlplane.resources.problems import refuse
@@ -120,19 +121,9 @@ def _whole(spec: AgentSpec | FleetSpec) -> Spec:
     return type(spec).model_validate_json(spec.model_dump_json()).model_dump(mode="json")
 
 
-def _capabilities(spec: Spec, place: str) -> None:
-    """What an agent says that it takes and answers are schemas that can be judged by."""
-    for index, capability in enumerate(spec["capabilities"]):
-        for side in ("input_schema", "output_schema"):
-            schema = capability[side]
-            if schema is not None and (fault := schema_fault(schema)):
-                field = f"{place}/capabilities/{index}/{side}"
-                raise refuse("INVALID_VALUE", f"{side}: {fault}", field=field, fault=fault)
-
-
 def _code(spec: Spec, place: str, code: dict[str, Mapping[str, str]]) -> None:
     """Replace inline files by their digest; a runtime that brings its own code gets it."""
-    _capabilities(spec, place)
+    require_schemas(spec["capabilities"], f"{place}/capabilities")
     if spec["runtime"] == "llm":
         runtimes.of_llm(spec, place)
         code[runtimes.DIGEST] = runtimes.FILES

@@ -2,6 +2,7 @@
 
 from controlplane.resources.operation import Operation
 from schemas.calls import Empty, ListOutput, PageInput
+from schemas.doctor import DoctorInput, DoctorReport
 from schemas.feedback import EventsFound
 from schemas.records import (
     Brief,
@@ -154,6 +155,20 @@ OPERATIONS = (
         "read",
         "viewer",
         "installation",
+    ),
+    Operation(
+        "system.doctor",
+        "Audit what is left of what ended",
+        "Scopes, agents, hosts, leases, awaits, timers, subscriptions: each record that nothing refers to any more, or "
+        "that should have ended by now, with what to do about it. Changes nothing.",
+        DoctorInput,
+        DoctorReport,
+        "GET",
+        "/v1/system/doctor",
+        "read",
+        "viewer",
+        "namespace",
+        problems=("NOT_READY",),
     ),
     Operation(
         "hosts.list",

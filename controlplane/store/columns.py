@@ -20,6 +20,11 @@ def by_bytes() -> Column[str]:
     return Column(String().with_variant(String(collation="C"), "postgresql"), primary_key=True)
 
 
+def bytewise() -> Column[str]:
+    """The same, outside of a key."""
+    return Column(String().with_variant(String(collation="C"), "postgresql"), nullable=False)
+
+
 def seconds() -> Column[float]:
     return Column(Double, nullable=False)
 

@@ -10,5 +10,6 @@ MEANING = "INSERT INTO meaning (namespace, mark, vector, at) VALUES (?, ?, ?, ?)
 UNUSED_MEANINGS = (
     "DELETE FROM meaning WHERE (namespace, mark) IN (SELECT m.namespace, m.mark FROM meaning m WHERE m.at < ?"
     " AND NOT EXISTS (SELECT 1 FROM trait t WHERE t.kind = 'meaning' AND t.namespace = m.namespace"
-    " AND t.value = m.mark) LIMIT ?)"
+    " AND t.value = m.mark) AND NOT EXISTS (SELECT 1 FROM member b WHERE b.namespace = m.namespace"
+    " AND b.meaning = m.mark) LIMIT ?)"
 )

@@ -18,17 +18,21 @@ import anyio.to_thread
 from sqlalchemy import delete, exists, select
 from sqlmodel import Session, col
 
-from controlplane.store import arrivals, letters
+from controlplane.store import arrivals, letters, members
 from controlplane.store.archive import Archive, records
 from controlplane.store.channels import FORGET_MEMBERS
 from controlplane.store.discovery import UNUSED_MEANINGS
+from controlplane.store.invitations import INVITATIONS
+from controlplane.store.scopes import CLEARED
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
+from controlplane.store.traffic import TRAFFIC
 from controlplane.store.unit import Unit
 
 ROWS_MAX = 500
 ROUNDS_MAX = 400  # of each step in one sweep
 START_OVER_S = 3_600.0
+INVITATION_KEPT_S = 604_800.0  # so long one that is over is still listed
 MEANING_KEPT_S = 3_600.0  # a text that was just compared may be somebody's in a moment
 
 EXPIRED_PLAN_KEPT_S = 604_800.0  # so long a commit can still be told that its plan has expired
@@ -82,6 +86,7 @@ class Retention:
         """One round over everything; what a conflict leaves is met again in the next."""
         for sql, params in self.steps(now):
             await self._emptied(sql, params)
+        await self._members(now)
         await self._turns(now)
         await self._letters(now)
 
@@ -99,6 +104,9 @@ class Retention:
             (FORGET_MEMBERS, [ROWS_MAX]),
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
+            (INVITATIONS, [now - INVITATION_KEPT_S, ROWS_MAX]),
+            (TRAFFIC, [now - self.usage_retention_s, ROWS_MAX]),
+            (CLEARED, [turns_before, ROWS_MAX]),
             (UNUSED_MEANINGS, [now - MEANING_KEPT_S, ROWS_MAX]),
             (arrivals.FORGET, [now - arrivals.KEPT_S, ROWS_MAX]),
         ]
@@ -109,6 +117,18 @@ class Retention:
             if not await self.store.write(Unit().raw(sql, params, ROWS_MAX)):
                 break
         await self.store.write(Unit().raw(sql, params))
+
+    async def _members(self, now: float) -> None:
+        """Members whose lease is over; each is told."""
+
+        def some(expect: int | None) -> Unit:
+            unit = Unit().raw(members.EXPIRED_EVENT, [now, now, ROWS_MAX], expect)
+            return unit.raw(members.EXPIRE, [now, ROWS_MAX], expect)
+
+        for _ in range(ROUNDS_MAX - 1):
+            if not await self.store.write(some(ROWS_MAX)):
+                break
+        await self.store.write(some(None))
 
     async def _turns(self, now: float) -> None:
         """Finished turns that are old enough, in the order in which they finished."""

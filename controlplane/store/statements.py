@@ -250,7 +250,7 @@ HOST_END = "UPDATE host SET ended_at = ? WHERE host_id = ? AND ended_at IS NULL"
 AGENT_COLUMNS = (
     "SELECT a.uid, a.namespace, a.name, a.generation, a.epoch, a.version, a.owner, a.stopped, a.state, r.spec,"
     " a.placement, r.labels, (SELECT f.name FROM resource f WHERE f.uid = r.owner AND f.kind = 'Fleet'), a.chunks,"
-    " a.state_version, a.chain"
+    " a.state_version, a.chain, a.scope"
     " FROM agent a JOIN resource r ON r.uid = a.uid"
 )
 AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"

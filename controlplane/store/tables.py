@@ -19,7 +19,11 @@ from controlplane.store.columns import (
     text_column,
     text_or_none,
 )
+from controlplane.store.discovery_tables import InvitationRow as InvitationRow
 from controlplane.store.discovery_tables import MeaningRow as MeaningRow
+from controlplane.store.discovery_tables import MemberRow as MemberRow
+from controlplane.store.discovery_tables import ScopeRow as ScopeRow
+from controlplane.store.discovery_tables import TrafficRow as TrafficRow
 from controlplane.store.discovery_tables import TraitRow as TraitRow
 from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
@@ -261,11 +265,13 @@ class AgentRow(SQLModel, table=True):
     placement: str | None = Field(default=None, description="the host it shall go to, as long as that one is there")
     state_version: int = Field(default=1, sa_column=big(1), description="what its code calls the shape of the state")
     chain: str | None = Field(default=None, description="of one that was spawned in a chain: what it may use is there")
+    scope: str | None = Field(default=None, description="of one that was spawned in a scope: it ends with that")
     __table_args__ = (
         Index("agent_by_name", "namespace", "name", unique=True),
         partial("agent_owned", "owner", where="owner IS NOT NULL"),
         partial("agent_stopped", "namespace", where="stopped = 1"),
         partial("agent_of_chain", "chain", where="chain IS NOT NULL"),
+        partial("agent_of_scope", "scope", where="scope IS NOT NULL"),
     )
 
 

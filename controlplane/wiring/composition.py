@@ -22,16 +22,18 @@ from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.knowledge.embedding import Embedder
-from controlplane.operations import discovery, handling, repeating, system, views
+from controlplane.operations import discovery, doctor, handling, repeating, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
     agents,
     channels,
     code,
     dead_letters,
+    elsewhere,
     finding,
     hosts,
     inspection,
+    invitations,
     invoices,
     members,
     moving,
@@ -40,6 +42,7 @@ from controlplane.operations.living import (
     questions,
     routes,
     settling,
+    topology,
     turns,
     usage,
 )
@@ -139,7 +142,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
     bound |= moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
     bound |= finding.handlers(store, Embedder())
-    for reading in (tokens, code, hosts, turns, dead_letters):
+    for reading in (tokens, code, hosts, turns, dead_letters, elsewhere, invitations, topology, doctor):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
     bound |= offers.handlers(store, gate)

@@ -18,16 +18,18 @@ from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
 from controlplane.knowledge.embedding import Embedder
 from controlplane.mesh.dataschema import data_fault
-from controlplane.operations import discovery, handling, system, views
+from controlplane.operations import discovery, doctor, handling, system, views
 from controlplane.operations.commitment import Commitment
 from controlplane.operations.living import (
     agents,
     channels,
     code,
     dead_letters,
+    elsewhere,
     finding,
     hosts,
     inspection,
+    invitations,
     invoices,
     members,
     moving,
@@ -36,6 +38,7 @@ from controlplane.operations.living import (
     questions,
     routes,
     settling,
+    topology,
     turns,
     usage,
 )
@@ -99,7 +102,7 @@ class Parts:
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (tokens, hosts, turns, code, dead_letters):
+        for room in (tokens, hosts, turns, code, dead_letters, elsewhere, invitations, topology, doctor):
             found |= room.handlers(store)
         found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())

@@ -15,7 +15,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.operation import Operation
 from tests.authorization.worlds import HIDDEN, World, manifest
 
-RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_id")
+RECORDS = ("plan_id", "change_id", "turn_id", "token_id", "host_id", "question_id", "invitation_id")
 PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
@@ -26,6 +26,7 @@ INERT = {
     "arguments", "branch", "position", "outcome", "result", "reason", "node", "undo", "answer",
     "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch", "meaning", "conversation",
     "accepted_at", "tool", "digest", "roles", "refresh", "priority", "delay_s", "ttl_s",
+    "purpose", "capabilities", "address", "lease_s", "kind", "to_namespace", "to_agent", "effects",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold
@@ -90,6 +91,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "to_host": [foreign["host_id"]],
         "from_host": [foreign["host_id"]],
         "question_id": [foreign["question_id"]],
+        "invitation_id": [foreign["invitation_id"]],
         "token_id": [foreign["token_id"], foreign["half_token_id"]],
         "namespace": ["elsewhere"],
         "namespaces": [["elsewhere"], ["default", "elsewhere"], ["*"]],

@@ -15,7 +15,7 @@ _CHANCE = re.compile(
     r"|00-[0-9a-f]{32}-[0-9a-f]{16}-01"
     r"|stw_[A-Za-z0-9_-]{43}"
     r"|\b(?:evt_)?[a-z2-7]{26}\b"
-    r"|\b(?:msg|plan|chg|turn|tok|agent|fleet|channel|secret|start)_[0-9a-z]{8,}\b"
+    r"|\b(?:msg|plan|chg|turn|tok|inv|agent|fleet|channel|secret|start)_[0-9a-z]{8,}\b"
     r"|sha256:[0-9a-f]{64}"
     r"|\bW[yz][A-Za-z0-9_-]{8,}"
 )

@@ -86,7 +86,11 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
     """Of two tokens of one name that reach other namespaces, neither is answered what the other was."""
     token_id = full.plane.token_ids["victim"]
     given = {**operation.example, "request_id": f"mine-{operation.name}"}
-    given |= {name: value for name, value in (("token_id", token_id), ("timeout_s", 0.01)) if name in given}
+    given |= {
+        name: value
+        for name, value in (("token_id", token_id), ("timeout_s", 0.01), ("invitation_id", full.own["invitation_id"]))
+        if name in given
+    }
     given |= {"name": "echo"} if operation.name == "channels.redrive" else {}  # whose inbox has a letter
     named = {name: value for name, value in given.items() if name in ("name", "message_id")}
     role: Any = "admin" if operation.role == "admin" else "operator"
@@ -94,7 +98,9 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
     first = await full.call(operation.name, here, **given)
     if "namespace" in operation.input.model_fields:
         given["namespace"] = "elsewhere"
-        names = {"channels.redrive": "hidden", "connections.accept": "hidden"}
+        names = {"channels.redrive": "hidden", "invitations.create": "echo", "discovery.register": "there"}
+        names |= {"connections.accept": "hidden"}
+        names |= {"discovery.renew": "far-judge", "discovery.unregister": "far-judge"}
         names |= {"routes.pause": "alarms", "routes.resume": "alarms"}
         given |= {"name": names.get(operation.name, "echo" if operation.noun == "agents" else "reports")}
         given |= {"message_id": "msg_theirs"} if "message_id" in given else {}

@@ -174,6 +174,10 @@ async def _ours(world: World) -> None:
     await _host(world, "h-ours", "default")
     await _host(world, "h-ended", "default", ended_at=1.0)
     await _dead_letter(world, "default", "echo")
+    invited = await world.call("invitations.create", op, name="echo", to_namespace="guests", request_id="ours")
+    await world.call(
+        "discovery.register", world.principal("operator"), name="far-judge", purpose="judges", lease_s=86_400
+    )
     turns = await world.call("turns.list", op, name="echo")
     world.own = {
         "change_id": change_id,
@@ -183,6 +187,7 @@ async def _ours(world: World) -> None:
         "host_id": "h-ended",
         "digest": ours["digest"],
         "question_id": "question_1",
+        "invitation_id": invited["invitation_id"],
     }
 
 
@@ -270,6 +275,12 @@ async def _theirs(world: World) -> None:
     await _timer(world, "elsewhere", "hidden")
     await world.issue("theirs", {"principal": "op", "role": "operator", "namespaces": ["elsewhere"]})
     await world.issue("half theirs", {"principal": "op", "role": "viewer", "namespaces": ["default", "elsewhere"]})
+    invited = {"namespace": "elsewhere", "name": "hidden", "to_namespace": "guests"}
+    invitation = await world.call("invitations.create", ABROAD, **invited)
+    for name in ("hidden", "far-judge"):
+        await world.call(
+            "discovery.register", ABROAD, namespace="elsewhere", name=name, purpose="judges", lease_s=86_400
+        )
     page = await world.call("agents.list", ABROAD, namespace="elsewhere", limit=1)
     world.foreign = {
         "change_id": change_id,
@@ -277,6 +288,7 @@ async def _theirs(world: World) -> None:
         "plan_id": await world.propose(manifest("Channel", "hidden-too", "elsewhere"), principal=ABROAD),
         "turn_id": "turn_hidden",
         "question_id": "question_hidden",
+        "invitation_id": invitation["invitation_id"],
         "token_id": world.plane.token_ids["theirs"],
         "host_id": "h-theirs",
         "chain": chain["message_id"],

@@ -37,7 +37,16 @@ VOLATILE = {"as_of", "instance", "lease_until", "loop_lag_ms", "rss_bytes", "exp
 # Whose command is a process of its own in every run; of the others in a soak.
 OWN_PROCESS = {"agents.ask", "agents.propose", "channels.read", "system.status"}
 # What counts or shows what goes on meanwhile.
-MOVING = {"system.status", "system.brief", "hosts.list", "nodes.list", "feedback.read", "changes.list", "turns.list"}
+MOVING = {
+    "system.status",
+    "system.brief",
+    "system.doctor",
+    "hosts.list",
+    "nodes.list",
+    "feedback.read",
+    "changes.list",
+    "turns.list",
+}
 
 
 def _breaks_off(listening: socket.socket) -> None:
@@ -105,6 +114,7 @@ def ids(stack: Stack) -> dict[str, str]:
         "held_turn_id": _held(stack),
         "host_id": _host(stack),
         "question_id": _asked(stack),
+        "invitation_id": stack.call("invitations.create", name="same-echo", to_namespace="guests")["invitation_id"],
         "tool_digest": _offered(stack),
         "message_id": message_id,
     }
@@ -198,6 +208,13 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "channels.dead_letters": {"namespace": "default", "name": "same-echo"},
         "channels.redrive": {"namespace": "default", "name": "same-echo"},
         "discovery.find": {"namespace": "default", "name": "same-echo", "labels": {"app": "e2e"}},
+        "discovery.topology": {"namespace": "default", "name": "same-person"},
+        "discovery.register": {"name": "same-far", "purpose": "judges", "lease_s": 600},
+        "discovery.renew": {"name": "same-far", "lease_s": 600},
+        "discovery.unregister": {"name": "same-far"},
+        "invitations.create": {"name": "same-echo", "to_namespace": "guests", "effects": ["ask"]},
+        "invitations.list": {"namespace": "default"},
+        "invitations.revoke": {"invitation_id": ids["invitation_id"]},
         "channels.join": {**CHANNEL, "agent": "same-echo"},
         "channels.leave": {**CHANNEL, "agent": "same-echo"},
         "channels.members": dict(CHANNEL),
@@ -210,6 +227,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "operations.call": {"name": "channels.get", "arguments": CHANNEL},
         "system.status": {},
         "system.brief": {},
+        "system.doctor": {"namespace": "default"},
         "hosts.list": {},
         "nodes.list": {},
         "nodes.drain": {"node": os.uname().nodename, "undo": True},

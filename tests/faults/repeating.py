@@ -212,6 +212,20 @@ class World:
         assert await self.plane.store.write(Unit().raw(sql, letter, 1))
         return {"namespace": "default", "name": name}
 
+    async def registering(self, n: int) -> dict[str, Any]:
+        return {"namespace": "default", "name": f"member-{n}", "purpose": "judges", "lease_s": 600}
+
+    async def registered(self, n: int) -> dict[str, Any]:
+        """A member that is registered, by whoever calls."""
+        await self.call("discovery.register", **await self.registering(n))
+        return {"namespace": "default", "name": f"member-{n}"}
+
+    async def inviting(self, n: int) -> dict[str, Any]:
+        return {"namespace": "default", "name": await self.agent(), "to_namespace": "guests", "expires_in_s": 600 + n}
+
+    async def invited(self, n: int) -> dict[str, Any]:
+        return {"invitation_id": (await self.call("invitations.create", **await self.inviting(n)))["invitation_id"]}
+
     async def accepting(self, n: int) -> dict[str, Any]:
         """A tool as its gate has seen it."""
         await self.applied(connection(f"n{n}"))
@@ -256,6 +270,11 @@ INPUTS: dict[str, Fresh] = {
     "channels.join": World.joining,
     "channels.leave": World.leaving,
     "channels.redrive": World.redriving,
+    "discovery.register": World.registering,
+    "discovery.renew": World.registered,
+    "discovery.unregister": World.registered,
+    "invitations.create": World.inviting,
+    "invitations.revoke": World.invited,
     "connections.accept": World.accepting,
     "tokens.create": World.token,
     "tokens.revoke": World.revoking,

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from controlplane.protocols.mcp_tools import offered
+from controlplane.store import scopes
 from controlplane.store.unit import Unit
 from schemas.connection import connection_spec
 from schemas.faults import POINTS, UNITS
@@ -95,6 +96,15 @@ async def _stop_and_go(world: World, arming: Arming, mark: str) -> None:
 async def _remove(world: World, arming: Arming, mark: str) -> None:
     uid = await world.agent(f"gone-{mark}", "Echo")
     await said(lambda: world.gate.client.control("remove", uid, {}))
+
+
+async def _scope(world: World, arming: Arming, mark: str) -> None:
+    """A child of a scope that is over."""
+    uid, scope = await world.agent(f"child-{mark}", "Echo"), f"sc_{mark}"
+    unit = Unit().raw(scopes.OPEN, [scope, "agent_stumbler", "default", "stumbler", "turn", 1.0])
+    unit.raw(scopes.GIVE, [scope, uid]).raw(scopes.END, [2.0, scope])
+    await said(lambda: world.gate.store.write(unit))
+    await world.gate.until(f"SELECT COUNT(*) FROM agent WHERE uid = '{uid}'", lambda rows: rows[0][0] == 0)
 
 
 async def _move(world: World, arming: Arming, mark: str) -> None:
@@ -240,7 +250,8 @@ PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
-    "stop": _stop_and_go, "remove": _remove, "place": _move, "drain": _drain, "node": _close, "answer": _answer,
+    "stop": _stop_and_go, "remove": _remove, "scope": _scope, "place": _move, "drain": _drain, "node": _close,
+    "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
     "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
 }  # fmt: skip
@@ -255,7 +266,7 @@ GROUPS: dict[str, list[str]] = {
     "effects": ["intent", "receipt", "summary", "offers"],
     "computes": ["compute", "computed"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],
-    "operators": ["unstop", "stop", "remove", "answer", "pause", "withhold"],
+    "operators": ["unstop", "stop", "remove", "scope", "answer", "pause", "withhold"],
     "moves": ["place", "drain", "node"],
     "upgrades": ["pin", "prove"],
     "starts": ["recover", "end"],

@@ -6,11 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import insert
 
-from controlplane.effects.fairness import Turnstile
+from controlplane.effects.fairness import WEIGHTS, Turnstile, WeightedLine
 from controlplane.store.tables import AgentRow, InboxRow, ResourceRow
 from controlplane.store.unit import Unit
+from tests.conftest import SOAK
 from tests.gate.running import running
 from tests.gate.test_moving import hosts
 from tests.gate.zoo import SOURCE
@@ -31,13 +34,57 @@ def test_one_of_each_namespace_is_next() -> None:
     assert taken == ["a1", "b1", "c1", "a2", "b2", "a3", "b3", "a4", None]
 
 
-def _asleep(unit: Unit, code: str, namespace: str, many: int) -> None:
+def test_higher_classes_go_first_and_nobody_waits_for_ever() -> None:
+    """By weight within a namespace, in the order of coming within a class; other namespaces are not pushed back."""
+    line: Turnstile[str] = Turnstile()
+    for number in range(40):
+        for name in WEIGHTS:
+            line.put("a", f"{name}-{number}", name)
+    line.put("b", "low-b", "low")
+    taken = [line.take() or "" for _ in range(27)]
+    assert taken[0] == "high-0"
+    assert taken[1] == "low-b"
+    ours = [it.rpartition("-")[0] for it in taken if it != "low-b"]
+    assert [ours.count(name) for name in WEIGHTS] == [16, 8, 2]
+    assert ours[:13].count("low") == 1
+    for name in WEIGHTS:
+        of_class = [int(it.rpartition("-")[2]) for it in taken if it.startswith(name) and it != "low-b"]
+        assert of_class == list(range(len(of_class)))
+    rest = [line.take() for _ in range(len(line))]
+    assert len(rest) == 121 - 27
+    assert line.take() is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "take"]), st.sampled_from(sorted(WEIGHTS))), max_size=200))
+@settings(max_examples=2_000 if SOAK else 60, deadline=None)
+def test_whoever_waits_is_taken_within_a_bound(acts: list[tuple[str, str]]) -> None:
+    """Between two that are taken of a class in which somebody waits, at most as many others go as weights say."""
+    line: WeightedLine[tuple[str, int]] = WeightedLine()
+    waiting = dict.fromkeys(WEIGHTS, 0)
+    passed = dict.fromkeys(WEIGHTS, 0)
+    for number, (act, name) in enumerate(acts):
+        if act == "put":
+            line.put((name, number), name)
+            waiting[name] += 1
+        elif len(line):
+            first = line.first
+            taken = line.take()
+            assert taken == first
+            waiting[taken[0]] -= 1
+            for other in WEIGHTS:
+                passed[other] = 0 if other == taken[0] or not waiting[other] else passed[other] + 1
+                assert passed[other] <= 2 * sum(WEIGHTS.values()) // WEIGHTS[other] + len(WEIGHTS)
+    assert len(line) == sum(waiting.values())
+
+
+def _asleep(unit: Unit, code: str, namespace: str, many: int, priority: str = "normal") -> None:
     """Agents with a first message each."""
     now = time.time()
-    spec = orjson.dumps({"code": {"digest": code}, "entrypoint": "zoo:Echo", "suspend_after_ms": 0}).decode()
+    about = {"code": {"digest": code}, "entrypoint": "zoo:Echo", "suspend_after_ms": 0, "priority": priority}
+    spec = orjson.dumps(about).decode()
     for n in range(many):
-        uid = f"agent_{namespace}-{n:03}"
-        named: dict[str, Any] = {"uid": uid, "namespace": namespace, "name": f"e{n}", "generation": 1}
+        uid = f"agent_{namespace}-{'a' if priority == 'low' else 'z'}-{priority}-{n:03}"
+        named: dict[str, Any] = {"uid": uid, "namespace": namespace, "name": f"e{n}-{priority}", "generation": 1}
         resource = named | {"kind": "Agent", "labels": "{}", "spec": spec, "revision": 1}
         unit.run(insert(ResourceRow).values(**resource, created_at=now, updated_at=now))
         unit.run(insert(AgentRow).values(**named, epoch=0, version=0, stopped=0, changed_at=now))
@@ -67,3 +114,21 @@ async def test_five_are_not_behind_five_hundred(database_url: str) -> None:
         assert (len(few), len(many)) == (FEW, MANY)
         assert max(few) < statistics.median(many)
         assert await gate.rows("SELECT 1 FROM inbox") == []
+
+
+@pytest.mark.anyio
+async def test_high_ones_are_served_before_low_ones(database_url: str) -> None:
+    """Of many that are woken together for a host with room for two: first by far, and none is left out."""
+    async with running(database_url, host_window=2, acquiring_max=2) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("first", code, "Echo", suspend_after_ms=60_000)
+        await gate.until("SELECT 1 FROM turn", lambda rows: len(rows) == 1)
+        unit = Unit()
+        for priority in ("low", "high"):  # found in this order
+            _asleep(unit, code, "default", 60, priority)
+        assert await gate.store.write(unit)
+        ended = "SELECT agent, finished_at FROM turn WHERE finished_at > 0 AND message_id LIKE 'm-%'"
+        rows = await gate.until(ended, lambda found: len(found) == 120, 40)
+        high = [at for agent, at in rows if "high" in agent]
+        low = [at for agent, at in rows if "low" in agent]
+        assert statistics.median(high) < statistics.median(low)

@@ -1,0 +1,163 @@
+"""The checks of `system.doctor`: queries for records that nothing refers to, or that should have ended by now.
+
+Each answers rows of namespace, name, since, and one word more. Records that a reconciler or a sweep is about to
+take away are left out: `grace` is a moment before which that should have been done. Records of agents that are gone
+belong to no namespace any more, so only who reaches all of them sees those (`whole`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+GRACE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its query, what its rows are, what it says of one, and the operation that shows or mends it."""
+
+    name: str
+    weight: Literal["wrong", "late"]
+    kind: str
+    query: str
+    detail: str
+    operation: str
+    why: str
+    named: bool = True  # whether the operation takes namespace and name; else none
+    whole: bool = False
+
+
+def _left(table: str, what: str) -> Check:
+    """Records of a running side whose agent is not there."""
+    return Check(
+        f"agent.left.{table}",
+        "wrong",
+        "Agent",
+        f"SELECT '' AS namespace, x.agent AS name, NULL AS since, COUNT(*) AS more FROM {table} x"  # noqa: S608
+        " WHERE x.agent IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.uid = x.agent) GROUP BY x.agent",
+        "{more} " + what + " of an agent that is gone, {name}",
+        "system.status",
+        "shows how the installation is; tell who runs it",
+        named=False,
+        whole=True,
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "scope.left",
+        "late",
+        "Agent",
+        "SELECT a.namespace, a.name, s.ended_at AS since, s.scope_id AS more FROM scope s JOIN agent a"
+        " ON a.scope = s.scope_id WHERE s.ended_at < :grace AND s.cleared_at IS NULL",
+        "agent {namespace}/{name} is there, and its scope {more} has ended",
+        "agents.delete",
+        "proposes to delete it",
+    ),
+    Check(
+        "scope.ownerless",
+        "wrong",
+        "Agent",
+        "SELECT s.namespace, s.name, s.opened_at AS since, s.scope_id AS more FROM scope s WHERE s.ended_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.uid = s.owner)",
+        "scope {more} is open, and its agent {namespace}/{name} is gone",
+        "agents.list",
+        "shows the agents there are",
+        named=False,
+    ),
+    Check(
+        "agent.undeclared",
+        "late",
+        "Agent",
+        "SELECT a.namespace, a.name, r.deleted_at AS since, a.uid AS more FROM agent a LEFT JOIN resource r"
+        " ON r.uid = a.uid WHERE r.uid IS NULL OR r.deleted_at < :grace",
+        "the running side of {namespace}/{name} is there, and it was deleted",
+        "agents.list",
+        "shows the agents there are",
+        named=False,
+    ),
+    Check(
+        "agent.owner_gone",
+        "late",
+        "Agent",
+        "SELECT a.namespace, a.name, a.changed_at AS since, a.owner AS more FROM agent a LEFT JOIN host h"
+        " ON h.host_id = a.owner WHERE a.owner IS NOT NULL AND a.changed_at < :grace"
+        " AND (h.host_id IS NULL OR h.ended_at < :grace)",
+        "agent {namespace}/{name} is held by host {more}, which is gone",
+        "agents.wake",
+        "brings it to another host",
+    ),
+    Check(
+        "host.silent",
+        "late",
+        "Host",
+        "SELECT COALESCE(h.namespace, '') AS namespace, h.host_id AS name, h.lease_until AS since, h.node AS more"
+        " FROM host h WHERE h.ended_at IS NULL AND h.lease_until < :grace",
+        "host {name} on node {more} has not renewed its lease",
+        "hosts.list",
+        "shows the hosts",
+        named=False,
+    ),
+    Check(
+        "await.overdue",
+        "late",
+        "Agent",
+        "SELECT a.namespace, a.name, w.until AS since, w.await_id AS more FROM awaiting w JOIN agent a"
+        " ON a.uid = w.agent WHERE w.resolved_at IS NULL AND w.kind <> 'gather' AND w.until < :grace"
+        " AND a.stopped = 0",
+        "{namespace}/{name} waits for {more}, whose time is over",
+        "agents.inspect",
+        "shows what it waits on",
+    ),
+    Check(
+        "trait.left",
+        "wrong",
+        "Agent",
+        "SELECT t.namespace, t.name, NULL AS since, t.kind AS more FROM trait t WHERE NOT EXISTS (SELECT 1"
+        " FROM resource r WHERE r.kind = 'Agent' AND r.namespace = t.namespace AND r.name = t.name"
+        " AND r.deleted_at IS NULL)",
+        "{namespace}/{name} would be found by its {more}, and is gone",
+        "discovery.find",
+        "looks for it",
+    ),
+    Check(
+        "member.left",
+        "late",
+        "Member",
+        "SELECT m.namespace, m.name, m.expires_at AS since, m.principal AS more FROM member m"
+        " WHERE m.expires_at < :grace",
+        "the lease of {namespace}/{name}, registered by {more}, is over, and it was not swept",
+        "discovery.unregister",
+        "takes it away",
+    ),
+    Check(
+        "subscription.left",
+        "wrong",
+        "Channel",
+        "SELECT '' AS namespace, s.channel AS name, NULL AS since, COUNT(*) AS more FROM subscription s"
+        " WHERE NOT EXISTS (SELECT 1 FROM channel c WHERE c.uid = s.channel) GROUP BY s.channel",
+        "{more} subscriptions of a channel that is gone, {name}",
+        "system.status",
+        "shows how the installation is; tell who runs it",
+        named=False,
+        whole=True,
+    ),
+    _left("inbox", "messages"),
+    _left("timer", "timers"),
+    _left("subscription", "subscriptions"),
+    _left("feedback_watch", "watches"),
+    _left("state_chunk", "pieces of state"),
+    _left("workspace_file", "files"),
+    Check(
+        "agent.left.awaiting",
+        "wrong",
+        "Agent",
+        "SELECT '' AS namespace, w.agent AS name, NULL AS since, COUNT(*) AS more FROM awaiting w"
+        " WHERE w.agent IS NOT NULL AND w.resolved_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.uid = w.agent) GROUP BY w.agent",
+        "{more} open awaits of an agent that is gone, {name}",
+        "system.status",
+        "shows how the installation is; tell who runs it",
+        named=False,
+        whole=True,
+    ),
+)

@@ -1,0 +1,168 @@
+"""`discovery.register`, `renew`, `unregister`: agents elsewhere say that they are here, and for how long.
+
+One row holds all of a member, so that it is there or gone, and nothing of it is ever left. A lease that is over
+counts at once: reads leave it out, whenever it is swept. Whoever may change the
+namespace may say so: who comes last is believed.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import orjson
+from sqlmodel import Session, col, func, select
+
+from controlplane.mesh.traits import mark_of, meaning_text
+from controlplane.operations.living.envelopes import moment
+from controlplane.operations.offered import require_schemas
+from controlplane.resources.problems import refuse
+from controlplane.store import members as sql
+from controlplane.store.store import Store
+from controlplane.store.tables import MemberRow
+from controlplane.store.unit import Scalar, Unit
+from schemas.base import canonical
+from schemas.calls import NamedAct
+from schemas.capability import Capability
+from schemas.member import MEMBERS_MAX, MemberView, RegisterInput, RenewInput, Unregistered
+from schemas.plan import Preview
+from schemas.ports import Handler
+from schemas.principal import Call
+from schemas.problem import Next, Refusal
+
+T = TypeVar("T")
+TRIES = 3
+
+
+def handlers(store: Store) -> dict[str, Handler]:
+    """The handlers of all three."""
+    members = Members(store)
+    return {
+        "discovery.register": members.register,
+        "discovery.renew": members.renew,
+        "discovery.unregister": members.unregister,
+    }
+
+
+class Members:
+    """Registers members, keeps them, and takes them away."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def register(self, call: Call, given: RegisterInput) -> MemberView | Preview:
+        require_schemas([it.model_dump() for it in _offered(given)], "/capabilities")
+
+        async def attempt() -> MemberView | Preview | None:
+            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
+            there = await self._store.read(lambda session: _count(session, given.namespace, call.now))
+            if row is None and there >= MEMBERS_MAX:
+                raise _full(given.namespace, there)
+            view = _registered(call, given, row)
+            if call.dry_run:
+                would = f"{given.namespace}/{given.name} would be found until {view.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+                return Preview(operation=call.operation, would=[would], undo="exact")
+            capabilities = [it.model_dump(mode="json") for it in view.capabilities]
+            text = meaning_text(given.purpose, capabilities)
+            said = [canonical(given.labels).decode(), given.purpose, canonical(capabilities).decode(), given.address]
+            lease = [call.now, call.now + given.lease_s]
+            meaning = mark_of(text) if text else ""
+            values: list[Scalar] = [given.namespace, given.name, call.principal.name, *said, meaning, *lease]
+            unit = Unit().raw(sql.REGISTER, values, 1)
+            return view if await self._store.write(_told(unit, "member.registered", given, call)) else None
+
+        return await again(attempt)
+
+    async def renew(self, call: Call, given: RenewInput) -> MemberView | Preview:
+        async def attempt() -> MemberView | Preview | None:
+            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
+            if row is None:
+                raise _gone(given)
+            until = call.now + given.lease_s
+            if call.dry_run:
+                would = f"the lease of {given.namespace}/{given.name} would run {given.lease_s:g} s from now"
+                return Preview(operation=call.operation, would=[would], undo="none")
+            values: list[Scalar] = [until, given.namespace, given.name, row.since, call.now]
+            if not await self._store.write(Unit().raw(sql.RENEW, values, 1)):
+                return None
+            return _view(row).model_copy(update={"expires_at": moment(until)})
+
+        return await again(attempt)
+
+    async def unregister(self, call: Call, given: NamedAct) -> Unregistered | Preview:
+        async def attempt() -> Unregistered | Preview | None:
+            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
+            if call.dry_run:
+                would = [] if row is None else [f"{given.namespace}/{given.name} would be found no more"]
+                return Preview(operation=call.operation, would=would, undo="none")
+            if row is None:
+                return Unregistered(namespace=given.namespace, name=given.name)
+            unit = Unit().raw(sql.UNREGISTER, [given.namespace, given.name, row.since], 1)
+            done = await self._store.write(_told(unit, "member.unregistered", given, call))
+            return Unregistered(namespace=given.namespace, name=given.name) if done else None
+
+        return await again(attempt)
+
+
+async def again(attempt: Callable[[], Awaitable[T | None]]) -> T:
+    """Whoever meets another who writes at the same time looks again."""
+    for _ in range(TRIES):
+        if (answer := await attempt()) is not None:
+            return answer
+    raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=1.0)
+
+
+def _known(session: Session, namespace: str, name: str, now: float) -> MemberRow | None:
+    row = session.get(MemberRow, (namespace, name))
+    return row if row is not None and row.expires_at > now else None
+
+
+def _count(session: Session, namespace: str, now: float) -> int:
+    living = (col(MemberRow.namespace) == namespace, col(MemberRow.expires_at) > now)
+    return int(session.exec(select(func.count()).select_from(MemberRow).where(*living)).one())
+
+
+def _told(unit: Unit, event: str, given: RegisterInput | NamedAct, call: Call) -> Unit:
+    by = call.principal.name
+    return unit.event(event, kind="Member", namespace=given.namespace, name=given.name, now=call.now, principal=by)
+
+
+def _registered(call: Call, given: RegisterInput, before: MemberRow | None) -> MemberView:
+    return MemberView(
+        namespace=given.namespace,
+        name=given.name,
+        labels=dict(given.labels),
+        purpose=given.purpose,
+        capabilities=_offered(given),
+        address=given.address,
+        registered_by=call.principal.name,
+        since=moment(call.now if before is None else before.since),
+        expires_at=moment(call.now + given.lease_s),
+    )
+
+
+def _offered(given: RegisterInput) -> list[Capability]:
+    return [it for it in given.capabilities if isinstance(it, Capability)]
+
+
+def _view(row: MemberRow) -> MemberView:
+    return MemberView(
+        namespace=row.namespace,
+        name=row.name,
+        labels=orjson.loads(row.labels),
+        purpose=row.purpose,
+        capabilities=[Capability(**it) for it in orjson.loads(row.capabilities)],
+        address=row.address,
+        registered_by=row.principal,
+        since=moment(row.since),
+        expires_at=moment(row.expires_at),
+    )
+
+
+def _gone(given: NamedAct) -> Refusal:
+    detail = f"{given.namespace}/{given.name} is not registered, or its lease is over; register it again"
+    step = Next(operation="operations.describe", arguments={"name": "discovery.register"}, why="shows how to register")
+    return refuse("NOT_FOUND", detail, field="/name", next=[step], namespace=given.namespace, name=given.name)
+
+
+def _full(namespace: str, there: int) -> Refusal:
+    detail = f"{there} members are registered in {namespace}, which is the most"
+    return refuse("QUOTA", detail, field="/namespace", namespace=namespace, members=there, members_max=MEMBERS_MAX)
