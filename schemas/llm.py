@@ -5,7 +5,15 @@ The words are our own, not those of a provider or of a library: journals and sta
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.base import Frozen, Name, Text
 
@@ -62,13 +70,17 @@ class Offer(Frozen):
     name: ToolName
     description: Text = ""
     effect: EffectName | None = None
-    connection: Name | None = Field(
-        default=None,
-        exclude_if=lambda it: it is None,  # so that requests of before read as they did
-        description="Of an effect whose arguments its connection says.",
-    )
     fixed: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] | None = None
+    connection: Name | None = Field(default=None, description="What an effect's arguments may depend on.")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a connection, as requests were journaled that knew of none: they are replayed."""
+        said: dict[str, Any] = handler(self)
+        if self.connection is None:
+            said.pop("connection", None)
+        return said
 
 
 class LlmRequest(Frozen):

@@ -46,13 +46,15 @@ class Used:
 class EffectCall:
     """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
     is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then;
-    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none."""
+    `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none; `sees` answers
+    another connection of the agent's namespace by its name, without its secret."""
 
     key: str
     link: Link | None = None
     tell: Callable[[str], None] | None = None
     count: Callable[[dict[str, float]], None] = lambda _: None
     traceparent: str = ""
+    sees: Callable[[str], Link | None] = lambda _: None
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure
@@ -156,6 +158,14 @@ class Pinning(Protocol):
     async def ask(self, link: Link) -> None: ...
 
     async def keep(self) -> None: ...
+
+
+@runtime_checkable
+class Offered(Protocol):
+    """An effector whose arguments a model is told by another schema, which says the same."""
+
+    @property
+    def offered(self) -> Mapping[str, Any]: ...
 
 
 @runtime_checkable

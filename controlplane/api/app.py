@@ -27,6 +27,7 @@ from controlplane.api.events import feedback_responder
 from controlplane.api.hooks import Post, hook_route
 from controlplane.api.metrics import Caller, Metrics, bounded, metered
 from controlplane.api.routes import add_routes
+from controlplane.feedback.heads import Heads
 from controlplane.feedback.places import Places
 from controlplane.feedback.stream import EventStreams
 from controlplane.resources.problems import problem, refuse
@@ -51,6 +52,7 @@ class Surfaces:
     calls_in_flight_max: int = 1024
     loopback: bool = True
     post: Post | None = None
+    heads: Heads | None = None
     streams: EventStreams = field(default_factory=EventStreams)
 
 
@@ -84,7 +86,8 @@ def create_app(given: Surfaces) -> FastAPI:
         app.router.routes.append(Route(path, endpoint=endpoint, methods=["POST"]))
     add_routes(app.router, call, {"feedback.read": feedback_responder(call, read, given.streams)})
     _add_rest(app, given.ready, metrics)
-    app.router.routes.extend(ChannelStreams(call, read, given.streams).routes())
+    if given.heads is not None:
+        app.router.routes.extend(ChannelStreams(call, read, given.streams, given.heads).routes())
     if given.post is not None:
         app.router.routes.append(hook_route(given.post))
     app.state.mcp = mcp

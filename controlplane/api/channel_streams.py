@@ -1,7 +1,8 @@
 """`GET /v1/channels/{namespace}/{name}/stream`: a channel as server-sent events, or as a WebSocket, in both directions.
 
 Both are the same read as `channels.read`, asked again and again from the cursor where the reader stands, with the
-token checked again for each page. Nothing is queued for a reader: the next page is read when the last one was taken,
+token checked again for each page. One look at where channels end serves all
+readers. Nothing is queued for one: the next page is read when the last one was taken,
 so a slow one lags in the log and slows nobody, and is told of what retention dropped meanwhile (`steward.gap`). What
 is published over a WebSocket is `channels.publish`, one at a time: the next is not read before.
 """
@@ -15,10 +16,12 @@ import orjson
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from controlplane.api.events import Authenticate, Checks, Stream
 from controlplane.api.metrics import Metered
+from controlplane.feedback.heads import Heads
 from controlplane.feedback.places import Places
 from controlplane.feedback.stream import EventStreams
 from controlplane.mesh.strict import parse_json_now
@@ -40,9 +43,10 @@ Tell = Callable[[dict[str, Any]], Awaitable[None]]
 class ChannelStreams:
     """The streams of all channels. `call` is counted among calls, `read` among readers."""
 
-    def __init__(self, call: Metered, read: Metered, streams: EventStreams) -> None:
+    def __init__(self, call: Metered, read: Metered, streams: EventStreams, heads: Heads) -> None:
         self._call = call
         self._read = read
+        self._heads = heads
         self._streams = streams
         self._checks = Checks()
         self._sockets = Places("WebSockets", "sockets_max", SOCKETS_MAX)
@@ -53,18 +57,20 @@ class ChannelStreams:
     async def _events(self, request: Request) -> Response:
         reading = self._reading(request)
         first = await reading.first(self._call)
-        return Stream(
-            lambda receive, send: self._streams.serve(
-                reading.principal.identity, first, reading.page, receive, send, frames
-            )
-        )
+
+        async def serve(receive: Receive, send: Send) -> None:
+            with self._heads.reading(reading.channel):
+                await self._streams.serve(reading.principal.identity, first, reading.page, receive, send, frames)
+
+        return Stream(serve)
 
     async def _socket(self, socket: WebSocket) -> None:
         reading = self._reading(socket)
         with self._sockets.held(reading.principal.identity):
             first = await reading.first(self._call)
             await socket.accept()
-            await _both(self._told(socket, reading, first), self._heard(socket, reading))
+            with self._heads.reading(reading.channel):
+                await _both(self._told(socket, reading, first), self._heard(socket, reading))
 
     def _reading(self, connection: HTTPConnection) -> "_Reading":
         if unknown := sorted(set(connection.query_params) - {"after"}):
@@ -72,7 +78,8 @@ class ChannelStreams:
         given: dict[str, Any] = dict(connection.path_params)
         after = connection.headers.get("last-event-id", connection.query_params.get("after"))
         state = connection.state
-        return _Reading(self._read, self._checks, state.principal, state.authenticate, given, after)
+        checked = self._checks, state.principal, state.authenticate
+        return _Reading(self._read, self._heads, *checked, given, after)
 
     async def _told(self, socket: WebSocket, reading: "_Reading", page: ChannelRead) -> None:
         """Every envelope with the cursor behind it; and the cursor alone where nothing comes."""
@@ -107,6 +114,7 @@ class _Reading:
     def __init__(
         self,
         read: Metered,
+        heads: Heads,
         checks: Checks,
         principal: Principal,
         authenticate: Authenticate,
@@ -115,6 +123,8 @@ class _Reading:
     ) -> None:
         self.principal = principal
         self.given = given
+        self.channel = given["namespace"], given["name"]
+        self._heads = heads
         self._read, self._checks, self._authenticate = read, checks, authenticate
         self._after = {} if after is None else {"after": after}
 
@@ -124,7 +134,13 @@ class _Reading:
         return cast(ChannelRead, await call(self.principal, READ, raw))
 
     async def page(self, cursor: str, wait_s: float) -> ChannelRead:
-        raw = {**self.given, "after": cursor, "limit": PAGE, "wait_s": wait_s}
+        """What comes after a cursor; nothing, if that is nothing for so long."""
+        raw = {**self.given, "after": cursor, "limit": PAGE, "wait_s": 0}
+        mark = self._heads.mark(self.channel)
+        page = cast(ChannelRead, await self._read(await self.still(), READ, raw))
+        if page.envelopes or wait_s <= 0:
+            return page
+        await self._heads.wait(self.channel, mark, wait_s)
         return cast(ChannelRead, await self._read(await self.still(), READ, raw))
 
     async def still(self) -> Principal:

@@ -1,6 +1,7 @@
 """WebSockets under the listener's guard: one place among all connections, messages that are bounded, and no client
 that does not take what is sent, or does not answer a ping."""
 
+import logging
 from asyncio.transports import BaseTransport
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from controlplane.api.listening import Guard
 
+log = logging.getLogger("steward.api")
 MESSAGE_BYTES_MAX = 262_144  # what is larger is published by POST
 
 
@@ -28,6 +30,14 @@ class GuardedSocket(WebSocketsSansIOProtocol):
         self._guard.open.discard(self)
         self._taken()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """What breaks the parser, as a path that is no text does, ends the connection, and leaves nothing of it."""
+        try:
+            super().data_received(data)
+        except Exception as error:  # noqa: BLE001 - the listener's boundary
+            log.warning("a WebSocket broke off: %s", type(error).__name__)
+            self.end()
 
     def end(self) -> None:
         """End the connection now, whatever it does."""

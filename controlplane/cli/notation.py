@@ -58,11 +58,23 @@ def _lines(part: dict[str, Any], defs: Defs, indent: str, depth: int) -> list[st
 
 
 def _field(name: str, part: dict[str, Any], defs: Defs, indent: str, depth: int) -> list[str]:
+    choices = _choices(part, defs)
+    if choices and depth <= DEPTH_MAX:
+        bodies = [_lines(it, defs, indent, depth)[1:-1] for it in choices]
+        between = [[f"{indent}}} | {{", *body] for body in bodies[1:]]
+        return [f"{indent}{name}: {{", *bodies[0], *(line for lines in between for line in lines), f"{indent}}}"]
     opened, before, after = _opened(part, defs)
     if opened is None or depth > DEPTH_MAX:
         return [f"{indent}{name}: {field_type(part, defs)}"]
     inner = _lines(opened, defs, indent, depth)
     return [f"{indent}{name}: {before}{{", *inner[1:-1], f"{indent}}}{after}"]
+
+
+def _choices(part: dict[str, Any], defs: Defs) -> list[dict[str, Any]]:
+    """The objects that a field is one of, if it is one of several, and of nothing else."""
+    options = part.get("oneOf", [])
+    objects = [it for it in options if "$ref" in it and "properties" in defs.get(_name(it), {})]
+    return objects if len(objects) == len(options) else []
 
 
 def _opened(part: dict[str, Any], defs: Defs) -> tuple[dict[str, Any] | None, str, str]:

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from typing_extensions import TypeIs
 
 from controlplane.mesh.dataschema import data_fault
+from controlplane.protocols.finding import performer_of, resolved
 from controlplane.resources.problems import problem
-from schemas.ports import Effector, Family, Given, Link
-from schemas.problem import Next, Problem, Refusal
+from schemas.ports import Effector, Given, Link
+from schemas.problem import Next, Problem
 from schemas.protocols import Performer
 
-EVERY = ".*"
 KNOWN_MAX = 100
 
 
@@ -39,37 +38,6 @@ def admit(
         return wrong
     effector = resolved(effect, performer, link)
     return effector if isinstance(effector, Problem) else _fitting(effector, arguments)
-
-
-def performer_of(effect: str, performers: Mapping[str, Performer]) -> Performer | None:
-    """Who performs an effect: the effector of that name, or the family of its protocol."""
-    return performers.get(effect) or performers.get(effect.partition(".")[0] + EVERY)
-
-
-def effector_of(effect: str, performers: Mapping[str, Performer], link: Link | None) -> Effector | None:
-    """The effector of an effect that was let in before; None where it is not known any more, or not over that."""
-    performer = performer_of(effect, performers)
-    if performer is None or not _is_family(performer):
-        return performer
-    if link is None or link.spec.protocol != performer.protocol:
-        return None
-    found = resolved(effect, performer, link)
-    return None if isinstance(found, Problem) else found
-
-
-def resolved(effect: str, performer: Performer, link: Link | None) -> Effector | Problem:
-    """The effector itself, or the one that its family knows over the connection."""
-    if not _is_family(performer):
-        return performer
-    assert link is not None  # a family has a protocol
-    try:
-        return performer.resolve(effect, link)
-    except Refusal as refusal:
-        return refusal.problem
-
-
-def _is_family(performer: Performer) -> TypeIs[Family]:
-    return performer.name.endswith(EVERY)
 
 
 def roles_of(effector: Effector) -> dict[str, str]:

@@ -14,6 +14,7 @@ import orjson
 from controlplane.effects.connections import LANES_MAX, Lane
 from controlplane.effects.entries import at_time, channel_rows
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.reading import Away
 from controlplane.mesh.dataschema import require_match
 from controlplane.mesh.strict import parse_json_now
 from controlplane.mesh.tracing import new_trace
@@ -48,6 +49,11 @@ class Arriving:
             self.arrived(link, arrival, done)
         except Refusal as refusal:
             done(refusal.problem)
+        except Away:  # told by the gate, for all calls alike
+            raise
+        except Exception:
+            log.exception("what was posted to %s/%s broke its listener", namespace, name)
+            done(problem("INTERNAL", "what was posted broke its listener; the log of the gate tells more"))
 
     def arrived(self, link: Link, arrival: Arrival, done: Answer) -> None:
         """Publish it, once; raises Refusal for what its channel does not take."""

@@ -21,13 +21,14 @@ from controlplane.economy.chains import Room
 from controlplane.economy.ledger import Ledger
 from controlplane.economy.rating import RateCard
 from controlplane.effects import journaling
-from controlplane.effects.admission import effector_of, fitted
+from controlplane.effects.admission import fitted
 from controlplane.effects.chaining import Chain
 from controlplane.effects.entries import TurnRef
 from controlplane.effects.node import Node
 from controlplane.effects.resuming import chain_id
 from controlplane.effects.sending import RESULT_BYTES_MAX, Act
 from controlplane.effects.slots import Slot
+from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external, statements
 from schemas.base import rfc3339

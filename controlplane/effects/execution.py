@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,17 +19,18 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
-from controlplane.effects.admission import admit, effector_of, roles_of
+from controlplane.effects.admission import admit, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
 from controlplane.effects.computing import awaited
 from controlplane.effects.entries import Row, TurnRef
-from controlplane.effects.guarding import judge
+from controlplane.effects.guarding import featured, judge
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import Node
 from controlplane.effects.segments import generations
 from controlplane.effects.sending import Act, Unsent, doubt_of, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
+from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external
 from controlplane.store import statements as sql
@@ -147,16 +149,14 @@ class Execution:
         connection = frame.connection or None
         verdict = judge(frame.effect, connection, grants, enforced=slot.host is not None and slot.host.enforced)
         if verdict.outcome != "allow":
-            detail = f"the mandate of {slot.address} does not grant {frame.effect}" + (
-                f" over {connection}" if connection else ""
-            )
+            over = f" over {connection}" if connection else ""
+            detail = f"the mandate of {slot.address} does not grant {frame.effect}{over}"
             refused = problem("NOT_GRANTED", detail, effect=frame.effect, connection=connection, agent=slot.address)
             return verdict, refused
         before = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in frame.entries)
         decided = self._act_of(slot, frame, before)
         if isinstance(decided, Act) and (roles := roles_of(decided.effector)):
-            features = {**verdict.features, "roles": {"known": True, "value": roles}}
-            verdict = verdict.model_copy(update={"features": features})
+            verdict = featured(verdict, roles=roles)
         return verdict, decided
 
     def _act_of(self, slot: Slot, frame: Ask, effects: int) -> Act | Problem:
@@ -280,6 +280,7 @@ class Execution:
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
                 traceparent=(turn.traceparent if turn is not None else None) or "",
+                sees=partial(self._node.connections.named, slot.namespace),
             )
 
             def may() -> None:

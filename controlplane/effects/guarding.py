@@ -23,5 +23,11 @@ def judge(effect: str, connection: str | None, grants: Sequence[dict[str, Any]],
     )
 
 
+def featured(verdict: Verdict, **known: Any) -> Verdict:
+    """A verdict with features that are known besides."""
+    more = {name: {"known": True, "value": value} for name, value in known.items()}
+    return verdict.model_copy(update={"features": {**verdict.features, **more}})
+
+
 def _names(granted: str, effect: str) -> bool:
     return granted == effect or (granted.endswith(".*") and effect.startswith(granted[:-1]))

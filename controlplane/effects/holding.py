@@ -16,7 +16,6 @@ import orjson
 from controlplane.economy import meters
 from controlplane.economy.accounts import Excess, Work
 from controlplane.effects import journaling
-from controlplane.effects.admission import effector_of
 from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
 from controlplane.effects.entries import Row, TurnRef
@@ -24,6 +23,7 @@ from controlplane.effects.journaling import HELD_BACK
 from controlplane.effects.node import Done, Node
 from controlplane.effects.segments import generations
 from controlplane.effects.slots import Slot
+from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external
 from schemas.branches import HELD, ROOT, Place

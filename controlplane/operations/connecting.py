@@ -4,7 +4,7 @@ The schemas of our own protocols refuse before this what they can say; here stan
 of what strangers' protocols say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controlplane.mesh.dataschema import data_fault
 from controlplane.operations.world import Wanted
@@ -12,6 +12,15 @@ from controlplane.resources.problems import refuse
 from schemas.connection import connection_spec
 from schemas.problem import Next
 from schemas.protocols import Declaration
+
+
+def look_at(wanted: Sequence[Wanted], protocols: Mapping[str, Declaration]) -> None:
+    """Let protocols look at what is wanted of them, which may take a while the first time; `check_protocol` tells."""
+    for it in wanted:
+        if it.kind == "Connection" and it.action == "apply":
+            spec = connection_spec(it.spec)
+            if (declared := protocols.get(spec.protocol)) is not None:
+                declared.fault(spec)
 
 
 def check_protocol(it: Wanted, protocols: Mapping[str, Declaration]) -> None:

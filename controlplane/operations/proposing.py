@@ -6,6 +6,7 @@ the plan stands, and stored unbound: they die with the plan unless it is committ
 same function proposes anew for a commit that came too late, from the decisions as they were kept.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from controlplane.guard.vault import Vault
 from controlplane.operations.admission import Admitted, Sealing, check
+from controlplane.operations.connecting import look_at
 from controlplane.operations.planning import Planned, Write, make_plan
 from controlplane.operations.snapshot import read_world
 from controlplane.operations.visibility import within
@@ -73,6 +75,8 @@ class Proposer:
 
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
+        if any(it.kind == "Connection" for it in admitted.wanted):  # not on the loop: others go on meanwhile
+            await asyncio.to_thread(look_at, admitted.wanted, self.protocols)
         for _ in range(ATTEMPTS_MAX):
             world = await self.store.read(lambda session: _world(session, admitted))
             planned = self.planned(principal, admitted, world, now, reverts)

@@ -95,7 +95,7 @@ def to_http(event: Mapping[str, Any], mode: str) -> tuple[dict[str, str], bytes]
     data = given.pop("data", None)
     kind = given.pop("datacontenttype", JSON)
     headers = {f"ce-{name}": _header(value) for name, value in given.items() if isinstance(value, str | int | bool)}
-    return {**headers, "Content-Type": str(kind)}, b"" if data is None else orjson.dumps(data)
+    return {**headers, "Content-Type": _header(kind)}, b"" if data is None else orjson.dumps(data)
 
 
 def _header(value: str | int | bool) -> str:

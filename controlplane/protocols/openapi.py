@@ -9,6 +9,7 @@ References lead into the document itself; of its components an operation's schem
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -71,11 +72,15 @@ def operations_of(document: Mapping[str, Any]) -> dict[str, Called]:
 
 
 def document_fault(document: Mapping[str, Any]) -> str | None:
-    """Why no effects can be made of a document; None when they can."""
-    if len(orjson.dumps(document)) > DOCUMENT_BYTES_MAX:
-        return f"it is larger than {DOCUMENT_BYTES_MAX} bytes"
+    """Why no effects can be made of a document; None when they can. The largest take a second, once."""
+    encoded = orjson.dumps(document)
+    return f"it is larger than {DOCUMENT_BYTES_MAX} bytes" if len(encoded) > DOCUMENT_BYTES_MAX else _fault_of(encoded)
+
+
+@lru_cache(maxsize=64)
+def _fault_of(document: bytes) -> str | None:
     try:
-        found = operations_of(document)
+        found = operations_of(orjson.loads(document))
     except DocumentError as error:
         return str(error)
     if not found:
@@ -145,17 +150,46 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
     return Called(name, method, path, schema, frozenset(joined), unusable, parts)
 
 
+def under_defs(schema: Json) -> Json:
+    """The same schema with what it refers to in `$defs`, where models look for it."""
+    names: dict[str, str] = {}
+    for reference in _references(schema):
+        names.setdefault(reference, f"{_NOT_OF_A_NAME.sub('_', _parts(reference)[-1])}_{len(names)}")
+    found = _renamed({name: value for name, value in schema.items() if name != "components"}, names)
+    if names:
+        found["$defs"] = {name: _renamed(_within(schema, reference), names) for reference, name in names.items()}
+    return dict(found)
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_renamed(it, names) for it in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: f"#/$defs/{names[it]}" if name == "$ref" and isinstance(it, str) else _renamed(it, names)
+        for name, it in value.items()
+    }
+
+
+def _within(schema: Json, reference: str) -> Any:
+    here: Any = schema
+    for part in _parts(reference):
+        here = here[part]
+    return here
+
+
 def _group() -> Json:
     return {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
 
 
 def _parameters(document: "_Document", item: Json, operation: Json) -> list[Json]:
     """Those of the path, and those of the operation, which go before them."""
-    found: dict[tuple[Any, Any], Json] = {}
+    found: dict[tuple[str, str], Json] = {}
     for given in (item.get("parameters"), operation.get("parameters")):
         for it in given if isinstance(given, list) else []:
             parameter = _object(document.followed(it))
-            found[parameter.get("in"), parameter.get("name")] = parameter
+            found[str(parameter.get("in")), str(parameter.get("name"))] = parameter
     return list(found.values())
 
 

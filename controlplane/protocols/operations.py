@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from controlplane.protocols.http import HttpEffector
-from controlplane.protocols.openapi import Called, operations_of, request_of
+from controlplane.protocols.openapi import Called, DocumentError, operations_of, request_of, under_defs
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.http import HttpRequest
@@ -34,6 +34,10 @@ class Operation:
         self.arguments: Mapping[str, Any] = called.arguments
         self._called = called
         self._sender = sender
+
+    @property
+    def offered(self) -> Mapping[str, Any]:
+        return under_defs(self._called.arguments)
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         return self._sender.repeats_for_s(HttpRequest(method=self._called.method), spec)
@@ -84,5 +88,9 @@ class Operations:
         if key not in self._kept:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
-            self._kept[key] = operations_of(document)
+            try:
+                self._kept[key] = operations_of(document)
+            except DocumentError as error:  # it was let in by another release
+                detail = f"no effects can be made of the document of {link.name}: {error}"
+                raise refuse("UNKNOWN_EFFECT", detail, connection=link.name, why=str(error)) from None
         return self._kept[key]

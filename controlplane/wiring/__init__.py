@@ -22,11 +22,11 @@ IMPORTED = {  # what a spare has imported before it begins
         "controlplane.guard.vault",
         "controlplane.mesh.dataschema",
         "controlplane.protocols.compute",
-        "controlplane.protocols.http",
+        "controlplane.protocols.http_protocol",
+        "controlplane.protocols.installed",
         "controlplane.protocols.llm",
         "controlplane.protocols.machine",
         "controlplane.protocols.mcp",
-        "controlplane.protocols.registry",
         "controlplane.store.on_postgresql",
         "controlplane.store.on_sqlite",
         "controlplane.store.store",
@@ -68,15 +68,15 @@ def gate(settings: Settings) -> None:
     from controlplane.effects.node import Bounds
     from controlplane.guard.vault import Vault
     from controlplane.mesh.dataschema import data_fault
-    from controlplane.protocols.registry import registry
+    from controlplane.protocols.installed import PROTOCOLS
 
     log_to(settings.folder / "logs" / "gate.log", settings.log_bytes_max)
     serving = Gate(
         url=database_url(settings),
         socket=settings.gate_socket,
         key=folder.gate_key(settings.folder),
-        effectors=registry().performers(data_fault),
-        listeners=registry().listeners,
+        effectors=PROTOCOLS.performers(data_fault),
+        listeners=PROTOCOLS.listeners,
         open_secret=Vault.at(settings.folder / "secret.key").open,
         installation=folder.installation(settings.folder),
         card=RateCard(settings.currency, settings.rates),

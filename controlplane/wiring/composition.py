@@ -17,6 +17,7 @@ from controlplane.effects.client import GateClient
 from controlplane.feedback import log as feedback_log
 from controlplane.feedback.cursors import Cursors
 from controlplane.feedback.doorbell import LocalDoorbell
+from controlplane.feedback.heads import Heads
 from controlplane.feedback.stream import EventStreams
 from controlplane.guard import tokens
 from controlplane.guard.vault import Vault
@@ -146,7 +147,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
         verifier=Verifier(store, dispatcher.call, reverting.propose, commitment.commit, time.time, time.monotonic),
         retention=_retention(settings, store),
         jumps=jumps,
-        surfaces=_surfaces(settings, dispatcher, store, gate, children, ready),
+        surfaces=_surfaces(settings, dispatcher, store, gate, bell, children, ready),
         ready=ready,
     )
 
@@ -163,7 +164,13 @@ def _retention(settings: Settings, store: Store) -> Retention:
 
 
 def _surfaces(
-    settings: Settings, dispatcher: Dispatcher, store: Store, gate: GateClient, children: Beside, ready: asyncio.Event
+    settings: Settings,
+    dispatcher: Dispatcher,
+    store: Store,
+    gate: GateClient,
+    bell: LocalDoorbell,
+    children: Beside,
+    ready: asyncio.Event,
 ) -> Surfaces:
     async def authenticate(token: str) -> Principal:
         if not ready.is_set():
@@ -188,6 +195,7 @@ def _surfaces(
         streams=EventStreams(settings.readers_max),
         loopback=settings.host.startswith(LOOPBACK),
         post=gate.post,
+        heads=Heads(store, bell),
     )
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from controlplane.api.app import Surfaces, create_app
 from controlplane.api.serving import PlaneServer
+from controlplane.feedback.heads import Heads
 from controlplane.store.unit import Unit
 from tests.api.parts import ISSUED, Parts, running
 
@@ -47,6 +48,7 @@ class Plane:
             "version": "0.0.0",
             "body_bytes_max": BODY_BYTES_MAX,
             "post": self.parts.gate.post,
+            "heads": Heads(self.store, self.bell),
         }
         return create_app(Surfaces(**given | self._surfaces))
 

@@ -14,9 +14,10 @@ from schemas.ports import Link
 from schemas.problem import Problem, Refusal
 from tests.gate.counting import counting
 from tests.gate.far import HONOURED, connected, secret
-from tests.gate.running import running
+from tests.gate.running import running, true
 from tests.gate.zoo import SOURCE
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ITEM = {"type": "object", "properties": {"sku": {"type": "string"}, "n": {"type": "integer"}}, "required": ["sku"]}
 ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 DOCUMENT: dict[str, Any] = {
@@ -228,6 +229,13 @@ async def test_an_operation_is_sent_as_the_connection_says(quick_url: str) -> No
         seen = far.asked[-1]
         assert (seen.method, seen.path) == ("GET", "/v1/orders/7?tags=x")
         assert (seen.headers["authorization"], seen.headers["idempotency-key"][-4:]) == ("Bearer correct horse", ":0:0")
+        body = {"specversion": "1.0", "id": "m0", "source": "/operators/test", "type": "steward.message"}
+        body |= {"time": "2026-01-01T00:00:00Z", "traceparent": TRACE, "data": dict(asked), "subject": "default/buyer"}
+        await gate.client.publish("default", "buyer", "m0", orjson.dumps(body), 0.0, "test")
+        await true(lambda: len(far.asked) == 2)
+        assert "traceparent" not in far.asked[0].headers
+        assert far.asked.pop().headers["traceparent"] == TRACE, "the call is part of what asked for it"
+        far.acts.pop()
         put = {"connection": "other", "effect": "http.putOrder", "path": {"id": 1}, "body": {"items": []}}
         far.behave = ["lost"]
         assert (await gate.ask("buyer", put, "m2"))["json"] == {"done": 1}

@@ -2,8 +2,13 @@
 
 from importlib.metadata import entry_points
 
+import orjson
+import pytest
+from sqlalchemy.dialects import sqlite
+
 from controlplane.mesh.dataschema import data_fault
-from controlplane.protocols.registry import load, registry
+from controlplane.protocols.registry import Registry, Trouble, load, registry
+from controlplane.wiring import composition
 from schemas.connection import OURS
 from schemas.protocols import GROUP
 from tests.protocols.conftest import Install
@@ -42,3 +47,13 @@ def test_what_can_not_be_loaded_keeps_nobody_else_from_working(stranger: Install
         "broken": "bad", "worse": "worse", "none": "odd", "other": "odd", "http": "odd", "theft": "odd", "late": "odd",
     }  # fmt: skip
     assert "nowhere_at_all" in next(it.why for it in found.troubles if it.name == "broken")
+
+
+def test_what_is_left_out_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an event, with the package and why."""
+    trouble = Trouble("telnet", "old-ways", "ImportError: nowhere")
+    monkeypatch.setattr(composition, "registry", lambda: Registry({}, (trouble,)))
+    statements = composition._started(1.0).compiled(sqlite.dialect())
+    told = [params for _, params, _ in statements]
+    assert [it[0] for it in told] == ["plane.started", "protocol.refused"]
+    assert orjson.loads(told[1][-1]) == {"name": "telnet", "package": "old-ways", "why": "ImportError: nowhere"}

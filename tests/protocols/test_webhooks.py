@@ -2,19 +2,23 @@
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+import yaml
 from standardwebhooks import Webhook
 
 from tests.api.plane import Plane, listening
 
 pytestmark = pytest.mark.anyio
+PAGE = (Path(__file__).resolve().parents[2] / "docs/http.md").read_text()
 KEY = b"a signing key of 24 byte"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 ENDPOINT = "http://127.0.0.1:1"
@@ -220,3 +224,12 @@ async def test_what_came_in_is_forgotten_after_a_week(quick: Plane) -> None:
     assert (await post(quick, body, signed(body))).json()["duplicate"] is True
     await retention.sweep(time.time() + 605_000)
     assert (await post(quick, body, signed(body))).json()["duplicate"] is False, "nor does its channel know it"
+
+
+async def test_the_documented_manifests_are_taken(quick: Plane) -> None:
+    """What docs/http.md shows can be applied as it stands, and takes what is signed."""
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    secret = {"kind": "Secret", "metadata": {"name": "shop"}, "spec": {"values": {"token": "t"}}}
+    await apply(quick, secret, *(it for block in blocks for it in yaml.safe_load_all(block)))
+    body, key = b"{}", base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert (await post(quick, body, signed(body, key=key), "default/shop-in")).status_code == 200
