@@ -68,11 +68,6 @@ class Offer(Frozen):
     name: ToolName
     description: Text = ""
     effect: EffectName | None = None
-    connection: Name | None = Field(
-        default=None,
-        exclude_if=lambda it: it is None,  # so that requests of before read as they did
-        description="Of an effect whose arguments its connection says.",
-    )
     fixed: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] | None = None
 

@@ -66,6 +66,7 @@ class EffectCall:
     namespace: str = ""
     agent: str = ""
     judged: dict[str, int] = field(default_factory=dict)
+    sees: Callable[[str], Link | None] = lambda _: None
 
 
 class Doubt(Exception):  # noqa: N818 - a state: neither success nor failure

@@ -10,6 +10,7 @@ each, so that a slow one holds nobody else; over a connection that bound is the 
 import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -290,6 +291,7 @@ class Execution:
                 namespace=slot.namespace,
                 agent=slot.name,
                 judged=act.judged,
+                sees=partial(self._node.connections.named, slot.namespace),
             )
 
             def may() -> None:

@@ -10,14 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import Any
 
+import orjson
 from pydantic import BaseModel
 
+from controlplane.protocols.finding import effector_of, is_family, performer_of
 from controlplane.protocols.http import secret_headers, traced
-from controlplane.protocols.llm_offers import Offers
+from controlplane.protocols.llm_offers import Shown, pinned
+from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
-from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, ToolCall
+from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
 from schemas.llm_connection import LlmConnection
-from schemas.ports import EffectCall, Link, Pins, Used
+from schemas.ports import EffectCall, Effector, Link, Offered, Pinning, Pins, Used
 from schemas.protocols import Declaration, Performer
 
 Parameters = dict[str, dict[str, Any]]  # tool → JSON schema
@@ -27,6 +30,9 @@ Count = Callable[[dict[str, float]], None]
 Ask = Callable[
     [LlmRequest, Parameters, Link, dict[str, str], Count, Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
 ]
+Sees = Callable[[str], Link | None]
+OFFERED_BYTES_MAX = 16_384  # of the schema of one tool
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 class LlmEffector:
@@ -39,12 +45,13 @@ class LlmEffector:
     arguments: type[BaseModel] = LlmRequest
 
     def __init__(self, performers: Mapping[str, Performer], fault_of: Fault) -> None:
+        self._performers = performers
         self._fault_of = fault_of
         self._ask: Ask | None = None
-        self._offers = Offers(performers)
+        self._pins: Pins | None = None
 
     def bind(self, pins: Pins) -> None:
-        self._offers.bind(pins)
+        self._pins = pins
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         """After a crash it is asked once more: that costs, and changes nothing."""
@@ -53,7 +60,7 @@ class LlmEffector:
     def most(self, arguments: BaseModel, spec: ConnectionSpec | None) -> dict[str, float]:
         """No token is less than a byte of what is asked; unlimited answers have as many as may be asked for."""
         assert isinstance(arguments, LlmRequest)
-        tools = sum(self._offers.bytes_of(it) for it in arguments.tools)
+        tools = sum(self._size(it) for it in arguments.tools)
         asked = len(arguments.model_dump_json().encode()) + tools
         return {"tokens_in": asked, "tokens_out": arguments.output_tokens_max or OUTPUT_TOKENS_MAX, "requests": 1}
 
@@ -69,13 +76,13 @@ class LlmEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         assert isinstance(arguments, LlmRequest)
         assert call.link is not None
-        shown = {it.name: await self._offers.shown(it, call.link) for it in arguments.tools}
+        shown = {it.name: await self._shown(it, call.sees) for it in arguments.tools}
         parameters = {name: it.parameters for name, it in shown.items()}
         told = [it.model_copy(update={"description": shown[it.name].description}) for it in arguments.tools]
+        asked = arguments.model_copy(update={"tools": told})
         await self.ready()
         assert self._ask is not None
         own = _own_headers(call) | traced(call)
-        asked = arguments.model_copy(update={"tools": told})
         answer, meters = await self._ask(asked, parameters, call.link, own, call.count, call.tell)
         judged = answer.model_copy(update={"calls": [self._judged(arguments, it) for it in answer.calls]})
         return Used(judged.model_dump(mode="json"), meters)
@@ -87,6 +94,63 @@ class LlmEffector:
         if call.fault or schema is None:
             return call
         return call.model_copy(update={"fault": self._fault_of(schema, call.arguments) or ""})
+
+    def _size(self, offer: Offer) -> int:
+        """How many bytes a model is told of a tool's arguments, at most."""
+        if offer.parameters is not None or offer.effect is None:
+            return len(orjson.dumps(offer.parameters or NO_ARGUMENTS))
+        performer = performer_of(offer.effect, self._performers)
+        if performer is None:
+            return 0
+        return OFFERED_BYTES_MAX if is_family(performer) else len(orjson.dumps(_offered(performer)))
+
+    async def _shown(self, offer: Offer, sees: Sees) -> Shown:
+        """The tool as the model is told of it."""
+        performer = performer_of(offer.effect, self._performers) if offer.effect is not None else None
+        if offer.parameters is not None or self._pins is None or not isinstance(performer, Pinning):
+            return Shown(offer.description, self._parameters(offer, sees))
+        link = sees(offer.connection) if offer.connection is not None else None
+        found = await pinned(offer, performer, link, self._pins)
+        return Shown(found.description, self._bounded(offer, without(found.parameters, offer.fixed)))
+
+    def _parameters(self, offer: Offer, sees: Sees) -> dict[str, Any]:
+        """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
+        if offer.parameters is not None:
+            return offer.parameters
+        if offer.effect is None:
+            return NO_ARGUMENTS
+        link = sees(offer.connection) if offer.connection is not None else None
+        known = effector_of(offer.effect, self._performers, link)
+        if known is None:
+            over = f" over {offer.connection}" if offer.connection is not None else ""
+            detail = f"tool {offer.name}: there is no effect {offer.effect}{over}"
+            about = {"tool": offer.name, "effect": offer.effect, "connection": offer.connection}
+            raise refuse("UNKNOWN_EFFECT", detail, **about, known=sorted(self._performers))
+        return self._bounded(offer, without(_offered(known), offer.fixed))
+
+    def _bounded(self, offer: Offer, schema: dict[str, Any]) -> dict[str, Any]:
+        if len(orjson.dumps(schema)) > OFFERED_BYTES_MAX:
+            detail = (
+                f"tool {offer.name}: the arguments of {offer.effect} are more than a model is told; give parameters"
+            )
+            raise refuse("OUT_OF_RANGE", detail, tool=offer.name, effect=offer.effect, bytes_max=OFFERED_BYTES_MAX)
+        return schema
+
+
+def _offered(effector: Effector) -> dict[str, Any]:
+    """The schema of an effector's arguments, as a model is told it."""
+    if isinstance(effector, Offered):
+        return dict(effector.offered)
+    known: Any = effector.arguments
+    modelled = isinstance(known, type) and issubclass(known, BaseModel)
+    return dict(known.model_json_schema(by_alias=True) if modelled else known)
+
+
+def without(schema: dict[str, Any], fixed: list[str]) -> dict[str, Any]:
+    """A schema of an object without some of its properties."""
+    properties = {name: it for name, it in schema.get("properties", {}).items() if name not in fixed}
+    required = [name for name in schema.get("required", []) if name not in fixed]
+    return {**schema, "properties": properties, "required": required}
 
 
 def _loaded() -> Ask:

@@ -124,7 +124,6 @@ class Sessions:
             async with asyncio.timeout(link.spec.limits.timeout_s / 2):
                 session = await self._open(link, fresh=fresh)
         except TimeoutError:
-            self.broken(link)
             raise Unreached(f"{link.name} can not be opened: it did not answer in time{self._said(link)}") from None
         session.in_use += 1
         session.unused.clear()
@@ -213,24 +212,25 @@ class Sessions:
             kept.again_at = monotonic() + _pause(state)
             raise
         kept.failures = 0
-        assert kept.session is not None
+        if kept.session is None:
+            raise Unreached(f"{link.name} was changed while it was opened")
         return kept.session
 
     async def _begin(self, link: Link, kept: _Kept) -> None:
         ready: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         before, kept.said = kept.said, Said()
         kept.said.text = before.text
-        kept.task = asyncio.get_running_loop().create_task(self._live(link, kept.said, ready))
-        kept.task.add_done_callback(lambda _: ready.done() or ready.cancel())
+        task = kept.task = asyncio.get_running_loop().create_task(self._live(link, kept.said, ready))
+        task.add_done_callback(lambda _: ready.done() or ready.cancel())
         gone = asyncio.ensure_future(kept.said.gone.wait())
         try:
             await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
+            if not ready.done() or kept.task is not task:  # it died, or was let go while it was opened
                 raise ConnectionError("it ended")
             kept.session = ready.result()
         except BaseException:
-            kept.task.cancel()
-            await asyncio.gather(kept.task, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             if ready.done() and not ready.cancelled():
                 ready.exception()  # it is told by what was raised here
             raise
@@ -291,12 +291,12 @@ class Sessions:
         try:
             await asking()
         except Refusal:
-            self.broken(link)
+            self._retire(kept)
             raise
         except (Exception, asyncio.CancelledError) as error:
+            self._retire(kept)
             if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
                 raise
-            self.broken(link)
             if flight.refusal is not None:
                 raise flight.refusal from None
             why = f"{reason_of(error, flight)}{self._said(link)}"

@@ -187,7 +187,6 @@ def offer(tool: LlmTool) -> Offer:
         name=tool.name,
         description=tool.description,
         effect=tool.effect,
-        connection=tool.connection,
         fixed=sorted(tool.fixed),
         parameters=tool.parameters or by_default,
     )

@@ -11,8 +11,7 @@ import pytest
 from controlplane.effects.sending import Act, receipt_of, send
 from controlplane.mesh.dataschema import data_fault
 from controlplane.protocols.http import HttpEffector
-from controlplane.protocols.llm import LlmEffector
-from controlplane.protocols.llm_offers import without
+from controlplane.protocols.llm import LlmEffector, without
 from controlplane.protocols.llm_wire import retry_after_s
 from schemas.connection import SPECS, connection_spec
 from schemas.llm import LlmRequest

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.protocols import http_client
+from controlplane.protocols import addresses
 from controlplane.protocols.addresses import private
 from controlplane.protocols.http_client import answer
 from schemas.http import HttpRequest
@@ -56,8 +56,8 @@ async def test_however_the_host_is_written_it_is_looked_up_before_it_is_judged(h
 )
 async def test_a_redirect_is_judged_like_the_first_request(monkeypatch: pytest.MonkeyPatch, location: str) -> None:
     """Whatever form its location has."""
-    judged = http_client.private
-    monkeypatch.setattr(http_client, "private", lambda it: it != "127.0.0.2" and judged(it))  # that one is public here
+    judged = addresses.private
+    monkeypatch.setattr(addresses, "private", lambda it: it != "127.0.0.2" and judged(it))  # that one is public here
     async with counting(host="127.0.0.2") as far, counting() as inner:
         leads(far, location.format(port=inner.port))
         with pytest.raises(Refusal) as refused:
@@ -85,7 +85,7 @@ async def test_a_name_that_is_bound_anew_leads_nowhere_else(monkeypatch: pytest.
     """It is resolved once for a request, and the address that was judged is the one that is connected to."""
     resolver = Resolver("rebind.test", ["127.0.0.2"], ["127.0.0.1"])
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr(http_client, "private", lambda it: it == "127.0.0.1")
+    monkeypatch.setattr(addresses, "private", lambda it: it == "127.0.0.1")
     async with counting(host="127.0.0.2") as far:
         there = link(f"http://rebind.test:{far.port}")
         assert (await answer(HttpRequest(), there, {}, OWN))["status"] == 200
