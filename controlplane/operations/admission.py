@@ -176,7 +176,7 @@ def check(
     for it in wanted:
         _check_owner(it, world)
         if it.action == "delete":
-            _check_delete(it, world)
+            _check_delete(it, wanted, world)
             _check_senders(it, wanted, world)
         if it.kind in ("Fleet", "Route") and it.action == "apply":
             _check_siblings(it, world)
@@ -236,20 +236,22 @@ def _check_owner(it: Wanted, world: World) -> None:
         )
 
 
-def _check_delete(it: Wanted, world: World) -> None:
+def _check_delete(it: Wanted, wanted: Sequence[Wanted], world: World) -> None:
     word, about = it.kind.lower(), {"kind": it.kind, "namespace": it.namespace, "name": it.name}
     if it.must_exist and not world.at(it.kind, it.namespace, it.name).live:
         step = Next(
             operation=f"{word}s.list", arguments={"namespace": it.namespace}, why=f"shows the {word}s there are"
         )
         raise refuse("NOT_FOUND", f"there is no {word} {it.namespace}/{it.name}", field="/name", next=[step], **about)
-    watchers = world.names("watchers", it.namespace, it.name) if it.kind == "Channel" else ()
+    going = {f"{one.kind}/{one.name}" for one in wanted if one.action == "delete" and one.namespace == it.namespace}
+    named = world.names("watchers", it.namespace, it.name) if it.kind == "Channel" else ()
+    watchers = [one for one in named if one not in going]
     if watchers:
         detail = f"channel {it.namespace}/{it.name} is watched by {', '.join(watchers[:5])}"
         kind, _, name = watchers[0].partition("/")
         arguments = {"namespace": it.namespace, "name": name}
         step = Next(operation=f"{kind.lower()}s.get", arguments=arguments, why="shows who watches")
-        raise refuse("IN_USE", detail, field="/name", next=[step], **about, watchers=list(watchers[:50]))
+        raise refuse("IN_USE", detail, field="/name", next=[step], **about, watchers=watchers[:50])
 
 
 def _check_senders(it: Wanted, wanted: Sequence[Wanted], world: World) -> None:

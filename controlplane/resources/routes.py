@@ -38,7 +38,7 @@ def _act(verb: str, summary: str, description: str) -> Operation:
 
 
 OPERATIONS = (
-    *of_kind("Route", RouteManifest, Route, EXAMPLE),
+    *of_kind("Route", RouteManifest, Route, EXAMPLE, ("UNKNOWN_EFFECT", "SCHEMA_MISMATCH", "ROUTE_LOOP")),
     _act("pause", "Pause a route", "It passes nothing on until `routes.resume`; what comes meanwhile is kept."),
     _act("resume", "Resume a route", "It goes on where it was paused."),
 )

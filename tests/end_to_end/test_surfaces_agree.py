@@ -101,7 +101,7 @@ def ids(stack: Stack) -> dict[str, str]:
          "spec": {"protocol": "http", "endpoint": "https://far.example.com"}},
         {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"tokens_out": 1000}}},
         {"kind": "Route", "metadata": {"name": "same-route"},
-         "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}}},
+         "spec": {"source": {"events": {"types": ["no.*"]}}, "sink": {"agent": "same-echo"}}},
     )  # fmt: skip
     message_id = stack.call("agents.ask", **NAMED, data=1)["message_id"]
     turn = stack.call("turns.list", **NAMED)["items"][0]
@@ -158,7 +158,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "budgets": {"kind": "Budget", "metadata": {"name": "same-budget"}, "spec": {"limits": {"money": 0.5}}},
         "agents": agent("same-echo", "Echo"),
         "routes": {"kind": "Route", "metadata": {"name": "same-route"},
-                   "spec": {"source": {"channel": "same-reports"}, "sink": {"agent": "same-echo"}, "filter": "true"}},
+                   "spec": {"source": {"events": {}}, "sink": {"agent": "same-echo"}, "filter": "1 > 0"}},
         "channels": channel("same-other"),
         "connections": {"kind": "Connection", "metadata": {"name": "same-far"},
                         "spec": {"protocol": "http", "endpoint": "https://far.example.com/v2"}},

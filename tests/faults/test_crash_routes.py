@@ -21,18 +21,21 @@ POINTS = (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def far(request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Database]:
-    """The shop, on both databases."""
-    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+@pytest.fixture
+async def far(
+    request: pytest.FixtureRequest, anyio_backend: str, database_url: str, tmp_path: Path
+) -> AsyncIterator[Database]:
+    """The shop, on the same kind of database as the records."""
+    kind = database_url.partition(":")[0].partition("+")[0]
+    server = request.getfixturevalue("postgres") if kind == "postgresql" else None
     (tmp_path / "far").mkdir()
-    async with database(request.param, tmp_path / "far", server) as found:
+    async with database(kind, tmp_path / "far", server) as found:
         yield found
 
 
-async def test_the_gate_dies_between_the_steps_of_routes(quick_url: str, far: Database, arming: Arming) -> None:
+async def test_the_gate_dies_between_the_steps_of_routes(database_url: str, far: Database, arming: Arming) -> None:
     """Orders change the shop once each and are answered once each; new rows become messages once each; in order."""
-    async with routed(quick_url, far, send_within_s=2.5) as (gate, plane), supervised(gate):
+    async with routed(database_url, far, send_within_s=2.5) as (gate, plane), supervised(gate):
         execute = {
             "effect": "sql.execute",
             "connection": "shop",

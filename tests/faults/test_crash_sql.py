@@ -14,19 +14,22 @@ from tests.protocols.database import Database, database
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def far(request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Database]:
-    """The shop, on both databases."""
-    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+@pytest.fixture
+async def far(
+    request: pytest.FixtureRequest, anyio_backend: str, database_url: str, tmp_path: Path
+) -> AsyncIterator[Database]:
+    """The shop, on the same kind of database as the records."""
+    kind = database_url.partition(":")[0].partition("+")[0]
+    server = request.getfixturevalue("postgres") if kind == "postgresql" else None
     (tmp_path / "far").mkdir()
-    async with database(request.param, tmp_path / "far", server) as found:
+    async with database(kind, tmp_path / "far", server) as found:
         yield found
 
 
-async def test_the_gate_dies_around_a_change(quick_url: str, far: Database, arming: Arming) -> None:
+async def test_the_gate_dies_around_a_change(database_url: str, far: Database, arming: Arming) -> None:
     """With keys it is done exactly once by itself; without, at most once, and held until an operator says."""
     points = ("gate.effect.sending", "gate.effect.sent", "gate.receipt.before", "gate.intent.committed")
-    async with scene(quick_url, far, 2, send_within_s=2.5) as gate, supervised(gate):
+    async with scene(database_url, far, 2, send_within_s=2.5) as gate, supervised(gate):
         for n, point in enumerate(points):
             arming.arm(point)
             keyed = asyncio.create_task(gate.ask("noter", execute(GROW, "keyed", id=1), f"keyed{n}", 40))
