@@ -9,7 +9,9 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
+    model_serializer,
     model_validator,
 )
 
@@ -70,6 +72,15 @@ class Offer(Frozen):
     effect: EffectName | None = None
     fixed: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] | None = None
+    connection: Name | None = Field(default=None, description="What an effect's arguments may depend on.")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a connection, as requests were journaled that knew of none: they are replayed."""
+        said: dict[str, Any] = handler(self)
+        if self.connection is None:
+            said.pop("connection", None)
+        return said
 
 
 class LlmRequest(Frozen):

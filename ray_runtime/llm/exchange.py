@@ -189,6 +189,7 @@ def offer(tool: LlmTool) -> Offer:
         effect=tool.effect,
         fixed=sorted(tool.fixed),
         parameters=tool.parameters or by_default,
+        connection=tool.connection,
     )
 
 
