@@ -136,7 +136,7 @@ class Arriving:
         self._told[link.uid] = now
         data = orjson.dumps({"reason": found.reason, "detail": found.detail}).decode()
         about = ("connection.refused", self._node.clock(), "Connection", link.namespace, link.name, None, None, data)
-        self._node.commit("trouble", [(sql.EVENT, about, 1)], lambda *_: None)
+        self._node.trouble.tell((sql.EVENT, about, 1))
 
 
 def envelope(link: Link, arrival: Arrival, made: str, now: float) -> str:

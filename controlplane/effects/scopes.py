@@ -36,7 +36,7 @@ class Scopes:
             if row[1] not in self._going:
                 self._take(row)
         if not self._going:
-            self._node.commit("scope", [(sql.EMPTY, (self._node.clock(),), -1)], _done, MESSAGES)
+            self._node.commit("cleared", [(sql.EMPTY, (self._node.clock(),), -1)], _done, MESSAGES)
 
     def _take(self, row: tuple[Any, ...]) -> None:
         scope, uid, namespace, name, labels, spec, generation = row

@@ -7,8 +7,8 @@ why it did not.
 
 import logging
 
-from controlplane.effects.node import MESSAGES, Node
-from controlplane.effects.turnref import at_time
+from controlplane.effects.node import MESSAGES, Done, Node
+from controlplane.effects.turnref import Row, at_time
 from controlplane.store import statements as sql
 from schemas.base import canonical
 
@@ -62,4 +62,8 @@ class Trouble:
                 self._since = None
                 self._node.planes.tell("")
 
-        self._node.commit("trouble", [row], written, MESSAGES)
+        self.tell(row, written)
+
+    def tell(self, row: Row, done: Done = lambda _outcome, _detail: None) -> None:
+        """An event that nobody waits for."""
+        self._node.commit("trouble", [row], done, MESSAGES)

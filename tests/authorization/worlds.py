@@ -162,6 +162,8 @@ async def _ours(world: World) -> None:
     await world.apply(manifest("Secret", "inventory"), manifest("Connection", "billing"), principal=op)
     await _offer(world, "default", "billing")
     await world.apply(manifest("Budget", "models"), principal=op)
+    for name in ("readings", "alarms"):  # or the plan makes them, and has three claims whose order nothing decides
+        await world.apply(manifest("Channel", name))
     await world.apply(manifest("Route", "alarms"), principal=op)
     await world.apply(manifest("Channel", "reports", "second"))
     await _held(world)

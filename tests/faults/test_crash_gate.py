@@ -105,6 +105,7 @@ async def _scope(world: World, arming: Arming, mark: str) -> None:
     unit.raw(scopes.GIVE, [scope, uid]).raw(scopes.END, [2.0, scope])
     await said(lambda: world.gate.store.write(unit))
     await world.gate.until(f"SELECT COUNT(*) FROM agent WHERE uid = '{uid}'", lambda rows: rows[0][0] == 0)
+    await world.gate.until(f"SELECT cleared_at FROM scope WHERE scope_id = '{scope}'", lambda rows: bool(rows[0][0]))
 
 
 async def _move(world: World, arming: Arming, mark: str) -> None:
@@ -250,8 +251,8 @@ PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
-    "stop": _stop_and_go, "remove": _remove, "scope": _scope, "place": _move, "drain": _drain, "node": _close,
-    "answer": _answer,
+    "stop": _stop_and_go, "remove": _remove, "scope": _scope, "cleared": _scope, "place": _move,
+    "drain": _drain, "node": _close, "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
     "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
 }  # fmt: skip
@@ -266,7 +267,7 @@ GROUPS: dict[str, list[str]] = {
     "effects": ["intent", "receipt", "summary", "offers"],
     "computes": ["compute", "computed"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],
-    "operators": ["unstop", "stop", "remove", "scope", "answer", "pause", "withhold"],
+    "operators": ["unstop", "stop", "remove", "scope", "cleared", "answer", "pause", "withhold"],
     "moves": ["place", "drain", "node"],
     "upgrades": ["pin", "prove"],
     "starts": ["recover", "end"],

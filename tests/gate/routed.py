@@ -57,7 +57,7 @@ async def publish(gate: RunningGate, name: str, number: int, data: Any) -> None:
         "specversion": "1.0", "id": f"{name}{number}", "source": "/operators/test", "type": "steward.message",
         "subject": f"default/{name}", "time": "2026-01-01T00:00:00Z", "data": data,
     }  # fmt: skip
-    await gate.client.publish_channel("default", name, f"{name}{number}", orjson.dumps(body), "")
+    await gate.client.publish_channel("default", name, f"{name}{number}", orjson.dumps(body))
 
 
 async def read(gate: RunningGate, name: str) -> list[dict[str, Any]]:

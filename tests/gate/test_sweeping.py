@@ -107,9 +107,10 @@ async def test_a_part_of_a_sweep_that_fails_keeps_no_other() -> None:
         computing=SimpleNamespace(look=looked("computes")),
         delivery=SimpleNamespace(sweep=looked("channels")),
         events=SimpleNamespace(look=looked("events")),
+        scopes=SimpleNamespace(sweep=looked("scopes")),
     )
     Gate._sweep(SimpleNamespace(), node)  # type: ignore[arg-type]
-    assert done == ["agents", "computes", "channels", "events"]
+    assert done == ["agents", "computes", "channels", "events", "scopes"]
 
 
 def _slot(uid: str = "agent_a") -> Slot:
@@ -203,13 +204,16 @@ async def test_agents_that_can_not_go_on_hide_nobody(monkeypatch: pytest.MonkeyP
 async def test_members_whose_inbox_is_full_hide_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep goes on behind those that the one before has looked at."""
     monkeypatch.setattr(delivering, "SWEPT_MAX", 2)
-    members = [("channel", f"agent_{n}", 0, 2, 0.0, 1, "default", "news") for n in range(5)]
+    members = [("channel", f"agent_{n}", 0, 2, 0.0, 1, "default", "news", f"{n}", 1) for n in range(5)]
     brought: list[Any] = []
 
     def one(_: str, agent: str, most: int) -> tuple[int]:
         return (most if agent < "agent_4" else 0,)
 
-    reader: Any = SimpleNamespace(rows=lambda _, most, behind: members[behind : behind + most], one=one)
+    def rows(query: str, *at: int) -> list[Any]:
+        return members[at[1] : at[1] + at[0]] if query.startswith(sql.LAGGING) else []
+
+    reader: Any = SimpleNamespace(rows=rows, one=one)
     delivery = Delivery(reader, lambda *given: brought.append(given), print, time.time, 10)
     for _ in range(3):
         delivery.sweep()
