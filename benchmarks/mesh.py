@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks import beside, loads
+from benchmarks import beside, churn, loads
 from benchmarks.ears import Ears
 from benchmarks.given import POSTGRES, SQLITE, Given
 from benchmarks.ray_calls import calls_of
@@ -28,6 +28,7 @@ class Ours:
 
     publish: Latency | None = None
     rate: float = 0.0
+    churn: float = 0.0
     replies: dict[int, Latency] = field(default_factory=dict)
     by_members: dict[int, float] = field(default_factory=dict)  # milliseconds for each message delivered
     by_channels: dict[int, float] = field(default_factory=dict)
@@ -41,16 +42,17 @@ def measure(given: Given) -> str:
     peers, published, replied, grown = [nats], [], [], []
     for kind in (SQLITE, POSTGRES):
         with given.database(kind) as url:
-            ours = asyncio.run(_of(url, count, seconds, quick=given.quick))
+            ours = asyncio.run(_of(url, kind, count, seconds, quick=given.quick))
         dbos = beside.measured(kind, given, "mesh", seconds, count)
         peers.append(dbos)
         assert ours.publish is not None
         cells = [*nats.cells("publish", 1, ours.publish.p50_ms), *dbos.cells("publish", 1, ours.publish.p50_ms)]
         published.append([kind, ours.publish, *cells, f"{ours.rate:.0f}", nats.rate("publish"), dbos.rate("publish")])
+        published[-1].append(f"{ours.churn:.0f}")
         replied += [_replies(kind, n, ours, nats, ray) for n in AT_ONCE]
         grown += _grown(kind, ours)
     head = ["", "published → handler, p50 / p99 ms", "JetStream", "ratio", "DBOS", "ratio"]
-    head += [f"messages/s, {IN_FLIGHT} in flight", "JetStream", "DBOS"]
+    head += [f"messages/s, {IN_FLIGHT} in flight", "JetStream", "DBOS", "members that come or go, a second"]
     replies = ["request and reply", "p50 / p99 ms", "NATS", "ratio", "Ray actors", "ratio"]
     sizes = ["ms for each message that is handled", *(f"{n:,}" for n in sorted({*MEMBERS, *CHANNELS}))]
     return f"{table(head, published)}\n{table(replies, replied)}\n{table(sizes, grown)}\n{beside.notes(peers)}"
@@ -80,7 +82,7 @@ def _grown(kind: str, ours: Ours) -> list[list[object]]:
     return rows
 
 
-async def _of(url: str, count: int, seconds: float, *, quick: bool) -> Ours:
+async def _of(url: str, kind: str, count: int, seconds: float, *, quick: bool) -> Ours:
     """All figures of one database."""
     found = Ours()
     async with loads.loaded(url) as load, Ears.open(load) as ears:
@@ -93,6 +95,7 @@ async def _of(url: str, count: int, seconds: float, *, quick: bool) -> Ours:
         found.rate = await ears.rate([f"of-{n}" for n in range(IN_FLIGHT)], seconds)
         for at_once in AT_ONCE:
             found.replies[at_once] = await _asking(load, ears, at_once, 10 if quick else ASKS)
+        found.churn = await churn.measured(load, kind, seconds)
         found.by_members = await _members(ears, MEMBERS[:-1] if quick else MEMBERS)
         found.by_channels = await _channels(ears, CHANNELS[:-2] if quick else CHANNELS)
     return found
