@@ -35,7 +35,7 @@ class RenewInput(NamedAct):
     lease_s: LeaseS = 60
 
 
-class MemberView(Output):
+class RemoteMember(Output):
     """A member as it is known."""
 
     namespace: str

@@ -3,7 +3,7 @@
 from controlplane.resources.operation import Operation
 from schemas.calls import ListOutput, NamedAct
 from schemas.discovery import FindInput, Found, Talk, TopologyInput
-from schemas.member import MemberView, RegisterInput, RenewInput, Unregistered
+from schemas.member import RegisterInput, RemoteMember, RenewInput, Unregistered
 
 
 class Topology(ListOutput[Talk]):
@@ -53,7 +53,7 @@ OPERATIONS = (
         "It is found by name, labels, capability and meaning until its lease is over: renew it before. Registered "
         "again, all that was said is replaced.",
         RegisterInput,
-        MemberView,
+        RemoteMember,
         "POST",
         "/v1/discovery/members",
         "change",
@@ -69,7 +69,7 @@ OPERATIONS = (
         "Renew the lease of a member",
         "It is here for `lease_s` from now on. One that is gone is registered again.",
         RenewInput,
-        MemberView,
+        RemoteMember,
         "POST",
         "/v1/discovery/members/{namespace}/{name}/renew",
         "change",

@@ -165,10 +165,11 @@ def _same(rest: httpx.Client, ran: Ran, name: str, text: str) -> None:
     assert _timeless(ran.json) == _timeless(answer.json()), name
 
 
+OF_THE_CALL = ("instance", "lease_until", "loop_lag_ms", "as_of")
+
+
 def _timeless(value: Any) -> Any:
     """Without what is of the one call alone."""
     if isinstance(value, dict):
-        return {
-            key: _timeless(part) for key, part in value.items() if key not in ("instance", "lease_until", "loop_lag_ms")
-        }
+        return {key: _timeless(part) for key, part in value.items() if key not in OF_THE_CALL}
     return [_timeless(part) for part in value] if isinstance(value, list) else value

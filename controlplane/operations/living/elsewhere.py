@@ -22,7 +22,7 @@ from controlplane.store.unit import Scalar, Unit
 from schemas.base import canonical
 from schemas.calls import NamedAct
 from schemas.capability import Capability
-from schemas.member import MEMBERS_MAX, MemberView, RegisterInput, RenewInput, Unregistered
+from schemas.member import MEMBERS_MAX, RegisterInput, RemoteMember, RenewInput, Unregistered
 from schemas.plan import Preview
 from schemas.ports import Handler
 from schemas.principal import Call
@@ -48,10 +48,10 @@ class Members:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def register(self, call: Call, given: RegisterInput) -> MemberView | Preview:
+    async def register(self, call: Call, given: RegisterInput) -> RemoteMember | Preview:
         require_schemas([it.model_dump() for it in _offered(given)], "/capabilities")
 
-        async def attempt() -> MemberView | Preview | None:
+        async def attempt() -> RemoteMember | Preview | None:
             row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
             there = await self._store.read(lambda session: _count(session, given.namespace, call.now))
             if row is None and there >= MEMBERS_MAX:
@@ -71,8 +71,8 @@ class Members:
 
         return await again(attempt)
 
-    async def renew(self, call: Call, given: RenewInput) -> MemberView | Preview:
-        async def attempt() -> MemberView | Preview | None:
+    async def renew(self, call: Call, given: RenewInput) -> RemoteMember | Preview:
+        async def attempt() -> RemoteMember | Preview | None:
             row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
             if row is None:
                 raise _gone(given)
@@ -125,8 +125,8 @@ def _told(unit: Unit, event: str, given: RegisterInput | NamedAct, call: Call) -
     return unit.event(event, kind="Member", namespace=given.namespace, name=given.name, now=call.now, principal=by)
 
 
-def _registered(call: Call, given: RegisterInput, before: MemberRow | None) -> MemberView:
-    return MemberView(
+def _registered(call: Call, given: RegisterInput, before: MemberRow | None) -> RemoteMember:
+    return RemoteMember(
         namespace=given.namespace,
         name=given.name,
         labels=dict(given.labels),
@@ -143,8 +143,8 @@ def _offered(given: RegisterInput) -> list[Capability]:
     return [it for it in given.capabilities if isinstance(it, Capability)]
 
 
-def _view(row: MemberRow) -> MemberView:
-    return MemberView(
+def _view(row: MemberRow) -> RemoteMember:
+    return RemoteMember(
         namespace=row.namespace,
         name=row.name,
         labels=orjson.loads(row.labels),
