@@ -137,10 +137,12 @@ DELAY = (
 DELAYED = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ? LIMIT ?) AS counted"
 )
+DUE_MAX = 500  # of one look
 DUE = (
     "SELECT id, kind, namespace, name, message_id, key, rank, expires_at, body FROM delayed WHERE due_at <= ?"
     " ORDER BY due_at, id LIMIT 500"
 )
+PUT_OFF = Many("UPDATE delayed SET due_at = ? WHERE id = ?")
 NEXT_DUE = "SELECT due_at FROM delayed ORDER BY due_at, id LIMIT 1"
 NO_LONGER_DELAYED = "DELETE FROM delayed WHERE id = ?"
 PUT_PLACED = Many(
