@@ -66,12 +66,13 @@ PROMOTE = (
     " AND e.position < queued.position)"
     " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key)"
 )
-PROMOTE_OF_MEMBER = (
+PROMOTE_OF_HOLDER = (  # whatever it holds, it holds no more when the unit is over
     "UPDATE queued SET ready = 1, rank = (SELECT MIN(x.own_rank) FROM queued x WHERE x.channel = queued.channel"
-    " AND x.key = queued.key) WHERE ready = 0 AND channel IN (SELECT m.channel FROM membership m WHERE m.agent = ?)"
+    " AND x.key = queued.key) WHERE ready = 0"
+    " AND channel IN (SELECT h.channel FROM inbox h WHERE h.agent = ? AND h.channel IS NOT NULL)"
     " AND NOT EXISTS (SELECT 1 FROM queued e WHERE e.channel = queued.channel AND e.key = queued.key"
     " AND e.position < queued.position)"
-    " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key)"
+    " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key AND i.agent <> ?)"
 )
 
 STILL_ITS = Many("UPDATE inbox SET attempts = attempts WHERE agent = ? AND message_id = ?")
