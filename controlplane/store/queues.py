@@ -117,8 +117,8 @@ BACK_OF_MEMBER = (
 # Too late for any member
 
 OVERDUE = (
-    "SELECT q.channel, q.position, c.namespace, c.name, m.message_id FROM queued q JOIN channel c ON c.uid = q.channel"
-    " JOIN channel_message m ON m.channel = q.channel AND m.position = q.position"
+    "SELECT q.channel, q.position, q.key, c.namespace, c.name, m.message_id FROM queued q"
+    " JOIN channel c ON c.uid = q.channel JOIN channel_message m ON m.channel = q.channel AND m.position = q.position"
     " WHERE q.expires_at <= ? ORDER BY q.expires_at LIMIT ?"
 )
 OVERDUE_LETTER = (
