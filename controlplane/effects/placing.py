@@ -229,7 +229,7 @@ class Placing:
         warm = Counter(it.reserved for it in self.here.values() if not it.digest)
         missing = {it: count - warm[it] - coming[it] for it, count in sought.items()}
         places = self._places(open_nodes)
-        patient = {key: it.since for key, it in self._lines.items() if not self._fitting.lacks(key.reserved)}
+        patient = {key: it.since for key, it in self._lines.items() if self._can_be_asked_for(key.reserved)}
         fitting = {key.reserved for key in patient}  # a spare one is no use to an agent with a host of its own
         if open_nodes and len(patient) > len(places) + sum(warm[it] + coming[it] for it in fitting):
             self._make_room(self._node.steady(), min(patient.values()), fitting)
@@ -263,6 +263,10 @@ class Placing:
                 left[reserved] -= 1
                 found.append(reserved)
         return found
+
+    def _can_be_asked_for(self, reserved: str) -> bool:
+        """Whether a place for it would be used: some node fits, and it is not too early to ask again."""
+        return not self._fitting.lacks(reserved) and not self._wanted.too_early(reserved)
 
     def _since(self, key: Key, now: float) -> float:
         return self._lines[key].since if key in self._lines else now

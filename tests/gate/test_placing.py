@@ -118,3 +118,19 @@ def test_a_spare_host_is_no_place_for_an_agent_with_one_of_its_own() -> None:
     scene.waits("more")
     assert set(scene.placing.here) == {"busy"}
     assert [it for it in scene.asked_for if it] == ["n/more", "n/own"]
+
+
+def test_a_spare_host_stays_while_who_waits_is_not_asked_for() -> None:
+    """Else spares would come and go for as long as its host does not come."""
+    scene = Scene(hosts_max=1, hosts_warm=1)
+    scene.has("spare")
+    scene.waits("own")
+    (host_id,) = scene.wanted
+    scene.fails(host_id)
+    (spare,) = scene.wanted
+    scene.has(spare)
+    scene.placing.ensure()
+    assert set(scene.placing.here) == set(scene.wanted) == {spare}
+    scene.now += 60
+    scene.placing.ensure()
+    assert scene.asked_for == ["n/own"]
