@@ -22,10 +22,11 @@ from controlplane.mesh.publishing import channel_rows
 from controlplane.mesh.strict import parse_json_now
 from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import problem, refuse
-from controlplane.store import arrivals
+from controlplane.store import arrivals, channels
 from controlplane.store import statements as sql
 from schemas.base import short_id
 from schemas.calls import DATA_BYTES_MAX
+from schemas.channel import CHANNELS_MAX
 from schemas.ports import Arrival, Link, Listener, Posted
 from schemas.posting import Placed
 from schemas.problem import Problem, Refusal
@@ -79,16 +80,23 @@ class Arriving:
                 return
             try:
                 known = outcome == "ok" or node.reader.one(arrivals.KNOWN, link.uid, made) is not None
+                lost = None if known else self._not_kept(*channel)
             except Away:
                 done(problem("NOT_READY", "the database went away; post it again", retry_after_s=1.0))
                 return
-            if not known:
-                done(too_many(link.namespace))
+            if lost is not None:
+                done(lost)
                 return
             node.delivery.kick(*channel)
             done({"message_id": made, "duplicate": outcome == "conflict"})
 
         node.publish(rows, published, MESSAGES)
+
+    def _not_kept(self, namespace: str, name: str) -> Problem:
+        """Why there is no channel: no more are made, or it is declared and not set up, or was just taken down."""
+        if self._node.reader.rows(channels.COUNT, namespace, CHANNELS_MAX)[0][0] >= CHANNELS_MAX:
+            return too_many(namespace)
+        return problem("NOT_READY", f"channel {namespace}/{name} is not set up; post it again", retry_after_s=1.0)
 
     def _require_taken(self, spec: dict[str, Any], arrival: Arrival, uid: str, channel: tuple[str, str]) -> None:
         if spec.get("dataschema") is not None:

@@ -1,7 +1,10 @@
 """Messages that wait for their time, and take their place then: in an inbox or a channel, once.
 
-What has no place to go to when it is due is a dead letter; where there is no room, it is looked at again.
+What has no place to go to when it is due is a dead letter. Where there is no room, it becomes due again later, in its
+order and so many a second: whatever waits for a full inbox keeps nothing else from its time.
 """
+
+from functools import partial
 
 from controlplane.effects.entries import sent
 from controlplane.effects.node import MESSAGES, Node
@@ -15,6 +18,8 @@ from schemas.posting import DELAYED_MAX, PRIORITY_MAX, Placed
 from schemas.problem import Problem
 
 AGAIN_S, RETRY_AFTER_S = 1.0, 1.0
+APART_S = 1e-6  # between two that become due again together, so that they keep their order
+Target = tuple[str, str, str]
 
 
 class Delaying:
@@ -23,6 +28,8 @@ class Delaying:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._moving: set[int] = set()
+        self._again: dict[Target, tuple[float, int]] = {}
+        self.paused_until = 0.0  # the store does not take what is due
 
     def full(self, kind: str, namespace: str, name: str) -> Problem | None:
         """Why no more may wait for one inbox or channel."""
@@ -33,14 +40,21 @@ class Delaying:
         detail = f"{count} messages wait for their time to go to {to}, which is the most"
         return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, to=to, messages=count)
 
-    def deliver(self, row: tuple[object, ...], now: float) -> None:
-        """What is due takes its place."""
+    def due(self, now: float) -> list[partial[None]]:
+        """What takes its place now, each by itself. Whether a target has room is told once for all of them."""
+        self._again = {target: it for target, it in self._again.items() if it[0] > now}
+        full: set[Target] = set()
+        return [partial(self._deliver, row, now, full) for row in self._node.reader.rows(queues.DUE, now)]
+
+    def _deliver(self, row: tuple[object, ...], now: float, full: set[Target]) -> None:
         number, kind, namespace, name, message_id, key, rank, expires_at, body = row
         it, to = int(str(number)), (str(namespace), str(name))
+        target = (str(kind), *to)
         if it in self._moving:
             return
-        if self._no_room(str(kind), to):
-            self._node.timers.arm(now + AGAIN_S)
+        if target in full or self._no_room(str(kind), to):
+            full.add(target)
+            self._put_off(it, target, now)
             return
         priority = 0 if rank is None else PRIORITY_MAX - int(str(rank))
         how = Placed(None if key is None else str(key), priority, 0.0, float(str(expires_at)) if expires_at else 0.0)
@@ -50,13 +64,31 @@ class Delaying:
         def moved(outcome: str, _detail: str) -> None:
             self._moving.discard(it)
             if outcome != "ok":
-                self._node.timers.arm(now + AGAIN_S)
+                self._put_off(it, target, self._node.clock())
             elif kind == "Agent":
                 self._node.ownership.ring_name(*to)
             else:
                 self._node.delivery.kick(*to)
 
         self._node.commit("due", [*rows, (queues.NO_LONGER_DELAYED, (it,), 1)], moved, MESSAGES)
+
+    def _put_off(self, it: int, target: Target, now: float) -> None:
+        """It becomes due again: with others of its target up to a number, behind what was put off before."""
+        at, many = self._again.get(target, (0.0, 0))
+        if at <= now:
+            at, many = now + AGAIN_S, 0
+        elif many >= queues.DUE_MAX:
+            at, many = at + AGAIN_S, 0
+        self._again[target] = (at, many + 1)
+        self._moving.add(it)
+
+        def put_off(outcome: str, _detail: str) -> None:
+            self._moving.discard(it)
+            if outcome != "ok":
+                self.paused_until = self._node.clock() + AGAIN_S
+            self._node.timers.arm(at)
+
+        self._node.commit("due", [(queues.PUT_OFF, (at + many * APART_S, it), -1)], put_off, MESSAGES)
 
     def _no_room(self, kind: str, to: tuple[str, str]) -> bool:
         node, address = self._node, "/".join(to)

@@ -229,9 +229,10 @@ class Placing:
         warm = Counter(it.reserved for it in self.here.values() if not it.digest)
         missing = {it: count - warm[it] - coming[it] for it, count in sought.items()}
         places = self._places(open_nodes)
-        patient = [line.since for key, line in self._lines.items() if not self._fitting.lacks(key.reserved)]
-        if open_nodes and len(patient) > len(places) + warm.total() + coming.total():
-            self._make_room(self._node.steady(), min(patient))
+        patient = {key: it.since for key, it in self._lines.items() if self._can_be_asked_for(key.reserved)}
+        fitting = {key.reserved for key in patient}  # a spare one is no use to an agent with a host of its own
+        if open_nodes and len(patient) > len(places) + sum(warm[it] + coming[it] for it in fitting):
+            self._make_room(self._node.steady(), min(patient.values()), fitting)
             places = self._places(open_nodes)
         for reserved in self._in_turn(missing):
             if places and self._wanted.ask(reserved, places[0]):
@@ -263,6 +264,10 @@ class Placing:
                 found.append(reserved)
         return found
 
+    def _can_be_asked_for(self, reserved: str) -> bool:
+        """Whether a place for it would be used: some node fits, and it is not too early to ask again."""
+        return not self._fitting.lacks(reserved) and not self._wanted.too_early(reserved)
+
     def _since(self, key: Key, now: float) -> float:
         return self._lines[key].since if key in self._lines else now
 
@@ -274,10 +279,11 @@ class Placing:
             if not any(self._node.slots.holds(it) and it.state == "free" and it.key == key for it in line.slots):
                 del self._lines[key]
 
-    def _make_room(self, now: float, oldest: float) -> None:
-        """Let one host go: an idle one at once, else the one that has served for longest, when others were patient."""
+    def _make_room(self, now: float, oldest: float, fitting: set[str]) -> None:
+        """Let one host go: an idle or spare one at once; when others were patient, who has served for longest."""
         serving = sorted((it for it in self.here.values() if it.digest), key=lambda it: it.idle_since)
         idle = next((it for it in serving if not it.slots and now - it.idle_since > IDLE_S_MIN), None)
+        idle = idle or next((it for it in self.here.values() if not it.digest and it.reserved not in fitting), None)
         if idle is not None:
             self._node.hosts.retire(idle, "others need its place")
             return

@@ -67,7 +67,11 @@ class Scopes:
             if not self._going:
                 self._node.sweep_soon()
 
-        self._node.removing(uid, removed)
+        try:
+            self._node.removing(uid, removed)
+        except BaseException:  # whatever it is: it is looked at again
+            self._going.discard(uid)
+            raise
 
 
 def _done(_outcome: str, _detail: str) -> None:

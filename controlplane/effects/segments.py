@@ -56,6 +56,8 @@ def unfit(
             found = _unjournaled(entry, "a turn goes on as another at its end alone")
         if found is None and turn.chain is not None and turn.chain.depth >= DEPTH_MAX and _budget(entry):
             found = _too_deep(turn.chain.depth)
+        if found is None and entry.kind in ("send", "publish"):
+            found = _delayed_elsewhere(turn, entry)
         if found is None and entry.kind in ("publish", "join", "leave"):
             found = _of_channel(node, slot, turn, entry)
         if found is None and entry.kind in ("send", "ask", "request"):
@@ -217,9 +219,20 @@ def _too_many_wait(node: Node, turn: TurnRef, kind: str, body: dict[str, Any]) -
     """Of what is not due yet, only so much waits for one inbox or channel that it can reach."""
     to = body["channel"] if kind == "publish" else body["to"]
     namespace, name = split(to)
-    waits = body.get("delay_s") and (namespace == turn.namespace or invited(node, turn, kind, to))
+    waits = body.get("delay_s") and namespace == turn.namespace
     full = node.delaying.full("Channel" if kind == "publish" else "Agent", namespace, name) if waits else None
     return None if full is None else Unfit(full.model_dump(mode="json"), retry=True)
+
+
+def _delayed_elsewhere(turn: TurnRef, entry: Entry) -> Unfit | None:
+    """An invitation is looked at when a message is sent: it would be over, and the message not."""
+    body = orjson.loads(entry.body)
+    to = body["channel"] if entry.kind == "publish" else body["to"]
+    if not body.get("delay_s") or split(to)[0] == turn.namespace:
+        return None
+    detail = f"a message to {to}, in another namespace, can not be delayed; send it when its time has come"
+    found = problem("INVALID_VALUE", detail, field="/delay_s", to=to)
+    return Unfit(found.model_dump(mode="json"), retry=False)
 
 
 def _watched(turn: TurnRef, name: str) -> Unfit:

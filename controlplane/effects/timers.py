@@ -68,12 +68,13 @@ class Timers:
         now, reader = self._node.clock(), self._node.reader
         due = [partial(self._fire, Due(*row), now) for row in reader.rows(sql.DUE_TIMERS, now)]
         due += [partial(self._expire, row[0], row[1], row[2], now) for row in reader.rows(sql.DUE_AWAITS, now)]
-        due += [partial(self._node.delaying.deliver, row, now) for row in reader.rows(queues.DUE, now)]
+        due += self._node.delaying.due(now)
         broken = [step for step in due if not survived(step, "what is due")]
         soonest = now + (BROKEN_S if broken else LOOK_S_MIN)
-        for query in (sql.NEXT_TIMER, sql.NEXT_AWAIT, queues.NEXT_DUE):
+        delayed = max(soonest, self._node.delaying.paused_until)
+        for query, from_ in ((sql.NEXT_TIMER, soonest), (sql.NEXT_AWAIT, soonest), (queues.NEXT_DUE, delayed)):
             if (first := reader.one(query)) is not None:
-                self.arm(max(float(first[0]), soonest))
+                self.arm(max(float(first[0]), from_))
 
     def _fire(self, timer: Due, now: float) -> None:
         agent, name = timer.agent, timer.name

@@ -57,11 +57,12 @@ def counted(turns: Iterable[tuple[Any, ...]]) -> dict[Edge, Sum]:
 
 def rows_of(sums: dict[Edge, Sum]) -> list[Row]:
     """The rows that add them; of an agent with very many sources, the further ones are counted together."""
-    rows: list[Row] = []
-    for edge, of_edge in sorted(sums.items()):
-        rows.append((sql.ADD, (*edge, *of_edge, *edge, edge.namespace, edge.name), -1))
-        others = (edge.namespace, edge.name, OTHERS, "")
-        rows.append((sql.ADD_TO_OTHERS, (*others, *of_edge, *edge), -1))
+    sources = sorted(sums.items())
+    rows: list[Row] = [(sql.ADD, (*it, *sum_, *it, it.namespace, it.name), -1) for it, sum_ in sources]
+    sources.sort(
+        key=lambda of: of[0].source != OTHERS
+    )  # that one first: the further ones make the row that it looks for
+    rows += [(sql.ADD_TO_OTHERS, (it.namespace, it.name, OTHERS, "", *sum_, *it), -1) for it, sum_ in sources]
     return rows
 
 

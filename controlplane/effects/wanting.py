@@ -94,10 +94,14 @@ class Wishes:
         setback = self._setbacks.get(reserved)
         return setback.why if setback is not None else ""
 
+    def too_early(self, reserved: str) -> bool:
+        """Whether none is asked for again yet."""
+        setback = self._setbacks.get(reserved)
+        return setback is not None and self._steady() < setback.again_at
+
     def ask(self, reserved: str, node: str) -> bool:
         """One more on this node, unless it is too early to ask again."""
-        setback = self._setbacks.get(reserved)
-        if setback is not None and self._steady() < setback.again_at:
+        if self.too_early(reserved):
             return False
         uid = self._free_uid() if is_confined(reserved) else 0
         self.put(f"h{secrets.token_hex(6)}", reserved, node, uid)

@@ -78,10 +78,14 @@ def leaving(agent: str, namespace: str, name: str, now: float, handling: str = "
 
 
 def going(agent: str) -> list[Row]:
-    """First of what removes an agent: what it has of queues, and has not begun, goes back to where it was."""
-    return [(text, (agent,), -1) for text in queues.BACK_OF_MEMBER]
+    """First of what removes an agent: what it has of queues, and has not begun, goes back to where it was.
+
+    Keys are free of it by what is in its inbox, and not by where it is a member: it may have left meanwhile.
+    """
+    message, queued, taken = ((text, (agent,), -1) for text in queues.BACK_OF_MEMBER)
+    return [message, queued, (queues.PROMOTE_OF_HOLDER, (agent, agent), -1), taken]
 
 
 def gone(agent: str, now: float) -> list[Row]:
     """Last of what removes an agent: it was a member of nothing any more; its subscriptions went with it."""
-    return [(sql.LEFT_ALL, (now, agent), -1), (queues.PROMOTE_OF_MEMBER, (agent,), -1)]
+    return [(sql.LEFT_ALL, (now, agent), -1)]

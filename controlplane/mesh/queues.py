@@ -149,7 +149,7 @@ class Queues:
             self._expire(row, now)
 
     def _expire(self, row: Sequence[Any], now: float) -> None:
-        channel, position, namespace, name, message_id = row
+        channel, position, key, namespace, name, message_id = row
         if (channel, position) in self._expiring:
             return
         self._expiring.add((channel, position))
@@ -159,7 +159,7 @@ class Queues:
         rows: list[Row] = [
             (sql.OVERDUE_LETTER, (detail, now, channel, position), 1),
             (sql.TAKEN, (channel, position), 1),
-            (sql.PROMOTE, (namespace, name), -1),
+            *([] if key is None else [(sql.PROMOTE_KEY, (channel, key, channel, key, channel, key, ""), -1)]),
             (statements.EVENT, about, 1),
         ]
 

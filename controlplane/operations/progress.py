@@ -62,8 +62,8 @@ RUNNING = text(
     " ORDER BY namespace, name LIMIT :many) a"
     " LEFT JOIN resource r ON r.uid = a.uid AND r.deleted_at IS NULL ORDER BY a.namespace, a.name"
 )
-CHANNELS_DECLARED = text(
-    "SELECT r.namespace, r.name, CASE WHEN c.uid IS NULL THEN 1 ELSE 0 END AS behind"
+CHANNELS_DECLARED = text(  # without a bound of attempts it is of before there were bounds: none of them is set
+    "SELECT r.namespace, r.name, CASE WHEN c.uid IS NULL OR c.attempts_max IS NULL THEN 1 ELSE 0 END AS behind"
     " FROM (SELECT namespace, name, uid FROM resource WHERE kind = 'Channel' AND deleted_at IS NULL"
     " AND (namespace, name) > (:namespace, :name) ORDER BY namespace, name LIMIT :many) r"
     " LEFT JOIN channel c ON c.uid = r.uid ORDER BY r.namespace, r.name"

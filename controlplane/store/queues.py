@@ -66,12 +66,13 @@ PROMOTE = (
     " AND e.position < queued.position)"
     " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key)"
 )
-PROMOTE_OF_MEMBER = (
+PROMOTE_OF_HOLDER = (  # whatever it holds, it holds no more when the unit is over
     "UPDATE queued SET ready = 1, rank = (SELECT MIN(x.own_rank) FROM queued x WHERE x.channel = queued.channel"
-    " AND x.key = queued.key) WHERE ready = 0 AND channel IN (SELECT m.channel FROM membership m WHERE m.agent = ?)"
+    " AND x.key = queued.key) WHERE ready = 0"
+    " AND channel IN (SELECT h.channel FROM inbox h WHERE h.agent = ? AND h.channel IS NOT NULL)"
     " AND NOT EXISTS (SELECT 1 FROM queued e WHERE e.channel = queued.channel AND e.key = queued.key"
     " AND e.position < queued.position)"
-    " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key)"
+    " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = queued.channel AND i.key = queued.key AND i.agent <> ?)"
 )
 
 STILL_ITS = Many("UPDATE inbox SET attempts = attempts WHERE agent = ? AND message_id = ?")
@@ -116,8 +117,8 @@ BACK_OF_MEMBER = (
 # Too late for any member
 
 OVERDUE = (
-    "SELECT q.channel, q.position, c.namespace, c.name, m.message_id FROM queued q JOIN channel c ON c.uid = q.channel"
-    " JOIN channel_message m ON m.channel = q.channel AND m.position = q.position"
+    "SELECT q.channel, q.position, q.key, c.namespace, c.name, m.message_id FROM queued q"
+    " JOIN channel c ON c.uid = q.channel JOIN channel_message m ON m.channel = q.channel AND m.position = q.position"
     " WHERE q.expires_at <= ? ORDER BY q.expires_at LIMIT ?"
 )
 OVERDUE_LETTER = (
@@ -137,10 +138,12 @@ DELAY = (
 DELAYED = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ? LIMIT ?) AS counted"
 )
+DUE_MAX = 500  # of one look
 DUE = (
     "SELECT id, kind, namespace, name, message_id, key, rank, expires_at, body FROM delayed WHERE due_at <= ?"
     " ORDER BY due_at, id LIMIT 500"
 )
+PUT_OFF = Many("UPDATE delayed SET due_at = ? WHERE id = ?")
 NEXT_DUE = "SELECT due_at FROM delayed ORDER BY due_at, id LIMIT 1"
 NO_LONGER_DELAYED = "DELETE FROM delayed WHERE id = ?"
 PUT_PLACED = Many(

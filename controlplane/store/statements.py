@@ -194,7 +194,8 @@ SPAWN = (
     " created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = NULL, owner = excluded.owner,"
     " ordinal = NULL, template = NULL"
     " WHERE resource.deleted_at IS NOT NULL AND resource.generation = excluded.generation - 1"
-)
+    " AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.namespace = excluded.namespace AND a.name = excluded.name)"
+)  # a name is taken until the running side of who had it is gone
 SPAWN_AGENT = (
     "INSERT INTO agent (uid, namespace, name, generation, epoch, version, owner, stopped, state, state_digest,"
     " changed_at) SELECT uid, namespace, name, generation, 0, 0, NULL, 0, NULL, NULL, ? FROM resource WHERE uid = ?"

@@ -4,6 +4,8 @@ Sums are counted from turns that ended, in the unit that moves the mark of summa
 sources are told apart up to a number; what comes from further ones is counted together, under `*`.
 """
 
+from controlplane.store.batching import Many
+
 SOURCES_MAX = 200  # of one agent
 COUNTED = (
     "SELECT SUBSTR(t.message, 1, 600), SUBSTR(t.message, LENGTH(t.message) - 80), LENGTH(t.message),"
@@ -20,8 +22,8 @@ _ADD = (
     " ON CONFLICT (namespace, name, source, channel) DO UPDATE SET messages = traffic.messages + excluded.messages,"
     " chars = traffic.chars + excluded.chars, wait_s = traffic.wait_s + excluded.wait_s, last = excluded.last"
 )
-ADD = f"INSERT{_PUT} (EXISTS ({_KNOWN}) OR ({_MANY}) < {SOURCES_MAX}){_ADD}"
-ADD_TO_OTHERS = f"INSERT{_PUT} NOT EXISTS ({_KNOWN}){_ADD}"
+ADD = Many(f"INSERT{_PUT} (EXISTS ({_KNOWN}) OR ({_MANY}) < {SOURCES_MAX}){_ADD}")
+ADD_TO_OTHERS = Many(f"INSERT{_PUT} NOT EXISTS ({_KNOWN}){_ADD}")
 TRAFFIC = (
     "DELETE FROM traffic WHERE (namespace, name, source, channel) IN (SELECT namespace, name, source, channel"
     " FROM traffic WHERE last < ? ORDER BY last LIMIT ?)"

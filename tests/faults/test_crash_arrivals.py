@@ -11,6 +11,7 @@ from controlplane.store.tables import SecretValueRow
 from controlplane.store.unit import Unit
 from schemas.connection import connection_spec
 from schemas.faults import MOMENTS
+from schemas.problem import Refusal
 from tests.faults.points import Arming, supervised
 from tests.gate.far import put
 from tests.gate.process import KEY_OF_TESTS
@@ -51,3 +52,16 @@ async def test_what_is_posted_comes_once_through_a_death(
         assert [row[0] for row in rows] == [1, 2, 3]
         assert [f'"n":{n}' in row[1] for n, row in enumerate(rows)] == [True] * 3
         assert await gate.rows("SELECT COUNT(*) FROM arrival") == [(3,)]
+
+
+async def test_what_is_posted_before_its_channel_is_set_up_is_not_kept(quick_url: str) -> None:
+    """It was declared, and its running side is not there yet: whoever posts is told to come again, not of a quota."""
+    async with running(quick_url, hosts=0) as gate:
+        await hooked(gate)
+        await put(gate, Unit().raw("DELETE FROM channel", ()), "Channel", "orders", {})
+        body, headers = b"{}", signed(b"{}", "w")
+        with pytest.raises(Refusal) as refused:
+            await gate.client.post("default", "far", headers, body)
+        assert (refused.value.problem.reason, refused.value.problem.retry_after_s) == ("NOT_READY", 1.0)
+        await gate.store.write(Unit().raw("DELETE FROM resource WHERE kind = 'Channel'", ()))
+        assert not (await gate.client.post("default", "far", headers, body))["duplicate"]

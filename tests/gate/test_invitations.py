@@ -35,6 +35,8 @@ class Guest(Agent):
             return turn.publish(to, 1)
         if verb == "send":
             return turn.send(to, 1)
+        if verb == "later":
+            return turn.send(to, 1, delay_s=60)
         try:
             return (await turn.ask(to, 1)).data
         except Refusal as refusal:
@@ -72,6 +74,8 @@ async def test_an_invitation_opens_one_agent_until_it_is_revoked(database_url: s
         assert await says("ann", "ask", "default/echo-b", 6) == "TARGET_NOT_FOUND"
         await says("ann", "send", "default/echo", 7)
         await dead(gate, 1)
+        refused = await says("ann", "later", "default/echo", 10)  # it would outlive its invitation
+        assert (refused["reason"], refused["field"]) == ("INVALID_VALUE", "/delay_s")
         listed = await call(gate, "invitations.list", InvitationListInput(), GUEST)
         assert [it.invitation_id for it in listed.items] == [made.invitation_id]
         with pytest.raises(Refusal, match="there is no invitation"):  # who is invited does not revoke

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+from controlplane.effects.confining import Known
 from controlplane.effects.keys import Key, address_of, reserved_for
 from controlplane.effects.node import Bounds
 from controlplane.effects.placing import Placing
@@ -24,6 +25,14 @@ class Scene:
             slots=SimpleNamespace(holds=lambda _: True),
         )
         self.placing = Placing(self.node)
+        self.node.hosts = SimpleNamespace(retire=lambda host, _why: self.placing.departed(host.host_id))
+
+    def has(self, host_id: str, digest: str = "", slots: int = 0) -> None:
+        """A host is here, warm unless it has a digest."""
+        about = {"digest": digest, "reserved": "", "slots": set(range(slots)), "idle_since": 0.0, "since": 0.0}
+        host: Any = SimpleNamespace(host_id=host_id, wire=SimpleNamespace(node=""), draining=False, inflight=0, **about)
+        self.placing.remember(host_id, Known(0, "", "", ""))
+        self.placing.here[host_id] = host
 
     def waits(self, name: str, namespace: str = "n", **spec: Any) -> Key:
         """An agent comes to wait for a host of its own."""
@@ -96,3 +105,32 @@ def test_what_no_node_has_is_not_asked_for() -> None:
     scene.fails(host_id)
     assert scene.asked_for == ["n/needy"]
     assert scene.placing.why_not(needy) == ""
+
+
+def test_a_spare_host_is_no_place_for_an_agent_with_one_of_its_own() -> None:
+    """An idle one goes for it, else the spare one itself; it does not wait for as long as there is a spare."""
+    scene = Scene(hosts_max=3, hosts_warm=1)
+    scene.has("busy", "d", slots=1)
+    scene.has("idle", "d")
+    scene.has("spare")
+    scene.waits("own")
+    assert set(scene.placing.here) == {"busy", "spare"}
+    scene.waits("more")
+    assert set(scene.placing.here) == {"busy"}
+    assert [it for it in scene.asked_for if it] == ["n/more", "n/own"]
+
+
+def test_a_spare_host_stays_while_who_waits_is_not_asked_for() -> None:
+    """Else spares would come and go for as long as its host does not come."""
+    scene = Scene(hosts_max=1, hosts_warm=1)
+    scene.has("spare")
+    scene.waits("own")
+    (host_id,) = scene.wanted
+    scene.fails(host_id)
+    (spare,) = scene.wanted
+    scene.has(spare)
+    scene.placing.ensure()
+    assert set(scene.placing.here) == set(scene.wanted) == {spare}
+    scene.now += 60
+    scene.placing.ensure()
+    assert scene.asked_for == ["n/own"]

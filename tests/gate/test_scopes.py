@@ -1,7 +1,11 @@
 """Children of a scope end with its turn or its agent, and nothing of them is left. On both databases."""
 
 import pytest
+from sqlalchemy import text
 
+from controlplane.store import statements
+from controlplane.store.store import Store
+from controlplane.store.unit import Unit
 from tests.gate.running import RunningGate, running
 
 pytestmark = pytest.mark.anyio
@@ -109,3 +113,22 @@ async def test_children_end_with_their_agent(database_url: str) -> None:
         uid = "agent_parent"
         await gate.client.control("remove", uid, {})
         await names(gate, "listener")
+
+
+async def test_a_name_is_taken_until_its_running_side_is_gone(store: Store) -> None:
+    """One that is spawned while its namesake is taken away is refused: it is not half there, and of no scope."""
+
+    async def spawned(uid: str, generation: int) -> str:
+        made = ("d", "child", uid, "{}", 1, generation, 1.0, 1.0, "parent")
+        assert await store.write(Unit().raw(statements.SPAWN, made).raw(statements.SPAWN_AGENT, (1.0, uid)))
+        query = text(
+            "SELECT r.uid, a.uid FROM resource r LEFT JOIN agent a ON a.uid = r.uid WHERE r.deleted_at IS NULL"
+        )
+        rows = await store.read(lambda session: session.connection().execute(query).all())
+        return " ".join(str(it) for row in rows for it in row)
+
+    assert await spawned("one", 1) == "one one"
+    await store.write(Unit().raw("UPDATE resource SET deleted_at = 2.0", ()))
+    assert await spawned("two", 2) == ""
+    await store.write(Unit().raw("DELETE FROM agent", ()))
+    assert await spawned("two", 2) == "two two"

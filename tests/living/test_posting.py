@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from controlplane.effects import delaying
+from controlplane.store import queues
 from controlplane.store.unit import Unit
 from schemas.calls import AskInput, ChannelReadInput, JoinInput, PublishInput, SendInput
 from schemas.dead_letters import DeadLetterListInput, RedriveInput
@@ -113,3 +114,35 @@ async def test_only_so_many_wait_for_their_time(living: Living, monkeypatch: pyt
         await send(living, 1, delay_s=3600)
     assert (refused.value.problem.reason, refused.value.problem.retry_after_s) == ("BACKLOG_FULL", 1.0)
     await send(living, 2)
+
+
+async def test_what_finds_no_room_keeps_nothing_else_from_its_time(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It becomes due again later, in its order; the gate is not busy with it meanwhile."""
+    monkeypatch.setattr(queues, "DUE", queues.DUE.replace(f"LIMIT {queues.DUE_MAX}", "LIMIT 3"))
+    asked: list[tuple[str, str]] = []
+
+    def no_room(_self: Any, kind: str, to: tuple[str, str]) -> bool:
+        asked.append(to)
+        return to[1] == "full" and not roomy
+
+    roomy: list[bool] = []
+    monkeypatch.setattr(delaying.Delaying, "_no_room", no_room)
+    await living.agent("full", "Keeper")
+    await living.agent("keeper", "Keeper")
+    for n in range(5):
+        await send(living, n, "full", delay_s=3600)
+    await send(living, "other", delay_s=3600)
+    await its_time_comes(living)
+    await living.until(lambda: is_got(living, ["other"]))
+    assert await living.store.read(
+        lambda s: s.connection().execute(text("SELECT COUNT(*) FROM delayed WHERE due_at > 1.0")).scalar()
+    )
+    assert asked.count(("default", "full")) < 20  # a look for each block of three, and again each second
+    roomy.append(True)
+
+    async def all_got() -> bool:
+        return bool((await living.call("agents.ask", AskInput(name="full", data="what?"))).reply == [0, 1, 2, 3, 4])
+
+    await living.until(all_got)

@@ -122,6 +122,20 @@ async def test_a_member_that_leaves_gives_back_what_it_had_not_begun(living: Liv
     await living.until(lambda: is_got(living, "two", [1, 2, 3]))
 
 
+async def test_a_key_is_free_when_whoever_holds_it_is_gone(living: Living) -> None:
+    """Though it had left, and nothing says any more that it was ever a member."""
+    await world.channel(living.store, "work", mode="queue")
+    await publish(living, {"deadline_s": 60}, "k")
+    await publish(living, 2, "k")
+    await join(living, "waiter", cls="Person")
+    await living.until(lambda: counted(living, "SELECT 1 FROM turn WHERE outcome = 'parked'", 1))
+    await living.call("channels.leave", LeaveInput(name="work", agent="waiter"))
+    assert await counted(living, "SELECT 1 FROM membership", 0)
+    await join(living, "two")
+    await living.gate.control("remove", "agt_waiter", {})
+    await living.until(lambda: is_got(living, "two", [2]))
+
+
 async def counted(living: Living, query: str, many: int) -> bool:
     rows = await living.store.read(lambda session: session.connection().execute(text(query)).all())
     return len(rows) == many

@@ -43,6 +43,16 @@ async def test_a_channel_is_made_changed_and_taken_back(plane: Plane) -> None:
     assert await reason(plane, "channels.get", name="reports") == "NOT_FOUND"
 
 
+async def test_a_channel_of_before_there_were_bounds_gets_its_own(plane: Plane) -> None:
+    """After an upgrade the sweep sets what its spec has always said."""
+    await plane.apply(channel("old", attempts_max=7, backlog_messages_max=99))
+    await plane.store.write(Unit().raw("UPDATE channel SET attempts_max = NULL, backlog_max = 10000", []))
+    plane.now += 100
+    await plane.settle()
+    found = await plane.rows("SELECT attempts_max, backlog_max FROM channel")
+    assert found == [{"attempts_max": 7, "backlog_max": 99}]
+
+
 async def test_an_agent_is_made_and_gets_a_new_generation(plane: Plane) -> None:
     """An agent starts with a message, is Ready when its turn committed, and starts again with a new spec."""
     plan = await plane.propose(agent("echo"))
