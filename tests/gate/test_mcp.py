@@ -196,6 +196,18 @@ async def test_a_call_without_an_answer_is_in_doubt(quick_url: str, safe: bool) 
         assert (await asking)["text"] == "it was placed"
 
 
+@pytest.mark.parametrize("behaviour", ["breaks", "odd"])
+async def test_a_call_that_was_taken_is_never_called_again(quick_url: str, behaviour: str) -> None:
+    """Its stream broke off and the server has forgotten the session, or it answers what is no answer: in doubt."""
+    async with serving(Far(), older=True) as far, scene(quick_url) as gate:
+        await connected(gate, far, accept="first", limits={"timeout_s": 20})
+        far.behaviour = behaviour
+        asking = asyncio.ensure_future(gate.ask("buyer", ASKED, "m0", 60))
+        await settle(gate, await held(gate), "failed")
+        assert await asking == "EFFECT_FAILED"
+        assert len(far.asked) == 1
+
+
 async def test_after_a_crash_of_the_gate_a_call_is_in_doubt(quick_url: str) -> None:
     """Between the intent and the receipt: it is called once, and asked about."""
     async with serving(Far()) as far, scene(quick_url, send_within_s=1.0) as gate:
