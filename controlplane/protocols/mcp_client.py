@@ -44,7 +44,7 @@ class McpClient:
     def __init__(self, pins: Pins, fault_of: Callable[[dict[str, Any], Any], str | None]) -> None:
         self._pins = pins
         self._fault_of = fault_of
-        self._sessions = Sessions(pins.commands)
+        self._sessions = Sessions(pins.commands, pins.variables)
 
     async def ask(self, link: Link) -> None:
         """Look what the server offers now, and keep it."""

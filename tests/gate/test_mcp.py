@@ -46,7 +46,7 @@ async def connected(gate: RunningGate, far: Far | None, *, name: str = "shop", *
 @contextlib.asynccontextmanager
 async def scene(url: str, **bounds: Any) -> AsyncIterator[RunningGate]:
     """A gate, and an agent that may use every tool of the connection."""
-    commands = {"mcp_commands": [PROGRAM]}
+    commands = {"mcp_commands": [PROGRAM], "mcp_variables": ["TRACE", "KEY", "BEHAVIOUR"]}
     async with running(url, **{"send_within_s": 30, "hold_s": 60, **commands, **bounds}) as gate:
         mandate = {"grants": [{"effect": "mcp.*", "connection": "shop"}]}
         await gate.agent("buyer", await gate.code(SOURCE), "Noter", mandate=mandate)
@@ -300,10 +300,12 @@ async def test_a_program_is_a_server_where_that_is_allowed(database_url: str, tm
     [
         ({}, [], "STEWARD_MCP_COMMANDS"),
         ({}, [[*PROGRAM, "--more"]], "STEWARD_MCP_COMMANDS"),
+        ({"env": {"PATH": "/tmp"}}, [PROGRAM], "STEWARD_MCP_VARIABLES"),
+        ({"env_from_secret": "LD_PRELOAD"}, [PROGRAM], "STEWARD_MCP_VARIABLES"),
         ({"program": ENDS}, [[sys.executable]], "this server has no configuration"),
         ({"program": FLOODS}, [[sys.executable]], "longer than response_bytes_max"),
     ],
-    ids=["not allowed", "another is allowed", "does not start", "floods"],
+    ids=["not allowed", "another is allowed", "variable", "secret variable", "does not start", "floods"],
 )
 async def test_a_program_that_can_not_be_used_says_why(
     quick_url: str, options: dict[str, Any], commands: list[list[str]], words: str
