@@ -30,10 +30,11 @@ _BEYOND = re.compile(  # other sessions, servers and files, or a statement that 
     r"|pg_(stat_file|reload_conf|rotate_logfile|current_logfile|switch_wal|promote|export_snapshot)\w*"
     r"|pg_(try_)?advisory\w*|lo_\w+|loread|lowrite|set_config|setval"
     r"|(query|table|schema|database|cursor)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table"
-    r"|load_extension|readfile|writefile|fts3_tokenizer|edit"
+    r"|load_extension|readfile|writefile|fts3_tokenizer"
     r"|load_file|sys_exec|sys_eval|(get|release|is_free|is_used)_(all_)?locks?|open(rowset|query|datasource)",
     re.IGNORECASE,
 )
+_BY_NAME = (exp.Anonymous, exp.AnonymousAggFunc, exp.ParameterizedAgg)  # functions that the grammar does not know
 _NAME = re.compile(NAME_PATTERN)
 
 
@@ -85,8 +86,7 @@ def _require_own(tree: exp.Expression, keys_table: str | None) -> None:
     if keys_table is not None and any(it.name.lower() == keys_table.lower() for it in tree.find_all(exp.Table)):
         raise _invalid(f"table {keys_table} is the connection's own", found=keys_table)
     for function in tree.find_all(exp.Func):
-        known = () if isinstance(function, exp.Anonymous) else function.sql_names()
-        for name in (function.name, *known):
+        for name in [function.name] if isinstance(function, _BY_NAME) else function.sql_names():
             if _BEYOND.fullmatch(name):
                 raise _invalid(f"function {name} reaches beyond the statement", found=name.lower())
 

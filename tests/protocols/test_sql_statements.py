@@ -11,6 +11,7 @@ READS = [
     ("SELECT a::int, ':x', '{\"a\":1}' FROM t WHERE b = :b AND \"c:d\" = 1 -- ;x", "postgres", {"b": 1}),
     ("WITH q AS (SELECT 1 AS a) SELECT a FROM q UNION SELECT :b", "sqlite", {"b": "x"}),
     ("VALUES (1), (2)", "postgres", {}),
+    ("SELECT SUM(lo_price), LOWER(readfile), now(), a.pg_ls_dir FROM a", "postgres", {}),
 ]
 NO_READS = [
     "DELETE FROM t",
