@@ -83,6 +83,11 @@ class Settings(BaseSettings):
         description="Beginnings of command lines that connections with endpoint `stdio:` may start, as JSON: "
         '[["npx", "-y", "@scope/server"]]. They run as the user of Steward; none by default.',
     )
+    mcp_variables: list[str] = Field(
+        default_factory=list,
+        description="Variables that such connections may set for what they start (`env`, `env_from_secret`), as JSON: "
+        '["TRACKER_TOKEN"]. Some, as PATH or NODE_OPTIONS, decide what is run; none by default.',
+    )
     compute_fit_s: float = Field(
         default=30, ge=0, description="What no node of Ray can ever run is waited for this long, for a node that can."
     )

@@ -136,6 +136,7 @@ class Pins(Protocol):
     """
 
     commands: Sequence[Sequence[str]]
+    variables: Sequence[str]
 
     def pin(self, link: Link, tool: str) -> Any: ...
 

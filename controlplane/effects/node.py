@@ -79,6 +79,7 @@ class Bounds:
     late_s_max: float = 15.0  # for how long a turn may be over its time, whatever its host says
     agents_max: int = 200_000
     mcp_commands: tuple[tuple[str, ...], ...] = ()
+    mcp_variables: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)

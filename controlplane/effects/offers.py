@@ -58,6 +58,7 @@ class Offers:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.commands: Sequence[Sequence[str]] = node.bounds.mcp_commands
+        self.variables: Sequence[str] = node.bounds.mcp_variables
         self._families: list[Pinning] = []
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -65,7 +65,7 @@ def data_fault(schema: dict[str, Any], data: Any) -> str | None:
         worst = best_match(_validator(orjson.dumps(schema)).iter_errors(data))
     except _TooCostlyError:
         return f"it takes more than {STEPS_MAX} steps to judge"
-    except (Unresolvable, RecursionError, PydanticSchemaError) as error:
+    except (Unresolvable, RecursionError, PydanticSchemaError, _UnjudgeableError) as error:
         return f"it can not be judged: {type(error).__name__}"
     return None if worst is None else f"{worst.json_path}: {worst.message[:500]}"
 
@@ -80,7 +80,7 @@ def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str) 
         raise refuse(
             "SCHEMA_MISMATCH", detail, field="/data", namespace=namespace, name=name, steps_max=STEPS_MAX
         ) from None
-    except (Unresolvable, RecursionError) as error:
+    except (Unresolvable, RecursionError, PydanticSchemaError, _UnjudgeableError) as error:
         detail = f"the data can not be judged by the schema of {namespace}/{name}: {type(error).__name__}"
         raise refuse(
             "SCHEMA_MISMATCH", detail, field="/data", namespace=namespace, name=name, error=type(error).__name__
@@ -105,6 +105,10 @@ class _TooCostlyError(Exception):
     """A judgement that takes too many steps."""
 
 
+class _UnjudgeableError(Exception):
+    """A schema with `patternProperties`, which no validator runs in bounded time: it is not used."""
+
+
 def _spend(steps: int) -> None:
     _steps.left -= steps
     if _steps.left < 0:
@@ -114,6 +118,8 @@ def _spend(steps: int) -> None:
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Validator:
     loaded = orjson.loads(schema)
+    if any(keyword == "patternProperties" for keyword, _ in _keywords(loaded)):
+        raise _UnjudgeableError
     return _counting(validator_for(loaded, default=Draft202012Validator))(loaded, registry=EMPTY_REGISTRY)
 
 

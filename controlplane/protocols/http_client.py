@@ -36,7 +36,8 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
     """What the far side answers, as JSON."""
     options, most = link.spec.options, link.spec.limits.response_bytes_max
     url = _url(link.spec.endpoint, asked.path)
-    checked = Checked(link)
+    follow = options.redirects_max > 0 and asked.method in ("GET", "HEAD")
+    checked = Checked(link, follows=follow)
     client = httpx.AsyncClient(
         transport=checked,
         timeout=None,  # noqa: S113 - the gate's own; connecting has its part of it
@@ -45,7 +46,6 @@ async def answer(asked: HttpRequest, link: Link, headers: dict[str, str], own: d
         headers={"User-Agent": f"steward/{VERSION}"},
     )
     request = _request(client, asked, url, headers, own)
-    follow = options.redirects_max > 0 and asked.method in ("GET", "HEAD")
     try:
         response = await client.send(request, stream=True, follow_redirects=follow)
         try:
@@ -153,10 +153,11 @@ def _headers(response: httpx.Response) -> dict[str, str]:
 class Checked(httpx.AsyncBaseTransport):
     """Connects to checked addresses only, and adds what only the endpoint's own origin may see."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, follows: bool = False) -> None:
         self._allow_private = link.spec.options.allow_private
         self._connection = link.name
         self._timeout_s = link.spec.limits.timeout_s
+        self._follows = follows
         self.answered = False  # whether any request was, a redirected one too
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -183,6 +184,8 @@ class Checked(httpx.AsyncBaseTransport):
                 found = error
                 continue
             self.answered = True
+            if self._follows and response.has_redirect_location:  # the client would read it whole
+                return await _without_body(response)
             return response
         raise found
 
@@ -192,6 +195,13 @@ class Checked(httpx.AsyncBaseTransport):
             return await checked(url.host, port, self._connection, allow_private=self._allow_private)
         except OSError as error:
             raise httpx.ConnectError(f"the name {url.host} has no address: {error}") from error
+
+
+async def _without_body(response: httpx.Response) -> httpx.Response:
+    """A redirect that is followed: nothing of its body is read, which may have no end."""
+    await response.aclose()
+    headers = [it for it in response.headers.multi_items() if it[0] != "content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, stream=httpx.ByteStream(b""))
 
 
 @cache

@@ -14,7 +14,7 @@ from mcp import MCPError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from controlplane.protocols.mcp import absent, unusable
-from controlplane.protocols.mcp_http import FLIGHT, Flight
+from controlplane.protocols.mcp_http import ERRORS_FROM, FLIGHT, Flight
 from controlplane.protocols.mcp_sessions import Session, Sessions, reason_of
 from controlplane.resources.problems import refuse
 from schemas.mcp_connection import STDIO
@@ -44,7 +44,7 @@ class McpClient:
     def __init__(self, pins: Pins, fault_of: Callable[[dict[str, Any], Any], str | None]) -> None:
         self._pins = pins
         self._fault_of = fault_of
-        self._sessions = Sessions(pins.commands)
+        self._sessions = Sessions(pins.commands, pins.variables)
 
     async def ask(self, link: Link) -> None:
         """Look what the server offers now, and keep it."""
@@ -102,14 +102,16 @@ class McpClient:
 
     def _error(self, error: MCPError, flight: Flight, session: Session, link: Link) -> Exception:
         """What an error says of the call: not sent, failed, or nobody knows."""
-        if flight.refusal is not None:
+        if flight.refusal is not None and not flight.taken:
             return flight.refusal
         code, why = error.error.code, reason_of(error, flight)
         if code == types.CONNECTION_CLOSED or flight.status == GONE:
             self._sessions.broken(link)
-        if not flight.sent or flight.status == GONE:  # nobody there, or a session that is over: no tool was called
+        nobody = flight.status == GONE and not flight.taken  # or a session that is over: no tool was called
+        if not flight.sent or nobody:
             return Unreached(f"could not reach {link.name}: {why}")
-        if code in BROKE or flight.broke or flight.status >= SERVER_ERROR:
+        lost = flight.taken and (flight.odd or flight.status >= ERRORS_FROM or flight.refusal is not None)
+        if lost or code in BROKE or flight.broke or flight.status >= SERVER_ERROR:
             said = f"; it said: {session.said.text[-300:]}" if session.said.text else ""
             return Doubt(f"was cut off: {why}{said}")
         detail = f"{link.name} refused the call: {why}"

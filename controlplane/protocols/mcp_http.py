@@ -19,15 +19,25 @@ from schemas.problem import Refusal
 
 ENCODED = ("content-encoding",)  # it is read as it comes, and then is no JSON
 NOT_SENT = 599  # stands for an answer where there was none
+OK = 200
+ERRORS_FROM = 400
+SENT_ON = (307, 308)  # the same request, to be made elsewhere
+ANSWERS = ("application/json", "text/event-stream")
 FLIGHT: ContextVar["Flight | None"] = ContextVar("flight", default=None)
 
 
 @dataclass
 class Flight:
-    """What became of the requests of one call: whether any was sent, the last status, and what broke."""
+    """What became of the requests of one call: whether any was sent, the last status, and what broke.
+
+    `status` is of what was posted: a stream that is taken up again (GET) says nothing of whether the call was done.
+    Once it was `taken`, nothing that comes later says that it was not; `odd` is an answer that is none.
+    """
 
     sent: bool = False
     status: int = 0
+    taken: bool = False
+    odd: bool = False
     refusal: Refusal | None = None
     broke: str = ""
 
@@ -53,7 +63,8 @@ class Checked(httpx2.AsyncBaseTransport):
         except (OSError, httpx2.TransportError) as error:
             flight.broke = f"{type(error).__name__}: {error}"
         else:
-            flight.status = response.status_code
+            if request.method == "POST":
+                _note(flight, response)
             return response
         return httpx2.Response(NOT_SENT, request=request)
 
@@ -85,17 +96,39 @@ class Checked(httpx2.AsyncBaseTransport):
                 flight.sent = True
                 raise
             flight.sent = True
-            events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
             body = response.stream
             assert isinstance(body, httpx2.AsyncByteStream)
             return httpx2.Response(
                 response.status_code,
                 headers=[(name, value) for name, value in response.headers.multi_items() if name not in ENCODED],
-                stream=_Bounded(body, None if events else self._bytes_max),
+                stream=await self._bounded(request, response, body),
                 extensions=response.extensions,
                 request=request,
             )
         raise found
+
+    async def _bounded(
+        self, request: httpx2.Request, response: httpx2.Response, body: httpx2.AsyncByteStream
+    ) -> httpx2.AsyncByteStream:
+        """The body as it may be read: of a redirect, which the client reads whole, nothing; of events, each."""
+        if 300 <= response.status_code < ERRORS_FROM:
+            await body.aclose()
+            return httpx2.ByteStream(b"")
+        events = _kind(response).startswith("text/event-stream")
+        each = events and response.status_code == OK and request.method != "DELETE"
+        return _Bounded(body, None if each else self._bytes_max)
+
+
+def _kind(response: httpx2.Response) -> str:
+    return str(response.headers.get("content-type", "")).lower()
+
+
+def _note(flight: Flight, response: httpx2.Response) -> None:
+    """What an answer to what was posted says of it."""
+    status = flight.status = response.status_code
+    if status < ERRORS_FROM and status not in SENT_ON:
+        flight.taken = True
+        flight.odd = status != OK or not _kind(response).startswith(ANSWERS)
 
 
 class _Bounded(httpx2.AsyncByteStream):

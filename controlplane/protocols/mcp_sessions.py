@@ -9,7 +9,7 @@ after a pause that grows while that fails.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -107,10 +107,12 @@ class _Kept:
 
 
 class Sessions:
-    """The sessions of this gate. `allowed` are the beginnings of command lines that may be started."""
+    """The sessions of this gate. `allowed` are the beginnings of command lines that may be started, and `variables`
+    the names of those that may be set for them."""
 
-    def __init__(self, allowed: Sequence[Sequence[str]]) -> None:
+    def __init__(self, allowed: Sequence[Sequence[str]], variables: Sequence[str]) -> None:
         self._allowed = allowed
+        self._variables = variables
         self._kept: dict[str, _Kept] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -270,6 +272,7 @@ class Sessions:
             if options.env_from_secret is not None:
                 variables[options.env_from_secret] = link.secret
             command = permitted([options.command or "", *options.args], self._allowed, link.name)
+            settable(variables, self._variables, link.name)
             return Client(process(command, variables, limits.response_bytes_max, said), **common)
         transport = Checked(
             link.name,
@@ -361,6 +364,17 @@ def permitted(command: list[str], allowed: Sequence[Sequence[str]], connection: 
         )
         raise refuse("NOT_SET_UP", detail, connection=connection, command=command[0], setting="STEWARD_MCP_COMMANDS")
     return command
+
+
+def settable(variables: Iterable[str], allowed: Sequence[str], connection: str) -> None:
+    """Refuse a variable that may not be set here: one as PATH decides what an allowed command line runs."""
+    if beyond := sorted(set(variables) - set(allowed)):
+        detail = (
+            f"connection {connection} would set the variable {beyond[0]}, which this installation does not allow: "
+            "its setting STEWARD_MCP_VARIABLES lists what it does"
+        )
+        about = {"connection": connection, "variable": beyond[0], "setting": "STEWARD_MCP_VARIABLES"}
+        raise refuse("NOT_SET_UP", detail, **about)
 
 
 def reason_of(error: BaseException, flight: Flight) -> str:

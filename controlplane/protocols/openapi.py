@@ -104,7 +104,11 @@ def request_of(called: Called, arguments: Mapping[str, Any]) -> HttpRequest:
     """The request that an operation is, with arguments that meet its schema; raises Refusal or ValueError."""
 
     def filled(match: re.Match[str]) -> str:
-        return quote(_text(arguments["path"][match[1]], f"/arguments/path/{match[1]}"), safe="")
+        at = f"/arguments/path/{match[1]}"
+        if not (found := _text(arguments["path"][match[1]], at)):
+            detail = f"the path parameter {match[1]} is empty, and the path would be another's"
+            raise refuse("INVALID_VALUE", detail, field=at, name=match[1])
+        return quote(found, safe="")
 
     query = {
         name: _listed(value, f"/arguments/query/{name}", joined=name in called.joined)
@@ -145,6 +149,8 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
     parts = document.completed(schema)
     if len(orjson.dumps(schema)) > ARGUMENTS_BYTES_MAX:
         unusable = unusable or f"the schema of its arguments is larger than {ARGUMENTS_BYTES_MAX} bytes"
+    if _has(schema, "patternProperties"):
+        unusable = unusable or "its schema has patternProperties, which are not judged"
     missing = set(_TEMPLATE.findall(path)) - set(_object(_object(properties.get("path")).get("properties")))
     unusable = unusable or why or (f"its path names {min(missing)}, which is no parameter of it" if missing else "")
     return Called(name, method, path, schema, frozenset(joined), unusable, parts)
@@ -262,6 +268,19 @@ def _references(value: Any) -> Iterator[str]:
             waiting += it.values()
         elif isinstance(it, list):
             waiting += it
+
+
+def _has(value: Any, keyword: str) -> bool:
+    waiting = [value]
+    while waiting:
+        it = waiting.pop()
+        if isinstance(it, dict):
+            if keyword in it:
+                return True
+            waiting += it.values()
+        elif isinstance(it, list):
+            waiting += it
+    return False
 
 
 def _parts(reference: str) -> list[str]:

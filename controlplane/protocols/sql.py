@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.ports import EffectCall, Effector, Link, Previewed, Role
 from schemas.protocols import Declaration
@@ -66,7 +67,9 @@ class Shared:
         """The rows of a query."""
         from controlplane.protocols import sql_running, sql_statements
 
-        statement = await asyncio.to_thread(sql_statements.query, given.statement, given.parameters, _dialect(link))
+        table = options(link.spec).keys_table
+        read = sql_statements.query
+        statement = await asyncio.to_thread(read, given.statement, given.parameters, _dialect(link), table)
         run = partial(sql_running.read, statement=statement, values=given.parameters, bounds=_bounds(link))
         return await self._done(link, run, "sql.query", writes=False)
 
@@ -76,10 +79,12 @@ class Shared:
 
         statement = await self._change(given, link)
         if statement.rows is not None:
+            _require_returnable(statement, statement.rows, link)
             return statement.rows
         assert statement.count is not None
         run = partial(sql_running.count, statement=statement.count, values=given.parameters, bounds=_bounds(link))
         found: int = await self._done(link, run, "sql.execute", writes=False)
+        _require_returnable(statement, found, link)
         return found
 
     async def write(self, given: SqlStatement, link: Link, judged: int, key: str) -> Any:
@@ -87,9 +92,11 @@ class Shared:
         from controlplane.protocols import sql_running
 
         table = options(link.spec).keys_table
+        statement = await self._change(given, link)
+        _require_returnable(statement, judged, link)
         run = partial(
             sql_running.write,
-            statement=await self._change(given, link),
+            statement=statement,
             values=given.parameters,
             judged=judged,
             keyed=None if table is None else sql_running.Keyed(table, key),
@@ -164,6 +171,14 @@ def effectors(folders: Sequence[Path]) -> tuple[Effector, Effector]:
 def options(spec: ConnectionSpec) -> SqlOptions:
     assert isinstance(spec, SqlConnection)
     return spec.options
+
+
+def _require_returnable(statement: "Statement", rows: int, link: Link) -> None:
+    """Refuse a change that would return more rows than a query may: drivers read all of them at once."""
+    most = options(link.spec).query_rows_max
+    if statement.returns and rows > most:
+        detail = f"the statement would return {rows} rows, and {most} are the most; leave out RETURNING"
+        raise refuse("LIMIT_REACHED", detail, limit="query_rows_max", max=most, rows=rows)
 
 
 def _dialect(link: Link) -> str:

@@ -33,6 +33,8 @@ WHY_CHARS_MAX = 500
 KEY_CHARS_MAX = 255
 AGAIN = {"40001", "40P01", "55P03"}  # SQLSTATE of a transaction that lost against another
 CANCELLED = {"57014"}
+ROLLED_BACK = {"23", "40", "P0"}  # classes of SQLSTATE: constraints, lost transactions, what a trigger raised
+COMPLETION_UNKNOWN = "40003"
 READ_ONLY = {"postgresql", "mysql", "mariadb", "oracle"}  # others: by the grammar alone, and rolled back
 KEYS_DDL = "CREATE TABLE {} (idempotency_key VARCHAR(255) PRIMARY KEY, answer TEXT NOT NULL, done_at {} NOT NULL)"
 
@@ -143,6 +145,9 @@ def _commit(connection: Connection) -> None:
     except DBAPIError as error:
         if "locked" in str(error.orig):  # SQLite's reader of another process: nothing was committed
             raise
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+        if state[:2] in ROLLED_BACK and state != COMPLETION_UNKNOWN:
+            raise
         raise Doubt(f"was cut off at its commit: {_why(error)}") from error
 
 
@@ -178,7 +183,11 @@ def _connected(database: Database, work: Work, effect: str) -> Iterator[Connecti
             connection.invalidate()
         raise _broken(error, work, effect) from error
     except (SQLAlchemyError, OverflowError, LookupError, TypeError, ValueError) as error:  # before its commit
+        _forget_session(connection)
         raise refuse("EFFECT_FAILED", f"{effect}: {_why(error)}", effect=effect, error=type(error).__name__) from error
+    except BaseException:  # refused or in doubt
+        _forget_session(connection)
+        raise
     finally:
         work.ended()
         with contextlib.suppress(SQLAlchemyError):

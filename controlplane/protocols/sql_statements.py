@@ -25,6 +25,16 @@ INTEGER_MAX = 2**63
 FIELD = "/arguments/statement"
 _MARK = "steward_bound_"
 _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Pragma, exp.Attach, exp.Detach)
+_BEYOND = re.compile(  # other sessions, servers and files, or a statement that stands in a text
+    r"dblink\w*|pg_(terminate|cancel)_backend|pg_(read|ls|file|log|logical|create|drop|replication|wal|backup)_\w*"
+    r"|pg_(stat_file|reload_conf|rotate_logfile|current_logfile|switch_wal|promote|export_snapshot)\w*"
+    r"|pg_(try_)?advisory\w*|lo_\w+|loread|lowrite|set_config|setval"
+    r"|(query|table|schema|database|cursor)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table"
+    r"|load_extension|readfile|writefile|fts3_tokenizer"
+    r"|load_file|sys_exec|sys_eval|(get|release|is_free|is_used)_(all_)?locks?|open(rowset|query|datasource)",
+    re.IGNORECASE,
+)
+_BY_NAME = (exp.Anonymous, exp.AnonymousAggFunc, exp.ParameterizedAgg)  # functions that the grammar does not know
 _NAME = re.compile(NAME_PATTERN)
 
 
@@ -39,13 +49,14 @@ class Statement:
     returns: bool = True
 
 
-def query(statement: str, parameters: Mapping[str, Any], dialect: str) -> Statement:
+def query(statement: str, parameters: Mapping[str, Any], dialect: str, keys_table: str | None = None) -> Statement:
     """A statement that only reads, or a Refusal."""
     tree = _parsed(statement, dialect)
     found = next(iter(tree.find_all(*_CHANGES)), None)
     if not isinstance(tree, exp.Query | exp.Values) or found is not None:
         what = (found or tree).key
         raise _invalid(f"sql.query only reads, and there is {what.upper()} in this", found=what)
+    _require_own(tree, keys_table)
     return Statement(_text(tree, parameters, dialect))
 
 
@@ -58,8 +69,9 @@ def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tab
     within = next((it for it in tree.find_all(*_CHANGES) if it is not tree), None)
     if within is not None:
         raise _invalid(f"there is {within.key.upper()} within the {tree.key.upper()}", found=within.key)
-    if keys_table is not None and any(it.name.lower() == keys_table.lower() for it in tree.find_all(exp.Table)):
-        raise _invalid(f"table {keys_table} is the connection's own", found=keys_table)
+    if tree.args.get("alternative") or tree.args.get("overwrite"):  # it takes rows away that nobody counted
+        raise _invalid("an INSERT that replaces rows is not taken", found="replace")
+    _require_own(tree, keys_table)
     text = _text(tree, parameters, dialect)
     returns = tree.args.get("returning") is not None
     if isinstance(tree, exp.Insert) and isinstance(tree.expression, exp.Values):
@@ -67,6 +79,16 @@ def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tab
     if isinstance(tree, exp.Insert) and tree.expression is None:  # INSERT … DEFAULT VALUES
         return Statement(text, tree.key, None, 1, returns)
     return Statement(text, tree.key, _text(_counting(tree), parameters, dialect, some=True), None, returns)
+
+
+def _require_own(tree: exp.Expression, keys_table: str | None) -> None:
+    """Refuse what reaches beyond the statement: the connection's own table, and functions that do."""
+    if keys_table is not None and any(it.name.lower() == keys_table.lower() for it in tree.find_all(exp.Table)):
+        raise _invalid(f"table {keys_table} is the connection's own", found=keys_table)
+    for function in tree.find_all(exp.Func):
+        for name in [function.name] if isinstance(function, _BY_NAME) else function.sql_names():
+            if _BEYOND.fullmatch(name):
+                raise _invalid(f"function {name} reaches beyond the statement", found=name.lower())
 
 
 def _parsed(statement: str, dialect: str) -> exp.Expression:

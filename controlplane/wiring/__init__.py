@@ -102,6 +102,7 @@ def gate(settings: Settings) -> None:
             confined_uids=settings.confined_uids if os.geteuid() == 0 else 0,
             compute_fit_s=settings.compute_fit_s,
             mcp_commands=tuple(map(tuple, settings.mcp_commands)),
+            mcp_variables=tuple(settings.mcp_variables),
             node=os.uname().nodename,
             relay_host=settings.relay_host,
             relay_port=settings.relay_port,

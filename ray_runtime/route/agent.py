@@ -5,6 +5,7 @@ message of the worker to itself, and the cursor is its state: both commit togeth
 transformed, and what a sink takes at no attempt, raises: attempts, delay and dead letters are those of every agent.
 """
 
+import contextlib
 from typing import Any
 
 from ray_runtime.arguments import Json
@@ -13,12 +14,14 @@ from ray_runtime.sdk import Agent, Turn
 from schemas.base import short_id
 from schemas.envelope import Envelope
 from schemas.problem import Refusal
-from schemas.route import ChannelSink, EffectSink, EventsSource, PollSource, RouteSpec
+from schemas.route import ChannelSink, EffectSink, EventsSource, Poll, PollSource, RouteSpec
 
 from .expressions import Unfit, passes, transformed
 from .polling import ROWS_AT_ONCE, Progress, rows_of
 
 WAIT_FIRST_S, WAIT_MOST_S = 1.0, 60.0
+MORE = "more"
+MORE_WITHIN_S = 3600.0  # then it is read at its time again, whatever became of the rows before
 FEEDBACK = "steward.feedback"
 OURS = ("connection", "purpose")  # the turn's own words
 AGAIN = ("EFFECT_FAILED", "BACKLOG_FULL", "MORE_THAN_JUDGED")
@@ -34,6 +37,9 @@ class RouteAgent(Agent):
         if not _of_source(route, envelope, self.config["worker"]):
             detail = "a route takes what its source brings, and nothing else"
             raise refuse("INVALID_VALUE", detail, source=envelope.source, subject=envelope.subject)
+        if isinstance(route.source, PollSource) and envelope.data == MORE:  # a row is an object
+            await self._more(turn, route.source.poll)
+            return
         about = envelope.model_dump(mode="json", exclude={"data"}, exclude_none=True)
         await _pass(turn, route, envelope.data, about)
 
@@ -44,7 +50,16 @@ class RouteAgent(Agent):
         route = self._route()
         if not isinstance(route.source, PollSource):
             return
-        poll = route.source.poll
+        if turn.now().timestamp() >= self.state.more_until:
+            await self._read(turn, route.source.poll)
+
+    async def _more(self, turn: Turn, poll: Poll) -> None:
+        """What was read before is done with: read on. What is wrong with the poll, its next time says."""
+        self.state.more_until = 0.0
+        with contextlib.suppress(Refusal):
+            await self._read(turn, poll)
+
+    async def _read(self, turn: Turn, poll: Poll) -> None:
         self.state.begin(short_id("origin", poll.connection, poll.statement, poll.cursor, poll.id, poll.begin), poll)
         given: Json = {"cursor": self.state.cursor}
         found = await turn.perform("sql.query", connection=poll.connection, statement=poll.statement, parameters=given)
@@ -53,7 +68,8 @@ class RouteAgent(Agent):
             turn.send(self.config["worker"], row.data)
             self.state.passed(row)
         if len(rows) > ROWS_AT_ONCE or (rows and found["truncated"]):
-            turn.continue_as(None)
+            turn.send(self.config["worker"], MORE)  # behind these rows, so that the inbox holds no more than them
+            self.state.more_until = turn.now().timestamp() + MORE_WITHIN_S
 
     def _route(self) -> RouteSpec:
         return RouteSpec.model_validate(self.config["spec"])
@@ -93,7 +109,8 @@ def _reply(turn: Turn, route: RouteSpec, answer: Any, key: str | None) -> None:
 
 
 async def _performed(turn: Turn, sink: EffectSink, made: Any) -> Any:
-    """The effect's result. What failed was not done, and is tried again, parked in between."""
+    """The effect's result. What failed was not done, and is tried again, parked in between; what was done and is not
+    accepted never is: it would be done twice, under another key."""
     if not isinstance(made, dict):
         raise refuse("INVALID_VALUE", "the arguments of an effect are an object", field="/spec/transform")
     arguments = {**made, **sink.arguments}
@@ -102,12 +119,14 @@ async def _performed(turn: Turn, sink: EffectSink, made: Any) -> Any:
     wait_s = WAIT_FIRST_S
     for attempt in range(1, sink.attempts_max + 1):
         try:
-            return _accepted(sink, await turn.perform(sink.effect, connection=sink.connection, **arguments))
+            result = await turn.perform(sink.effect, connection=sink.connection, **arguments)
         except Refusal as refusal:
             if attempt == sink.attempts_max or refusal.problem.reason not in AGAIN:
                 raise
             await turn.sleep(min(refusal.problem.retry_after_s or wait_s, WAIT_MOST_S))
             wait_s = min(wait_s * 2, WAIT_MOST_S)
+        else:
+            return _accepted(sink, result)
     raise AssertionError("the last attempt answers or raises")
 
 

@@ -15,11 +15,13 @@ Value = str | int | float
 
 
 class Progress(BaseModel):
-    """How far a poll is: the largest cursor, and the rows of that very value that were passed on."""
+    """How far a poll is: the largest cursor, and the rows of that very value that were passed on. Until `more_until`
+    (Unix time) it waits for the rows before to be done with, and then reads on."""
 
     origin: str = ""
     cursor: Value = 0
     ids: list[Value] = Field(default_factory=list)
+    more_until: float = 0.0
 
     def begin(self, origin: str, poll: Poll) -> None:
         """From where the poll says, if it is another one by now."""

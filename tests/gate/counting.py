@@ -26,7 +26,8 @@ class Asked:
 @dataclass
 class Counting:
     """`behave` says what comes of the next requests: `lost` acts and breaks off, `hang` acts and never answers,
-    `late` acts and takes `late_s`; all others are answered with `status`, `kind` and `reply`, or what was done."""
+    `late` acts and takes `late_s`, `endless` answers a body that has no end; all others are answered with `status`,
+    `kind` and `reply`, or what was done."""
 
     honours: bool = True
     behave: list[str] = field(default_factory=list)
@@ -69,12 +70,16 @@ class Counting:
         if how == "hang":
             await asyncio.sleep(3600)
         await asyncio.sleep(self.late_s)
+        endless = 1_000_000_000_000 if how == "endless" else 0
         body = orjson.dumps({"done": done}) if self.reply is None else self.reply
         head = (
-            f"HTTP/1.1 {self.status} X\r\nContent-Type: {self.kind}\r\nContent-Length: {len(body)}\r\n{self.extra}\r\n"
+            f"HTTP/1.1 {self.status} X\r\nContent-Type: {self.kind}\r\n"
+            f"Content-Length: {endless or len(body)}\r\n{self.extra}\r\n"
         )
         writer.write(head.encode() + body)
         await writer.drain()
+        if endless:
+            await asyncio.sleep(3600)
 
 
 async def read(reader: asyncio.StreamReader) -> Asked:

@@ -17,7 +17,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ORDER: dict[str, Any] = {
     "type": "object",
@@ -47,6 +47,7 @@ class Far:
     headers: list[dict[str, str]] = field(default_factory=list)
     metas: list[dict[str, Any]] = field(default_factory=list)
     behaviour: str = "fine"
+    asked: list[bytes] = field(default_factory=list)  # calls of tools, as they were posted, where it breaks
     answer: Any = None
     url: str = ""
     lists: int = 0
@@ -106,14 +107,54 @@ class OlderEra:
         await self._app(scope, receive, send)
 
 
+class Breaks:
+    """A server that goes while a tool works, and comes back without its sessions: `breaks`, or `odd`, which is asked
+    and answers what is no answer."""
+
+    def __init__(self, app: ASGIApp, far: Far) -> None:
+        self._app = app
+        self._far = far
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._far.behaviour not in ("breaks", "odd"):
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "GET":
+            await _answer(send, 404, "text/plain", b"")
+            return
+        request = Request(scope, receive)
+        body = await request.body()
+        if b'"tools/call"' in body:
+            self._far.asked.append(body)
+            kind = "text/event-stream" if self._far.behaviour == "breaks" else "text/html"
+            await _answer(send, 200, kind, b"id: 1\nretry: 10\ndata:\n\n")
+            return
+        told = [_whole(body)]
+
+        async def again() -> Message:
+            return told.pop() if told else await receive()
+
+        await self._app(scope, again, send)
+
+
+def _whole(body: bytes) -> Message:
+    return {"type": "http.request", "body": body, "more_body": False}
+
+
+async def _answer(send: Send, status: int, kind: str, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode())]})
+    await send({"type": "http.response.body", "body": body})
+
+
 @contextlib.asynccontextmanager
 async def serving(far: Far, *, older: bool = False, port: int = 0) -> AsyncIterator[Far]:
     """The server on the loopback; it is ended with whatever it still does."""
     server = far.server()
     app: ASGIApp = server.streamable_http_app(streamable_http_path="/mcp", json_response=True)
     assert isinstance(app, Starlette)
+    broken = Breaks(app, far)
     config = uvicorn.Config(
-        OlderEra(app) if older else app, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1
+        OlderEra(broken) if older else broken, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1
     )
     running = uvicorn.Server(config)
     running.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ async def connected(gate: RunningGate, far: Far | None, *, name: str = "shop", *
 @contextlib.asynccontextmanager
 async def scene(url: str, **bounds: Any) -> AsyncIterator[RunningGate]:
     """A gate, and an agent that may use every tool of the connection."""
-    commands = {"mcp_commands": [PROGRAM]}
+    commands = {"mcp_commands": [PROGRAM], "mcp_variables": ["TRACE", "KEY", "BEHAVIOUR"]}
     async with running(url, **{"send_within_s": 30, "hold_s": 60, **commands, **bounds}) as gate:
         mandate = {"grants": [{"effect": "mcp.*", "connection": "shop"}]}
         await gate.agent("buyer", await gate.code(SOURCE), "Noter", mandate=mandate)
@@ -196,6 +196,18 @@ async def test_a_call_without_an_answer_is_in_doubt(quick_url: str, safe: bool) 
         assert (await asking)["text"] == "it was placed"
 
 
+@pytest.mark.parametrize("behaviour", ["breaks", "odd"])
+async def test_a_call_that_was_taken_is_never_called_again(quick_url: str, behaviour: str) -> None:
+    """Its stream broke off and the server has forgotten the session, or it answers what is no answer: in doubt."""
+    async with serving(Far(), older=True) as far, scene(quick_url) as gate:
+        await connected(gate, far, accept="first", limits={"timeout_s": 20})
+        far.behaviour = behaviour
+        asking = asyncio.ensure_future(gate.ask("buyer", ASKED, "m0", 60))
+        await settle(gate, await held(gate), "failed")
+        assert await asking == "EFFECT_FAILED"
+        assert len(far.asked) == 1
+
+
 async def test_after_a_crash_of_the_gate_a_call_is_in_doubt(quick_url: str) -> None:
     """Between the intent and the receipt: it is called once, and asked about."""
     async with serving(Far()) as far, scene(quick_url, send_within_s=1.0) as gate:
@@ -288,10 +300,12 @@ async def test_a_program_is_a_server_where_that_is_allowed(database_url: str, tm
     [
         ({}, [], "STEWARD_MCP_COMMANDS"),
         ({}, [[*PROGRAM, "--more"]], "STEWARD_MCP_COMMANDS"),
+        ({"env": {"PATH": "/tmp"}}, [PROGRAM], "STEWARD_MCP_VARIABLES"),
+        ({"env_from_secret": "LD_PRELOAD"}, [PROGRAM], "STEWARD_MCP_VARIABLES"),
         ({"program": ENDS}, [[sys.executable]], "this server has no configuration"),
         ({"program": FLOODS}, [[sys.executable]], "longer than response_bytes_max"),
     ],
-    ids=["not allowed", "another is allowed", "does not start", "floods"],
+    ids=["not allowed", "another is allowed", "variable", "secret variable", "does not start", "floods"],
 )
 async def test_a_program_that_can_not_be_used_says_why(
     quick_url: str, options: dict[str, Any], commands: list[list[str]], words: str

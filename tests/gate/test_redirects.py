@@ -1,5 +1,6 @@
 """Where a request ends up: redirects pass every check again, and TLS names whom it reached."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -54,6 +55,16 @@ async def test_a_redirect_to_an_inner_address_is_not_followed(monkeypatch: pytes
             await get(link(far.endpoint, redirects_max=5))
         assert refused.value.problem.reason == "FORBIDDEN_ADDRESS"
         assert (len(far.asked), inner.asked) == (1, [])
+
+
+async def test_the_body_of_a_redirect_is_not_read() -> None:
+    """It may have no end, and nothing bounds it: only the last answer is read."""
+    async with counting() as far, counting() as other:
+        far.behave = ["endless"]
+        leads(far, f"{other.endpoint}/elsewhere")
+        async with asyncio.timeout(20):
+            found = await get(link(far.endpoint, **OPEN, redirects_max=1))
+        assert found["status"] == 200
 
 
 async def test_redirects_that_lead_nowhere_have_failed() -> None:

@@ -75,6 +75,35 @@ async def test_from_a_database_into_a_channel_and_back(quick_url: str, far: Data
         assert [it["id"] for it in await came(gate, "done", 6)] == [7, 8, 9, 10, 9, 10], "read again from there"
 
 
+async def test_what_is_not_accepted_is_not_done_again(quick_url: str, far: Database) -> None:
+    """It was done; its message is a dead letter after its attempts, and the shop was changed once."""
+    async with routed(quick_url, far, turn_attempts_max=2) as (gate, plane):
+        sink = {
+            "effect": "sql.execute",
+            "connection": "shop",
+            "arguments": {"statement": "UPDATE item SET stock = stock - 1 WHERE id = :id"},
+            "accept": "result.rows_changed == 2",
+        }
+        await apply(
+            plane, route("sales", source={"channel": "orders"}, sink=sink, transform='{"parameters": {"id": n}}')
+        )
+        await publish(gate, "orders", 1, {"n": 9})
+        letters = await gate.until(LETTERS, bool)
+        assert letters == [("orders1", "EFFECT_FAILED")]
+        assert far.do("SELECT stock FROM item WHERE id = 9") == [(8,)]
+
+
+async def test_a_large_table_is_read_by_and_by(quick_url: str, far: Database) -> None:
+    """Each row once and in order; what is read waits for the rows before, so that the inbox stays small."""
+    many = 230
+    far.do(*(f"INSERT INTO item VALUES ({n}, 'item', 1)" for n in range(100, 100 + many)))
+    async with routed(quick_url, far, inbox_messages_max=130) as (gate, plane):
+        poll = {**POLL, "begin": 100}
+        await apply(plane, route("rows", source={"poll": poll}, sink={"channel": "done"}))
+        assert [it["id"] for it in await came(gate, "done", many)] == list(range(100, 100 + many))
+        assert await gate.rows(LETTERS) == []
+
+
 async def test_a_paused_route_keeps_what_comes(quick_url: str, far: Database) -> None:
     """Nothing goes on until it is resumed, and nothing of it is lost."""
     async with routed(quick_url, far) as (gate, plane):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.mesh.dataschema import require_match, schema_fault
+from controlplane.mesh.dataschema import data_fault, require_match, schema_fault
 from schemas.problem import Refusal
 
 READING: dict[str, Any] = {
@@ -64,4 +64,6 @@ def test_a_pattern_takes_time_that_is_linear_in_the_text() -> None:
     assert refused.value.problem.reason == "SCHEMA_MISMATCH"
     require_match({"pattern": "b+"}, "aabbcc", "default", "log")
     assert "pattern" in (schema_fault({"pattern": "(?=a)b"}) or "")
+    endless = {"type": "object", "patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}
+    assert "can not be judged" in (data_fault(endless, {"a" * 60 + "!": 1}) or "")
     assert "patternProperties" in (schema_fault({"properties": {"x": {"patternProperties": {"^a": {}}}}}) or "")

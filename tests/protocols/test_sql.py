@@ -153,6 +153,31 @@ async def test_only_a_commit_that_is_cut_off_is_in_doubt(far: Far) -> None:
     assert far.do("SELECT stock FROM item WHERE id = 7") == [(8,)], "with its key it can be asked again"
 
 
+async def test_a_commit_that_was_rolled_back_is_not_in_doubt(far: Far) -> None:
+    """What a deferred trigger raises has failed, and nothing is written."""
+    if far.sqlite:
+        return
+    far.do(
+        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'never'; END$$",
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON item DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION never()",
+    )
+    with pytest.raises(Refusal, match="never") as refused:
+        await far.change(far.link(), "UPDATE item SET stock = 0 WHERE id = 7")
+    assert refused.value.problem.reason == "EFFECT_FAILED"
+    assert far.do("SELECT stock FROM item WHERE id = 7") == [(7,)]
+
+
+async def test_no_more_rows_are_returned_than_a_query_answers(far: Far) -> None:
+    """All that a change returns is read at once; without RETURNING it is done."""
+    link = far.link(query_rows_max=3)
+    for rows in (None, 4):
+        with pytest.raises(Refusal) as refused:
+            await far.change(link, "UPDATE item SET stock = 0 WHERE id < 4 RETURNING id", rows=rows)
+        assert refused.value.problem.reason == "LIMIT_REACHED"
+    assert await far.change(link, "UPDATE item SET stock = 0 WHERE id < 4") == {"rows_changed": 4}
+
+
 async def test_what_takes_too_long_is_cancelled(far: Far) -> None:
     """Also at the database: it is told so, and the connection can be used again."""
     link = far.link({"timeout_s": 0.4, "in_flight_max": 1})

@@ -11,6 +11,7 @@ READS = [
     ("SELECT a::int, ':x', '{\"a\":1}' FROM t WHERE b = :b AND \"c:d\" = 1 -- ;x", "postgres", {"b": 1}),
     ("WITH q AS (SELECT 1 AS a) SELECT a FROM q UNION SELECT :b", "sqlite", {"b": "x"}),
     ("VALUES (1), (2)", "postgres", {}),
+    ("SELECT SUM(lo_price), LOWER(readfile), now(), a.pg_ls_dir FROM a", "postgres", {}),
 ]
 NO_READS = [
     "DELETE FROM t",
@@ -29,6 +30,16 @@ NO_READS = [
     "SELECT ?",
     "SELECT 'unclosed",
     "SELECT " + "(" * 4000 + "1" + ")" * 4000,
+    "SELECT answer FROM s.Steward_Keys",
+    "SELECT * FROM dblink('x', 'y') AS t(a int)",
+    "SELECT pg_catalog.pg_terminate_backend(1)",
+    "SELECT \"pg_read_file\"('x')",
+    "SELECT count(*) FROM ROWS FROM (pg_ls_dir('.'))",
+    "SELECT lo_import('x')",
+    "SELECT a FROM t WHERE pg_try_advisory_lock(1)",
+    "SELECT Set_Config('a', 'b', false)",
+    "SELECT query_to_xml('DELETE FROM t', true, false, '')",
+    "SELECT load_extension('x')",
     "",
     ";",
     "no sql at all",
@@ -51,6 +62,8 @@ CHANGES: list[tuple[str, str, str | None, int | None]] = [
 ]
 NO_CHANGES = [
     "SELECT 1",
+    "INSERT OVERWRITE TABLE t SELECT 1",
+    "UPDATE t SET a = pg_read_file('x')",
     "WITH gone AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM gone",
     "DELETE FROM t; DELETE FROM u",
     "DROP TABLE t",
@@ -77,7 +90,7 @@ def test_a_query_is_sent_as_it_was_read(statement: str, dialect: str, values: di
 def test_what_does_more_than_read_is_refused(statement: str) -> None:
     """Whatever could change anything, and whatever is not one statement, is no query."""
     with pytest.raises(Refusal) as refused:
-        query(statement, {}, "postgres")
+        query(statement, {}, "postgres", "steward_keys")
     assert refused.value.problem.reason == "INVALID_VALUE"
 
 
@@ -99,6 +112,13 @@ def test_what_is_no_one_change_is_refused(statement: str) -> None:
     with pytest.raises(Refusal) as refused:
         change(statement, {}, "postgres", "steward_keys")
     assert refused.value.problem.reason == "INVALID_VALUE"
+
+
+def test_an_insert_that_replaces_is_refused() -> None:
+    """It would take away rows that nobody counted."""
+    for statement in ("INSERT OR REPLACE INTO t VALUES (1)", "REPLACE INTO t VALUES (1)"):
+        with pytest.raises(Refusal):
+            change(statement, {}, "sqlite")
 
 
 def test_every_parameter_has_a_value_and_every_value_a_parameter() -> None:
