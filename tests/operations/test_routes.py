@@ -147,7 +147,8 @@ async def test_a_route_is_done_by_an_agent_of_its_own(plane: Plane) -> None:
     assert held.value.problem.metadata["watchers"] == ["Route/alarms"]
     both = await plane.apply(channel("others"), route("other", source={"channel": "others"}))
     back = await plane.call("changes.revert", change_id=both["change_id"])
-    assert [it["target"]["kind"] for it in back["steps"]] == ["Channel", "Route"], "what goes together goes"
+    kinds = [it["target"]["kind"] for it in back["steps"]]
+    assert kinds == ["Channel", "Channel", "Route"], "what goes together goes, and the sink that was made with it"
     await plane.apply(route("alarms", sink=sink, filter="data.celsius > 90.0"))
     worker = await plane.call("agents.get", name="alarms-0")
     assert worker["spec"]["config"]["spec"]["filter"] == "data.celsius > 90.0"
