@@ -45,6 +45,7 @@ def _timers(*due: tuple[Any, ...], next_at: float | None = None, slot: Any = Non
         commit=lambda unit, rows, *_: seen.append([row[0] for row in rows]),
         slots=SimpleNamespace(load=lambda _: None, get=lambda _: slot),
         ownership=SimpleNamespace(ring=seen.append),
+        delaying=SimpleNamespace(due=lambda _: [], paused_until=0.0),
     )
     return Timers(node), seen  # type: ignore[arg-type]
 
