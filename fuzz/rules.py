@@ -174,6 +174,7 @@ UNREACHED = {
     "nodes.drain": "no agent would run after it; tests/gate has these",
     "agents.cancel": "nobody foresees the id of a question that is open; tests/mcp has some",
     "connections.accept": "tools are there where a server offers some; tests/gate has those that do",
+    "invitations.revoke": "nobody foresees the id of an invitation; tests/living revokes some",
     "questions.answer": "agents of a run ask nobody; tests/gate has those that do",
 }
 
