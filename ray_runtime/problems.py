@@ -28,7 +28,7 @@ REASONS: dict[str, Reason] = {
     "CODE_NOT_FOUND": Reason("There is no code of this digest", 422, "fix_input"),
     "INVALID_VALUE": Reason("A value is not allowed", 422, "fix_input"),
     "EFFECT_FAILED": Reason("The effect failed", 502, "escalate"),
-    "OUTPUT_MISMATCH": Reason("The model's answer does not meet its schema", 502, "escalate"),
+    "OUTPUT_MISMATCH": Reason("The answer does not meet its schema", 502, "escalate"),
     "INVALID_WORKSPACE": Reason("The workspace can not be kept", 422, "fix_input"),
     "STATE_VERSION": Reason("The stored state can not be brought to the code's version", 422, "fix_input"),
     "LIMIT_REACHED": Reason("A limit of the turn is reached", 429, "stop"),

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from controlplane.effects.entries import rows_of
-from controlplane.effects.turnref import TurnRef
+from controlplane.effects.turnref import Outside, TurnRef
 from controlplane.store import statements as sql
 from ray_runtime.sdk import Agent, Turn
 from ray_runtime.testing import Tested, run_turn
@@ -65,7 +65,7 @@ def test_an_expression_becomes_its_next_time() -> None:
     turn = TurnRef("a", "default", "x", "h", 1, 0, "t1", "m1", "message", "{}", 0, "d", 0.0, 0, recorded=False)
     entry = Entry("0", 0, "timer", orjson.dumps(body))
     new_year = 1_767_225_600.0  # 2026-01-01T00:00:00Z
-    rows, after = rows_of(turn, [entry], new_year, {})
+    rows, after = rows_of(turn, [entry], new_year, Outside())
     due_at = new_year + 8 * 3600
     given = ("a", "t", due_at, None, "null", "0 9 * * *", "Europe/Berlin", "skip")
     assert (rows[0], after.due_at) == ((sql.TIMER_SET, given, 1), due_at)
