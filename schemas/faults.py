@@ -31,7 +31,7 @@ UNITS = {
     "dispatch": "messages of a queue, given to members",
     "overdue": "a message of a queue that no member had in time, given up",
     "delayed": "a message of an operator that waits for its time, taken in",
-    "due": "a message whose time has come, in its place",
+    "due": "a message whose time has come, in its place or put off",
     "feedback": "events of the log, put into an inbox",
     "acquire": "an agent, given to a host",
     "park": "a segment that ends in an await",

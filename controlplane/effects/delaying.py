@@ -7,7 +7,7 @@ order and so many a second: whatever waits for a full inbox keeps nothing else f
 from functools import partial
 
 from controlplane.effects.entries import sent
-from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.node import MESSAGES, Done, Node
 from controlplane.effects.turnref import Row
 from controlplane.mesh.publishing import channel_rows
 from controlplane.resources.problems import problem
@@ -70,7 +70,7 @@ class Delaying:
             else:
                 self._node.delivery.kick(*to)
 
-        self._node.commit("due", [*rows, (queues.NO_LONGER_DELAYED, (it,), 1)], moved, MESSAGES)
+        self._write([*rows, (queues.NO_LONGER_DELAYED, (it,), 1)], moved)
 
     def _put_off(self, it: int, target: Target, now: float) -> None:
         """It becomes due again: with others of its target up to a number, behind what was put off before."""
@@ -88,7 +88,10 @@ class Delaying:
                 self.paused_until = self._node.clock() + AGAIN_S
             self._node.timers.arm(at)
 
-        self._node.commit("due", [(queues.PUT_OFF, (at + many * APART_S, it), -1)], put_off, MESSAGES)
+        self._write([(queues.PUT_OFF, (at + many * APART_S, it), -1)], put_off)
+
+    def _write(self, rows: list[Row], done: Done) -> None:
+        self._node.commit("due", rows, done, MESSAGES)
 
     def _no_room(self, kind: str, to: tuple[str, str]) -> bool:
         node, address = self._node, "/".join(to)
