@@ -91,7 +91,7 @@ class ReplyTo(Frozen):
 
 def _which(*fields: str) -> Any:
     def tag(given: Any) -> str:
-        names = given if isinstance(given, Mapping) else type(given).model_fields
+        names = given if isinstance(given, Mapping) else getattr(type(given), "model_fields", ())
         return next((it for it in fields if it in names), fields[0])
 
     return Discriminator(tag)

@@ -28,7 +28,7 @@ async def wanted(store: Store, given: AskInput, name: str) -> Capability:
         step = Next(operation="agents.get", arguments=look, why="shows what it offers, in its spec")
         detail = f"{given.namespace}/{given.name} offers no {name}"
         known = [it.name for it in offered][:SHOWN_MAX]
-        raise refuse("INVALID_VALUE", detail, field="/capability", next=[step], **about, known=known)
+        raise refuse("NOT_FOUND", detail, field="/capability", next=[step], **about, known=known)
     if found.input_schema is not None and (fault := data_fault(found.input_schema, given.data)) is not None:
         detail = f"the data does not meet what {name} of {given.namespace}/{given.name} takes: {fault}"
         raise refuse("SCHEMA_MISMATCH", detail, field="/data", **about, error=fault)
