@@ -102,6 +102,7 @@ async def test_a_timer_whose_firing_met_no_database_fires_later() -> None:
         clock=time.time,
         commit=lambda unit, *_: committed.append(unit),
         slots=SimpleNamespace(load=lambda _: None),
+        delaying=SimpleNamespace(due=lambda _: [], paused_until=0.0),
     )
     timers = Timers(node)  # type: ignore[arg-type]
     with pytest.raises(Away):
