@@ -88,6 +88,8 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
             ("source/poll/cron", "what an expression means, and when, no pattern says"),
         )
     },
+    ("INVALID_VALUE", "/manifest/spec/mode"): "that a channel stays what it is, no schema says",
+    ("INVALID_VALUE", "/manifests/#/spec/mode"): "the same",
     ("INVALID_VALUE", "/manifest/spec/dataschema"): "whether an object is a JSON Schema that we take, no schema says",
     ("INVALID_VALUE", "/manifests/#/spec/dataschema"): "the same",
     ("INVALID_VALUE", "/manifest/spec/options/openapi"): "whether an object is an OpenAPI document, no schema says",
