@@ -4,10 +4,13 @@ A publish to a suspended agent acquires it in the same group commit as the messa
 costs one commit. Each call is answered once, after its transaction ended.
 """
 
+import asyncio
 import hmac
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +20,8 @@ from controlplane.effects import controls, questions
 from controlplane.effects.chaining import opening
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
+from controlplane.effects.slots import Slot
+from controlplane.effects.surviving import survived
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.making import made
 from controlplane.mesh.publishing import channel_rows, delayed
@@ -29,6 +34,7 @@ from schemas.ports import Posted
 from schemas.posting import Placed
 from schemas.problem import Problem
 
+log = logging.getLogger("steward.gate")
 RETRY_AFTER_S = 1.0
 RECOUNT = 256
 ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
@@ -46,6 +52,7 @@ class Planes:
         self._answered: list[str] = []
         self._roused = False
         self._room: dict[str, int] = {}
+        self._arrived: list[tuple[Wire, Publish, Slot]] = []
         self._putting: Counter[str] = Counter()  # messages on their way to the inbox of an agent
 
     def hello(self, wire: Wire, frame: PlaneHello) -> bool:
@@ -104,19 +111,47 @@ class Planes:
         self._node.commit("write", rows, written, MESSAGES)
 
     def publish(self, wire: Wire, frame: Publish) -> None:
-        node = self._node
-        slot = node.slots.named(frame.namespace, frame.name)
+        """To an agent, with all that came in this tick: what is stored of them is read in one round trip."""
+        slot = self._node.slots.named(frame.namespace, frame.name)
         if slot is None:
             detail = f"there is no agent {frame.namespace}/{frame.name}"
             _refuse(wire, frame.call, problem("NOT_FOUND", detail, namespace=frame.namespace, name=frame.name))
-            return
-        now, uid, body = node.clock(), slot.uid, frame.body.decode()
-        turn_id = short_id("turn", uid, frame.message_id)
-        if frame.placed.due_at:
+        elif frame.placed.due_at:
             self._delay(wire, frame)
+        else:
+            if not self._arrived:
+                asyncio.get_running_loop().call_soon(self._take_in)
+            self._arrived.append((wire, frame, slot))
+
+    def _take_in(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        counted = [self._room.get(slot.uid, 0) <= 0 for _, _, slot in arrived]
+        asked = [self._looked_for(*it, all_=all_) for it, all_ in zip(arrived, counted, strict=True)]
+        try:
+            found = self._node.reader.each(sql.ARRIVING, asked)
+        except Away as away:
+            log.warning("the database is away: %s", away)
+            for wire, frame, _ in arrived:
+                _answer(wire, frame.call, "error", "NOT_READY: the database is away", {})
             return
-        known, waiting, open_ = self._arriving(uid, frame.message_id, turn_id)
-        if (full := self._full(uid, slot.address, waiting)) is not None:
+        for it, (stored,), all_ in zip(arrived, found, counted, strict=True):
+            survived(partial(self._put_in, *it, stored, counted=all_), "a message to an agent")
+
+    def _looked_for(self, _: Wire, frame: Publish, slot: Slot, *, all_: bool) -> tuple[Any, ...]:
+        most = self._node.bounds.inbox_messages_max if all_ else 1
+        turn_id = short_id("turn", slot.uid, frame.message_id)
+        return slot.uid, frame.message_id, turn_id, slot.uid, most, slot.uid
+
+    def _put_in(self, wire: Wire, frame: Publish, slot: Slot, stored: tuple[Any, ...], *, counted: bool) -> None:
+        """Commit the message; `stored` says whether it is known, how many its agent has, and of an open turn."""
+        node, now, uid, body = self._node, self._node.clock(), slot.uid, frame.body.decode()
+        if not node.slots.holds(slot):  # an operator came in between
+            self.publish(wire, frame)
+            return
+        turn_id = short_id("turn", uid, frame.message_id)
+        known, waiting, open_ = bool(stored[0]), int(stored[1]), bool(stored[2])
+        full = self._full(uid, slot.address, waiting) if counted else self.full(uid, slot.address)
+        if full is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
             return
@@ -167,12 +202,6 @@ class Planes:
         said, by = msgspec.json.decode(frame.chain, type=Opened), frame.principal
         return opening(frame.message_id, frame.namespace, None, by, by, said.intent, said.limits, now)
 
-    def _arriving(self, uid: str, message_id: str, turn_id: str) -> tuple[bool, int, bool]:
-        """Whether a message is known, how many its agent has (none, one, or all of a recount), and an open turn."""
-        most = 1 if self._room.get(uid, 0) > 0 else self._node.bounds.inbox_messages_max
-        known, waiting, open_ = self._node.reader.rows(sql.ARRIVING, uid, message_id, turn_id, uid, most, uid)[0]
-        return bool(known), int(waiting), bool(open_)
-
     def _put(self, uid: str) -> None:
         """A message is no longer on its way to the inbox."""
         self._putting[uid] -= 1
@@ -192,6 +221,7 @@ class Planes:
         most = self._node.bounds.inbox_messages_max
         room = self._room.get(uid, 0)
         if room <= 0:
+            waiting += self._putting[uid]  # not stored yet, most of them
             if waiting >= most:
                 detail = f"the inbox of {address} holds {waiting} messages, which is the most"
                 return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=waiting)

@@ -6,6 +6,7 @@ that is away is `Away`: whoever read gives up what it was about, and the sweep t
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from controlplane.store.connection import reading
@@ -29,6 +30,13 @@ class Reader:
         """All rows of a bounded query."""
         try:
             return self._connection.rows(sql, params)
+        except self._connection.away as error:
+            raise Away(str(error)) from error
+
+    def each(self, sql: str, params: Sequence[tuple[Any, ...]]) -> list[Rows]:
+        """All rows of a bounded query for each of the parameters, in one round trip."""
+        try:
+            return self._connection.each(sql, params)
         except self._connection.away as error:
             raise Away(str(error)) from error
 

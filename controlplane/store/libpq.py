@@ -7,29 +7,22 @@ take more of the processor than the answers do.
 import itertools
 import re
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from psycopg.types.numeric import Int8Dumper
 
 from controlplane.store.batching import Group, Many
+from controlplane.store.merging import Values, merged
 
 _PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?")
 Key = tuple[str, tuple[int, ...]]  # a statement, and the types of its parameters
 _WELL = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
-
-
-class Values(NamedTuple):
-    """Parameters as they travel."""
-
-    given: Sequence[Any]
-    types: tuple[int, ...]
-    formats: Sequence[Format]
 
 
 @lru_cache(maxsize=2_000)
@@ -68,23 +61,44 @@ class Prepared:
             self._names[sql, values.types] = name
         self._pq.send_query_prepared(name, values.given, values.formats)
         result = self._answer()
-        self._adapting.set_pgresult(result)
-        return self._adapting.load_rows(0, result.ntuples, tuple)
+        return self._loaded(result)
+
+    def each(self, sql: str, params: Sequence[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of one query for each of the parameters, in one round trip."""
+        if len(params) == 1:
+            return [self.rows(sql, params[0])]
+        found: list[list[tuple[Any, ...]]] = []
+        self._in_one_trip([Group(Many(sql), -1, list(params))], lambda _, result: found.append(self._loaded(result)))
+        return found
 
     def pipelined(self, groups: Sequence[Group]) -> list[int]:
         """Run all in one round trip; answers how many rows each group touched."""
-        dumped = [[self._dumped(params) for params in group.params] for group in groups]
         touched = [0] * len(groups)
+
+        def counted(at: int, result: PGresult) -> None:
+            touched[at] += result.command_tuples or 0
+
+        self._in_one_trip(groups, counted)
+        return touched
+
+    def _in_one_trip(self, groups: Sequence[Group], take: Callable[[int, PGresult], None]) -> None:
+        """Run all; each answer is taken with the place of its group."""
+        dumped = [list(merged(group, [self._dumped(params) for params in group.params])) for group in groups]
         self._new.clear()
         self._pq.enter_pipeline_mode()
         try:
-            sent = [it for at, group in enumerate(groups) for it in self._send(at, group.sql, dumped[at])]
+            sent = [
+                it for at, group in enumerate(groups) for it in self._send(at, isinstance(group.sql, Many), dumped[at])
+            ]
             self._pq.pipeline_sync()
             self._flush()
-            self._settle(sent, touched)
+            self._settle(sent, take)
         finally:
             self._leave_pipeline()
-        return touched
+
+    def _loaded(self, result: PGresult) -> list[tuple[Any, ...]]:
+        self._adapting.set_pgresult(result)
+        return self._adapting.load_rows(0, result.ntuples, tuple)
 
     def _leave_pipeline(self) -> None:
         """Where answers are left that nobody took, the connection ends, and the server undoes what was open."""
@@ -93,10 +107,10 @@ class Prepared:
         except psycopg.Error:
             self._pq.finish()
 
-    def _send(self, at: int, sql: str, many: Sequence[Values]) -> Iterator[int | Key]:
-        """Each command on its way: a run of the group, or the preparing of its statement."""
-        for given, types, formats in many:
-            if not isinstance(sql, Many):
+    def _send(self, at: int, keep: bool, many: Sequence[tuple[str, Values]]) -> Iterator[int | Key]:
+        """Each command on its way: a run of the group, or the preparing of a statement that is kept."""
+        for sql, (given, types, formats) in many:
+            if not keep:
                 self._pq.send_query_params(as_libpq(sql), given, types, formats)
                 yield at
                 continue
@@ -109,7 +123,7 @@ class Prepared:
             self._pq.send_query_prepared(name, given, formats)
             yield at
 
-    def _settle(self, sent: Sequence[int | Key], touched: list[int]) -> None:
+    def _settle(self, sent: Sequence[int | Key], take: Callable[[int, PGresult], None]) -> None:
         fault: PGresult | None = None
         for it in sent:
             result = self._next()
@@ -120,7 +134,7 @@ class Prepared:
             if result.status not in _WELL:
                 fault = fault or result  # those after it were not tried
             elif isinstance(it, int):
-                touched[it] += result.command_tuples or 0
+                take(it, result)
             else:
                 self._names[it] = self._new[it]
         self._next()  # the end of the pipeline

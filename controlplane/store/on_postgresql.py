@@ -163,15 +163,18 @@ class PostgresReading:
         return connection
 
     def rows(self, sql: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return self.each(sql, [params])[0]
+
+    def each(self, sql: str, params: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
         if self._connection.closed:
             self._connection = self._open()
         try:
-            return self._prepared.rows(sql, params)
+            return self._prepared.each(sql, params)
         except psycopg.OperationalError:
             if not self._connection.closed:
                 raise
             self._connection = self._open()
-            return self._prepared.rows(sql, params)
+            return self._prepared.each(sql, params)
 
     def close(self) -> None:
         self._connection.close()

@@ -128,5 +128,8 @@ class SqliteReading:
         cursor.close()
         return found
 
+    def each(self, sql: str, params: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+        return [self.rows(sql, it) for it in params]
+
     def close(self) -> None:
         self._connection.close()
