@@ -174,6 +174,21 @@ class Pinning(Protocol):
 
 
 @runtime_checkable
+class Listing(Protocol):
+    """A family that names all its effects over a connection, as they are declared there; those too that it refuses."""
+
+    def effects(self, link: Link) -> list[str]: ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """An effector that says what it does, in a few words."""
+
+    @property
+    def description(self) -> str: ...
+
+
+@runtime_checkable
 class Offered(Protocol):
     """An effector whose arguments a model is told by another schema, which says the same."""
 

@@ -127,7 +127,7 @@ async def test_the_person_at_the_client_answers(
     assert form.requested_schema["properties"]["answer"]["enum"] == ["yes", "no"]
     assert form.requested_schema["required"] == ["answer"]
     events = (await called(rest, "feedback.read", filter={"types": ["question.answered"]}))["events"]
-    assert events[-1]["principal"] == "operator"
+    assert events[-1]["principal"] == "op"
 
 
 async def test_a_question_further_down_comes_up(connect: Callable[..., Any]) -> None:
