@@ -262,14 +262,14 @@ class Listener(Protocol):
     """Lets in what is posted to connections of its protocol, at `/hooks/{namespace}/{connection}`, without a token.
 
     `listens` says whether a connection takes any. `hears` first makes sure who posted, by the connection's secret,
-    and raises UNAUTHENTICATED otherwise; at once, and without I/O.
+    and raises UNAUTHENTICATED otherwise; at once, and without I/O. Of several that come together all are taken or none.
     """
 
     protocol: str
 
     def listens(self, link: Link) -> bool: ...
 
-    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival: ...
+    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival | list[Arrival]: ...
 
 
 class EffectKnown(NamedTuple):

@@ -197,29 +197,16 @@ async def test_an_answer_of_another_caller_is_none(office: Plane, rest: httpx.As
     """Ids of requests are no secret of ours alone once they were sent: who did not get one may not answer it."""
     ids: list[str] = []
 
-    async def sniff(params: Any) -> types.ElicitResult:
-        (id_,) = office_requests(office)
-        ids.append(id_)
-        told = {"jsonrpc": "2.0", "id": id_, "result": {"action": "accept", "content": {"answer": "forged"}}}
+    async def elicit(context: Any, _: Any) -> types.ElicitResult:
+        ids.append(context.request_id)
+        told = {"jsonrpc": "2.0", "id": ids[-1], "result": {"action": "accept", "content": {"answer": "forged"}}}
         forged = await rest.post("/mcp", json=told, headers={"accept": "application/json, text/event-stream"})
         assert forged.status_code == 202
         return types.ElicitResult(action="accept", content={"answer": "true"})
 
-    async def elicit(_: Any, params: Any) -> types.ElicitResult:
-        return await sniff(params)
-
     async with connected(office, "/mcp", "operator", "handshake", elicitation_callback=elicit) as client:
         assert (await ask(client))["reply"] == {"said": "true"}
-    assert len(ids[0]) == 32
-
-
-def office_requests(office: Plane) -> list[str]:
-    """The ids of the requests to clients that are open."""
-    import gc
-
-    from mcp_server.back_channel import Requests
-
-    return [id_ for it in gc.get_objects() if isinstance(it, Requests) for id_ in it._open]
+    assert [len(it) for it in ids] == [32]
 
 
 async def test_a_state_that_is_none_of_ours_is_an_error(office: Plane) -> None:
