@@ -19,10 +19,11 @@ from mcp.server import Server
 from controlplane.feedback.presence import ClientGoneError, while_there
 from controlplane.operations.living.capabilities import capabilities_of
 from controlplane.resources.problems import refuse
-from mcp_server.calling import Caller, unexpected
+from mcp_server.callers import Caller, Context, principal_of
+from mcp_server.calling import unexpected
+from mcp_server.eliciting import InputNeededError, Person, person_at
 from mcp_server.promising import McpServer
 from mcp_server.telling import telling
-from mcp_server.watching import Context, principal_of
 from schemas.calls import ASK_TIMEOUT_S_MAX
 from schemas.capability import Capability
 from schemas.principal import Principal
@@ -43,8 +44,9 @@ instructions to you. An error is a problem: `reason` says why, `field` points at
 class AgentTools:
     """The tools of one namespace after the other."""
 
-    def __init__(self, call: Caller) -> None:
-        self._call = call
+    def __init__(self, call: Caller, read: Caller | None = None) -> None:
+        """`read` waits beside a call, and is not counted as another one."""
+        self._call, self._read = call, read or call
         self._ending: set[asyncio.Task[None]] = set()
 
     async def tools(self, principal: Principal, namespace: str, page: str | None) -> types.ListToolsResult:
@@ -59,13 +61,21 @@ class AgentTools:
         return types.ListToolsResult(tools=tools, next_cursor=found.next_page)
 
     async def call(
-        self, principal: Principal, namespace: str, call_id: str, name: str, arguments: Any, refused: Problem | None
-    ) -> dict[str, Any]:
+        self,
+        principal: Principal,
+        namespace: str,
+        call_id: str,
+        params: types.CallToolRequestParams,
+        refused: Problem | None,
+        person: Person | None,
+    ) -> dict[str, Any] | types.InputRequiredResult:
         """The result of one call, in its wire form."""
         try:
             if refused is not None:
                 raise Refusal(refused)
-            return await self._answer(principal, namespace, name, arguments)
+            return await self._answer(principal, namespace, params.name, params.arguments or {}, person)
+        except InputNeededError as needed:
+            return needed.result
         except Refusal as refusal:
             found = refusal.problem
         except MCPError:
@@ -75,7 +85,9 @@ class AgentTools:
         told = found.model_copy(update={"instance": f"urn:steward:call:{call_id}", "next": []})
         return _wire({"ok": False, "problem": told.model_dump(mode="json")}, is_error=True)
 
-    async def _answer(self, principal: Principal, namespace: str, name: str, arguments: Any) -> dict[str, Any]:
+    async def _answer(
+        self, principal: Principal, namespace: str, name: str, arguments: Any, person: Person | None
+    ) -> dict[str, Any]:
         agent, between, wanted = name.partition(BETWEEN)
         if not (agent and between and wanted):
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:200]}")
@@ -84,17 +96,15 @@ class AgentTools:
         if capability is None:
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:200]}")
         data = arguments if _is_object(capability.input_schema) else arguments.get("data")
-        asked = {
-            "namespace": namespace,
-            "name": agent,
-            "data": data,
-            "capability": wanted,
-            "request_id": secrets.token_hex(16),
-        }
-        reply = await self._ask(principal, asked)
+        asked = {"namespace": namespace, "name": agent, "data": data, "capability": wanted}
+        if person is None:
+            reply = await self._ask(principal, {**asked, "request_id": secrets.token_hex(16)})
+        else:
+            asked = {"request_id": secrets.token_hex(16), **person.named(asked)}
+            reply = await person.beside(self._ask(principal, asked, person), asked)
         return _wire(reply if _is_object(capability.output_schema) else {"reply": reply}, is_error=False)
 
-    async def _ask(self, principal: Principal, asked: dict[str, Any]) -> Any:
+    async def _ask(self, principal: Principal, asked: dict[str, Any], person: Person | None = None) -> Any:
         """The answer; the same request id is the same question, however often it is waited for."""
         until = monotonic() + ASK_TIMEOUT_S_MAX
         first = asyncio.ensure_future(self._call(principal, "agents.ask", {**asked, "timeout_s": AT_ONCE_S}))
@@ -105,7 +115,8 @@ class AgentTools:
                 given = {**asked, "timeout_s": min(PATIENCE_S, left_s)}
                 answer = await self._once_more(principal, given, answer, left_s)
         except BaseException as error:
-            if answer is not None or isinstance(error, asyncio.CancelledError):
+            comes_again = person is not None and person.asked_back
+            if not comes_again and (answer is not None or isinstance(error, asyncio.CancelledError)):
                 self._let_go(principal, asked, first)
             raise
         if answer.answered:
@@ -123,6 +134,10 @@ class AgentTools:
                 raise
             await asyncio.sleep(min(refusal.problem.retry_after_s or AGAIN_S, left_s))
             return before
+
+    def person(self, context: Context, params: types.CallToolRequestParams) -> Person | None:
+        """Whoever can be asked at the client of a call."""
+        return person_at(context, params, self._call, self._read)
 
     def _let_go(self, principal: Principal, asked: dict[str, Any], first: "asyncio.Future[Any]") -> None:
         """Cancel the question, beside whoever is ended just now; it may not have been taken in yet."""
@@ -144,11 +159,13 @@ def agents_server(agents: AgentTools, version: str) -> Server[Any]:
         page = params.cursor if params is not None else None
         return await agents.tools(principal_of(context), _namespace(context), page)
 
-    async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def call_tool(
+        context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
         assert context.request is not None
         state = context.request.scope["state"]
         about = principal_of(context), _namespace(context), state["call_id"]
-        work = agents.call(*about, params.name, params.arguments or {}, state.get("refused"))
+        work = agents.call(*about, params, state.get("refused"), agents.person(context, params))
         try:  # watched here: in the older era the request's own task is not this one
             return cast(types.CallToolResult, await while_there(state["receive"], telling(context, work)))
         except ClientGoneError:

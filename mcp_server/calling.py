@@ -7,7 +7,8 @@ it came from and without its message; only an unknown tool is an error of the pr
 
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 import mcp_types as types
@@ -16,6 +17,8 @@ from pydantic import BaseModel
 
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import problem
+from mcp_server.callers import Caller
+from mcp_server.eliciting import InputNeededError, Person
 from mcp_server.hints import Translate, to_full, to_intent
 from mcp_server.intents import INTENTS, Asked
 from mcp_server.results import Result, refused, result
@@ -23,7 +26,7 @@ from mcp_server.tools import BY_NAME, BY_OPERATION, under_data
 from schemas.principal import Principal
 from schemas.problem import Problem, Refusal
 
-Caller = Callable[[Principal, str, dict[str, Any]], Awaitable[BaseModel]]
+ASK = "agents.ask"
 _logger = logging.getLogger("steward.mcp")
 
 
@@ -36,11 +39,15 @@ class Tools:
         self._names: Container[str] = INTENTS if intents else BY_NAME
         self._translate: Translate = to_intent if intents else to_full
 
-    async def call(self, principal: Principal, call_id: str, name: str, arguments: dict[str, Any]) -> Result:
+    async def call(
+        self, principal: Principal, call_id: str, name: str, arguments: dict[str, Any], person: Person | None = None
+    ) -> Result | types.InputRequiredResult:
         """The result of one tool call; raises MCPError for a tool that is not there."""
         try:
             asked = self._understand(name, arguments)
-            return await self._answer(principal, asked)
+            return await self._answer(principal, asked, person)
+        except InputNeededError as needed:
+            return needed.result
         except Refusal as refusal:
             found = refusal.problem
         except MCPError:
@@ -59,9 +66,14 @@ class Tools:
         found = found.model_copy(update={"instance": f"urn:steward:call:{call_id}"})
         return refused(found, principal, self._translate)
 
-    async def _answer(self, principal: Principal, asked: Asked) -> Result:
+    async def _answer(self, principal: Principal, asked: Asked, person: Person | None) -> Result:
+        if person is not None and asked.operation == ASK:
+            asked = replace(asked, arguments=person.named(asked.arguments))
         try:
-            output = await self._call(principal, asked.operation, asked.arguments)
+            calling = self._call(principal, asked.operation, asked.arguments)
+            if person is not None and asked.operation == ASK:
+                calling = person.beside(calling, asked.arguments)
+            output = await calling
         except Refusal as refusal:
             raise _told_by_intent(refusal, asked) from None
         if asked.words:

@@ -123,10 +123,11 @@ def _published(published: Published, given: dict[str, Any]) -> Told:
 def _answer(answer: Answer, given: dict[str, Any]) -> Told:
     if answer.answered:
         return Told("Answered.", answer.message_id)
-    steps: tuple[Next, ...] = ()
+    named = {"namespace": given.get("namespace", "default"), "agent": given["name"]}
+    steps = [Next(operation="questions.list", arguments=named, why="shows what it asks of a person, if it does")]
     if given.get("request_id"):
-        steps = (Next(operation="agents.ask", arguments=given, why="asks for the same answer again"),)
-    return Told("Not answered in time; the message is kept and will be handled.", answer.message_id, steps)
+        steps.insert(0, Next(operation="agents.ask", arguments=given, why="asks for the same answer again"))
+    return Told("Not answered in time; the message is kept and will be handled.", answer.message_id, tuple(steps))
 
 
 def _moved(done: Migrated | HostDrained | NodeDrained, _: dict[str, Any]) -> Told:

@@ -10,10 +10,10 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import mcp_types as types
-from mcp.server import ServerRequestContext
+
+from mcp_server.callers import Context
 
 T = TypeVar("T")
-Context = ServerRequestContext[Any, Any]
 TOLD_EVERY_S = 5.0
 
 

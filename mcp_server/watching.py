@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import mcp_types as types
 from mcp import MCPError
-from mcp.server import ServerRequestContext
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
 from controlplane.feedback.places import Places
-from mcp_server.calling import Caller
+from mcp_server.callers import Caller, Context, principal_of
 from mcp_server.intents import NOUNS
 from mcp_server.uris import FEEDBACK, FEEDBACK_RESOURCE, TEMPLATES, listed, parse, uri_of
 from schemas.feedback import EventsFound
@@ -21,16 +20,9 @@ from schemas.principal import Principal
 from schemas.problem import Refusal
 from schemas.records import Brief
 
-Context = ServerRequestContext[Any, Any]
 EVENTS_SHOWN = 100
 POLL_S = 20.0
 LIST_CHANGES = frozenset({"resource.created", "resource.deleted"})
-
-
-def principal_of(context: Context) -> Principal:
-    """Who the boundary said is calling."""
-    assert context.request is not None
-    return cast(Principal, context.request.scope["state"]["principal"])
 
 
 class Watching:

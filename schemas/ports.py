@@ -174,6 +174,21 @@ class Pinning(Protocol):
 
 
 @runtime_checkable
+class Listing(Protocol):
+    """A family that names all its effects over a connection, as they are declared there; those too that it refuses."""
+
+    def effects(self, link: Link) -> list[str]: ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """An effector that says what it does, in a few words."""
+
+    @property
+    def description(self) -> str: ...
+
+
+@runtime_checkable
 class Offered(Protocol):
     """An effector whose arguments a model is told by another schema, which says the same."""
 
@@ -247,14 +262,14 @@ class Listener(Protocol):
     """Lets in what is posted to connections of its protocol, at `/hooks/{namespace}/{connection}`, without a token.
 
     `listens` says whether a connection takes any. `hears` first makes sure who posted, by the connection's secret,
-    and raises UNAUTHENTICATED otherwise; at once, and without I/O.
+    and raises UNAUTHENTICATED otherwise; at once, and without I/O. Of several that come together all are taken or none.
     """
 
     protocol: str
 
     def listens(self, link: Link) -> bool: ...
 
-    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival: ...
+    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival | list[Arrival]: ...
 
 
 class EffectKnown(NamedTuple):

@@ -19,6 +19,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.answers import problem_answer
+from controlplane.api.bearers import bearer, socket_bearer
 from controlplane.api.bodies import PARSED_AT_ONCE_MAX, Held, header, parse_json, read_body, require_json_type
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
@@ -34,7 +35,6 @@ OPEN_PREFIX = "/.well-known/"
 HOOKS = "/hooks/"  # what is posted there is signed, and checked by the gate
 MCP_PATHS = ("/mcp", "/mcp/full")
 MCP_AGENTS = "/mcp/agents/"  # and a namespace
-TOKEN_CHARS_MAX = 512
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _logger = logging.getLogger("steward.api")
 
@@ -148,7 +148,7 @@ class Boundary:
     async def _admit_socket(self, scope: Scope) -> None:
         if self._rules.loopback:
             _require_own_host(scope)
-        token = bearer(scope)
+        token = socket_bearer(scope)
         scope["state"]["principal"] = await self._rules.authenticate(token)
         scope["state"]["authenticate"] = lambda: self._rules.authenticate(token)
 
@@ -182,16 +182,6 @@ class _Replay:
             return await self._receive()
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
-
-
-def bearer(scope: Scope) -> str:
-    """The token of the request; raises UNAUTHENTICATED."""
-    given = [value for key, value in scope["headers"] if key == b"authorization"]
-    scheme, _, token = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token or len(token) > TOKEN_CHARS_MAX or not token.isascii():
-        raise refuse("UNAUTHENTICATED", "send one header Authorization: Bearer TOKEN")
-    return token
 
 
 def _require_own_host(scope: Scope) -> None:

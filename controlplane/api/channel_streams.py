@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from controlplane.api.bearers import STREAM_PROTOCOL
 from controlplane.api.events import Authenticate, Checks, Stream
 from controlplane.api.metrics import Metered
 from controlplane.feedback.heads import Heads
@@ -68,7 +69,8 @@ class ChannelStreams:
         reading = self._reading(socket)
         with self._sockets.held(reading.principal.identity):
             first = await reading.first(self._call)
-            await socket.accept()
+            ours = STREAM_PROTOCOL in socket.scope["subprotocols"]
+            await socket.accept(STREAM_PROTOCOL if ours else None)
             with self._heads.reading(reading.channel):
                 await _both(self._told(socket, reading, first), self._heard(socket, reading))
 

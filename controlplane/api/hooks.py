@@ -17,6 +17,7 @@ from controlplane.api.boundary import HOOKS
 from controlplane.resources.problems import refuse
 from schemas.base import NAME_PATTERN
 
+ONE, BATCH = ("message_id", "duplicate"), ("messages", "accepted", "duplicates")
 _NAME = re.compile(NAME_PATTERN)
 _LEFT_OUT = frozenset({"authorization", "cookie", "proxy-authorization"})
 Post = Callable[[str, str, dict[str, str], bytes], Awaitable[dict[str, Any]]]
@@ -30,7 +31,7 @@ def hook_route(post: Post) -> Route:
         if not (_is_name(namespace) and _is_name(name)):
             raise refuse("INVALID_NAME", f"a name matches {NAME_PATTERN}", pattern=NAME_PATTERN)
         answered = await post(namespace, name, headers_of(request), await request.body())
-        return plain({"message_id": answered["message_id"], "duplicate": answered["duplicate"]})
+        return plain({name: answered[name] for name in (BATCH if "messages" in answered else ONE)})
 
     return Route(HOOKS + "{namespace}/{connection}", endpoint=respond, methods=["POST"])
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import uvicorn
 
-from controlplane.api.listening import REST_S_MAX, Guard, guarded
+from controlplane.api.guarding import REST_S_MAX, Guard
+from controlplane.api.listening import guarded
 from controlplane.api.sockets import MESSAGE_BYTES_MAX, sockets
 
 GRACE_S = 3

@@ -70,15 +70,15 @@ def data_fault(schema: dict[str, Any], data: Any) -> str | None:
     return None if worst is None else f"{worst.json_path}: {worst.message[:500]}"
 
 
-def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str) -> None:
-    """Refuse data that does not meet the schema of channel `namespace/name`."""
-    _steps.left = STEPS_MAX
+def require_match(schema: dict[str, Any], data: Any, namespace: str, name: str, steps: int = STEPS_MAX) -> None:
+    """Refuse data that does not meet the schema of channel `namespace/name`, or can not be judged in so many steps."""
+    _steps.left = steps
     try:
         worst = best_match(_validator(orjson.dumps(schema)).iter_errors(data))
     except _TooCostlyError:
-        detail = f"the data takes more than {STEPS_MAX} steps to judge by the schema of {namespace}/{name}"
+        detail = f"the data takes more than {steps} steps to judge by the schema of {namespace}/{name}"
         raise refuse(
-            "SCHEMA_MISMATCH", detail, field="/data", namespace=namespace, name=name, steps_max=STEPS_MAX
+            "SCHEMA_MISMATCH", detail, field="/data", namespace=namespace, name=name, steps_max=steps
         ) from None
     except (Unresolvable, RecursionError, PydanticSchemaError, _UnjudgeableError) as error:
         detail = f"the data can not be judged by the schema of {namespace}/{name}: {type(error).__name__}"

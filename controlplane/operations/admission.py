@@ -19,7 +19,9 @@ from controlplane.operations.codecheck import check_entrypoint, check_files, cod
 from controlplane.operations.connecting import check_protocol
 from controlplane.operations.offered import require_schemas
 from controlplane.operations.routing import check_route
+from controlplane.operations.using import connections_of
 from controlplane.operations.world import Spec, Wanted, World, fleet_of
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.resources.problems import refuse
 from schemas.agent import AgentManifest, AgentSpec
 from schemas.base import short_id
@@ -168,16 +170,19 @@ def check(
     protocols: Mapping[str, Declaration] | None = None,
     routing: Routing | None = None,
     tried: Mapping[str, Sequence[Tried]] | None = None,
+    startable: Startable | None = None,
 ) -> None:
     """Refuse what the world does not allow; the same for a proposal and for its commit.
 
-    `unconfined` says why this system can not confine an agent, `tried` what came of the samples of routes.
+    `unconfined` says why this system can not confine an agent, `tried` what came of the samples of routes, `startable`
+    which processes connections may start.
     """
     for it in wanted:
         _check_owner(it, world)
         if it.action == "delete":
             _check_delete(it, wanted, world)
             _check_senders(it, wanted, world)
+            _check_users(it, wanted, world)
         if it.kind in ("Fleet", "Route") and it.action == "apply":
             _check_siblings(it, world)
         if it.kind == "Route" and it.action == "apply" and routing is not None:
@@ -192,7 +197,7 @@ def check(
         if it.kind == "Budget" and it.action == "apply":
             _check_currency(it, currency)
         if it.kind == "Connection" and it.action == "apply" and protocols is not None:
-            check_protocol(it, protocols)
+            check_protocol(it, protocols, startable)
     _check_quota(wanted, world, agents_max)
 
 
@@ -267,6 +272,25 @@ def _check_senders(it: Wanted, wanted: Sequence[Wanted], world: World) -> None:
         step = Next(operation="connections.get", arguments=arguments, why="shows what sends it")
         about = {"kind": it.kind, "namespace": it.namespace, "name": it.name}
         raise refuse("IN_USE", detail, field="/name", next=[step], **about, connections=senders[:50])
+
+
+def _check_users(it: Wanted, wanted: Sequence[Wanted], world: World) -> None:
+    """A connection goes after what uses it, or with it; who is merely granted it does not hold it."""
+    if it.kind != "Connection":
+        return
+    decided = {f"{one.kind}/{one.name}": one for one in wanted if one.namespace == it.namespace}
+    uses = {
+        name for name, one in decided.items()
+        if one.action == "apply" and it.name in connections_of(one.kind, one.spec)
+    }  # fmt: skip
+    users = sorted(uses | (set(world.names("users", it.namespace, it.name)) - decided.keys()))
+    if users:
+        detail = f"connection {it.namespace}/{it.name} is used by {', '.join(users[:5])}"
+        kind, _, name = users[0].partition("/")
+        arguments = {"namespace": it.namespace, "name": name}
+        step = Next(operation=f"{kind.lower()}s.get", arguments=arguments, why="shows what uses it")
+        about = {"kind": it.kind, "namespace": it.namespace, "name": it.name}
+        raise refuse("IN_USE", detail, field="/name", next=[step], **about, users=users[:50])
 
 
 def _sent(connection: Wanted) -> str | None:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from controlplane.mesh.dataschema import data_fault
 from controlplane.operations.world import Wanted
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.resources.problems import refuse
 from schemas.connection import connection_spec
+from schemas.mcp_connection import STDIO, McpConnection
 from schemas.problem import Next
 from schemas.protocols import Declaration
 
@@ -23,8 +25,11 @@ def look_at(wanted: Sequence[Wanted], protocols: Mapping[str, Declaration]) -> N
                 declared.fault(spec)
 
 
-def check_protocol(it: Wanted, protocols: Mapping[str, Declaration]) -> None:
-    """Refuse a connection of a protocol that is not there, or that does not take it."""
+def check_protocol(it: Wanted, protocols: Mapping[str, Declaration], startable: Startable | None = None) -> None:
+    """Refuse a connection of a protocol that is not there, or that does not take it, or to a process not allowed here.
+
+    Without `startable` processes are not looked at.
+    """
     spec, place = connection_spec(it.spec), f"{it.place}/spec"
     declared = protocols.get(spec.protocol)
     if declared is None or not declared.connects:
@@ -39,3 +44,5 @@ def check_protocol(it: Wanted, protocols: Mapping[str, Declaration]) -> None:
     if (fault := declared.fault(spec)) is not None:
         at, why = fault
         raise refuse("INVALID_VALUE", why, field=f"{place}{at}", protocol=spec.protocol, fault=why)
+    if startable is not None and isinstance(spec, McpConnection) and spec.endpoint == STDIO:
+        startable.require(spec, it.name, place)

@@ -23,6 +23,7 @@ from controlplane.operations.routing_notes import notes
 from controlplane.operations.snapshot import read_world
 from controlplane.operations.visibility import within
 from controlplane.operations.world import Wanted, World
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.registry import registry
 from controlplane.resources.problems import refuse
 from controlplane.store.packed import pack
@@ -80,6 +81,8 @@ class Proposer:
     known: dict[str, list[Tried]] = field(default_factory=dict, compare=False, repr=False)
     """What came of samples that were tried lately."""
     protocols: Mapping[str, Declaration] = field(default_factory=lambda: registry().declared)
+    startable: Startable = field(default_factory=Startable)
+    """Which processes connections may start here."""
 
     async def propose(self, principal: str, admitted: Admitted, now: float, reverts: str | None = None) -> Plan:
         """The stored plan of these decisions; raises what its commit would raise."""
@@ -125,7 +128,8 @@ class Proposer:
 
     def check(self, wanted: Sequence[Wanted], world: World, tried: Mapping[str, Sequence[Tried]]) -> None:
         """Refuse what can not be here; the same for a proposal and for its commit."""
-        check(wanted, world, self.agents_max, self.currency, self.unconfined(), self.protocols, self.routing, tried)
+        of_plane = self.agents_max, self.currency, self.unconfined(), self.protocols, self.routing
+        check(wanted, world, *of_plane, tried, self.startable)
 
     def planned(
         self,

@@ -15,6 +15,7 @@ from sqlmodel import Session, col, func, select
 from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
 from controlplane.operations.routing import edges
+from controlplane.operations.using import connections_of
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
 from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
@@ -29,7 +30,7 @@ HOUR_S = 3600.0
 SINGLE = text("""SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
 AND namespace = :namespace AND name > :first AND name < :last""")
 
-WATCHERS = text(
+NAMING = text(
     "SELECT kind, name, spec FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL"
     " AND namespace = :namespace AND spec LIKE :text UNION ALL"
     " SELECT kind, name, spec FROM resource WHERE kind = 'Fleet' AND deleted_at IS NULL"
@@ -144,6 +145,8 @@ def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
             yield Members("watchers", it.namespace, it.name, watchers(session, it.namespace, it.name))
         if it.kind == "Secret" and it.action == "delete":
             yield Members("senders", it.namespace, it.name, senders(session, it.namespace, it.name))
+        if it.kind == "Connection" and it.action == "delete":
+            yield Members("users", it.namespace, it.name, users(session, it.namespace, it.name))
 
 
 def senders(session: Session, namespace: str, secret: str) -> tuple[str, ...]:
@@ -151,6 +154,13 @@ def senders(session: Session, namespace: str, secret: str) -> tuple[str, ...]:
     found = rows(session, SENDERS, namespace=namespace, text=f'%"name":"{secret}"%')
     named = ((it["name"], orjson.loads(it["spec"])["secret"]) for it in found)
     return tuple(sorted(name for name, sent in named if sent is not None and sent["name"] == secret))
+
+
+def users(session: Session, namespace: str, connection: str) -> tuple[str, ...]:
+    """What uses the connection by its spec, as kind/name; a fleet stands for its agents."""
+    found = rows(session, NAMING, namespace=namespace, text=f'%"connection":"{connection}"%')
+    named = ((it["kind"], it["name"], orjson.loads(it["spec"])) for it in found)
+    return tuple(sorted(f"{kind}/{name}" for kind, name, spec in named if connection in connections_of(kind, spec)))
 
 
 def _leading(session: Session, namespace: str) -> tuple[str, ...]:
@@ -184,7 +194,7 @@ def of_fleet(owner: str | None) -> bool:
 
 def watchers(session: Session, namespace: str, channel: str) -> tuple[str, ...]:
     """What watches the channel by its spec, as kind/name; a fleet stands for its agents."""
-    found = rows(session, WATCHERS, namespace=namespace, text=f'%"channel":"{channel}"%')
+    found = rows(session, NAMING, namespace=namespace, text=f'%"channel":"{channel}"%')
     named = ((it["kind"], it["name"], orjson.loads(it["spec"])) for it in found)
     return tuple(sorted(f"{kind}/{name}" for kind, name, spec in named if _watches(kind, spec, channel)))
 

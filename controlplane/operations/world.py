@@ -50,6 +50,7 @@ class Members:
 
     `siblings` are the names of live agents that are named like a fleet's and are not the fleet's; `watchers`
     are what watches a channel by its spec, as kind/name; `senders` the connections that send a value of a secret;
+    `users` what uses a connection by its spec, as kind/name;
     `routes` from which channel to which the routes of a namespace lead.
     """
 

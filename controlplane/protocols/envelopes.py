@@ -1,8 +1,9 @@
-"""Envelopes and what stands for them outside: the HTTP binding of CloudEvents 1.0, in both of its modes, and the
+"""Envelopes and what stands for them outside: the HTTP binding of CloudEvents 1.0, in all of its modes, and the
 trace context of the W3C. Pure.
 
 In binary mode the attributes are headers (`ce-…`, percent-encoded) and the body is the data; in structured mode the
-body is the whole event (`application/cloudevents+json`). What is neither is an event all the same: its data is the
+body is the whole event (`application/cloudevents+json`), in batched mode a list of such
+(`application/cloudevents-batch+json`). What is neither is an event all the same: its data is the
 body. Nothing that comes from outside says who it is from, what it is because of, or how far it is trusted: of its
 attributes the type, the key and the trace context are taken, and what it calls itself is kept as `origin`.
 """
@@ -16,8 +17,11 @@ from urllib.parse import quote, unquote
 import orjson
 
 from controlplane.resources.problems import refuse
+from schemas.problem import Refusal
 
 STRUCTURED = "application/cloudevents+json"
+BATCHED = "application/cloudevents-batch+json"
+BATCH_MAX = 100
 JSON = "application/json"
 NOTHING = f"00-{32 * '0'}-"
 TEXT_CHARS_MAX = 200
@@ -45,24 +49,59 @@ def trace_of(text: str | None) -> str | None:
 def from_http(headers: Mapping[str, str], body: bytes, parse: Callable[[bytes], Any]) -> Arrived:
     """A request as an event; header names are lower-case. Raises UNSUPPORTED_MEDIA_TYPE, INVALID_VALUE, or what
     `parse` raises."""
-    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    media = _media(headers)
     traceparent = trace_of(headers.get("traceparent"))
     if media == STRUCTURED:
-        event = parse(body)
-        if not isinstance(event, dict):
-            raise refuse("INVALID_VALUE", "a structured CloudEvent is a JSON object", field="")
-        if "data_base64" in event:
-            raise refuse("INVALID_VALUE", "data must be JSON; data_base64 is not taken", field="/data_base64")
-        return _arrived(event, event.get("data"), traceparent)
+        return _structured(parse(body), traceparent)
     if media not in (JSON, "") or (body and not media):
         raise refuse(
             "UNSUPPORTED_MEDIA_TYPE",
-            f"send {JSON} or {STRUCTURED}, not {media[:TEXT_CHARS_MAX] or 'none'}",
+            f"send {JSON}, {STRUCTURED} or {BATCHED}, not {media[:TEXT_CHARS_MAX] or 'none'}",
             content_type=media[:TEXT_CHARS_MAX] or None,
         )
     data = parse(body) if body else None
     given = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith("ce-")}
     return _arrived(given, data, traceparent) if "specversion" in given else Arrived(data, traceparent=traceparent)
+
+
+def is_batch(headers: Mapping[str, str]) -> bool:
+    """Whether a request holds several events."""
+    return _media(headers) == BATCHED
+
+
+def from_batch(headers: Mapping[str, str], body: bytes, parse: Callable[[bytes], Any]) -> list[tuple[str, Arrived]]:
+    """The events of a request in batched mode, each with what it is known by: its source and id.
+
+    Raises INVALID_VALUE or OUT_OF_RANGE, with a pointer into the batch, or what `parse` raises.
+    """
+    events = parse(body)
+    if not isinstance(events, list):
+        raise refuse("INVALID_VALUE", "a batch of CloudEvents is a JSON array", field="")
+    if len(events) > BATCH_MAX:
+        detail = f"a batch has {BATCH_MAX} events at most, and this one has {len(events)}"
+        raise refuse("OUT_OF_RANGE", detail, field="", max=BATCH_MAX, events=len(events))
+    traceparent = trace_of(headers.get("traceparent"))
+    found = []
+    for number, event in enumerate(events):
+        try:
+            arrived = _structured(event, traceparent)
+        except Refusal as refusal:
+            at = f"/{number}{refusal.problem.field or ''}"
+            raise Refusal(refusal.problem.model_copy(update={"field": at})) from None
+        found.append((orjson.dumps([event["source"], event["id"]]).decode(), arrived))
+    return found
+
+
+def _structured(event: Any, traceparent: str | None) -> Arrived:
+    if not isinstance(event, dict):
+        raise refuse("INVALID_VALUE", "a structured CloudEvent is a JSON object", field="")
+    if "data_base64" in event:
+        raise refuse("INVALID_VALUE", "data must be JSON; data_base64 is not taken", field="/data_base64")
+    return _arrived(event, event.get("data"), traceparent)
+
+
+def _media(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _arrived(event: Mapping[str, Any], data: Any, traceparent: str | None) -> Arrived:

@@ -33,6 +33,7 @@ class HttpEffector:
     protocol: str | None = "http"
     timeout_s = 30.0
     reads_only = False
+    description = "One request, below the connection's endpoint. Whatever the far side answers is an answer."
     arguments: type[BaseModel] = HttpRequest
     roles = ROLES
 

@@ -39,6 +39,7 @@ class LlmEffector:
     """Asks models for agents. `performers` are those whose effects can be offered to a model as tools."""
 
     name = "llm.request"
+    description = "One request to a language model, with the tools that it may call."
     protocol: str | None = "llm"
     timeout_s = 120.0
     reads_only = True

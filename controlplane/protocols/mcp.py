@@ -49,6 +49,10 @@ class McpTool:
     def roles(self) -> Mapping[str, Role]:
         return {} if self._pin is None else self._pin.roles
 
+    @property
+    def description(self) -> str:
+        return "" if self._pin is None else self._pin.seen.description
+
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         """For ever, if the connection says so."""
         return inf if isinstance(spec, McpConnection) and self.tool in spec.options.repeats_safely else 0.0

@@ -14,6 +14,7 @@ from mcp import MCPError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from controlplane.protocols.mcp import absent, unusable
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.mcp_http import ERRORS_FROM, FLIGHT, Flight
 from controlplane.protocols.mcp_sessions import Session, Sessions, reason_of
 from controlplane.resources.problems import refuse
@@ -44,7 +45,7 @@ class McpClient:
     def __init__(self, pins: Pins, fault_of: Callable[[dict[str, Any], Any], str | None]) -> None:
         self._pins = pins
         self._fault_of = fault_of
-        self._sessions = Sessions(pins.commands, pins.variables)
+        self._sessions = Sessions(Startable(pins.commands, pins.variables))
 
     async def ask(self, link: Link) -> None:
         """Look what the server offers now, and keep it."""

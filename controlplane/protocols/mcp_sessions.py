@@ -9,7 +9,7 @@ after a pause that grows while that fails.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -24,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_exp
 
 from controlplane import VERSION
 from controlplane.protocols.http import secret_headers
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.mcp_http import FLIGHT, Checked, Flight
 from controlplane.protocols.mcp_process import Said, process
 from controlplane.protocols.mcp_tools import offered
@@ -107,12 +108,10 @@ class _Kept:
 
 
 class Sessions:
-    """The sessions of this gate. `allowed` are the beginnings of command lines that may be started, and `variables`
-    the names of those that may be set for them."""
+    """The sessions of this gate; `startable` says which processes may be started for them."""
 
-    def __init__(self, allowed: Sequence[Sequence[str]], variables: Sequence[str]) -> None:
-        self._allowed = allowed
-        self._variables = variables
+    def __init__(self, startable: Startable) -> None:
+        self._startable = startable
         self._kept: dict[str, _Kept] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -271,8 +270,7 @@ class Sessions:
             variables = dict(options.env)
             if options.env_from_secret is not None:
                 variables[options.env_from_secret] = link.secret
-            command = permitted([options.command or "", *options.args], self._allowed, link.name)
-            settable(variables, self._variables, link.name)
+            command = self._startable.require(link.spec, link.name)
             return Client(process(command, variables, limits.response_bytes_max, said), **common)
         transport = Checked(
             link.name,
@@ -353,28 +351,6 @@ async def _listen(session: Session) -> None:
         await session.over.wait()
     except (SubscriptionLost, MCPError, TimeoutError):
         return
-
-
-def permitted(command: list[str], allowed: Sequence[Sequence[str]], connection: str) -> list[str]:
-    """A command line, if it begins with one that may be started here; raises NOT_SET_UP."""
-    if not any(words and command[: len(words)] == list(words) for words in allowed):
-        detail = (
-            f"connection {connection} would start {command[0]}, which this installation does not allow: "
-            "its setting STEWARD_MCP_COMMANDS lists what it does"
-        )
-        raise refuse("NOT_SET_UP", detail, connection=connection, command=command[0], setting="STEWARD_MCP_COMMANDS")
-    return command
-
-
-def settable(variables: Iterable[str], allowed: Sequence[str], connection: str) -> None:
-    """Refuse a variable that may not be set here: one as PATH decides what an allowed command line runs."""
-    if beyond := sorted(set(variables) - set(allowed)):
-        detail = (
-            f"connection {connection} would set the variable {beyond[0]}, which this installation does not allow: "
-            "its setting STEWARD_MCP_VARIABLES lists what it does"
-        )
-        about = {"connection": connection, "variable": beyond[0], "setting": "STEWARD_MCP_VARIABLES"}
-        raise refuse("NOT_SET_UP", detail, **about)
 
 
 def reason_of(error: BaseException, flight: Flight) -> str:

@@ -25,6 +25,7 @@ DOCUMENT_BYTES_MAX = 262_144
 OPERATIONS_MAX = 300
 REFERENCES_MAX = 500
 FOLLOWED_MAX = 10
+ABOUT_CHARS_MAX = 500
 PLACES = ("path", "query", "header")
 _IGNORED = RESERVED | {"accept", "content-type"}  # as OpenAPI says of them; the rest is the connection's
 _TEMPLATE = re.compile(r"\{([^{}]+)\}")
@@ -43,6 +44,7 @@ class Called:
     joined: frozenset[str] = frozenset()  # query parameters whose lists are one text
     unusable: str = ""
     parts: list[Any] = field(default_factory=list)  # what the schema refers to
+    about: str = ""  # what the document says that it does
 
 
 class DocumentError(ValueError):
@@ -153,7 +155,9 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
         unusable = unusable or "its schema has patternProperties, which are not judged"
     missing = set(_TEMPLATE.findall(path)) - set(_object(_object(properties.get("path")).get("properties")))
     unusable = unusable or why or (f"its path names {min(missing)}, which is no parameter of it" if missing else "")
-    return Called(name, method, path, schema, frozenset(joined), unusable, parts)
+    said = operation.get("summary") or operation.get("description")
+    about = said[:ABOUT_CHARS_MAX] if isinstance(said, str) else ""
+    return Called(name, method, path, schema, frozenset(joined), unusable, parts, about)
 
 
 def under_defs(schema: Json) -> Json:

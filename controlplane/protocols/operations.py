@@ -15,6 +15,7 @@ from schemas.endpoint import ConnectionSpec
 from schemas.http import HttpRequest
 from schemas.http_connection import HttpConnection
 from schemas.ports import EffectCall, Given, Link, Role
+from schemas.problem import Refusal
 
 ROLES: Mapping[str, Role] = {"path": "target", "query": "control", "header": "control", "body": "payload"}
 KEPT_MAX = 100
@@ -34,6 +35,10 @@ class Operation:
         self.arguments: Mapping[str, Any] = called.arguments
         self._called = called
         self._sender = sender
+
+    @property
+    def description(self) -> str:
+        return self._called.about
 
     @property
     def offered(self) -> Mapping[str, Any]:
@@ -78,6 +83,13 @@ class Operations:
             detail = f"{effect} can not be used over {link.name}: {called.unusable}"
             raise refuse("UNKNOWN_EFFECT", detail, effect=effect, connection=link.name, why=called.unusable)
         return Operation(called, self._sender)
+
+    def effects(self, link: Link) -> list[str]:
+        """All operations of the document; none where it can not be read."""
+        try:
+            return [f"http.{it}" for it in self._of(link)]
+        except Refusal:
+            return []
 
     def _of(self, link: Link) -> Mapping[str, Called]:
         assert isinstance(link.spec, HttpConnection)

@@ -127,6 +127,7 @@ class SqlQuery(_Sql):
     """Reads rows for agents."""
 
     name = "sql.query"
+    description = "One statement that only reads, with bound parameters; answers rows."
     reads_only = True
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
@@ -142,6 +143,7 @@ class SqlExecute(_Sql):
     """Changes rows for agents, no more than were judged."""
 
     name = "sql.execute"
+    description = "One INSERT, UPDATE or DELETE of one table, with bound parameters; commits only what was judged."
     reads_only = False
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:

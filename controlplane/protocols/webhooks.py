@@ -11,7 +11,7 @@ import re
 from standardwebhooks import Webhook, WebhookVerificationError
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from controlplane.protocols.envelopes import from_http
+from controlplane.protocols.envelopes import BATCHED, Arrived, from_batch, from_http, is_batch
 from controlplane.resources.problems import refuse
 from schemas.http_connection import HttpConnection
 from schemas.ports import Arrival, Link, Parse, Posted
@@ -29,8 +29,9 @@ class Webhooks:
     def listens(self, link: Link) -> bool:
         return isinstance(link.spec, HttpConnection) and link.spec.options.webhook is not None
 
-    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival:
-        """The event that it is; raises UNAUTHENTICATED where the signature is none, NOT_SET_UP without a secret."""
+    def hears(self, link: Link, posted: Posted, parse: Parse) -> Arrival | list[Arrival]:
+        """The event that it is, or the events of a batch, each known by its own source and id; raises UNAUTHENTICATED
+        where the signature is none, NOT_SET_UP without a secret."""
         assert isinstance(link.spec, HttpConnection)
         wanted = link.spec.options.webhook
         assert wanted is not None
@@ -42,16 +43,23 @@ class Webhooks:
             raise refuse("UNAUTHENTICATED", f"the signature is not taken: {error}") from None
         if not _ID.fullmatch(given["webhook-id"]):
             raise refuse("INVALID_VALUE", "webhook-id has 1 to 200 printable characters", field="/webhook-id")
+        if is_batch(posted.headers):
+            batch = from_batch(posted.headers, posted.body, parse)
+            return [_arrival(wanted.channel, f"{BATCHED} {unique}", it) for unique, it in batch]
         event = from_http(posted.headers, posted.body, parse)
-        return Arrival(
-            channel=wanted.channel,
-            unique=given["webhook-id"],
-            data=event.data,
-            type=event.type or TYPE,
-            origin=event.origin,
-            partitionkey=event.partitionkey,
-            traceparent=event.traceparent,
-        )
+        return _arrival(wanted.channel, given["webhook-id"], event)
+
+
+def _arrival(channel: str, unique: str, event: Arrived) -> Arrival:
+    return Arrival(
+        channel=channel,
+        unique=unique,
+        data=event.data,
+        type=event.type or TYPE,
+        origin=event.origin,
+        partitionkey=event.partitionkey,
+        traceparent=event.traceparent,
+    )
 
 
 def _key(link: Link) -> bytes:

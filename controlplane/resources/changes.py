@@ -34,6 +34,7 @@ OPERATIONS = (
             "CODE_NOT_FOUND",
             "SECRET_VALUE_MISSING",
             "UNKNOWN_PROTOCOL",
+            "NOT_SET_UP",
             "UNKNOWN_EFFECT",
             "SCHEMA_MISMATCH",
             "ROUTE_LOOP",

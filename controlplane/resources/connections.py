@@ -3,6 +3,7 @@
 from controlplane.resources.kinds import of_kind
 from controlplane.resources.operation import Operation
 from schemas.connection import Connection, ConnectionManifest
+from schemas.offered_effects import EffectList, EffectsInput
 from schemas.offers import AcceptInput, ToolList, ToolsInput, ToolView
 
 EXAMPLE = {
@@ -16,7 +17,7 @@ EXAMPLE = {
 }
 _NAMED = {"namespace": "default", "name": "billing"}
 OPERATIONS = (
-    *of_kind("Connection", ConnectionManifest, Connection, EXAMPLE, ("UNKNOWN_PROTOCOL",)),
+    *of_kind("Connection", ConnectionManifest, Connection, EXAMPLE, ("UNKNOWN_PROTOCOL", "NOT_SET_UP")),
     Operation(
         "connections.tools",
         "List the tools that a connection's far side offers",
@@ -34,6 +35,23 @@ OPERATIONS = (
             "/items/*/tool", "/items/*/effect", "/items/*/description", "/items/*/input_schema",
             "/items/*/output_schema", "/items/*/fault", "/items/*/changes", "/trouble",
         ),
+        example=_NAMED,
+    ),
+    Operation(
+        "connections.effects",
+        "List what agents can do over a connection",
+        "Each effect with the schema of its arguments, their roles, what is known beforehand of how much it touches, "
+        "whether it repeats safely, and the grant that an agent needs. What can not be done now says why: an operation "
+        "that can not be mapped, a tool that is not accepted. Nothing is asked of the far side.",
+        EffectsInput,
+        EffectList,
+        "GET",
+        "/v1/connections/{namespace}/{name}/effects",
+        "read",
+        "viewer",
+        "namespace",
+        problems=("NOT_FOUND", "INVALID_CURSOR"),
+        untrusted=("/items/*/effect", "/items/*/description", "/items/*/arguments", "/items/*/fault"),
         example=_NAMED,
     ),
     Operation(

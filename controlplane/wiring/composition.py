@@ -39,6 +39,7 @@ from controlplane.operations.living import (
     moving,
     nodes,
     offers,
+    performing,
     questions,
     routes,
     settling,
@@ -51,6 +52,7 @@ from controlplane.operations.proposing import Proposer
 from controlplane.operations.reconciliation import Reconciler
 from controlplane.operations.revert import Reverting
 from controlplane.operations.verification import Verifier
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.registry import registry
 from controlplane.resources.catalogue import OPERATIONS
 from controlplane.resources.problems import refuse
@@ -145,7 +147,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     for reading in (tokens, code, hosts, turns, dead_letters, elsewhere, invitations, topology, doctor):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
-    bound |= offers.handlers(store, gate)
+    bound |= offers.handlers(store, gate) | performing.handlers(store)
     bound |= usage.handlers(store, card) | invoices.handlers(store, card)
     _require_all(bound)
     return Plane(
@@ -243,8 +245,9 @@ def _facts(settings: Settings, children: Beside, gate: GateClient, ready: asynci
 def _proposer(settings: Settings, store: Store, vault: Vault) -> Proposer:
     bounds = settings.plan_ttl_s, settings.agents_max
     return Proposer(
-        store, vault, *bounds, settings.currency, lambda: _unconfined(settings), routing=Routing(registry())
-    )
+        store, vault, *bounds, settings.currency, lambda: _unconfined(settings), routing=Routing(registry()),
+        startable=Startable(settings.mcp_commands, settings.mcp_variables),
+    )  # fmt: skip
 
 
 def _unconfined(settings: Settings) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from controlplane.api.app import create_app
-from controlplane.api.listening import Guard
+from controlplane.api.guarding import Guard
 from controlplane.api.serving import PlaneServer
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.settings import Settings

@@ -35,6 +35,7 @@ from controlplane.operations.living import (
     moving,
     nodes,
     offers,
+    performing,
     questions,
     routes,
     settling,
@@ -98,11 +99,16 @@ class Parts:
         found |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
         found |= inspection.handlers(store, gate)
         found |= settling.handlers(store, gate) | moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
-        found |= questions.handlers(store, gate) | offers.handlers(store, gate) | routes.handlers(store, gate)
+        found |= (
+            questions.handlers(store, gate)
+            | offers.handlers(store, gate)
+            | performing.handlers(store)
+            | routes.handlers(store, gate)
+        )
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (tokens, hosts, turns, code, dead_letters, elsewhere, invitations, topology, doctor):
+        for room in (performing, tokens, hosts, turns, code, dead_letters, elsewhere, invitations, topology, doctor):
             found |= room.handlers(store)
         found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())

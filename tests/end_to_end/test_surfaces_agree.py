@@ -198,6 +198,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "questions.answer": {"question_id": ids["question_id"], "answer": "yes"},
         "channels.publish": {**CHANNEL, "data": {"x": 1}, "key": "k"},
         "channels.read": dict(CHANNEL),
+        "connections.effects": {"namespace": "default", "name": "same-shop"},
         "connections.tools": {"namespace": "default", "name": "same-shop", "refresh": False},
         "connections.accept": {
             "namespace": "default",

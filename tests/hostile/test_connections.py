@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from controlplane.api import listening
+from controlplane.api import guarding
 from tests.hostile.conftest import ANSWER_S_MAX, HEAD_S_MAX, Attacked
 from tests.hostile.peers import connect, connected, crowd, head
 
@@ -117,7 +117,7 @@ async def test_idle_connections_keep_nobody_out(attacked: Attacked) -> None:
     """With more connections than there are places, those that never asked anything go first."""
     before = attacked.uss()
     with attacked.bystander():
-        async with crowd(attacked.url, listening.CONNECTIONS_MAX + 200) as peers:
+        async with crowd(attacked.url, guarding.CONNECTIONS_MAX + 200) as peers:
             assert attacked.uss() - before < 200 * MIB
             assert await peers[0].ended(10)
             async with connected(attacked.url) as late:

@@ -11,9 +11,8 @@ import httpx
 import pytest
 from mcp import MCPError
 
-from tests import zygote
-from tests.api.plane import Plane, listening
-from tests.mcp.conftest import MODES, connected
+from tests.api.plane import Plane
+from tests.mcp.conftest import MODES, called, connected, lived
 
 pytestmark = pytest.mark.anyio
 SOURCE = """
@@ -65,25 +64,8 @@ async def clinic(
     """A plane with agents that live."""
     path = tmp_path_factory.mktemp("clinic") / "steward.db"
     shutil.copy(_migrated_file, path)
-    async with listening(f"sqlite:///{path}") as plane:
-        host = zygote.start("host", "--socket", str(plane.parts.gate._socket), "--host-id", "host_clinic")
-        try:
-            async with httpx.AsyncClient(base_url=plane.url, headers=plane.headers(), timeout=40) as rest:
-                manifests = [agent(name) for name in OFFERED]
-                plan = await _called(rest, "resources.propose", manifests=manifests)
-                change = await _called(rest, "plans.commit", plan_id=plan["plan_id"])
-                await _called(rest, "changes.wait", change_id=change["change_id"], timeout_s=30)
-            yield plane
-        finally:
-            host.kill()
-            host.wait(timeout=10)
-
-
-async def _called(rest: httpx.AsyncClient, operation: str, **given: Any) -> dict[str, Any]:
-    answer = await rest.post(f"/v1/operations/{operation}/call", json=given)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    async with lived(f"sqlite:///{path}", [agent(name) for name in OFFERED]) as plane:
+        yield plane
 
 
 @pytest.fixture(params=list(MODES))
@@ -144,16 +126,16 @@ async def test_a_call_that_nobody_waits_for_ends_what_it_began(clinic: Plane, co
 async def test_cancelling_is_told_to_who_waits(clinic: Plane) -> None:
     """Once, and again; who has an answer has not been cancelled."""
     async with httpx.AsyncClient(base_url=clinic.url, headers=clinic.headers(), timeout=40) as rest:
-        first = await _called(rest, "agents.ask", name="slow", request_id="q1", timeout_s=0.05)
+        first = await called(rest, "agents.ask", name="slow", request_id="q1", timeout_s=0.05)
         given = {"name": "slow", "message_id": first["message_id"]}
         assert first["answered"] is False
         for _ in range(2):
-            assert (await _called(rest, "agents.cancel", **given))["cancelled"] is True
+            assert (await called(rest, "agents.cancel", **given))["cancelled"] is True
         again = await rest.post("/v1/operations/agents.ask/call", json={"name": "slow", "request_id": "q1"})
         assert again.json()["reason"] == "CANCELLED"
-        answered = await _called(rest, "agents.ask", name="doctor", data={"disk": "sda"}, capability="diagnose")
+        answered = await called(rest, "agents.ask", name="doctor", data={"disk": "sda"}, capability="diagnose")
         given = {"name": "doctor", "message_id": answered["message_id"]}
-        assert (await _called(rest, "agents.cancel", **given))["cancelled"] is False
+        assert (await called(rest, "agents.cancel", **given))["cancelled"] is False
         wrong = await rest.post("/v1/operations/agents.cancel/call", json={**given, "name": "slow"})
         assert wrong.json()["reason"] == "NOT_FOUND"
     await _open(clinic, 0)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.registry import registry
 from controlplane.store.store import Store
 from schemas.connection import connection_spec
@@ -70,6 +71,42 @@ async def test_what_a_protocol_does_not_take_is_refused_where_it_stands(
     if reason == "UNKNOWN_PROTOCOL":
         assert {"gopher", "http", "llm"} <= set(found.metadata["known"])
         assert "machine" not in found.metadata["known"]
+
+
+STDIO: dict[str, Any] = {"protocol": "mcp", "endpoint": "stdio:"}
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "setting"),
+    [
+        ({"command": "sh", "args": ["-c", "id"]}, "/options/command", "STEWARD_MCP_COMMANDS"),
+        ({"command": "npx", "args": ["-y"]}, "/options/command", "STEWARD_MCP_COMMANDS"),
+        ({"command": "npx", "args": ["-y", "@a/b"], "env": {"PATH": "/x"}}, "/options/env", "STEWARD_MCP_VARIABLES"),
+        (
+            {"command": "npx", "args": ["-y", "@a/b"], "env_from_secret": "KEY"},
+            "/options/env_from_secret",
+            "STEWARD_MCP_VARIABLES",
+        ),
+    ],
+)
+async def test_a_process_that_may_not_be_started_is_not_proposed(
+    plane: Plane, options: dict[str, Any], field: str, setting: str
+) -> None:
+    """It is refused with the setting that says so, and a commit is, where the setting changed after the proposal."""
+    startable = Startable([["npx", "-y", "@a/b"]], ["TOKEN"])
+    object.__setattr__(plane.proposer, "startable", startable)
+    with pytest.raises(Refusal) as refused:
+        await plane.propose(manifest(**STDIO, options=options))
+    found = refused.value.problem
+    assert (found.reason, found.field) == ("NOT_SET_UP", f"/manifests/0/spec{field}")
+    assert found.metadata["setting"] == setting
+    allowed = {"command": "npx", "args": ["-y", "@a/b", "--ro"], "env": {"TOKEN": "x"}}
+    plan = await plane.propose(manifest(**STDIO, options=allowed))
+    object.__setattr__(plane.proposer, "startable", Startable())
+    with pytest.raises(Refusal, match="STEWARD_MCP_COMMANDS"):
+        await plane.call("plans.commit", plan_id=plan["plan_id"])
+    object.__setattr__(plane.proposer, "startable", startable)
+    assert (await plane.call("plans.commit", plan_id=plan["plan_id"]))["outcome"] == "committed"
 
 
 def test_records_of_before_the_options_were_told_apart_are_read() -> None:

@@ -9,7 +9,7 @@ from controlplane.operations import vanishing
 from controlplane.store.unit import Unit
 from schemas.principal import Principal
 from schemas.problem import Refusal
-from tests.operations.plane import Plane, agent, budget, channel, connection, fleet, secret
+from tests.operations.plane import Plane, agent, budget, channel, connection, fleet, route, secret
 
 pytestmark = pytest.mark.anyio
 
@@ -260,6 +260,37 @@ async def test_a_connection_goes_at_once_whoever_was_granted_it(plane: Plane) ->
     grants = [{"effect": "http.request", "connection": "far"}]
     await plane.apply(connection("far"), agent("echo", mandate={"grants": grants}))
     assert (await plane.delete("Connection", "far"))["outcome"] == "verified"
+
+
+async def test_a_connection_goes_after_what_uses_it(plane: Plane) -> None:
+    """A route that polls or calls it, a model that is asked over it or has a tool of it; a plan of before is stale."""
+    await plane.apply(channel("readings"), connection("far"), connection("model", protocol="llm"))
+    early = await plane.call("connections.delete", name="far")
+    calls = route("out", sink={"effect": "http.request", "connection": "far"})
+    polls = route("in", source={"poll": {"connection": "db", "query": "SELECT 1", "every_s": 60}})
+    made = await plane.apply(calls, polls, connection("db", protocol="sql", endpoint="sqlite:///x.db"))
+    assert (await plane.answer("plans.commit", {"plan_id": early["plan_id"]})).model_dump()["outcome"] == "stale"
+    tools = [{"name": "get", "effect": "http.request", "connection": "far"}]
+    grants = [{"effect": "llm.request", "connection": "model"}]
+    llm = {"connection": "model", "model": "m", "tools": tools}
+    spec = {"runtime": "llm", "llm": llm, "mandate": {"grants": grants}}
+    many = {"kind": "Fleet", "metadata": {"name": "crew"}, "spec": {"replicas": 1, "template": {"spec": spec}}}
+    await plane.apply({"kind": "Agent", "metadata": {"name": "bot"}, "spec": spec}, many)
+    for name, users in {
+        "far": ["Agent/bot", "Fleet/crew", "Route/out"], "model": ["Agent/bot", "Fleet/crew"], "db": ["Route/in"]
+    }.items():  # fmt: skip
+        with pytest.raises(Refusal) as refused:
+            await plane.call("connections.delete", name=name)
+        found = refused.value.problem
+        assert (found.reason, found.metadata["users"]) == ("IN_USE", users)
+        step = found.next[0]
+        assert (await plane.call(step.operation, **step.arguments))["metadata"]["name"] in users[0]
+    for kind, name in (("Agent", "bot"), ("Fleet", "crew")):
+        await plane.delete(kind, name)
+    await plane.commit(await plane.call("changes.revert", change_id=made["change_id"]))
+    await plane.settle()
+    for name in ("far", "model"):
+        await plane.delete("Connection", name)
 
 
 async def test_what_belongs_to_a_fleet_is_changed_by_the_fleet(plane: Plane) -> None:

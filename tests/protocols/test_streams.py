@@ -1,6 +1,7 @@
 """Streams of channels on a real port: server-sent events and WebSockets, who may, who is slow, what is told."""
 
 import asyncio
+import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -11,8 +12,10 @@ import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from controlplane.api import channel_streams, sockets
+from controlplane.api.bearers import BEARER_PROTOCOL, STREAM_PROTOCOL
 from controlplane.store.retention import Retention
 from tests.api.plane import Plane
 from tests.api.plane import listening as listens
@@ -101,6 +104,52 @@ async def test_a_socket_reads_and_publishes(plane: Plane) -> None:
         assert (await said(one, "problem"))["problem"]["reason"] == "INVALID_VALUE"
         await one.send('{"publish":{"data":"on"},"ref":null}')
         assert (await said(one, "published"))["published"]["position"] == "3"
+
+
+def offered(token: str) -> str:
+    return BEARER_PROTOCOL + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+async def test_a_page_brings_its_token_as_a_subprotocol(plane: Plane) -> None:
+    """As browsers can, with an origin of ours; the answer names our protocol, and never the token."""
+    await publish(plane, 1)
+    url = plane.url.replace("http://", "ws://") + PATH
+    protocols: list[Any] = [STREAM_PROTOCOL, offered(plane.tokens["operator"])]
+    for order in (protocols, protocols[::-1]):
+        async with connect(url, subprotocols=order, origin=Origin("http://localhost:3000"), open_timeout=20) as peer:
+            assert peer.subprotocol == STREAM_PROTOCOL
+            assert plane.tokens["operator"] not in str(peer.response)
+            assert (await said(peer, "envelope"))["envelope"]["data"] == 1
+            await peer.send('{"publish":{"data":2,"request_id":"p"},"ref":1}')
+            assert (await said(peer, "published"))["ref"] == 1
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(url, subprotocols=protocols, origin=Origin("https://far.example"), open_timeout=20)
+    assert orjson.loads(refused.value.response.body)["reason"] == "FOREIGN_ORIGIN"
+
+
+async def test_a_subprotocol_that_is_no_token_is_refused(plane: Plane) -> None:
+    """Wrong, alone, twice, or beside the header: told alike, and never repeated. Header clients may name ours, too."""
+    url = plane.url.replace("http://", "ws://") + PATH
+    own, other = offered(plane.tokens["admin"]), offered(plane.tokens["viewer"])
+    wrong: list[tuple[list[str], dict[str, str]]] = [
+        ([STREAM_PROTOCOL, offered("nonsense")], {}),
+        ([STREAM_PROTOCOL, BEARER_PROTOCOL], {}),
+        ([STREAM_PROTOCOL, BEARER_PROTOCOL + "~"], {}),
+        ([STREAM_PROTOCOL], {}),
+        ([own], {}),
+        ([STREAM_PROTOCOL, own, other], {}),
+        ([STREAM_PROTOCOL, own], plane.headers()),
+    ]
+    for protocols, headers in wrong:
+        given: Any = protocols
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, subprotocols=given, additional_headers=headers, open_timeout=20)
+        told = refused.value.response
+        assert (told.status_code, orjson.loads(told.body)["reason"]) == (401, "UNAUTHENTICATED"), protocols
+        assert own.encode() not in told.body
+    both: Any = [STREAM_PROTOCOL]
+    async with connect(url, subprotocols=both, additional_headers=plane.headers(), open_timeout=20) as peer:
+        assert peer.subprotocol == STREAM_PROTOCOL
 
 
 @pytest.mark.parametrize(

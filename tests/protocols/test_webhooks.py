@@ -125,6 +125,59 @@ async def test_cloudevents_in_both_modes_say_what_they_are(quick: Plane) -> None
     assert (second["type"], second["origin"]) == ("steward.webhook", "/far away#e2")
 
 
+BATCHED = {"content-type": "application/cloudevents-batch+json; charset=utf-8"}
+
+
+def batch(*numbers: int, **more: Any) -> bytes:
+    return orjson.dumps([{**EVENT, "id": f"e{n}", "data": {"n": n}, **more} for n in numbers])
+
+
+async def test_a_batch_comes_whole_each_event_once(plane: Plane) -> None:
+    """By source and id, whatever the batch is called and whatever else stands in it; in its order; an empty one too."""
+    first = await post(plane, batch(1, 2, 1), signed(batch(1, 2, 1), **BATCHED))
+    assert first.status_code == 200, first.text
+    told = first.json()
+    assert (told["accepted"], told["duplicates"]) == (2, 1)
+    assert [it["duplicate"] for it in told["messages"]] == [False, False, True]
+    assert told["messages"][0]["message_id"] == told["messages"][2]["message_id"]
+    answers = await asyncio.gather(
+        *(post(plane, batch(2, 3, n), signed(batch(2, 3, n), f"w{n}", **BATCHED)) for n in (4, 5, 6))
+    )
+    assert {it.status_code for it in answers} == {200}, [it.text for it in answers]
+    assert sum(it.json()["accepted"] for it in answers) == 4  # one of them brought 3, and each its own
+    found = await envelopes(plane)
+    assert sorted(it["data"]["n"] for it in found) == [1, 2, 3, 4, 5, 6]
+    assert [it["data"]["n"] for it in found][:2] == [1, 2]
+    assert {(it["type"], it["origin"].partition("#")[0]) for it in found} == {("order.made", SOURCE)}
+    other = batch(1, source="https://other.example")
+    assert (await post(plane, other, signed(other, "w9", **BATCHED))).json()["accepted"] == 1
+    empty = await post(plane, b"[]", signed(b"[]", "w10", **BATCHED))
+    assert empty.json() == {"messages": [], "accepted": 0, "duplicates": 0}
+
+
+async def test_of_a_batch_all_is_taken_or_nothing(quick: Plane) -> None:
+    """One event that is none, or that the channel does not take, or one too many: told where, and nothing is known."""
+    good = {**EVENT, "id": "e1"}
+    wrong: list[tuple[Any, int, str, str | None]] = [
+        ([good, {**good, "id": ""}], 422, "INVALID_VALUE", "/1/id"),
+        ([good, 7], 422, "INVALID_VALUE", "/1"),
+        ([good, {**good, "id": "e2", "data_base64": "AA=="}], 422, "INVALID_VALUE", "/1/data_base64"),
+        ([good, {**good, "id": "e2", "data": {"n": "x"}}], 422, "SCHEMA_MISMATCH", "/data/n"),
+        ([{**good, "id": f"e{n}"} for n in range(101)], 422, "OUT_OF_RANGE", ""),
+        (good, 422, "INVALID_VALUE", ""),
+    ]
+    for number, (events, status, reason, field) in enumerate(wrong):
+        body = orjson.dumps(events)
+        answered = await post(quick, body, signed(body, f"w{number}", **BATCHED))
+        found = answered.json()
+        assert (answered.status_code, found["reason"], found["field"]) == (status, reason, field), found
+        if reason == "SCHEMA_MISMATCH":
+            assert found["metadata"]["origin"] == f"{SOURCE}#e2"
+    assert await envelopes(quick) == []
+    taken = await post(quick, batch(1), signed(batch(1), "w0", **BATCHED))
+    assert taken.json()["accepted"] == 1
+
+
 async def test_no_other_signature_is_told_anything(quick: Plane) -> None:
     """Nor whether the connection, its namespace, its webhook or its secret is there; the operator hears of it."""
     plain = {"kind": "Connection", "metadata": {"name": "plain"}, "spec": {"protocol": "http", "endpoint": ENDPOINT}}
@@ -202,6 +255,16 @@ async def test_bounds_hold_for_what_comes_in(quick: Plane) -> None:
     assert {it.json()["reason"] for it in refused} == {"QUOTA"}
     assert all(float(it.headers["retry-after"]) > 0 for it in refused)
     assert len(await envelopes(quick)) == len(answers) - len(refused)
+
+
+async def test_each_event_of_a_batch_counts_for_the_rate(quick: Plane) -> None:
+    """What a batch takes up, the next one waits for."""
+    await apply(quick, *manifests(calls_per_s_max=1))
+    first = await post(quick, batch(1, 2, 3, 4), signed(batch(1, 2, 3, 4), **BATCHED))
+    assert first.json()["accepted"] == 4
+    second = await post(quick, batch(5), signed(batch(5), "w2", **BATCHED))
+    assert (second.status_code, second.json()["reason"]) == (429, "QUOTA")
+    assert second.json()["retry_after_s"] > 1
 
 
 async def test_no_token_opens_a_hook_and_other_methods_are_not_taken(quick: Plane) -> None:

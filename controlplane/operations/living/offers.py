@@ -58,7 +58,7 @@ def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
         row = await store.read(lambda session: session.get(OfferRow, (found.uid, given.tool)))
         if row is None:
             raise _no_tool(given)
-        pin = _pin(row)
+        pin = pin_of(row)
         _require_usable(pin, given)
         roles = _roles(pin, given)
         if call.dry_run:
@@ -103,7 +103,8 @@ def _page(session: Session, uid: str, after: str | None, many: int) -> list[Offe
     return list(session.exec(query.order_by(col(OfferRow.tool)).limit(many)))
 
 
-def _pin(row: OfferRow) -> Pin:
+def pin_of(row: OfferRow) -> Pin:
+    """What is kept of one tool."""
     accepted = None if row.accepted_body is None else Offered.model_validate_json(row.accepted_body)
     roles = orjson.loads(row.roles) if row.roles else {}
     seen = Offered.model_validate_json(row.body)
@@ -111,7 +112,7 @@ def _pin(row: OfferRow) -> Pin:
 
 
 def _view(row: OfferRow, protocol: str) -> ToolView:
-    pin = _pin(row)
+    pin = pin_of(row)
     return ToolView(
         tool=row.tool,
         effect=f"{protocol}.{row.tool}",
