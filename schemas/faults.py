@@ -30,6 +30,7 @@ UNITS = {
     "delivery": "messages of a channel, put into an inbox",
     "dispatch": "messages of a queue, given to members",
     "overdue": "a message of a queue that no member had in time, given up",
+    "uninvited": "a guest of a channel whose invitation is over, a member no more",
     "delayed": "a message of an operator that waits for its time, taken in",
     "due": "a message whose time has come, in its place or put off",
     "feedback": "events of the log, put into an inbox",

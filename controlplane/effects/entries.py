@@ -48,7 +48,8 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outsid
             body["generation"] = outside.generations.get(body["name"], 1)
         if entry.kind in ("publish", "join"):
             body["first_use"] = split(body["channel"]) in outside.absent
-        body["opened"] = (entry.kind, body.get("to") or body.get("channel")) in outside.opened
+        body["invitation"] = outside.opened.get((entry.kind, body.get("to") or body.get("channel") or ""))
+        body["opened"] = body["invitation"] is not None
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after
 

@@ -20,8 +20,9 @@ from controlplane.effects.reading import Away
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.making import made
 from controlplane.mesh.publishing import channel_rows, delayed
+from controlplane.mesh.rooms import RETRY_AFTER_S, Rooms
 from controlplane.resources.problems import problem
-from controlplane.store import queues
+from controlplane.store import invitations, queues
 from controlplane.store import statements as sql
 from schemas.base import short_id
 from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Post, Publish, PublishChannel, Write
@@ -29,11 +30,9 @@ from schemas.ports import Posted
 from schemas.posting import Placed
 from schemas.problem import Problem
 
-RETRY_AFTER_S = 1.0
-RECOUNT = 256
 ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
 _LABEL = re.compile(r"^(INSERT INTO|DELETE FROM) label ")
-_WAKING = ("inbox", "subscription", "timer", "awaiting")
+_WAKING = ("inbox", "subscription", "timer", "awaiting", "invitation")
 
 
 class Planes:
@@ -45,7 +44,7 @@ class Planes:
         self._planes: set[Wire] = set()
         self._answered: list[str] = []
         self._roused = False
-        self._room: dict[str, int] = {}
+        self.rooms = Rooms(ROOMS_MAX)
         self._putting: Counter[str] = Counter()  # messages on their way to the inbox of an agent
 
     def hello(self, wire: Wire, frame: PlaneHello) -> bool:
@@ -116,7 +115,7 @@ class Planes:
             self._delay(wire, frame)
             return
         known, waiting, open_ = self._arriving(uid, frame.message_id, turn_id)
-        if (full := self._full(uid, slot.address, waiting)) is not None:
+        if (full := self.full(uid, slot.address, lambda: waiting)) is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
             return
@@ -169,7 +168,7 @@ class Planes:
 
     def _arriving(self, uid: str, message_id: str, turn_id: str) -> tuple[bool, int, bool]:
         """Whether a message is known, how many its agent has (none, one, or all of a recount), and an open turn."""
-        most = 1 if self._room.get(uid, 0) > 0 else self._node.bounds.inbox_messages_max
+        most = self._node.bounds.inbox_messages_max if self.rooms.counts(uid) else 1
         known, waiting, open_ = self._node.reader.rows(sql.ARRIVING, uid, message_id, turn_id, uid, most, uid)[0]
         return bool(known), int(waiting), bool(open_)
 
@@ -179,27 +178,13 @@ class Planes:
         if not self._putting[uid]:
             del self._putting[uid]
 
-    def full(self, uid: str, address: str) -> Problem | None:
-        """Why an inbox takes no more; each None is room for one message."""
-        waiting = 0
-        if self._room.get(uid, 0) <= 0:
-            row = self._node.reader.one(sql.BACKLOG, uid, self._node.bounds.inbox_messages_max)
-            waiting = int(row[0]) if row else 0
-        return self._full(uid, address, waiting)
-
-    def _full(self, uid: str, address: str, waiting: int) -> Problem | None:
-        """The same, where it was counted if it had to be; that is once in a while only."""
+    def full(self, uid: str, address: str, count: Callable[[], int] | None = None) -> Problem | None:
+        """Why an inbox takes no more; each None is room for one message. `count`, where it was counted already."""
         most = self._node.bounds.inbox_messages_max
-        room = self._room.get(uid, 0)
-        if room <= 0:
-            if waiting >= most:
-                detail = f"the inbox of {address} holds {waiting} messages, which is the most"
-                return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=waiting)
-            if len(self._room) > ROOMS_MAX:
-                self._room.clear()
-            room = min(RECOUNT, most - waiting)
-        self._room[uid] = room - 1
-        return None
+        if not self.rooms.full(uid, most, count or (lambda: int(self._node.reader.rows(sql.BACKLOG, uid, most)[0][0]))):
+            return None
+        detail = f"the inbox of {address} holds {most} messages, which is the most"
+        return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=most)
 
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
         node = self._node
@@ -219,6 +204,8 @@ class Planes:
                 _refuse(wire, frame.call, full)
                 return
         rows: list[Any] = [] if found else made(frame.first_use, *channel, frame.principal, now)
+        if frame.invitation:
+            rows.insert(0, (invitations.STANDS, (frame.invitation, now, *channel), 1))
         rows += channel_rows(*channel, frame.message_id, frame.body.decode(), frame.placed, now)
 
         def published(outcome: str, detail: str) -> None:
@@ -231,6 +218,8 @@ class Planes:
                 self.publish_channel(wire, frame)
                 return
             body = {"message_id": frame.message_id, "position": row[0] if row else 0}
+            if frame.invitation and row is not None and outcome == "conflict":  # it was taken in before that was over
+                outcome = "ok"
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
             node.delivery.kick(*channel)
 
