@@ -9,7 +9,7 @@ from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, T
 from schemas.chain import Allowance, ChainView, IntentText
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
-from schemas.posting import Posted
+from schemas.posting import Posted, Urgency
 
 LIST_LIMIT_MAX = 500
 MANIFESTS_MAX = 200
@@ -142,8 +142,8 @@ class Sent(Output):
     message_id: str
 
 
-class AskInput(NamedAct):
-    """A message whose answer is waited for."""
+class AskInput(NamedAct, Urgency):
+    """A message whose answer is waited for; one that expires before a turn began with it fails at once, as EXPIRED."""
 
     data: Any = None
     timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)

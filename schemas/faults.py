@@ -52,6 +52,7 @@ UNITS = {
     "computed": "what came of a function that Ray ran",
     "timer": "a timer that fires",
     "expire": "an await whose time is over",
+    "expired": "a question whose message expired in its inbox, answered so",
     "cycle": "an await that would wait for itself",
     "scope": "a child of an ended scope, deleted",
     "cleared": "nothing is left of a scope, noted",

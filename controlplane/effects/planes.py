@@ -19,7 +19,7 @@ from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.making import made
-from controlplane.mesh.publishing import channel_rows, delayed
+from controlplane.mesh.publishing import channel_rows, delayed, expiring
 from controlplane.mesh.rooms import RETRY_AFTER_S, Rooms
 from controlplane.resources.problems import problem
 from controlplane.store import invitations, queues
@@ -127,12 +127,13 @@ class Planes:
         until = frame.ask_until and frame.ask_until + node.clock.ahead()  # the plane goes by the machine's clock
         if until:
             rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, until), -1))
+            rows += expiring(frame.message_id, frame.placed)
 
         def published(outcome: str, detail: str) -> None:
             self._put(uid)
             _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id, "duplicate": known})
             if until:
-                node.timers.arm(until)
+                node.timers.arm(min(until, frame.placed.expires_at or until))
             if alone and outcome == "ok" and node.slots.holds(slot):
                 node.ownership.come(slot, (turn_id, frame.message_id, body))
             else:
