@@ -5,6 +5,7 @@ parked, stopped or without a host. One with which a turn has begun has only its 
 """
 
 from functools import partial
+from typing import NamedTuple
 
 from controlplane.effects import journaling
 from controlplane.effects.endings import too_late
@@ -18,6 +19,16 @@ from schemas.base import canonical, short_id
 AGAIN_S = 1.0
 
 
+class Late(NamedTuple):
+    """A question whose message has expired, and whom it is for."""
+
+    await_id: str
+    target: str
+    uid: str
+    namespace: str
+    name: str
+
+
 class Expiring:
     """The open questions to this gate's agents whose message has a time to live."""
 
@@ -27,9 +38,10 @@ class Expiring:
 
     def due(self, now: float) -> list[partial[None]]:
         """Those whose time is over."""
-        return [partial(self._look_at, *row, now) for row in self._node.reader.rows(sql.EXPIRED, now)]
+        return [partial(self._look_at, Late(*row), now) for row in self._node.reader.rows(sql.EXPIRED, now)]
 
-    def _look_at(self, await_id: str, target: str, uid: str, namespace: str, name: str, now: float) -> None:
+    def _look_at(self, it: Late, now: float) -> None:
+        await_id, target, uid, namespace, name = it
         if await_id in self._ending:
             return
         slot, turn_id = self._node.slots.get(uid), short_id("turn", uid, await_id)
