@@ -176,6 +176,7 @@ UNREACHED = {
     "nodes.drain": "no agent would run after it; tests/gate has these",
     "agents.cancel": "nobody foresees the id of a question that is open; tests/mcp has some",
     "connections.accept": "tools are there where a server offers some; tests/gate has those that do",
+    "channels.cancel_delayed": "nobody foresees the id of a message; tests/living cancels some",
     "invitations.revoke": "nobody foresees the id of an invitation; tests/living revokes some",
     "questions.answer": "agents of a run ask nobody; tests/gate has those that do",
 }

@@ -20,7 +20,7 @@ from schemas.chain import Allowance
 from schemas.compute import ComputeRun
 from schemas.entry import GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
 from schemas.envelope import Envelope
-from schemas.posting import Posted
+from schemas.posting import Posted, Urgency
 from schemas.question import Asking
 
 Json = Any
@@ -173,14 +173,22 @@ def order_key(said: str, value: str | None) -> str | None:
 
 def posting(said: str, key: str | None, priority: int, delay_s: float, ttl_s: float | None) -> dict[str, Any]:
     """How a message goes, as it is recorded: what is not said is left out."""
-    body: dict[str, Any] = {"key": order_key(said, key)}
+    return {"key": order_key(said, key), **_how(said, Posted, priority=priority, delay_s=delay_s, ttl_s=ttl_s)}
+
+
+def urgency(said: str, priority: int, ttl_s: float | None) -> dict[str, Any]:
+    """How the message of a question goes, in the same way."""
+    return _how(said, Urgency, priority=priority, ttl_s=ttl_s)
+
+
+def _how(said: str, model: type[Urgency], **given: Any) -> dict[str, Any]:
     try:
-        how = Posted(priority=priority, delay_s=delay_s, ttl_s=ttl_s)
+        how = model(**given)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         path = "/".join(str(part) for part in fault["loc"])
         raise refuse("INVALID_VALUE", f"{said}: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
-    return body | how.model_dump(mode="json", exclude_defaults=True)
+    return how.model_dump(mode="json", exclude_defaults=True)
 
 
 def short_name(said: str, value: str) -> str:

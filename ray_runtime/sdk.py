@@ -35,6 +35,7 @@ from ray_runtime.arguments import (
     question_bytes,
     seconds,
     spawn_bytes,
+    urgency,
 )
 from ray_runtime.awaits import Done, EffectPromise, Promise
 from ray_runtime.branching import Branching
@@ -91,16 +92,9 @@ class Turn:
     # Buffered: they happen when the segment commits
 
     def send(
-        self,
-        to: str,
-        data: Json = None,
-        key: str | None = None,
-        *,
-        priority: int = 0,
-        delay_s: float = 0.0,
-        ttl_s: float | None = None,
-        budget: dict[str, float] | None = None,
-    ) -> Done:
+        self, to: str, data: Json = None, key: str | None = None, *, priority: int = 0, delay_s: float = 0.0,
+        ttl_s: float | None = None, budget: dict[str, float] | None = None,
+    ) -> Done:  # fmt: skip
         """A message for an agent's inbox; one key keeps its order, and the highest `priority` (0 to 9) goes first.
 
         It takes its place after `delay_s`, and is given up `ttl_s` seconds later unless a turn has begun with it.
@@ -110,15 +104,9 @@ class Turn:
         return self._message("send", {**body, **allowance("send", budget)})
 
     def publish(
-        self,
-        channel: str,
-        data: Json = None,
-        key: str | None = None,
-        *,
-        priority: int = 0,
-        delay_s: float = 0.0,
+        self, channel: str, data: Json = None, key: str | None = None, *, priority: int = 0, delay_s: float = 0.0,
         ttl_s: float | None = None,
-    ) -> Done:
+    ) -> Done:  # fmt: skip
         """A message for a channel, which is made if it is not there; the rest as of `send`. Answers the message id."""
         how = posting("publish", key, priority, delay_s, ttl_s)
         return self._message("publish", {"channel": channel_address(channel, self._namespace), "data": data, **how})
@@ -138,10 +126,14 @@ class Turn:
         return Done(address)
 
     def request(
-        self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, budget: dict[str, float] | None = None
-    ) -> Done:
-        """A question that does not park: its answer comes to `on_reply`, with this id as `causationid`."""
-        return self._message("request", {**self._question(to, data, deadline_s), **allowance("request", budget)})
+        self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, priority: int = 0,
+        ttl_s: float | None = None, budget: dict[str, float] | None = None,
+    ) -> Done:  # fmt: skip
+        """A question that does not park: its answer comes to `on_reply`, with this id as `causationid`.
+
+        `priority` and `ttl_s` are as of `ask`."""
+        body = self._question("request", to, data, deadline_s, priority, ttl_s)
+        return self._message("request", {**body, **allowance("request", budget)})
 
     def timer(
         self,
@@ -238,10 +230,15 @@ class Turn:
     # Promises: they end the step
 
     def ask(
-        self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, budget: dict[str, float] | None = None
-    ) -> Promise[Envelope]:
-        """A question that parks the turn until its answer. Raises Refusal when it fails or time runs out."""
-        body = json_bytes("ask", {**self._question(to, data, deadline_s), **allowance("ask", budget)})
+        self, to: str, data: Json = None, deadline_s: float = DEADLINE_S, *, priority: int = 0,
+        ttl_s: float | None = None, budget: dict[str, float] | None = None,
+    ) -> Promise[Envelope]:  # fmt: skip
+        """A question that parks the turn until its answer. Raises Refusal when it fails or time runs out.
+
+        The highest `priority` (0 to 9) goes first; when no turn has begun with it after `ttl_s`, it fails as EXPIRED.
+        """
+        question = self._question("ask", to, data, deadline_s, priority, ttl_s)
+        body = json_bytes("ask", {**question, **allowance("ask", budget)})
         return Promise(self._journal, "ask", body, Envelope.model_validate_json, f"turn.ask({to!r})")
 
     def ask_human(
@@ -286,6 +283,8 @@ class Turn:
         *,
         quorum: int | None = None,
         first: bool = False,
+        priority: int = 0,
+        ttl_s: float | None = None,
         budget: dict[str, float] | None = None,
     ) -> Promise[Replies]:
         """One question for several agents: waits for all, for `quorum` answers, or for the first.
@@ -296,7 +295,7 @@ class Turn:
         """
         addresses = [agent_address(it, self._namespace) for it in to]
         needs = least_answers(len(addresses), quorum, first=first)
-        asks = [self.ask(it, data, deadline_s, budget=budget) for it in addresses]
+        asks = [self.ask(it, data, deadline_s, priority=priority, ttl_s=ttl_s, budget=budget) for it in addresses]
         return Gathering(self._journal, asks, needs, replies(addresses), "turn.ask_all()")
 
     def perform(
@@ -383,9 +382,11 @@ class Turn:
         promise.arguments = given
         return promise
 
-    def _question(self, to: str, data: Json, deadline_s: float) -> dict[str, Any]:
-        until = seconds("deadline_s", deadline_s)
-        return {"to": agent_address(to, self._namespace), "data": data, "deadline_s": until}
+    def _question(
+        self, said: str, to: str, data: Json, deadline_s: float, priority: int, ttl_s: float | None
+    ) -> dict[str, Any]:
+        until, how = seconds("deadline_s", deadline_s), urgency(said, priority, ttl_s)
+        return {"to": agent_address(to, self._namespace), "data": data, "deadline_s": until, **how}
 
     def _message(self, kind: str, body: dict[str, Any]) -> Done:
         position = self._journal.record(kind, json_bytes(kind, body))

@@ -9,7 +9,7 @@ from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, T
 from schemas.chain import Allowance, ChainView, IntentText
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
-from schemas.posting import Posted
+from schemas.posting import Posted, Urgency
 
 LIST_LIMIT_MAX = 500
 MANIFESTS_MAX = 200
@@ -142,8 +142,8 @@ class Sent(Output):
     message_id: str
 
 
-class AskInput(NamedAct):
-    """A message whose answer is waited for."""
+class AskInput(NamedAct, Urgency):
+    """A message whose answer is waited for; one that expires before a turn began with it fails at once, as EXPIRED."""
 
     data: Any = None
     timeout_s: float = Field(default=30, gt=0, le=ASK_TIMEOUT_S_MAX)
@@ -257,11 +257,17 @@ class CodePut(Output):
 
 # Channels
 
+CHANNEL_NAMESPACE: Any = Field(
+    default=None,
+    description="Of a channel of another namespace, which an invitation opens; `namespace` is then that of who acts.",
+)
+
 
 class PublishInput(NamedAct, Posted):
     """Data for a channel."""
 
     data: Any = None
+    channel_namespace: Name | None = CHANNEL_NAMESPACE
 
 
 class Published(Output):
@@ -277,6 +283,7 @@ class ChannelReadInput(Frozen):
     after: Cursor | None = None
     limit: Limit = 100
     wait_s: WaitS = 0
+    channel_namespace: Name | None = CHANNEL_NAMESPACE
 
 
 class ChannelRead(Output):
@@ -285,17 +292,20 @@ class ChannelRead(Output):
 
 
 class JoinInput(NamedAct):
-    """Let an agent of the channel's namespace read the channel: from now, from its beginning, or behind a cursor."""
+    """Let an agent read a channel of its namespace, or one that it is invited to: from now, from its beginning, or
+    behind a cursor."""
 
     agent: Name
     start: Literal["now", "beginning"] = "now"
     after: Cursor | None = Field(
         default=None, description="Instead of `start`: the cursor, of `channels.read`, to read on behind."
     )
+    channel_namespace: Name | None = CHANNEL_NAMESPACE
 
 
 class LeaveInput(NamedAct):
     agent: Name
+    channel_namespace: Name | None = CHANNEL_NAMESPACE
 
 
 class MembersInput(Frozen):
@@ -313,7 +323,7 @@ class MembersInput(Frozen):
 class MemberView(Output):
     """A membership: of messages at `joined_position` and behind, before `left_position`."""
 
-    agent: str
+    agent: str = Field(description="Its name; of a guest from another namespace, namespace/name.")
     joined_at: Time
     joined_position: str
     left_at: Time | None
@@ -328,3 +338,4 @@ class Membership(Output):
     agent: str
     member: bool
     position: str | None = None
+    channel_namespace: str | None = Field(default=None, description="Where the channel is another namespace's.")

@@ -192,7 +192,10 @@ class Publish(Frame, frozen=True):
 
 
 class PublishChannel(Frame, frozen=True):
-    """A message for a channel. Where that is not there it is made, under the uid `first_use`, unless that is empty."""
+    """A message for a channel. Where that is not there it is made, under the uid `first_use`, unless that is empty.
+
+    From another namespace it is taken only as long as the `invitation` stands.
+    """
 
     call: int
     namespace: str
@@ -202,6 +205,7 @@ class PublishChannel(Frame, frozen=True):
     placed: Placed
     principal: str = ""
     first_use: str = ""
+    invitation: str = ""
 
 
 class Post(Frame, frozen=True):

@@ -8,7 +8,7 @@ from schemas.base import Frozen, Identifier, Name, Output, Time
 from schemas.calls import Imperative, Limit, Page
 
 LASTS_S_MAX = 31_536_000
-Opens = Literal["send", "ask", "publish"]
+Opens = Literal["send", "ask", "read", "publish"]
 
 
 class InvitationCreateInput(Imperative):
@@ -19,8 +19,9 @@ class InvitationCreateInput(Imperative):
     kind: Literal["Agent", "Channel"] = "Agent"
     to_namespace: Name = Field(description="Whose agents are invited.")
     to_agent: Name | None = Field(default=None, description="Only this one of them.")
-    effects: Annotated[list[Opens], Field(min_length=1, max_length=3)] | None = Field(
-        default=None, description="Of an agent `send` and `ask`, of a channel `publish`; null: all of its kind."
+    effects: Annotated[list[Opens], Field(min_length=1, max_length=4)] | None = Field(
+        default=None,
+        description="Of an agent `send` and `ask`, of a channel `read` and `publish`; null: all of its kind.",
     )
     expires_in_s: int = Field(default=86_400, ge=60, le=LASTS_S_MAX)
 

@@ -370,6 +370,7 @@ class GatePort(Protocol):
         placed: Placed = PLAIN,
         principal: str = "",
         first_use: str = "",
+        invitation: str = "",
     ) -> dict[str, Any]: ...
 
     async def control(self, verb: str, agent: str, argument: dict[str, Any]) -> dict[str, Any]: ...

@@ -13,22 +13,27 @@ KEY_CHARS_MAX = 200
 DELAYED_MAX = 10_000  # for one inbox or channel
 
 
-class Posted(Frozen):
-    """What may be said of a message beside its data."""
+class Urgency(Frozen):
+    """What may be said of any message, also of a question."""
 
-    key: Annotated[Text, Field(max_length=KEY_CHARS_MAX)] | None = Field(
-        default=None, description="What is sent under one key is handled in its order."
-    )
     priority: int = Field(
         default=0, ge=0, le=PRIORITY_MAX, description="The highest goes first, but never ahead of its own key."
     )
-    delay_s: float = Field(default=0, ge=0, le=DELAY_S_MAX, description="It takes its place after so many seconds.")
     ttl_s: float | None = Field(
         default=None,
         gt=0,
         le=TTL_S_MAX,
         description="Given up, as EXPIRED, when no turn has begun with it so many seconds after it took its place.",
     )
+
+
+class Posted(Urgency):
+    """What may be said of a message that nobody waits for."""
+
+    key: Annotated[Text, Field(max_length=KEY_CHARS_MAX)] | None = Field(
+        default=None, description="What is sent under one key is handled in its order."
+    )
+    delay_s: float = Field(default=0, ge=0, le=DELAY_S_MAX, description="It takes its place after so many seconds.")
 
 
 class Placed(msgspec.Struct, frozen=True):

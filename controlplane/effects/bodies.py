@@ -50,12 +50,15 @@ Position = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Many = Annotated[int, Meta(ge=0, le=MEMBERS_MAX)]
 
 
-class _Posted(msgspec.Struct, kw_only=True):
+class _Urgency(msgspec.Struct, kw_only=True):
     data: Raw
-    key: Key | None = None
     priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX)] = 0
-    delay_s: Annotated[float, Meta(ge=0, le=DELAY_S_MAX)] = 0.0
     ttl_s: Annotated[float, Meta(gt=0, le=TTL_S_MAX)] | None = None
+
+
+class _Posted(_Urgency, kw_only=True):
+    key: Key | None = None
+    delay_s: Annotated[float, Meta(ge=0, le=DELAY_S_MAX)] = 0.0
 
 
 class _Send(_Posted, kw_only=True):
@@ -77,9 +80,8 @@ class _Leave(msgspec.Struct):
     channel: Address
 
 
-class _Question(msgspec.Struct):
+class _Question(_Urgency, kw_only=True):
     to: Address
-    data: Raw
     deadline_s: Seconds
     group: Position | None = None
     budget: Allowed | None = None

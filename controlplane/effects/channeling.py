@@ -57,20 +57,24 @@ def waits(after: Aftermath, kind: str, to: tuple[str, str], made: str, text: str
 
 def join(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """The agent reads a channel from now on; a member stays where it is."""
-    channel = reach(turn, body["channel"])
-    after.channels.add(channel)
-    member = membership.Member(turn.agent, turn.name, *channel)
+    channel = reach(turn, body["channel"], opened=body["opened"])
+    after.members.add(channel)
     by = membership.By(turn.address, turn.turn_id)
     made = _first_used(turn, entry, body, channel, now)
-    return [*made, *membership.joining(member, body["start"], by, now, body.get("after") or 0)]
+    after_position, invitation = body.get("after") or 0, body["invitation"]
+    return [*made, *membership.joining(_member(turn, channel), body["start"], by, now, after_position, invitation)]
 
 
 def leave(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """The agent reads a channel no more; whoever is no member stays so."""
-    channel = reach(turn, body["channel"])
-    member = membership.Member(turn.agent, turn.name, *channel)
-    after.channels.add(channel)
-    return membership.left_by(member, membership.By(turn.address, turn.turn_id), now, turn.message_id)
+    channel = reach(turn, body["channel"], opened=body["opened"])
+    after.members.add(channel)
+    return membership.left_by(_member(turn, channel), membership.By(turn.address, turn.turn_id), now, turn.message_id)
+
+
+def _member(turn: TurnRef, channel: tuple[str, str]) -> membership.Member:
+    name = turn.name if channel[0] == turn.namespace else turn.address
+    return membership.Member(turn.agent, name, *channel)
 
 
 def _first_used(turn: TurnRef, entry: Entry, body: dict[str, Any], channel: tuple[str, str], now: float) -> list[Row]:

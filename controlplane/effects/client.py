@@ -136,8 +136,9 @@ class GateClient:
         placed: Placed = PLAIN,
         principal: str = "",
         first_use: str = "",
+        invitation: str = "",
     ) -> dict[str, Any]:
-        about = (namespace, name, message_id, body, placed, principal, first_use)
+        about = (namespace, name, message_id, body, placed, principal, first_use, invitation)
         return await self._body(lambda call: frames.PublishChannel(call, *about))
 
     async def post(self, namespace: str, name: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Row
 from controlplane.mesh.membership import going, gone
 from controlplane.resources.problems import problem
-from controlplane.store import cancelling, scopes
+from controlplane.store import cancelling, dead_letters, scopes
 from controlplane.store import statements as sql
 from schemas.frames import Control
 from schemas.problem import Problem
@@ -174,7 +174,10 @@ def remove(node: Node, uid: str, done: Answer) -> None:
     now = node.clock()
     found = problem("TARGET_NOT_FOUND", f"{slot.address} was deleted", to=slot.address).model_dump(mode="json")
     told = orjson.dumps(found).decode()
-    rows: list[Row] = [*going(uid), (sql.REMOVE_DEAD_LETTERS, (slot.namespace, slot.name, now, uid), -1)]
+    rows: list[Row] = [
+        *going(uid),
+        (dead_letters.OF_REMOVED, (slot.namespace, slot.namespace, slot.name, now, uid), -1),
+    ]
     rows.append((sql.REMOVE_TURNS, (now, told, uid), -1))
     asked = node.cancelling.asked_by_agent(uid)
     rows.append((cancelling.CANCEL_OF_AGENT, (now, uid), -1))

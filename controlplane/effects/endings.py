@@ -20,10 +20,9 @@ def expired(turn: TurnRef, now: float) -> bool:
     return turn.expires is not None and turn.expires <= now and not turn.recorded
 
 
-def too_late(turn: TurnRef) -> dict[str, Any]:
-    """Its message had a time to live."""
-    detail = f"no turn had begun with {turn.message_id} when it expired"
-    return problem("EXPIRED", detail, message_id=turn.message_id).model_dump(mode="json")
+def too_late(message_id: str) -> Problem:
+    """A message had a time to live."""
+    return problem("EXPIRED", f"no turn had begun with {message_id} when it expired", message_id=message_id)
 
 
 def too_long(most_s: float) -> dict[str, Any]:

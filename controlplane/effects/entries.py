@@ -26,6 +26,7 @@ from controlplane.effects.turnref import (
     reach,
     split,
 )
+from controlplane.mesh.publishing import expiring
 from controlplane.resources.problems import problem
 from controlplane.store import queues
 from controlplane.store import statements as sql
@@ -48,7 +49,8 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outsid
             body["generation"] = outside.generations.get(body["name"], 1)
         if entry.kind in ("publish", "join"):
             body["first_use"] = split(body["channel"]) in outside.absent
-        body["opened"] = (entry.kind, body.get("to") or body.get("channel")) in outside.opened
+        body["invitation"] = outside.opened.get((entry.kind, body.get("to") or body.get("channel") or ""))
+        body["opened"] = body["invitation"] is not None
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after
 
@@ -100,18 +102,21 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     until = until if turn.deadline is None else min(until, turn.deadline)  # whoever asked here waits no longer
     to = body["to"]
     opened, within = opened_by(turn, made, body.get("budget"), now)
-    more = {"replyto": made, "deadline": at_time(until), **within}
+    how = channeling.placed_by(body, now)
+    more = {"replyto": made, "deadline": at_time(until), **channeling.said(how), **within}
     text = envelope(turn, made, "steward.message", to, body["data"], now, **more)
     reached = reach(turn, to, opened=body["opened"])
     after.agents.add(reached)
     after.asked.append(made)
     after.awaits(until)
+    after.due(how.expires_at or until)
     lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()
     given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, *reached, now, until)
     return [
         *opened,
         (sql.AWAIT, (*given, made), 1),
-        (sql.SEND, (made, text, now, *reached), -1),
+        *expiring(made, how),
+        sent(made, text, how, now, reached),
         *([] if entry.kind == "ask" else _lost_request(turn, made, to, lost, now)),
         (sql.AWAIT_LOST, (lost, now, made), -1),
         (sql.JOURNAL_RESOLVED, ("failed", lost, now, made, now, "failed"), -1),

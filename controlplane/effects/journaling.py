@@ -69,12 +69,37 @@ def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
     return rows
 
 
-def _channel(turn: TurnRef) -> str | None:
-    """The channel that a message came by, in the agent's namespace: it is about something else than the agent."""
+def _channel(turn: TurnRef) -> tuple[str, str | None]:
+    """The channel that a message came by, with its namespace: it is about something else than the agent."""
     if turn.trigger != "message":
-        return None
+        return turn.namespace, None
     subject = str(orjson.loads(turn.message).get("subject") or "")
-    return None if subject in ("", turn.address) else subject.rpartition("/")[2]
+    if subject in ("", turn.address):
+        return turn.namespace, None
+    namespace, _, name = subject.rpartition("/")
+    return namespace or turn.namespace, name
+
+
+def _letter(turn: TurnRef, found: dict[str, Any], data: dict[str, Any], now: float) -> list[Row]:
+    """The dead letter, and what is told of it.
+
+    What a guest gave up of a queue is of that queue's namespace, where it can be put back.
+    """
+    namespace, channel = _channel(turn)
+    guest = turn.queue is not None and channel is not None and namespace != turn.namespace
+    place = (namespace, channel) if guest else (turn.namespace, turn.name)
+    why = (plain(found["reason"]), plain(found["detail"]), turn.turn_id, now)
+    trigger = turn.trigger if turn.queue is None else "queue"
+    told = {**data, "trigger": turn.trigger}
+    rows: list[Row] = [
+        (sql.DEAD_LETTER, (turn.agent, *place, turn.message_id, turn.message, *why, trigger, channel), 1),
+        event("message.dead_lettered", turn, told, now),
+    ]
+    if guest:
+        about = {"by": turn.address, "message_id": turn.message_id, "reason": found["reason"]}
+        row = ("message.dead_lettered", now, "Channel", *place, None, None, canonical(about).decode())
+        rows.append((sql.EVENT, row, 1))
+    return rows
 
 
 def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: float, *, owned: bool = True) -> Made:
@@ -84,11 +109,6 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     """
     after = Aftermath()
     text = orjson.dumps(found).decode()
-    letter = (
-        turn.agent, turn.namespace, turn.name, turn.message_id, turn.message,
-        plain(found["reason"]), plain(found["detail"]), turn.turn_id, now,
-        turn.trigger if turn.queue is None else "queue", _channel(turn),
-    )  # fmt: skip
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
         fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
@@ -101,9 +121,8 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
         rows.append(event("turn.cancelled", turn, data, now))
     else:
         rows += [
-            (sql.DEAD_LETTER, letter, 1),
+            *_letter(turn, found, data, now),
             event("turn.failed", turn, data, now),
-            event("message.dead_lettered", turn, {**data, "trigger": turn.trigger}, now),
             *refused(turn, found, now, after),
         ]
     return [*rows, *_consumed(turn, after)], after
@@ -329,7 +348,7 @@ def fence(turn: TurnRef, now: float) -> Row:
 
 def _consumed(turn: TurnRef, after: Aftermath) -> list[Row]:
     if turn.queue is not None:
-        after.queues.add(turn.queue)
+        after.queues.add((turn.queue, turn.agent))
     return consumed(turn)
 
 

@@ -117,7 +117,7 @@ class Ownership:
         slot.asked = None
         ready = next_turn(self._node, slot)
         if ready and slot.turn is not None and expired(slot.turn, self._node.clock()):
-            self._node.turns.give_up(slot, slot.turn, too_late(slot.turn))
+            self._node.turns.give_up(slot, slot.turn, too_late(slot.turn.message_id).model_dump(mode="json"))
             return
         rests = slot.state == "idle" or not ready  # one that is about to get a host is looked at there
         if (rests and self._node.cancelling.ends(slot)) or (not ready and self._node.upgrading.ends(slot)):

@@ -24,9 +24,10 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.making import made
-from controlplane.mesh.publishing import channel_rows, delayed
+from controlplane.mesh.publishing import channel_rows, delayed, expiring
+from controlplane.mesh.rooms import RETRY_AFTER_S, Rooms
 from controlplane.resources.problems import problem
-from controlplane.store import queues
+from controlplane.store import invitations, queues
 from controlplane.store import statements as sql
 from schemas.base import short_id
 from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Post, Publish, PublishChannel, Write
@@ -35,11 +36,9 @@ from schemas.posting import Placed
 from schemas.problem import Problem
 
 log = logging.getLogger("steward.gate")
-RETRY_AFTER_S = 1.0
-RECOUNT = 256
 ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
 _LABEL = re.compile(r"^(INSERT INTO|DELETE FROM) label ")
-_WAKING = ("inbox", "subscription", "timer", "awaiting")
+_WAKING = ("inbox", "subscription", "timer", "awaiting", "invitation")
 
 
 class Planes:
@@ -51,7 +50,7 @@ class Planes:
         self._planes: set[Wire] = set()
         self._answered: list[str] = []
         self._roused = False
-        self._room: dict[str, int] = {}
+        self.rooms = Rooms(ROOMS_MAX)
         self._arrived: list[tuple[Wire, Publish, Slot]] = []
         self._putting: Counter[str] = Counter()  # messages on their way to the inbox of an agent
 
@@ -125,7 +124,7 @@ class Planes:
 
     def _take_in(self) -> None:
         arrived, self._arrived = self._arrived, []
-        counted = [self._room.get(slot.uid, 0) <= 0 for _, _, slot in arrived]
+        counted = [self.rooms.counts(slot.uid) for _, _, slot in arrived]
         asked = [self._looked_for(*it, all_=all_) for it, all_ in zip(arrived, counted, strict=True)]
         try:
             found = self._node.reader.each(sql.ARRIVING, asked)
@@ -150,7 +149,7 @@ class Planes:
             return
         turn_id = short_id("turn", uid, frame.message_id)
         known, waiting, open_ = bool(stored[0]), int(stored[1]), bool(stored[2])
-        full = self._full(uid, slot.address, waiting) if counted else self.full(uid, slot.address)
+        full = self.full(uid, slot.address, (lambda: waiting) if counted else None)
         if full is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
@@ -163,12 +162,13 @@ class Planes:
         until = frame.ask_until and frame.ask_until + node.clock.ahead()  # the plane goes by the machine's clock
         if until:
             rows.append((sql.AWAIT_OPERATOR, (frame.message_id, slot.address, uid, now, until), -1))
+            rows += expiring(frame.message_id, frame.placed)
 
         def published(outcome: str, detail: str) -> None:
             self._put(uid)
             _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id, "duplicate": known})
             if until:
-                node.timers.arm(until)
+                node.timers.arm(min(until, frame.placed.expires_at or until))
             if alone and outcome == "ok" and node.slots.holds(slot):
                 node.ownership.come(slot, (turn_id, frame.message_id, body))
             else:
@@ -208,28 +208,18 @@ class Planes:
         if not self._putting[uid]:
             del self._putting[uid]
 
-    def full(self, uid: str, address: str) -> Problem | None:
-        """Why an inbox takes no more; each None is room for one message."""
-        waiting = 0
-        if self._room.get(uid, 0) <= 0:
-            row = self._node.reader.one(sql.BACKLOG, uid, self._node.bounds.inbox_messages_max)
-            waiting = int(row[0]) if row else 0
-        return self._full(uid, address, waiting)
-
-    def _full(self, uid: str, address: str, waiting: int) -> Problem | None:
-        """The same, where it was counted if it had to be; that is once in a while only."""
+    def full(self, uid: str, address: str, count: Callable[[], int] | None = None) -> Problem | None:
+        """Why an inbox takes no more; each None is room for one message. `count`, where it was counted already."""
         most = self._node.bounds.inbox_messages_max
-        room = self._room.get(uid, 0)
-        if room <= 0:
-            waiting += self._putting[uid]  # not stored yet, most of them
-            if waiting >= most:
-                detail = f"the inbox of {address} holds {waiting} messages, which is the most"
-                return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=waiting)
-            if len(self._room) > ROOMS_MAX:
-                self._room.clear()
-            room = min(RECOUNT, most - waiting)
-        self._room[uid] = room - 1
-        return None
+
+        def counted() -> int:  # what is on its way takes room, too
+            stored = count() if count else int(self._node.reader.rows(sql.BACKLOG, uid, most)[0][0])
+            return stored + self._putting[uid]
+
+        if not self.rooms.full(uid, most, counted):
+            return None
+        detail = f"the inbox of {address} holds {most} messages, which is the most"
+        return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=most)
 
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
         node = self._node
@@ -249,6 +239,8 @@ class Planes:
                 _refuse(wire, frame.call, full)
                 return
         rows: list[Any] = [] if found else made(frame.first_use, *channel, frame.principal, now)
+        if frame.invitation:
+            rows.insert(0, (invitations.STANDS, (frame.invitation, now, *channel), 1))
         rows += channel_rows(*channel, frame.message_id, frame.body.decode(), frame.placed, now)
 
         def published(outcome: str, detail: str) -> None:
@@ -261,6 +253,8 @@ class Planes:
                 self.publish_channel(wire, frame)
                 return
             body = {"message_id": frame.message_id, "position": row[0] if row else 0}
+            if frame.invitation and row is not None and outcome == "conflict":  # it was taken in before that was over
+                outcome = "ok"
             _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
             node.delivery.kick(*channel)
 

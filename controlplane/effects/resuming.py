@@ -93,7 +93,14 @@ def _placed(turn: TurnRef, queue: str | None, key: str | None, attempts_max: int
 def _consume_again(node: Node, turn: TurnRef) -> None:
     """A message that was handled before came once more, by a channel that was joined anew: it is done."""
     rows = [*finished_of_queue(turn), (sql.CONSUME, (turn.agent, turn.message_id), -1)]
-    node.commit("repeat", rows, lambda outcome, _: node.ownership.ring(turn.agent) if outcome == "ok" else None)
+
+    def repeated(outcome: str, _detail: str) -> None:
+        if outcome == "ok":
+            node.ownership.ring(turn.agent)
+            if turn.queue is not None:
+                node.delivery.queues.finished(turn.queue, turn.agent)
+
+    node.commit("repeat", rows, repeated)
 
 
 def _open_turn(node: Node, slot: Slot) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.surviving import survived
 from controlplane.mesh.traits import traits_of
 from controlplane.store import discovery, statements
 from controlplane.store import scopes as sql
@@ -34,14 +35,14 @@ class Scopes:
             return
         for row in self._node.reader.rows(sql.LEFT, AT_ONCE):
             if row[1] not in self._going:
-                self._take(row)
+                survived(partial(self._take, row), "a child of an ended scope")
         if not self._going:
             self._node.commit("cleared", [(sql.EMPTY, (self._node.clock(),), -1)], _done, MESSAGES)
 
     def _take(self, row: tuple[Any, ...]) -> None:
         scope, uid, namespace, name, labels, spec, generation = row
-        self._going.add(uid)
         if spec is None:
+            self._going.add(uid)
             self._remove(uid)
             return
         now = self._node.clock()
@@ -53,6 +54,7 @@ class Scopes:
             for kind, value in sorted(traits_of(orjson.loads(spec)))
         ]
         rows.append((statements.EVENT, ("resource.deleted", now, "Agent", namespace, name, None, None, told), 1))
+        self._going.add(uid)  # not before: whatever can not be taken as it is shall not be taken for under way
         self._node.commit("scope", rows, partial(self._taken, uid), MESSAGES)
 
     def _taken(self, uid: str, outcome: str, _detail: str) -> None:

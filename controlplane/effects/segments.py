@@ -117,7 +117,7 @@ def unfit_folder(node: Node, turn: TurnRef, frame: Commit) -> Unfit | None:
 def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> Outside:
     """What of the world beyond its agent a segment is committed by, as it is now."""
     generations: dict[str, int] = {}
-    opened = set()
+    opened: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.kind == "spawn":
             name = orjson.loads(entry.body)["name"]
@@ -125,18 +125,28 @@ def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> 
             generations[name] = 1 if row is None else int(row[1]) + 1
         elif entry.kind in invitations.EFFECTS:
             body = orjson.loads(entry.body)
-            address = body["channel"] if entry.kind == "publish" else body["to"]
-            if split(address)[0] != turn.namespace and invited(node, turn, entry.kind, address):
-                opened.add((entry.kind, address))
-    return Outside(generations, frozenset(opened), frozenset((turn.namespace, it) for it in slot.first_uses))
+            address = body.get("channel") or body["to"]
+            if split(address)[0] != turn.namespace and (by := invited(node, turn, entry.kind, address)) is not None:
+                opened[entry.kind, address] = by
+        elif entry.kind == "leave":  # whoever is a guest may always go
+            address = orjson.loads(entry.body)["channel"]
+            if split(address)[0] != turn.namespace and is_member(node, turn, address):
+                opened["leave", address] = ""
+    return Outside(generations, opened, frozenset((turn.namespace, it) for it in slot.first_uses))
 
 
-def invited(node: Node, turn: TurnRef, kind: str, address: str) -> bool:
-    """Whether an invitation opens an address of another namespace, at this moment, to this kind of entry."""
+def is_member(node: Node, turn: TurnRef, address: str) -> bool:
+    """Whether the agent reads a channel."""
+    return node.reader.one(invitations.IS_MEMBER, *split(address), turn.agent) is not None
+
+
+def invited(node: Node, turn: TurnRef, kind: str, address: str) -> str | None:
+    """The invitation that opens an address of another namespace, at this moment, to this kind of entry."""
     namespace, name = split(address)
-    what, effect = "Channel" if kind == "publish" else "Agent", invitations.pattern(invitations.EFFECTS[kind])
+    what, effect = "Channel" if kind in ("publish", "join") else "Agent", invitations.pattern(invitations.EFFECTS[kind])
     given = (turn.namespace, namespace, name, what, turn.name, effect, node.clock())
-    return node.reader.one(invitations.OPENED, *given) is not None
+    row = node.reader.one(invitations.OPENED, *given)
+    return None if row is None else str(row[0])
 
 
 def _budget(entry: Entry) -> bool:
@@ -190,7 +200,7 @@ def _of_channel(node: Node, slot: Slot, turn: TurnRef, entry: Entry) -> Unfit | 
     body = orjson.loads(entry.body)
     namespace, name = split(body["channel"])
     own = namespace == turn.namespace
-    if not own and (entry.kind != "publish" or not invited(node, turn, "publish", body["channel"])):
+    if not own and (entry.kind == "leave" or not invited(node, turn, entry.kind, body["channel"])):
         return None  # it reaches nobody there, and hears nothing of what is there
     if entry.kind == "leave":
         watched = any(it.get("channel") == name for it in turn.spec.get("watches") or ())

@@ -11,6 +11,7 @@ from functools import partial
 
 from controlplane.effects import journaling
 from controlplane.effects.entries import timer_begin
+from controlplane.effects.expiring import Expiring
 from controlplane.effects.firing import Due, fired, set_aside
 from controlplane.effects.gathers import came, gathering_of
 from controlplane.effects.node import MESSAGES, Node
@@ -21,6 +22,7 @@ from controlplane.effects.turnref import TurnRef
 from controlplane.resources.problems import problem
 from controlplane.store import queues
 from controlplane.store import statements as sql
+from controlplane.store.expired import NEXT_EXPIRED
 from controlplane.store.gathers import MEMBERS
 from controlplane.store.schedules import MADE_UP_MAX
 from schemas.branches import Place
@@ -40,6 +42,7 @@ class Timers:
         self._handle: asyncio.TimerHandle | None = None
         self._at = float("inf")
         self._firing: set[tuple[str, str]] = set()
+        self._expiring = Expiring(node)
         self._breaking: set[str] = set()
         self._rings_at = 0.0
         self._ended = False
@@ -68,11 +71,12 @@ class Timers:
         now, reader = self._node.clock(), self._node.reader
         due = [partial(self._fire, Due(*row), now) for row in reader.rows(sql.DUE_TIMERS, now)]
         due += [partial(self._expire, row[0], row[1], row[2], now) for row in reader.rows(sql.DUE_AWAITS, now)]
-        due += self._node.delaying.due(now)
+        due += self._expiring.due(now) + self._node.delaying.due(now)
         broken = [step for step in due if not survived(step, "what is due")]
         soonest = now + (BROKEN_S if broken else LOOK_S_MIN)
         delayed = max(soonest, self._node.delaying.paused_until)
-        for query, from_ in ((sql.NEXT_TIMER, soonest), (sql.NEXT_AWAIT, soonest), (queues.NEXT_DUE, delayed)):
+        looks = ((sql.NEXT_TIMER, soonest), (sql.NEXT_AWAIT, soonest), (NEXT_EXPIRED, soonest))
+        for query, from_ in (*looks, (queues.NEXT_DUE, delayed)):
             if (first := reader.one(query)) is not None:
                 self.arm(max(float(first[0]), from_))
 

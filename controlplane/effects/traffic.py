@@ -71,7 +71,7 @@ def _edge(head: str, namespace: str, name: str) -> tuple[Edge, float | None]:
     if found is None:
         return Edge(namespace, name, OTHERS, ""), None
     source, subject, time = found.groups()
-    channel = "" if subject in (None, "", f"{namespace}/{name}") else subject.rpartition("/")[2]
+    channel = "" if subject in (None, "", f"{namespace}/{name}") else subject.removeprefix(f"{namespace}/")
     try:
         sent_at = datetime.fromisoformat(time).timestamp()
     except ValueError:

@@ -97,7 +97,8 @@ class Aftermath:
     channels: set[tuple[str, str]] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
-    queues: set[str] = field(default_factory=set)  # of which a member has finished a message
+    members: set[tuple[str, str]] = field(default_factory=set)  # channels that somebody joined or left
+    queues: set[tuple[str, str]] = field(default_factory=set)  # of which a member has finished a message; and who
     operators: list[str] = field(default_factory=list)  # of answers, those that operators wait for
     due_at: float | None = None
     open_until: float = 0.0
@@ -113,11 +114,11 @@ class Aftermath:
 
 class Outside(NamedTuple):
     """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
-    what of other namespaces an invitation opens to it, by the kind of entry and the address, and which channels, by
-    namespace and name, were not there when it first named them."""
+    what of other namespaces is open to it, by the kind of entry and the address, with the invitation that opens it, and
+    which channels, by namespace and name, were not there when it first named them."""
 
     generations: Mapping[str, int] = {}
-    opened: frozenset[tuple[str, str]] = frozenset()
+    opened: Mapping[tuple[str, str], str] = {}
     absent: frozenset[tuple[str, str]] = frozenset()
 
 

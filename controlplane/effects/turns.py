@@ -332,6 +332,7 @@ class Turns:
                 self._node.planes.rouse()
         slot.turn, slot.awaits = None, set()
         self._node.budgeting.settled(slot.uid)
+        self._node.planes.rooms.freed(slot.uid)
         held = self._node.slots.holds(slot)
         if held and slot.host is not None:
             slot.state = "idle"
@@ -355,10 +356,7 @@ class Turns:
                 self._node.timers.resolved(await_id)
             for address in after.agents:
                 self._node.ownership.ring_name(*address)
-            for channel in after.channels:
-                self._node.delivery.kick(*channel)
-            for queue in after.queues:
-                self._node.delivery.queues.give(queue)
+            self._node.delivery.moved(after.channels, after.members, after.queues)
 
     def resume(self, slot: Slot, place: Place, outcome: str, result: str, at: float) -> None:
         """The answer to what a turn waits for, handed to the coroutine that still lives."""

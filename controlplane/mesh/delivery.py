@@ -10,13 +10,14 @@ member got it is told to it by a gap. What is being delivered to a member is del
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import orjson
 
 from controlplane.mesh.batches import batch, fitting
+from controlplane.mesh.guests import Guests, still
 from controlplane.mesh.queues import Queues
 from controlplane.mesh.rows import Commit, Row, Rows
 from controlplane.store import statements as sql
@@ -26,6 +27,7 @@ from schemas.base import canonical, rfc3339, short_id
 WINDOW = 256
 SWEPT_MAX, SOME = 500, " LIMIT ? OFFSET ?"
 AGAIN_S = 0.05
+Pair = tuple[str, str]
 
 
 class Lagging(NamedTuple):
@@ -41,6 +43,7 @@ class Lagging(NamedTuple):
     name: str
     agent_name: str
     first: int | None  # of what it has not got, the first that is still there
+    invitation: str | None  # of a guest
 
 
 class Delivery:
@@ -55,6 +58,7 @@ class Delivery:
         self._clock = clock
         self._inbox_max = inbox_max
         self.queues = Queues(reader, commit, ring, clock)
+        self._guests = Guests(reader, commit)
         self._moving: set[tuple[str, str]] = set()
         self._swept = 0
         self._waiting: dict[str, asyncio.TimerHandle] = {}
@@ -63,13 +67,33 @@ class Delivery:
         """Something was published to a channel."""
         row = self._reader.one(sql.CHANNEL, namespace, name)
         if row is not None:
+            self._to_members(row[0])
+            self.queues.look(row[0])
+
+    def changed(self, namespace: str, name: str) -> None:
+        """Somebody joined or left a channel."""
+        row = self._reader.one(sql.CHANNEL, namespace, name)
+        if row is not None:
             self.deliver(row[0])
 
+    def moved(self, published: Iterable[Pair], members: Iterable[Pair], queues: Iterable[Pair]) -> None:
+        """What a unit was for: channels that got something, or whose members changed, by namespace and name; and
+        queues of which a member has finished a message, by the uids of both."""
+        for channel in published:
+            self.kick(*channel)
+        for channel in members:
+            self.changed(*channel)
+        for of_queue in queues:
+            self.queues.finished(*of_queue)
+
     def deliver(self, channel: str) -> None:
-        """Bring to all members what they have not got yet."""
+        """Bring to all members, whoever they are by now, what they have not got yet."""
+        self._to_members(channel)
+        self.queues.give(channel)
+
+    def _to_members(self, channel: str) -> None:
         for row in self._reader.rows(sql.LAGGING + " AND s.channel = ?", channel):
             self._move(Lagging(*row))
-        self.queues.give(channel)
 
     def sweep(self) -> None:
         """Some of those that lag, behind those of the last time: members that are full hide nobody."""
@@ -78,6 +102,7 @@ class Delivery:
         for row in rows:
             self._move(Lagging(*row))
         self.queues.sweep()
+        self._guests.sweep(self._clock())
 
     def end(self) -> None:
         """Wait for nothing more."""
@@ -90,6 +115,8 @@ class Delivery:
         dropped = (it.first or it.next_position) - 1  # up to there retention took what it had not got
         if key in self._moving or (dropped == it.position and it.debounce_s and self._waits(it)):
             return
+        if it.invitation is not None and not self._guests.holds(it.channel, it.agent, self._clock()):
+            return
         waiting = self._reader.one(sql.BACKLOG, it.agent, self._inbox_max)
         if waiting is not None and waiting[0] >= self._inbox_max:
             return
@@ -98,12 +125,14 @@ class Delivery:
             rows = self._gap(it, dropped)
         else:
             rows = self._one_by_one(it) if it.batch_max == 1 else self._batched(it)
+        if it.invitation is not None:
+            rows.insert(0, still(it.channel, it.agent, self._clock()))
 
         def moved(outcome: str, _detail: str) -> None:
             self._moving.discard(key)
             if outcome == "ok":
                 self._ring(it.agent)
-                self.deliver(it.channel)
+                self._to_members(it.channel)
             elif outcome == "conflict":  # it left, or retention came in between
                 self._again_soon(it.channel)
 

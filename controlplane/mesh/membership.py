@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from controlplane.store import channels as sql
 from controlplane.store import queues
+from controlplane.store.invitations import INVITED_BY
 from schemas.base import canonical
 
 Row = tuple[str, Sequence[Any], int]
 
 
 class Member(NamedTuple):
-    """An agent, by uid and name, and a channel by its name."""
+    """An agent, by uid and name (a guest by its address), and a channel by its name."""
 
     agent: str
     name: str
@@ -34,14 +35,18 @@ class By(NamedTuple):
     turn_id: str | None = None
 
 
-def joining(member: Member, start: str, by: By, now: float, after: int = 0) -> list[Row]:
-    """An agent begins to read: from `now`, the `beginning`, or a `cursor`, which is `after`. A member stays one."""
+def joining(member: Member, start: str, by: By, now: float, after: int = 0, invitation: str | None = None) -> list[Row]:
+    """An agent begins to read: from `now`, the `beginning`, or a `cursor`, which is `after`. A member stays one.
+
+    A guest is one by its `invitation`, and by this one from now on.
+    """
     place: tuple[Any, ...] = (after, after) if start == "cursor" else ()
     agent, namespace, name = member.key
     told = canonical({"agent": member.name, "start": start}).decode()
     return [
         (sql.JOINED_EVENT, (now, namespace, name, *by, told, namespace, name, agent), -1),
         (sql.JOIN[start], (*place, now, namespace, name, agent), -1),
+        *([] if invitation is None else [(INVITED_BY, (invitation, agent, namespace, name), -1)]),
         *joined(agent, namespace, name, now),
     ]
 
@@ -54,10 +59,10 @@ def joined(agent: str, namespace: str, name: str, now: float) -> list[Row]:
     ]
 
 
-def left_by(member: Member, by: By, now: float, handling: str = "") -> list[Row]:
-    """Leave, and tell of it."""
+def left_by(member: Member, by: By, now: float, handling: str = "", why: str = "") -> list[Row]:
+    """Leave, and tell of it; `why`, where nobody wanted to."""
     agent, namespace, name = member.key
-    told = canonical({"agent": member.name}).decode()
+    told = canonical({"agent": member.name, **({"reason": why} if why else {})}).decode()
     event = (sql.LEFT_EVENT, (now, namespace, name, *by, told, agent, namespace, name), -1)
     return [event, *leaving(agent, namespace, name, now, handling)]
 

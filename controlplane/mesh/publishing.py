@@ -5,6 +5,7 @@ from typing import Any
 
 from controlplane.store import queues
 from controlplane.store import statements as sql
+from controlplane.store.expired import NOTE
 from schemas.posting import Placed
 
 Row = tuple[str, Sequence[Any], int]
@@ -19,6 +20,11 @@ def channel_rows(namespace: str, name: str, made: str, text: str, how: Placed, n
         *([(queues.URGE, (how.rank, how.key, how.rank, namespace, name), -1)] if urged else ()),
         (sql.CHANNEL_BUMP, (namespace, name), -1),
     ]
+
+
+def expiring(await_id: str, how: Placed) -> list[Row]:
+    """Behind the await of a question whose message has a time to live: it is looked at when that is over."""
+    return [(NOTE, (how.expires_at, await_id), -1)] if how.expires_at else []
 
 
 def delayed(kind: str, namespace: str, name: str, made: str, text: str, how: Placed) -> Row:

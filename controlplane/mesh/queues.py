@@ -1,17 +1,21 @@
 """Queues: each message to one member, in order of its key, the most urgent key first.
 
 A key sticks to the member that has an unfinished message of it: the next one of that key is `ready` when the last
-is finished, and until then only the same member may have it, if the queue lets it hold several. A member holds
-`in_flight_max` unfinished messages at most. Nothing comes to anybody again because time went by. What is given out is
-decided here from what is stored, and committed by a unit that holds only if the message still waits and the member
-is still one; so whoever leaves, and whatever ends, at that very moment makes the unit void, not wrong.
+is finished, and until then only the same member may have it, if the queue lets it hold several; that one waits in
+line with all others, as urgent as its key is. A member holds `in_flight_max` unfinished messages at most. Nothing comes
+to anybody again because time went by. What is given out is decided here from what is stored, and committed by a unit
+that holds only if the message still waits and the member is still one; so whoever leaves, and whatever ends, at that
+very moment makes the unit void, not wrong.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from controlplane.mesh.guests import still
+from controlplane.mesh.rooms import RETRY_AFTER_S, Rooms
 from controlplane.mesh.rows import Commit, Row, Rows
+from controlplane.mesh.standing import Standing, Standings
 from controlplane.resources.problems import problem
 from controlplane.store import queues as sql
 from controlplane.store import statements
@@ -20,8 +24,8 @@ from schemas.problem import Problem
 
 AT_ONCE = 64
 SWEPT_MAX, OVERDUE_MAX = 500, 200
-AGAIN_S, RETRY_AFTER_S = 0.05, 1.0
-RECOUNT, ROOMS_MAX = 256, 10_000
+AGAIN_S = 0.05
+ROOMS_MAX = 10_000
 
 
 class Queues:
@@ -34,8 +38,8 @@ class Queues:
         self._clock = clock
         self._giving: set[str] = set()
         self._again: set[str] = set()
-        self._room: dict[str, int] = {}
-        self._turns = 0
+        self._standings = Standings(reader)
+        self._rooms = Rooms(ROOMS_MAX)
         self._swept = ""
         self._expiring: set[tuple[str, int]] = set()
         self._later: set[asyncio.TimerHandle] = set()
@@ -46,19 +50,30 @@ class Queues:
             handle.cancel()
 
     def give(self, channel: str) -> None:
-        """To whoever has room, what is ready. One unit of a queue at a time."""
+        """To whoever has room, and whoever is a member by now, what is ready."""
+        self._standings.forget(channel)
+        self.look(channel)
+
+    def finished(self, channel: str, agent: str) -> None:
+        """A member has finished with a message: it has room, and the next of that key may be ready."""
+        self._standings.finished(channel, agent)
+        self.look(channel)
+
+    def look(self, channel: str) -> None:
+        """To whoever is known to have room, what is ready. One unit of a queue at a time."""
         if channel in self._giving:
             self._again.add(channel)
             return
         row = self._reader.one(sql.QUEUE, channel)
         if row is None or row[0] != "queue":
             return
-        given = self._matched(channel, int(row[1]))
+        now = self._clock()
+        standing = self._standings.now(channel, int(row[1]), now)
+        given = self._matched(channel, standing, now)
         if not given:
             return
         self._giving.add(channel)
-        now = self._clock()
-        rows: list[Row] = []
+        rows: list[Row] = [still(channel, it, now) for it in {agent for agent, _ in given} & standing.guests]
         for agent, position in given:
             rows.append((sql.TAKE, (now, agent, channel, position), 1))
             rows.append((sql.TAKEN, (channel, position), 1))
@@ -68,11 +83,13 @@ class Queues:
             again = channel in self._again
             self._again.discard(channel)
             if outcome == "ok":
+                self._rooms.freed(channel, len(given))
                 for agent in dict.fromkeys(agent for agent, _ in given):
                     self._ring(agent)
-                if again or len(given) == AT_ONCE or int(row[1]) > 1:
-                    self.give(channel)
+                if again or len(given) == AT_ONCE or standing.most > 1:
+                    self.look(channel)
             else:
+                self._standings.forget(channel)
                 self._look_later(channel)
 
         self._commit("dispatch", rows, gave, 1)
@@ -80,70 +97,43 @@ class Queues:
     def _look_later(self, channel: str) -> None:
         def look() -> None:
             self._later.discard(handle)
-            self.give(channel)
+            self.look(channel)
 
         handle = asyncio.get_running_loop().call_later(AGAIN_S, look)
         self._later.add(handle)
 
-    def _matched(self, channel: str, most: int) -> list[tuple[str, int]]:
-        """Who gets which position: members that hold a key first its next ones, then whoever holds least."""
-        now = self._clock()
-        members = self._reader.rows(sql.MEMBERS, channel)
-        self._turns += 1
-        first = self._turns % len(members) if members else 0
-        free = [(int(held), agent) for agent, held in members[first:] + members[:first] if held < most]
-        given: list[tuple[str, int]] = []
-        taken: set[int] = set()
-        room: dict[str, int] = {}
-        for held, agent in free:
-            room[agent] = most - held
-            if not held:
-                continue
-            for (position,) in self._reader.rows(sql.OF_HELD_KEYS, agent, channel, now, room[agent]):
-                if len(given) < AT_ONCE and position not in taken:
-                    taken.add(position)
-                    given.append((agent, position))
-                    room[agent] -= 1
-        return given + self._heads(channel, now, room, taken, AT_ONCE - len(given))
-
-    def _heads(
-        self, channel: str, now: float, room: dict[str, int], taken: set[int], most: int
-    ) -> list[tuple[str, int]]:
-        places = [agent for agent, left in room.items() if left > 0]
-        if not places or most <= 0:
+    def _matched(self, channel: str, standing: Standing, now: float) -> list[tuple[str, int]]:
+        """Who gets which position, the most urgent first. Members that have least come first, and then in turn."""
+        if not standing.free:
             return []
-        found = [it[0] for it in self._reader.rows(sql.HEADS, channel, now, most) if it[0] not in taken]
+        found: list[tuple[int, int, str | None]] = [
+            (rank, position, None) for position, rank in self._reader.rows(sql.HEADS, channel, now, AT_ONCE)
+        ]
+        if standing.most > 1:
+            held = self._reader.rows(sql.OF_HELD_KEYS, channel, standing.most, channel, channel, now, AT_ONCE)
+            found += [(rank, position, agent) for position, rank, agent in held if agent in standing.free]
         given: list[tuple[str, int]] = []
-        while found and places:
-            for agent in list(places):
-                if not found:
-                    break
-                given.append((agent, found.pop(0)))
-                room[agent] -= 1
-                if not room[agent]:
-                    places.remove(agent)
+        for _, position, holder in sorted(found, key=lambda it: it[:2])[:AT_ONCE]:
+            agent = next(iter(standing.free), None) if holder is None else holder
+            if agent in standing.free:
+                given.append((agent, position))
+                standing.take(agent)
         return given
 
     def full(self, channel: str, address: str, most: int) -> Problem | None:
-        """Why a queue takes no more; each None is room for one message. Counted once for some hundred."""
-        room = self._room.get(channel, 0)
-        if room <= 0:
-            waiting = int(self._reader.rows(sql.BACKLOG, channel, most)[0][0])
-            if waiting >= most:
-                detail = f"the queue {address} holds {waiting} messages that no member has, which is the most"
-                return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, channel=address, messages=waiting)
-            if len(self._room) > ROOMS_MAX:
-                self._room.clear()
-            room = min(RECOUNT, most - waiting)
-        self._room[channel] = room - 1
-        return None
+        """Why a queue takes no more; each None is room for one message."""
+        if not self._rooms.full(channel, most, lambda: int(self._reader.rows(sql.BACKLOG, channel, most)[0][0])):
+            return None
+        detail = f"the queue {address} holds {most} messages that no member has, which is the most"
+        return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, channel=address, messages=most)
 
     def sweep(self) -> None:
         """What nobody was told of, and what is overdue; queues behind those of the last time."""
+        self._standings.forget_all()
         rows = self._reader.rows(sql.WAITING_QUEUES, self._swept, SWEPT_MAX)
         self._swept = rows[-1][0] if len(rows) == SWEPT_MAX else ""
         for (channel,) in rows:
-            self.give(channel)
+            self.look(channel)
         now = self._clock()
         for row in self._reader.rows(sql.OVERDUE, now, OVERDUE_MAX):
             self._expire(row, now)
@@ -163,8 +153,10 @@ class Queues:
             (statements.EVENT, about, 1),
         ]
 
-        def expired(_outcome: str, _detail: str) -> None:
+        def expired(outcome: str, _detail: str) -> None:
             self._expiring.discard((channel, position))
-            self.give(channel)
+            if outcome == "ok":
+                self._rooms.freed(channel)
+            self.look(channel)
 
         self._commit("overdue", rows, expired, 1)

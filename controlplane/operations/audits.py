@@ -141,6 +141,29 @@ CHECKS: tuple[Check, ...] = (
         named=False,
         whole=True,
     ),
+    Check(
+        "guest.left",
+        "late",
+        "Channel",
+        "SELECT c.namespace, c.name, i.expires_at AS since, a.namespace || '/' || a.name AS more FROM subscription s"
+        " JOIN channel c ON c.uid = s.channel JOIN agent a ON a.uid = s.agent"
+        " LEFT JOIN invitation i ON i.invitation_id = s.invitation WHERE s.invitation IS NOT NULL"
+        " AND (i.invitation_id IS NULL OR i.expires_at < :grace OR i.revoked_at < :grace)",
+        "{more} is a member of {namespace}/{name}, and its invitation is over",
+        "channels.members",
+        "shows the members",
+    ),
+    Check(
+        "guest.uninvited",
+        "wrong",
+        "Channel",
+        "SELECT c.namespace, c.name, s.since, a.namespace || '/' || a.name AS more FROM channel c"
+        " JOIN subscription s ON s.channel = c.uid JOIN agent a ON a.uid = s.agent"
+        " WHERE s.invitation IS NULL AND a.namespace <> c.namespace",
+        "{more} is a member of {namespace}/{name}, and was not invited",
+        "channels.members",
+        "shows the members",
+    ),
     _left("inbox", "messages"),
     _left("timer", "timers"),
     _left("subscription", "subscriptions"),

@@ -29,6 +29,7 @@ from controlplane.operations.starting import (
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known
 from controlplane.store import statements
+from controlplane.store.dead_letters import OF_REMOVED
 from controlplane.store.scopes import END_OF_AGENT
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
@@ -206,7 +207,7 @@ class Reconciler:
             if uid not in left:
                 continue
             now = self._clock()
-            unit.rows(going(uid)).raw(statements.REMOVE_DEAD_LETTERS, [namespace, name, now, uid])
+            unit.rows(going(uid)).raw(OF_REMOVED, [namespace, namespace, name, now, uid])
             unit.raw(END_OF_AGENT, [now, uid])
             for sql in statements.REMOVE:
                 unit.raw(sql, [uid])

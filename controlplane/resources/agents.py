@@ -100,6 +100,7 @@ OPERATIONS = (
             "TURN_FAILED",
             "DEADLINE",
             "CANCELLED",
+            "EXPIRED",
             "SCHEMA_MISMATCH",
             "OUTPUT_MISMATCH",
         ),

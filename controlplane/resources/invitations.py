@@ -14,7 +14,8 @@ OPERATIONS = (
         "invitations.create",
         "Invite agents of another namespace",
         "Opens one agent or channel to agents of another namespace, for some effects, until it expires or is revoked. "
-        "It is looked at when each message is sent, and ends with what it opens: a new agent of the name is not meant.",
+        "It is looked at when each message is sent, and ends with what it opens: a new agent of the name is not meant. "
+        "Who joined a channel by it is a member for as long as it stands.",
         InvitationCreateInput,
         InvitationView,
         "POST",
@@ -45,7 +46,8 @@ OPERATIONS = (
     Operation(
         "invitations.revoke",
         "Revoke an invitation",
-        "Nothing is sent by it from now on; what was sent stays sent.",
+        "Nothing is sent or delivered by it from now on; what was sent stays sent, and who joined by it is a member "
+        "no more.",
         InvitationInput,
         InvitationView,
         "POST",

@@ -42,7 +42,8 @@ JOIN = {
 }
 JOINED = (
     "INSERT INTO membership (channel, agent, name, joined_position, joined_at)"
-    " SELECT s.channel, s.agent, a.name, c.next_position, ? FROM channel c JOIN subscription s ON s.channel = c.uid"
+    " SELECT s.channel, s.agent, CASE WHEN a.namespace = c.namespace THEN a.name ELSE a.namespace || '/' || a.name END,"
+    " c.next_position, ? FROM channel c JOIN subscription s ON s.channel = c.uid"
     " JOIN agent a ON a.uid = s.agent WHERE c.namespace = ? AND c.name = ? AND s.agent = ? AND NOT EXISTS"
     " (SELECT 1 FROM membership m WHERE m.channel = s.channel AND m.agent = s.agent AND m.left_position IS NULL)"
 )
@@ -89,7 +90,7 @@ UNUSED = (
     " AND NOT EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = c.uid)"
     " AND NOT EXISTS (SELECT 1 FROM subscription s WHERE s.channel = c.uid)"
     " AND NOT EXISTS (SELECT 1 FROM delayed d WHERE d.kind = 'Channel' AND d.namespace = c.namespace"
-    " AND d.name = c.name) ORDER BY c.uid LIMIT ?"
+    " AND d.name = c.name AND d.cancelled_at IS NULL) ORDER BY c.uid LIMIT ?"
 )
 VANISH = (
     "UPDATE resource SET deleted_at = ?, updated_at = ?, revision = revision + 1"
@@ -98,7 +99,7 @@ VANISH = (
     " AND NOT EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = resource.uid)"
     " AND NOT EXISTS (SELECT 1 FROM subscription s WHERE s.channel = resource.uid)"
     " AND NOT EXISTS (SELECT 1 FROM delayed d WHERE d.kind = 'Channel' AND d.namespace = resource.namespace"
-    " AND d.name = resource.name)"
+    " AND d.name = resource.name AND d.cancelled_at IS NULL)"
 )
 VANISH_RUN = "DELETE FROM channel WHERE uid = ?"
 VANISH_LABELS = "DELETE FROM label WHERE kind = 'Channel' AND namespace = ? AND name = ?"

@@ -56,7 +56,11 @@ class SubscriptionRow(SQLModel, table=True):
     since: float = Field(sa_column=seconds())
     debounce_s: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default="0"))
     batch_max: int = Field(default=1, sa_column=big(1))
-    __table_args__ = (Index("subscription_by_position", "channel", "position"),)
+    invitation: str | None = Field(default=None, description="of a guest from another namespace: what it is one by")
+    __table_args__ = (
+        Index("subscription_by_position", "channel", "position"),
+        partial("subscription_of_guest", "invitation", where="invitation IS NOT NULL"),
+    )
 
 
 class QueuedRow(SQLModel, table=True):
@@ -77,12 +81,16 @@ class QueuedRow(SQLModel, table=True):
     __table_args__ = (
         Index("queued_ready", "channel", "ready", "rank", "position"),
         partial("queued_key", "channel", "key", "position", where="key IS NOT NULL"),
+        partial("queued_key_rank", "channel", "key", "own_rank", where="key IS NOT NULL"),
         partial("queued_expires", "expires_at", where="expires_at IS NOT NULL"),
     )
 
 
 class DelayedRow(SQLModel, table=True):
-    """A message that takes its place, in an inbox or a channel, when its time has come."""
+    """A message that takes its place, in an inbox or a channel, when its time has come.
+
+    One that was cancelled stays for a while, without its body: whoever sends it again under its id changes nothing.
+    """
 
     __tablename__ = "delayed"
     id: int | None = Field(default=None, sa_column=auto())
@@ -95,9 +103,11 @@ class DelayedRow(SQLModel, table=True):
     expires_at: float | None = Field(default=None, sa_column=seconds_or_none())
     body: str = Field(sa_column=text_column())
     due_at: float = Field(sa_column=seconds())
+    cancelled_at: float | None = Field(default=None, sa_column=seconds_or_none())
     __table_args__ = (
         Index("delayed_once", "kind", "namespace", "name", "message_id", unique=True),
-        Index("delayed_due", "due_at", "id"),
+        partial("delayed_due", "due_at", "id", where="cancelled_at IS NULL"),
+        partial("delayed_cancelled", "cancelled_at", where="cancelled_at IS NOT NULL"),
     )
 
 

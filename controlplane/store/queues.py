@@ -23,25 +23,34 @@ URGE = (  # what is more urgent takes along what stands before it under its key
 
 # Given to members
 
-MEMBERS = (
-    "SELECT s.agent, (SELECT COUNT(*) FROM inbox i WHERE i.agent = s.agent AND i.channel = s.channel)"
-    " FROM subscription s JOIN agent a ON a.uid = s.agent WHERE s.channel = ? AND a.stopped = 0 ORDER BY s.agent"
+_MEMBER = (
+    "SELECT s.agent, (SELECT COUNT(*) FROM inbox i WHERE i.agent = s.agent AND i.channel = s.channel) AS held,"
+    " s.invitation FROM subscription s JOIN agent a ON a.uid = s.agent WHERE s.channel = ? AND a.stopped = 0"
+    " AND (s.invitation IS NULL OR EXISTS (SELECT 1 FROM invitation n WHERE n.invitation_id = s.invitation"
+    " AND n.revoked_at IS NULL AND n.expires_at > ?))"
 )
+MEMBERS = _MEMBER + " ORDER BY held, s.agent"
+MEMBER = _MEMBER + " AND s.agent = ?"
 HEADS = (
-    "SELECT position FROM queued WHERE channel = ? AND ready = 1 AND (expires_at IS NULL OR expires_at > ?)"
+    "SELECT position, rank FROM queued WHERE channel = ? AND ready = 1 AND (expires_at IS NULL OR expires_at > ?)"
     " ORDER BY rank, position LIMIT ?"
 )
-OF_HELD_KEYS = (  # what a member with room may have besides: more of the keys that it holds
-    "SELECT DISTINCT q.position FROM inbox i JOIN queued q ON q.channel = i.channel AND q.key = i.key"
-    " WHERE i.agent = ? AND i.channel = ? AND i.key IS NOT NULL AND (q.expires_at IS NULL OR q.expires_at > ?)"
-    " ORDER BY q.position LIMIT ?"
+OF_HELD_KEYS = (  # of each key that a member with room holds the next, as urgent as the most urgent behind it
+    "SELECT q.position,"
+    " (SELECT MIN(x.own_rank) FROM queued x WHERE x.channel = q.channel AND x.key = q.key) AS urgency,"
+    " h.agent FROM (SELECT DISTINCT i.agent, i.key FROM inbox i WHERE i.channel = ? AND i.key IS NOT NULL"
+    " AND (SELECT COUNT(*) FROM inbox o WHERE o.agent = i.agent AND o.channel = i.channel) < ?) h"
+    " CROSS JOIN queued q WHERE q.channel = ? AND q.key = h.key"
+    " AND q.position = (SELECT MIN(e.position) FROM queued e WHERE e.channel = ? AND e.key = h.key"
+    " AND (e.expires_at IS NULL OR e.expires_at > ?)) ORDER BY urgency, q.position LIMIT ?"
 )
 TAKE = (
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank, channel, position,"
     " attempts_max) SELECT s.agent, m.message_id, 'message', m.body, ?, q.attempts, q.key, m.rank, q.channel,"
     " q.position, c.attempts_max FROM queued q JOIN channel c ON c.uid = q.channel"
     " JOIN channel_message m ON m.channel = q.channel AND m.position = q.position"
-    " JOIN subscription s ON s.channel = q.channel AND s.agent = ? WHERE q.channel = ? AND q.position = ?"
+    " JOIN subscription s ON s.channel = q.channel AND s.agent = ?"
+    " JOIN agent a ON a.uid = s.agent AND a.stopped = 0 WHERE q.channel = ? AND q.position = ?"
 )
 TAKEN = "DELETE FROM queued WHERE channel = ? AND position = ?"
 QUEUE = "SELECT mode, in_flight_max FROM channel WHERE uid = ?"
@@ -136,16 +145,25 @@ DELAY = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, namespace, name, message_id) DO NOTHING"
 )
 DELAYED = (
-    "SELECT COUNT(*) FROM (SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ? LIMIT ?) AS counted"
+    "SELECT COUNT(*) FROM (SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ?"
+    " AND cancelled_at IS NULL LIMIT ?) AS counted"
 )
 DUE_MAX = 500  # of one look
 DUE = (
     "SELECT id, kind, namespace, name, message_id, key, rank, expires_at, body FROM delayed WHERE due_at <= ?"
+    " AND cancelled_at IS NULL"
     " ORDER BY due_at, id LIMIT 500"
 )
-PUT_OFF = Many("UPDATE delayed SET due_at = ? WHERE id = ?")
-NEXT_DUE = "SELECT due_at FROM delayed ORDER BY due_at, id LIMIT 1"
-NO_LONGER_DELAYED = "DELETE FROM delayed WHERE id = ?"
+PUT_OFF = Many("UPDATE delayed SET due_at = ? WHERE id = ? AND cancelled_at IS NULL")
+NEXT_DUE = "SELECT due_at FROM delayed WHERE cancelled_at IS NULL ORDER BY due_at, id LIMIT 1"
+NO_LONGER_DELAYED = "DELETE FROM delayed WHERE id = ? AND cancelled_at IS NULL"
+CANCEL_DELAYED = (  # its place is kept for as long as it may be sent again under its id
+    "UPDATE delayed SET cancelled_at = ?, body = '' WHERE kind = ? AND namespace = ? AND name = ? AND message_id = ?"
+    " AND cancelled_at IS NULL"
+)
+CANCELLED_DELAYED = (
+    "DELETE FROM delayed WHERE id IN (SELECT id FROM delayed WHERE cancelled_at < ? ORDER BY cancelled_at LIMIT ?)"
+)
 PUT_PLACED = Many(
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank)"
     " SELECT ?, ?, ?, ?, ?, 0, ?, ? WHERE NOT EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL)"

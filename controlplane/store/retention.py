@@ -5,8 +5,8 @@ journals and awaits, except the turn that started an agent which is still there,
 `Ready` rests on it; answers that operators waited for; events; messages of channels, not beyond the slowest
 subscription unless that lags by more than it may, nor what a queue has still to give, and memberships that ended
 before what is left of them; hosts that ended; sums of usage, and chains; dead letters, which is told; vectors of
-what nobody says any more; what came in over connections a week ago. Kept are
-tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
+what nobody says any more; what came in over connections a week ago, and delayed messages that were cancelled then.
+Kept are tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
 so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
 swept by whoever keeps them.
@@ -23,6 +23,7 @@ from controlplane.store.archive import Archive, records
 from controlplane.store.channels import FORGET_MEMBERS
 from controlplane.store.discovery import UNUSED_MEANINGS
 from controlplane.store.invitations import INVITATIONS
+from controlplane.store.queues import CANCELLED_DELAYED
 from controlplane.store.scopes import CLEARED
 from controlplane.store.store import Store
 from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
@@ -33,6 +34,7 @@ ROWS_MAX = 500
 ROUNDS_MAX = 400  # of each step in one sweep
 START_OVER_S = 3_600.0
 INVITATION_KEPT_S = 604_800.0  # so long one that is over is still listed
+CANCELLED_KEPT_S = 604_800.0  # so long a delayed message that was cancelled is not taken in again
 MEANING_KEPT_S = 3_600.0  # a text that was just compared may be somebody's in a moment
 
 EXPIRED_PLAN_KEPT_S = 604_800.0  # so long a commit can still be told that its plan has expired
@@ -105,6 +107,7 @@ class Retention:
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
             (INVITATIONS, [now - INVITATION_KEPT_S, ROWS_MAX]),
+            (CANCELLED_DELAYED, [now - CANCELLED_KEPT_S, ROWS_MAX]),
             (TRAFFIC, [now - self.usage_retention_s, ROWS_MAX]),
             (CLEARED, [turns_before, ROWS_MAX]),
             (UNUSED_MEANINGS, [now - MEANING_KEPT_S, ROWS_MAX]),

@@ -213,13 +213,6 @@ SPAWN_EVENT = (
 
 # Removal
 
-REMOVE_DEAD_LETTERS = (
-    "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger, channel)"
-    " SELECT agent, ?, ?, message_id, body, 'TARGET_NOT_FOUND', 'the agent was deleted', NULL, ?,"
-    " COALESCE((SELECT 'queue' FROM channel c WHERE c.uid = inbox.channel), trigger),"
-    " (SELECT c.name FROM channel c WHERE c.uid = inbox.channel) FROM inbox"
-    " WHERE agent = ? AND trigger IN ('message', 'reply', 'batch')"
-)
 REMOVE_TURNS = (
     "UPDATE turn SET outcome = 'failed', finished_at = ?, problem = ? WHERE agent = ? AND finished_at IS NULL"
 )
@@ -350,9 +343,10 @@ AGENTS_OF = "SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE namespace = ? LIMIT
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
 LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
     "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name,"
-    " COALESCE((SELECT a.name FROM agent a WHERE a.uid = s.agent), s.agent),"
-    " (SELECT MIN(m.position) FROM channel_message m WHERE m.channel = c.uid AND m.position > s.position)"
-    " FROM channel c CROSS JOIN subscription s"
+    " COALESCE((SELECT CASE WHEN a.namespace = c.namespace THEN a.name ELSE a.namespace || '/' || a.name END"
+    " FROM agent a WHERE a.uid = s.agent), s.agent),"
+    " (SELECT MIN(m.position) FROM channel_message m WHERE m.channel = c.uid AND m.position > s.position),"
+    " s.invitation FROM channel c CROSS JOIN subscription s"
     " WHERE s.channel = c.uid AND s.position < c.next_position - 1 AND c.mode = 'broadcast'"
 )
 CHANNEL = "SELECT uid, next_position, mode, backlog_max FROM channel WHERE namespace = ? AND name = ?"

@@ -354,6 +354,9 @@ class AwaitRow(SQLModel, table=True):
     answered_by: str | None = Field(default=None, description="of a question: the principal who answered")
     attempts: int | None = Field(default=None, description="of a compute: how often its task was begun")
     runner: str | None = Field(default=None, description="of a compute: the placer that was told so last")
+    expires_at: float | None = Field(
+        default=None, sa_column=seconds_or_none(), description="of a question: when its message does, unless it begins"
+    )
     __table_args__ = (
         partial("await_due", "until", where="resolved_at IS NULL"),
         Index("await_by_turn", "turn_id"),
@@ -363,6 +366,7 @@ class AwaitRow(SQLModel, table=True):
         partial("await_of_operator", "resolved_at", where="turn_id IS NULL"),
         partial("await_of_branch", "agent", where="branch > '0' AND resolved_at IS NULL"),
         partial("await_of_compute", "await_id", where="kind = 'compute' AND resolved_at IS NULL"),
+        partial("await_expires", "expires_at", where="expires_at IS NOT NULL AND resolved_at IS NULL"),
     )
 
 

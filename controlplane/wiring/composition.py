@@ -29,6 +29,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    delayed,
     elsewhere,
     finding,
     hosts,
@@ -144,7 +145,7 @@ def compose(settings: Settings, children: Beside) -> Plane:
     bound |= channels.handlers(store, gate, bell) | members.handlers(store, gate)
     bound |= moving.handlers(store, gate, bell) | nodes.handlers(store, gate)
     bound |= finding.handlers(store, Embedder())
-    for reading in (tokens, code, hosts, turns, dead_letters, elsewhere, invitations, topology, doctor):
+    for reading in (tokens, code, hosts, turns, dead_letters, delayed, elsewhere, invitations, topology, doctor):
         bound |= reading.handlers(store)
     bound |= system.handlers(store, lambda: _facts(settings, children, gate, ready, jumps), cursors.seal)
     bound |= offers.handlers(store, gate) | performing.handlers(store)

@@ -20,6 +20,7 @@ PLACES = ("namespace", "namespaces", "manifest", "manifests")
 REFERENCES = {
     *RECORDS, *PLACES, "name", "agent", "fleet", "labels", "filter", "page", "after", "request_id", "files",
     "principal", "to_host", "from_host", "chain", "dead_letter_ids", "capability", "message_id",
+    "channel_namespace",
 }  # fmt: skip
 INERT = {
     "limit", "wait_s", "timeout_s", "dry_run", "data", "key", "on_miss", "query", "role", "expires_in_s", "start",
@@ -112,6 +113,7 @@ def _values(operation: Operation, field: str, world: World, foreign: dict[str, A
         "principal": ["op"],
         "capability": ["hidden"],
         "message_id": ["msg_theirs"],
+        "channel_namespace": ["elsewhere"],
     }.get(field, [])  # fmt: skip
 
 

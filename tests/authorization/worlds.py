@@ -19,7 +19,7 @@ from sqlalchemy import text
 from controlplane.effects import controls
 from controlplane.guard import tokens
 from controlplane.resources.catalogue import OPERATIONS
-from controlplane.store import external, offers, statements
+from controlplane.store import external, offers, queues, statements
 from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
 from schemas.base import short_id
@@ -176,6 +176,7 @@ async def _ours(world: World) -> None:
     await _host(world, "h-ours", "default")
     await _host(world, "h-ended", "default", ended_at=1.0)
     await _dead_letter(world, "default", "echo")
+    await _delayed(world, "msg_1", "default")
     invited = await world.call("invitations.create", op, name="echo", to_namespace="guests", request_id="ours")
     await world.call(
         "discovery.register", world.principal("operator"), name="far-judge", purpose="judges", lease_s=86_400
@@ -211,6 +212,13 @@ async def _asked(world: World, message_id: str, namespace: str, name: str) -> No
     (uid,) = (await world.rows(f"SELECT uid FROM agent WHERE namespace = '{namespace}' AND name = '{name}'"))[0]
     given = [message_id, f"{namespace}/{name}", uid, 0.0, time.time() + 86_400]
     assert await world.store.write(Unit().raw(statements.AWAIT_OPERATOR, given, 1))
+
+
+async def _delayed(world: World, message_id: str, namespace: str) -> None:
+    """A message for a channel, whose time is far."""
+    body = f'{{"id":"{message_id}","data":"hidden"}}'
+    given = ["Channel", namespace, "reports", message_id, None, None, None, body, time.time() + 86_400]
+    assert await world.store.write(Unit().raw(queues.DELAY, given, 1))
 
 
 async def _offer(world: World, namespace: str, name: str) -> None:
@@ -257,6 +265,7 @@ async def _theirs(world: World) -> None:
     await world.apply(manifest("Connection", "hidden", "elsewhere", secret={"name": "hidden", "key": "password"}))
     await _offer(world, "elsewhere", "hidden")
     await _asked(world, "msg_theirs", "elsewhere", "echo")
+    await _delayed(world, "msg_theirs", "elsewhere")
     granted = {"purpose": "hidden", "grants": [{"effect": "http.request", "connection": "hidden"}]}
     await world.apply(manifest("Agent", "granted", "elsewhere", mandate=granted), principal=ABROAD)
     await world.apply(manifest("Agent", "unborn", "elsewhere"), settle=False)  # stays open

@@ -116,6 +116,7 @@ def ids(stack: Stack) -> dict[str, str]:
         "question_id": _asked(stack),
         "invitation_id": stack.call("invitations.create", name="same-echo", to_namespace="guests")["invitation_id"],
         "tool_digest": _offered(stack),
+        "delayed_id": stack.call("agents.send", **NAMED, data=1, delay_s=86_400)["message_id"],
         "message_id": message_id,
     }
 
@@ -208,6 +209,8 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         },
         "channels.dead_letters": {"namespace": "default", "name": "same-echo"},
         "channels.redrive": {"namespace": "default", "name": "same-echo"},
+        "channels.delayed": {"namespace": "default", "kind": "Agent", "name": "same-echo"},
+        "channels.cancel_delayed": {**NAMED, "kind": "Agent", "message_id": ids["delayed_id"]},
         "discovery.find": {"namespace": "default", "name": "same-echo", "labels": {"app": "e2e"}},
         "discovery.topology": {"namespace": "default", "name": "same-person"},
         "discovery.register": {"namespace": "default", "name": "same-far", "purpose": "judges", "lease_s": 600},

@@ -212,6 +212,12 @@ class World:
         assert await self.plane.store.write(Unit().raw(sql, letter, 1))
         return {"namespace": "default", "name": name}
 
+    async def delaying(self, n: int) -> dict[str, Any]:
+        """A message whose time is far."""
+        name = await self.agent()
+        sent = await self.call("agents.send", name=name, data=n, delay_s=3_600)
+        return {"namespace": "default", "kind": "Agent", "name": name, "message_id": sent["message_id"]}
+
     async def registering(self, n: int) -> dict[str, Any]:
         return {"namespace": "default", "name": f"member-{n}", "purpose": "judges", "lease_s": 600}
 
@@ -270,6 +276,7 @@ INPUTS: dict[str, Fresh] = {
     "channels.join": World.joining,
     "channels.leave": World.leaving,
     "channels.redrive": World.redriving,
+    "channels.cancel_delayed": World.delaying,
     "discovery.register": World.registering,
     "discovery.renew": World.registered,
     "discovery.unregister": World.registered,

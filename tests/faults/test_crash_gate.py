@@ -247,6 +247,36 @@ async def _overdue(world: World, arming: Arming, mark: str) -> None:
     await world.gate.until(query, lambda rows: len(rows) == 1, 60)
 
 
+async def _uninvited(world: World, arming: Arming, mark: str) -> None:
+    """A guest whose invitation is no more."""
+    uid, channel = await world.agent(f"guest-{mark}", "Echo"), f"channel_closed-{mark}"
+    await said(lambda: world.gate.channel(f"closed-{mark}"))
+    unit = Unit().raw(
+        "INSERT INTO subscription (channel, agent, position, since, invitation) VALUES (?, ?, 0, 1.0, 'inv_gone')"
+        " ON CONFLICT DO NOTHING",
+        [channel, uid],
+    )
+    await said(lambda: world.gate.store.write(unit))
+    await world.gate.until(f"SELECT 1 FROM subscription WHERE agent = '{uid}'", lambda rows: not rows, 60)
+    await world.gate.until(f"SELECT 1 FROM event WHERE type = 'invitation.ended' AND name = 'guest-{mark}'", bool, 60)
+
+
+async def _expired(world: World, arming: Arming, mark: str) -> None:
+    """A question whose agent is stopped, and whose message has little time."""
+    name, made = f"late-{mark}", f"e{mark}"
+    uid = await world.agent(name, "Echo")
+    await said(lambda: world.gate.client.control("stop", uid, {"principal": "test"}))
+    body = orjson.dumps({
+        "specversion": "1.0", "id": made, "source": "/operators/test", "type": "steward.message", "replyto": made,
+        "subject": f"default/{name}", "time": "2026-01-01T00:00:00Z", "expires": "2026-01-01T00:00:01Z", "data": 1,
+    })  # fmt: skip
+    asked = (made, body, time.time() + 600, "test", b"", Placed(expires_at=1.0))
+    await said(lambda: world.gate.client.publish("default", name, *asked))
+    query = f"SELECT outcome, result FROM awaiting WHERE await_id = '{made}'"
+    rows = await world.gate.until(query, lambda rows: bool(rows and rows[0][0]), 60)
+    assert (rows[0][0], orjson.loads(rows[0][1])["reason"]) == ("failed", "EXPIRED")
+
+
 PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
@@ -255,6 +285,7 @@ PROVOKED: dict[str, Provoke] = {
     "drain": _drain, "node": _close, "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
     "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
+    "uninvited": _uninvited, "expired": _expired,
 }  # fmt: skip
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
@@ -262,8 +293,8 @@ REST = [
 ]
 GROUPS: dict[str, list[str]] = {
     "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
-    "queues": ["dispatch", "delayed", "due", "overdue"],
-    "turns": ["park", "commit", "again", "bury", "expire", "cycle", "timer"],
+    "queues": ["dispatch", "delayed", "due", "overdue", "uninvited"],
+    "turns": ["park", "commit", "again", "bury", "expire", "expired", "cycle", "timer"],
     "effects": ["intent", "receipt", "summary", "offers"],
     "computes": ["compute", "computed"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],

@@ -18,7 +18,18 @@ from controlplane.effects.gate import Gate
 from controlplane.effects.node import Bounds
 from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.operations import views
-from controlplane.operations.living import agents, channels, dead_letters, inspection, members, moving, questions, turns
+from controlplane.operations.living import (
+    agents,
+    channels,
+    dead_letters,
+    delayed,
+    inspection,
+    invitations,
+    members,
+    moving,
+    questions,
+    turns,
+)
 from controlplane.protocols.machine import MachineEffector
 from controlplane.store.store import Store
 from controlplane.store.tables import CodeRow
@@ -193,6 +204,8 @@ async def living(anyio_backend: str, store: Store, database_url: str) -> AsyncIt
                 **inspection.handlers(store, client),
                 **moving.handlers(store, client, doorbell),
                 **dead_letters.handlers(store),
+                **delayed.handlers(store),
+                **invitations.handlers(store),
                 **questions.handlers(store, client),
                 **turns.handlers(store),
             },

@@ -25,7 +25,6 @@ from schemas.base import short_id
 from schemas.calls import Answer, AskInput, CancelInput, Cancelled, NamedAct, SendInput, Sent
 from schemas.plan import Preview, Undo
 from schemas.ports import GatePort, Handler
-from schemas.posting import PLAIN
 from schemas.principal import Call
 from schemas.problem import Next, Refusal
 
@@ -136,7 +135,7 @@ class Living:
         asked = {"replyto": message_id, "deadline": envelopes.at(ask_until)} if ask_until else {}
         chain = _chain(given)
         within = {"chainid": message_id, "intentid": message_id if given.intent else None} if chain else {}
-        how = envelopes.placing(call, given) if isinstance(given, SendInput) else PLAIN
+        how = envelopes.placing(call, given)
         said = {"conversationid": given.conversation, **asked, **within, **_for(given), **envelopes.said(how)}
         body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **said)
         await self._gate.publish(namespace, name, message_id, body, ask_until, call.principal.name, chain, how)
@@ -169,6 +168,8 @@ class Living:
             detail = f"{message_id} to {namespace}/{name} was cancelled"
             return refuse("CANCELLED", detail, next=steps, **about)
         cause = orjson.loads(result or b"{}")
+        if cause.get("reason") == "EXPIRED":
+            return refuse("EXPIRED", str(cause["detail"]), next=steps, **about)
         detail = f"{namespace}/{name} failed while handling {message_id}: {cause.get('detail', outcome)}"
         return refuse("TURN_FAILED", detail, next=steps, **about, turn_id=turn_id, problem=cause)
 

@@ -6,18 +6,21 @@ silence. An answer is bounded in bytes as in number. What is published to first 
 """
 
 import asyncio
+import time
 from typing import Any, NamedTuple
 
 import orjson
 from sqlmodel import Session, col, select
 
 from controlplane.mesh.dataschema import require_match
-from controlplane.operations.living import envelopes, paging
+from controlplane.operations.living import envelopes, guesting, paging
 from controlplane.operations.living.lookup import absent, find_channel, find_or_make, making_uid
 from controlplane.operations.living.waiting import until
+from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
 from controlplane.store.tables import ChannelMessageRow, ChannelRow
 from schemas.calls import ChannelRead, ChannelReadInput, Published, PublishInput
+from schemas.invitation import Opens
 from schemas.plan import Preview
 from schemas.ports import Doorbell, GatePort, Handler
 from schemas.principal import Call
@@ -55,8 +58,15 @@ class Channels:
 
     async def publish(self, call: Call, given: PublishInput) -> Published | Preview:
         data = envelopes.encode(given.data)
-        namespace, name = given.namespace, given.name
-        found = await find_or_make(self._store, namespace, name)
+        namespace, name = given.channel_namespace or given.namespace, given.name
+        invitation = ""
+        if (way := _way(call, given, "publish")) is not None:
+            if given.delay_s:
+                detail = f"a message to {namespace}/{name}, in another namespace, can not be delayed"
+                raise refuse("INVALID_VALUE", detail, field="/delay_s", to=f"{namespace}/{name}")
+            found, invitation = await guesting.opened(self._store, way, call.now)
+        else:
+            found = await find_or_make(self._store, namespace, name)
         schema: Any = orjson.loads(found.spec).get("dataschema")
         if schema is not None:
             require_match(schema, given.data, namespace, name)
@@ -67,21 +77,34 @@ class Channels:
         message_id = envelopes.message_id(call, namespace, name)
         how = envelopes.placing(call, given)
         body = envelopes.envelope(call, message_id, f"{namespace}/{name}", data, **envelopes.said(how))
-        first_use = making_uid(call, namespace, name)  # it may vanish before the gate looks
-        about = (message_id, body, how, call.principal.name, first_use)
+        first_use = "" if invitation else making_uid(call, namespace, name)  # it may vanish before the gate looks
+        about = (message_id, body, how, call.principal.name, first_use, invitation)
         answer = await self._gate.publish_channel(namespace, name, *about)
         position = answer["position"]
         return Published(message_id=message_id, position=None if position is None else str(position))
 
     async def read(self, call: Call, given: ChannelReadInput) -> ChannelRead:
-        found = await find_channel(self._store, given.namespace, given.name)
+        way = _way(call, given, "read")
+        if way is None:
+            found = await find_channel(self._store, given.namespace, given.name)
+        else:
+            found = (await guesting.opened(self._store, way, call.now)).channel
         after = None if given.after is None else paging.position(given.after, found.next_position - 1)
+
+        def look(session: Session) -> Batch | None:
+            """None where the channel is there no more; to a guest, where it is open no more."""
+            if way is not None and guesting.opening(session, way, max(call.now, time.time())) is None:
+                return None
+            return _after(session, found.uid, after, given.limit)
+
         batch = await until(
             lambda batch: batch is None or bool(batch.rows or batch.gap),
-            lambda: self._store.read(lambda session: _after(session, found.uid, after, given.limit)),
+            lambda: self._store.read(look),
             self._rung,
             given.wait_s,
         )
+        if batch is None and way is not None:
+            raise guesting.not_open(way)
         if batch is None:  # it was deleted meanwhile
             raise absent("Channel", given.namespace, given.name, "/name")
         return _answer(batch, call, given)
@@ -89,6 +112,14 @@ class Channels:
     async def _rung(self, wait_s: float) -> None:
         await self._doorbell.wait(wait_s)
         await asyncio.sleep(SETTLE_S)
+
+
+def _way(call: Call, given: PublishInput | ChannelReadInput, effect: Opens) -> guesting.Way | None:
+    """How a channel of another namespace is reached; None of one's own."""
+    other = guesting.elsewhere(given.namespace, given.channel_namespace)
+    if other is None:
+        return None
+    return guesting.Way(given.namespace, guesting.acts(call.principal), effect, other, given.name)
 
 
 def _answer(batch: Batch, call: Call, given: ChannelReadInput) -> ChannelRead:
@@ -103,9 +134,9 @@ def _gap(first: int, last: int, call: Call, given: ChannelReadInput) -> dict[str
     return {
         "specversion": "1.0",
         "id": f"gap_{first}_{last}",
-        "source": f"/{given.namespace}/channels/{given.name}",
+        "source": f"/{given.channel_namespace or given.namespace}/channels/{given.name}",
         "type": GAP,
-        "subject": f"{given.namespace}/{given.name}",
+        "subject": f"{given.channel_namespace or given.namespace}/{given.name}",
         "time": envelopes.at(call.now),
         "datacontenttype": "application/json",
         "position": str(last),

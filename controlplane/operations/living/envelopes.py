@@ -15,7 +15,7 @@ from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import refuse
 from schemas.base import rfc3339, short_id
 from schemas.calls import DATA_BYTES_MAX
-from schemas.posting import Placed, Posted, placed
+from schemas.posting import Placed, Posted, Urgency, placed
 from schemas.principal import Call, Principal
 
 TYPE = "steward.message"
@@ -66,9 +66,10 @@ def envelope(call: Call, identifier: str, subject: str, data: bytes, **extension
     return orjson.dumps(attributes)
 
 
-def placing(call: Call, given: Posted) -> Placed:
+def placing(call: Call, given: Urgency) -> Placed:
     """How a message goes, in moments."""
-    return placed(given.key, given.priority, given.delay_s, given.ttl_s, call.now)
+    key, delay_s = (given.key, given.delay_s) if isinstance(given, Posted) else (None, 0.0)
+    return placed(key, given.priority, delay_s, given.ttl_s, call.now)
 
 
 def said(how: Placed) -> dict[str, str | int | None]:

@@ -27,7 +27,7 @@ from schemas.ports import Handler
 from schemas.principal import Call, Principal
 from schemas.problem import Next, Refusal
 
-OF_KIND: dict[str, tuple[Opens, ...]] = {"Agent": ("send", "ask"), "Channel": ("publish",)}
+OF_KIND: dict[str, tuple[Opens, ...]] = {"Agent": ("send", "ask"), "Channel": ("read", "publish")}
 TRIES = 3
 
 

@@ -11,13 +11,14 @@ from sqlmodel import Session, col, func, or_, select
 
 from controlplane.mesh.making import made
 from controlplane.mesh.membership import By, Member, joining, left_by
-from controlplane.operations.living import envelopes, paging
+from controlplane.operations.living import envelopes, guesting, paging
 from controlplane.operations.living.lookup import FoundAgent, find_agent, find_channel, find_or_make, making_uid
 from controlplane.operations.watches import channels_of
 from controlplane.resources.channels import MemberList
 from controlplane.resources.problems import refuse
+from controlplane.store.invitations import STANDS
 from controlplane.store.store import Store
-from controlplane.store.tables import ChannelMessageRow, MembershipRow, ResourceRow, SubscriptionRow
+from controlplane.store.tables import ChannelMessageRow, ChannelRow, MembershipRow, ResourceRow, SubscriptionRow
 from controlplane.store.unit import Unit
 from schemas.calls import JoinInput, LeaveInput, Membership, MembersInput, MemberView
 from schemas.plan import Preview
@@ -44,6 +45,8 @@ class Members:
         self._gate = gate
 
     async def join(self, call: Call, given: JoinInput) -> Membership | Preview:
+        if guesting.elsewhere(given.namespace, given.channel_namespace) is not None:
+            return await self._visit(call, given)
         namespace, name = given.namespace, given.name
         agent = await find_agent(self._store, namespace, given.agent, field="/agent")
         channel = await find_or_make(self._store, namespace, name)
@@ -68,19 +71,65 @@ class Members:
             raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=0.1)
         return _membership(given, position)
 
-    async def leave(self, call: Call, given: LeaveInput) -> Membership | Preview:
-        channel = await find_channel(self._store, given.namespace, given.name)
+    async def _visit(self, call: Call, given: JoinInput) -> Membership | Preview:
+        """An agent becomes the guest of a channel that it is invited to read; one that is already lasts as long."""
         agent = await find_agent(self._store, given.namespace, given.agent, field="/agent")
-        position = await self._position(channel.uid, agent)
-        if position is not None:
+        way = _way(given)
+        found, invitation = await guesting.opened(self._store, way, call.now)
+        after = 0 if given.after is None else paging.position(given.after, found.next_position - 1)
+        start = given.start if given.after is None else "cursor"
+        if call.dry_run:
+            there = await self._position(found.uid, agent) is not None
+            would = [] if there else [f"{given.agent} would read {way.channel_namespace}/{way.name} from {start}"]
+            return Preview(operation=call.operation, would=would, undo="exact")
+        place = (way.channel_namespace, way.name)
+        member = Member(agent.uid, f"{given.namespace}/{given.agent}", *place)
+        unit = Unit().raw(STANDS, [invitation, call.now, *place], expect=1)
+        unit.rows(joining(member, start, By(call.principal.name), call.now, after, invitation))
+        position = await self._position(found.uid, agent) if await self._store.write(unit) else None
+        if position is None:  # it was revoked, or ended, meanwhile
+            raise guesting.not_open(way)
+        await self._gate.control("deliver", found.uid, {})
+        return _membership(given, position)
+
+    async def leave(self, call: Call, given: LeaveInput) -> Membership | Preview:
+        guest = guesting.elsewhere(given.namespace, given.channel_namespace) is not None
+        channel = None if guest else await find_channel(self._store, given.namespace, given.name)
+        agent = await find_agent(self._store, given.namespace, given.agent, field="/agent")
+        if channel is None:
+            position = await self._of_guest(call, given, agent)
+        else:
+            position = await self._position(channel.uid, agent)
+        if position is not None and not guest:
             _require_unwatched(await self._store.read(lambda session: _spec(session, agent.uid)), given)
         if call.dry_run:
             would = [] if position is None else [f"{given.agent} would no longer read {given.name}"]
             return Preview(operation=call.operation, would=would, undo="compensate")
         if position is not None:
-            member = Member(agent.uid, given.agent, given.namespace, given.name)
+            called = f"{given.namespace}/{given.agent}" if guest else given.agent
+            member = Member(agent.uid, called, given.channel_namespace or given.namespace, given.name)
             await self._store.write(Unit().rows(left_by(member, By(call.principal.name), call.now)))
         return _membership(given, None)
+
+    async def _of_guest(self, call: Call, given: LeaveInput, agent: FoundAgent) -> int | None:
+        """The guest's place, which it may leave at any time; else as for what is not open."""
+        way = _way(given)
+
+        def query(session: Session) -> int | None:
+            return session.exec(
+                select(SubscriptionRow.position)
+                .join(ChannelRow, col(ChannelRow.uid) == col(SubscriptionRow.channel))
+                .where(
+                    col(SubscriptionRow.agent) == agent.uid,
+                    col(ChannelRow.namespace) == way.channel_namespace,
+                    col(ChannelRow.name) == way.name,
+                )
+            ).first()
+
+        position: int | None = await self._store.read(query)
+        if position is None:
+            await guesting.opened(self._store, way, call.now)
+        return position
 
     async def list(self, call: Call, given: MembersInput) -> MemberList:
         channel = await find_channel(self._store, given.namespace, given.name)
@@ -142,7 +191,13 @@ def _membership(given: JoinInput | LeaveInput, position: int | None) -> Membersh
         agent=given.agent,
         member=position is not None,
         position=None if position is None else str(position),
+        channel_namespace=guesting.elsewhere(given.namespace, given.channel_namespace),
     )
+
+
+def _way(given: JoinInput | LeaveInput) -> guesting.Way:
+    other = given.channel_namespace or given.namespace
+    return guesting.Way(given.namespace, given.agent, "read", other, given.name)
 
 
 def _spec(session: Session, uid: str) -> dict[str, Any]:
