@@ -88,7 +88,7 @@ async def test_what_is_in_doubt_keeps_its_place(database_url: str, tmp_path: Pat
         await gate.send("a", broken, "a3")
         await far.held(gate)
         await gate.send("c", note(notes, 30.0), "c1")
-        await true(lambda: lines(notes) == 4)
+        await true(lambda: lines(notes) == 5)
         assert await gate.ask("b", plain, "b4") == "BUDGET_EXCEEDED"
         gate.kill()
         gate.start()
