@@ -114,8 +114,9 @@ class Planes:
         if frame.placed.due_at:
             self._delay(wire, frame)
             return
-        known, waiting, open_ = self._arriving(uid, frame.message_id, turn_id)
-        if (full := self.full(uid, slot.address, lambda: waiting)) is not None:
+        counted = self.rooms.counts(uid)
+        known, waiting, open_ = self._arriving(uid, frame.message_id, turn_id, counted=counted)
+        if (full := self.full(uid, slot.address, waiting if counted else None)) is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
             return
@@ -167,9 +168,9 @@ class Planes:
         said, by = msgspec.json.decode(frame.chain, type=Opened), frame.principal
         return opening(frame.message_id, frame.namespace, None, by, by, said.intent, said.limits, now)
 
-    def _arriving(self, uid: str, message_id: str, turn_id: str) -> tuple[bool, int, bool]:
+    def _arriving(self, uid: str, message_id: str, turn_id: str, *, counted: bool) -> tuple[bool, int, bool]:
         """Whether a message is known, how many its agent has (none, one, or all of a recount), and an open turn."""
-        most = self._node.bounds.inbox_messages_max if self.rooms.counts(uid) else 1
+        most = self._node.bounds.inbox_messages_max if counted else 1
         known, waiting, open_ = self._node.reader.rows(sql.ARRIVING, uid, message_id, turn_id, uid, most, uid)[0]
         return bool(known), int(waiting), bool(open_)
 
@@ -179,10 +180,14 @@ class Planes:
         if not self._putting[uid]:
             del self._putting[uid]
 
-    def full(self, uid: str, address: str, count: Callable[[], int] | None = None) -> Problem | None:
-        """Why an inbox takes no more; each None is room for one message. `count`, where it was counted already."""
+    def full(self, uid: str, address: str, waiting: int | None = None) -> Problem | None:
+        """Why an inbox takes no more; each None is room for one message. `waiting`, where it was counted just now."""
         most = self._node.bounds.inbox_messages_max
-        if not self.rooms.full(uid, most, count or (lambda: int(self._node.reader.rows(sql.BACKLOG, uid, most)[0][0]))):
+
+        def count() -> int:
+            return int(self._node.reader.rows(sql.BACKLOG, uid, most)[0][0]) if waiting is None else waiting
+
+        if not self.rooms.full(uid, most, count):
             return None
         detail = f"the inbox of {address} holds {most} messages, which is the most"
         return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=most)

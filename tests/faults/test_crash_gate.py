@@ -268,6 +268,7 @@ async def _uninvited(world: World, arming: Arming, mark: str) -> None:
 async def _expired(world: World, arming: Arming, mark: str) -> None:
     """A question whose agent is stopped, and whose message has little time."""
     name, made = f"late-{mark}", f"e{mark}"
+    world.spoilt.add(made)
     uid = await world.agent(name, "Echo")
     await said(lambda: world.gate.client.control("stop", uid, {"principal": "test"}))
     body = orjson.dumps({
