@@ -25,6 +25,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    delayed,
     elsewhere,
     finding,
     hosts,
@@ -102,7 +103,7 @@ class Parts:
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (tokens, hosts, turns, code, dead_letters, elsewhere, invitations, topology, doctor):
+        for room in (tokens, hosts, turns, code, dead_letters, delayed, elsewhere, invitations, topology, doctor):
             found |= room.handlers(store)
         found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())
