@@ -53,9 +53,10 @@ class Expiring:
         found = too_late(await_id)
         body = found.model_dump(mode="json")
         told = canonical({"message_id": await_id, "reason": found.reason, "detail": found.detail, "trigger": "message"})
-        event = ("message.dead_lettered", now, "Agent", namespace, name, None, None, told.decode())
+        event = ("message.dead_lettered", now, "Agent", namespace, name, None, turn_id, told.decode())
         rows: list[Row] = [
-            (sql.LETTER, (namespace, name, found.detail, now, uid, await_id, turn_id), 1),
+            (sql.OVER, (turn_id, now, now, canonical(body).decode(), uid, await_id, turn_id), 1),
+            (sql.LETTER, (namespace, name, found.detail, turn_id, now, uid, await_id), 1),
             (statements.CONSUME, (uid, await_id), 1),
             (statements.EVENT, event, 1),
             *journaling.refusal(target, await_id, body, now),

@@ -149,7 +149,7 @@ class Planes:
             return
         turn_id = short_id("turn", uid, frame.message_id)
         known, waiting, open_ = bool(stored[0]), int(stored[1]), bool(stored[2])
-        full = self.full(uid, slot.address, (lambda: waiting) if counted else None)
+        full = self.full(uid, slot.address, waiting if counted else None)
         if full is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
@@ -208,15 +208,15 @@ class Planes:
         if not self._putting[uid]:
             del self._putting[uid]
 
-    def full(self, uid: str, address: str, count: Callable[[], int] | None = None) -> Problem | None:
-        """Why an inbox takes no more; each None is room for one message. `count`, where it was counted already."""
+    def full(self, uid: str, address: str, waiting: int | None = None) -> Problem | None:
+        """Why an inbox takes no more; each None is room for one message. `waiting`, where it was counted just now."""
         most = self._node.bounds.inbox_messages_max
 
-        def counted() -> int:  # what is on its way takes room, too
-            stored = count() if count else int(self._node.reader.rows(sql.BACKLOG, uid, most)[0][0])
+        def count() -> int:  # what is on its way takes room, too
+            stored = int(self._node.reader.rows(sql.BACKLOG, uid, most)[0][0]) if waiting is None else waiting
             return stored + self._putting[uid]
 
-        if not self.rooms.full(uid, most, counted):
+        if not self.rooms.full(uid, most, count):
             return None
         detail = f"the inbox of {address} holds {most} messages, which is the most"
         return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=most)

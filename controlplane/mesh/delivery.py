@@ -43,7 +43,7 @@ class Lagging(NamedTuple):
     name: str
     agent_name: str
     first: int | None  # of what it has not got, the first that is still there
-    invitation: str | None  # of a guest
+    invitation: str | None = None  # of a guest
 
 
 class Delivery:

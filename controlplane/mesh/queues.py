@@ -149,7 +149,7 @@ class Queues:
         rows: list[Row] = [
             (sql.OVERDUE_LETTER, (detail, now, channel, position), 1),
             (sql.TAKEN, (channel, position), 1),
-            *([] if key is None else [(sql.PROMOTE_KEY, (channel, key, channel, key, channel, key, ""), -1)]),
+            *([] if key is None else _next_of(channel, key)),
             (statements.EVENT, about, 1),
         ]
 
@@ -160,3 +160,9 @@ class Queues:
             self.look(channel)
 
         self._commit("overdue", rows, expired, 1)
+
+
+def _next_of(channel: str, key: str) -> list[Row]:
+    """Of a key that has lost a message which nobody had: the next may be ready, and less urgent."""
+    promote = (sql.PROMOTE_KEY, (channel, key, channel, key, channel, key, ""), -1)
+    return [promote, (sql.RERANK, (channel, key), -1)]

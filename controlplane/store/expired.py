@@ -16,8 +16,14 @@ NEXT_EXPIRED = (
 )
 BEGUN = "UPDATE awaiting SET expires_at = NULL WHERE await_id = ?"
 HAS_TURN = "SELECT 1 FROM turn WHERE turn_id = ?"
+OVER = (  # a turn that did not begin remembers that it is done, for whoever sends it again; none where there is one
+    "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
+    " finished_at, cpu_ns, entries, problem) SELECT ?, i.agent, i.message_id, i.trigger, i.body, 'failed', 0, a.epoch,"
+    " '', ?, ?, 0, 0, ? FROM inbox i JOIN agent a ON a.uid = i.agent WHERE i.agent = ? AND i.message_id = ?"
+    " AND NOT EXISTS (SELECT 1 FROM turn t WHERE t.turn_id = ?)"
+)
 LETTER = (
     "INSERT INTO dead_letter (agent, namespace, name, message_id, body, reason, detail, turn_id, at, trigger, channel)"
-    " SELECT i.agent, ?, ?, i.message_id, i.body, 'EXPIRED', ?, NULL, ?, i.trigger, NULL FROM inbox i"
-    " WHERE i.agent = ? AND i.message_id = ? AND NOT EXISTS (SELECT 1 FROM turn t WHERE t.turn_id = ?)"
+    " SELECT i.agent, ?, ?, i.message_id, i.body, 'EXPIRED', ?, ?, ?, i.trigger, NULL FROM inbox i"
+    " WHERE i.agent = ? AND i.message_id = ?"
 )

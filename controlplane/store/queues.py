@@ -56,7 +56,8 @@ TAKEN = "DELETE FROM queued WHERE channel = ? AND position = ?"
 QUEUE = "SELECT mode, in_flight_max FROM channel WHERE uid = ?"
 WAITING_QUEUES = (
     "SELECT c.uid FROM channel c WHERE c.mode = 'queue' AND c.uid > ?"
-    " AND EXISTS (SELECT 1 FROM queued q WHERE q.channel = c.uid AND q.ready = 1) ORDER BY c.uid LIMIT ?"
+    " AND EXISTS (SELECT 1 FROM queued q WHERE q.channel = c.uid AND (q.ready = 1 OR c.in_flight_max > 1))"
+    " ORDER BY c.uid LIMIT ?"
 )
 BACKLOG = "SELECT COUNT(*) FROM (SELECT 1 FROM queued WHERE channel = ? LIMIT ?) AS counted"
 
@@ -67,6 +68,10 @@ PROMOTE_KEY = (
     " AND x.key = queued.key) WHERE channel = ? AND key = ? AND ready = 0"
     " AND position = (SELECT MIN(e.position) FROM queued e WHERE e.channel = ? AND e.key = ?)"
     " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.channel = ? AND i.key = ? AND i.message_id <> ?)"
+)
+RERANK = (  # without the one that was, the first of a key is as urgent as what is left behind it
+    "UPDATE queued SET rank = (SELECT MIN(x.own_rank) FROM queued x WHERE x.channel = queued.channel"
+    " AND x.key = queued.key) WHERE channel = ? AND key = ? AND ready = 1"
 )
 PROMOTE = (
     "UPDATE queued SET ready = 1, rank = (SELECT MIN(x.own_rank) FROM queued x WHERE x.channel = queued.channel"

@@ -25,6 +25,7 @@ from controlplane.operations.living import (
     channels,
     code,
     dead_letters,
+    delayed,
     elsewhere,
     finding,
     hosts,
@@ -108,7 +109,20 @@ class Parts:
         found |= discovery.handlers(self._call)
         found |= log.handlers(store, bell, CURSORS)
         found |= system.handlers(store, facts, CURSORS.seal)
-        for room in (performing, tokens, hosts, turns, code, dead_letters, elsewhere, invitations, topology, doctor):
+        rooms = (
+            performing,
+            tokens,
+            hosts,
+            turns,
+            code,
+            dead_letters,
+            delayed,
+            elsewhere,
+            invitations,
+            topology,
+            doctor,
+        )
+        for room in rooms:
             found |= room.handlers(store)
         found |= finding.handlers(store, EMBED)
         found |= usage.handlers(store, RateCard()) | invoices.handlers(store, RateCard())

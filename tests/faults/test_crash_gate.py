@@ -250,8 +250,12 @@ async def _overdue(world: World, arming: Arming, mark: str) -> None:
 async def _uninvited(world: World, arming: Arming, mark: str) -> None:
     """A guest whose invitation is no more."""
     uid, channel = await world.agent(f"guest-{mark}", "Echo"), f"channel_closed-{mark}"
-    await said(lambda: world.gate.channel(f"closed-{mark}"))
     unit = Unit().raw(
+        "INSERT INTO channel (uid, namespace, name, next_position, retention_s) VALUES (?, 'default', ?, 1, 60)"
+        " ON CONFLICT DO NOTHING",
+        [channel, f"closed-{mark}"],
+    )
+    unit.raw(
         "INSERT INTO subscription (channel, agent, position, since, invitation) VALUES (?, ?, 0, 1.0, 'inv_gone')"
         " ON CONFLICT DO NOTHING",
         [channel, uid],
@@ -264,6 +268,7 @@ async def _uninvited(world: World, arming: Arming, mark: str) -> None:
 async def _expired(world: World, arming: Arming, mark: str) -> None:
     """A question whose agent is stopped, and whose message has little time."""
     name, made = f"late-{mark}", f"e{mark}"
+    world.spoilt.add(made)
     uid = await world.agent(name, "Echo")
     await said(lambda: world.gate.client.control("stop", uid, {"principal": "test"}))
     body = orjson.dumps({
@@ -275,6 +280,7 @@ async def _expired(world: World, arming: Arming, mark: str) -> None:
     query = f"SELECT outcome, result FROM awaiting WHERE await_id = '{made}'"
     rows = await world.gate.until(query, lambda rows: bool(rows and rows[0][0]), 60)
     assert (rows[0][0], orjson.loads(rows[0][1])["reason"]) == ("failed", "EXPIRED")
+    await said(lambda: world.gate.client.control("wake", uid, {"principal": "test"}))
 
 
 PROVOKED: dict[str, Provoke] = {

@@ -166,7 +166,7 @@ async def test_who_is_invited_to_both_publishes_leaves_and_comes_again(database_
 
 async def test_a_guest_of_a_queue_gives_back_what_it_had_not_begun(database_url: str) -> None:
     """Its work goes to others when its invitation ends; what it gave up is put back where it came from."""
-    async with running(database_url) as gate:
+    async with running(database_url, hosts=2) as gate:
         code = await begun(gate, mode="queue", in_flight_max=3, attempts_max=1)
         invitation = await invited(gate, "read")
         await asked(gate, "ann", "join", "m1")

@@ -111,6 +111,26 @@ class Stander(Agent):
         await turn.sleep(60)
 
 
+class Asker(Agent):
+    state: Kept
+
+    async def on_message(self, turn: Turn, envelope):
+        how = {"priority": 4, "ttl_s": 0.05}
+        if envelope.data == "heard?":
+            return self.state.got
+        if envelope.data == "request":
+            turn.request("slow", 1, **how)
+            return None
+        try:
+            await turn.ask("slow", 1, **how)
+        except Refusal as refusal:
+            replies = await turn.ask_all(["slow"], 1, **how)
+            return [refusal.problem.reason, *[it.reason for it in replies.failures.values()]]
+
+    async def on_reply(self, turn: Turn, envelope):
+        self.state.got.append(envelope.data["reason"])
+
+
 class Broken(Agent):
     async def on_message(self, turn: Turn, envelope):
         raise ValueError("it can not do that")

@@ -146,3 +146,49 @@ async def test_what_finds_no_room_keeps_nothing_else_from_its_time(
         return bool((await living.call("agents.ask", AskInput(name="full", data="what?"))).reply == [0, 1, 2, 3, 4])
 
     await living.until(all_got)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_question_that_expires_is_answered_at_once(living: Living, stopped: bool) -> None:
+    """Behind a parked turn, or of an agent that is stopped: as EXPIRED, long before its deadline; nothing is left."""
+    await living.agent("slow", "Person")
+    if stopped:
+        await living.store.write(Unit().run(text("UPDATE agent SET stopped = 1")))
+    else:
+        await send(living, {"deadline_s": 60}, "slow")
+        parked = text("SELECT 1 FROM turn WHERE outcome = 'parked'")
+        await living.until(lambda: living.store.read(lambda s: s.connection().execute(parked).all()))
+    with pytest.raises(Refusal) as refused:
+        await living.call("agents.ask", AskInput(name="slow", data={}, ttl_s=0.05, timeout_s=60))
+    assert refused.value.problem.reason == "EXPIRED"
+    (letter,) = await dead(living, "slow")
+    assert (letter.reason, letter.trigger, letter.channel) == ("EXPIRED", "message", None)
+    left = text("SELECT COUNT(*) FROM inbox WHERE message_id = :it").bindparams(it=letter.message_id)
+    assert await living.store.read(lambda s: s.connection().execute(left).scalar()) == 0
+
+
+async def test_a_question_with_which_a_turn_has_begun_has_its_deadline_alone(living: Living) -> None:
+    """Its message does not expire any more, whether its turn runs or is parked."""
+    await living.agent("slow", "Slow")
+    answer = await living.call("agents.ask", AskInput(name="slow", data={}, ttl_s=0.3, priority=5, timeout_s=60))
+    assert answer.reply["slept"]
+    assert await dead(living, "slow") == []
+
+
+async def test_an_agent_hears_of_a_question_that_expired(living: Living) -> None:
+    """By `ask`, `ask_all` and `request`, each with its time to live and its priority."""
+    await living.agent("slow", "Person")
+    await living.agent("asker", "Asker")
+    await living.store.write(Unit().run(text("UPDATE agent SET stopped = 1 WHERE name = 'slow'")))
+    found = await living.call("agents.ask", AskInput(name="asker", data="ask", timeout_s=60))
+    assert found.reply == ["EXPIRED", "EXPIRED"]
+    await send(living, "request", "asker")
+
+    async def is_heard() -> bool:
+        return bool((await living.call("agents.ask", AskInput(name="asker", data="heard?"))).reply == ["EXPIRED"])
+
+    await living.until(is_heard)
+    ranks = text("SELECT body FROM dead_letter WHERE name = 'slow'")
+    bodies = await living.store.read(lambda s: [row[0] for row in s.connection().execute(ranks)])
+    assert len(bodies) == 3
+    assert all('"priority":4' in it for it in bodies)

@@ -241,3 +241,20 @@ async def test_a_turn_that_is_not_on_record_loses_what_its_agent_gave_back(livin
     assert await counted(living, "SELECT 1 FROM turn WHERE finished_at IS NULL", 0)
     assert await counted(living, "SELECT 1 FROM turn WHERE agent = 'agt_slow' AND message_id LIKE 'msg_%'", 0)
     shutil.rmtree(flag.parent)
+
+
+async def test_a_key_is_as_urgent_as_what_stands_behind_it_also_where_it_is_held(living: Living) -> None:
+    """The urgent one takes along what stands before it under its key, before less urgent keys."""
+    await world.channel(living.store, "work", mode="queue", in_flight_max=2)
+    await join(living, "waiter", cls="Person")
+    await publish(living, {"deadline_s": 60}, "a")
+    parked = "SELECT 1 FROM turn WHERE outcome = 'parked'"
+    await living.until(lambda: living.store.read(lambda s: s.connection().execute(text(parked)).all()))
+    await living.store.write(Unit().run(text("UPDATE agent SET stopped = 1")))
+    await publish(living, "calm", "c", priority=3)
+    await publish(living, "first", "a")
+    await publish(living, "second", "a", priority=9)
+    await living.store.write(Unit().run(text("UPDATE agent SET stopped = 0")))
+    query = text("SELECT position FROM inbox WHERE channel IS NOT NULL ORDER BY seq")
+    await living.until(lambda: living.store.read(lambda s: len(s.connection().execute(query).all()) == 2))
+    assert await living.store.read(lambda s: [row[0] for row in s.connection().execute(query)]) == [1, 3]

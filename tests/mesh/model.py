@@ -1,148 +1,41 @@
-"""The mesh without hosts: its rooms and statements on a real store, and a model of what must come of them.
-
-A unit of the gate ends in one of three ways, as an act says: nothing of it happened, and the gate is dead; it is
-committed, nobody heard of it, and the gate is dead; or all is well. A dead gate forgets what it had in mind, and the
-next one sweeps. Agents are rows; what they do is what the gate commits for them.
+"""What is done to the mesh, and a model of what must come of it. Agents are rows; what they do is what the gate commits
+for them, and how each unit ends is the act's to say: see `meshgate`.
 """
 
-import threading
-import time
-from collections import defaultdict, deque
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from controlplane.effects.consuming import consumed
-from controlplane.effects.reading import Reader
 from controlplane.effects.turnref import TurnRef
 from controlplane.mesh import membership
-from controlplane.mesh.delivery import Delivery
-from controlplane.mesh.publishing import channel_rows
+from controlplane.mesh.publishing import channel_rows, delayed
+from controlplane.store import dead_letters, queues
 from controlplane.store import statements as sql
-from controlplane.store.batching import Job
-from controlplane.store.direct import DirectWriter
 from controlplane.store.retention import MESSAGES
 from schemas.base import short_id
 from schemas.posting import Placed
+from tests.mesh.meshgate import AGENTS as AGENTS
+from tests.mesh.meshgate import ATTEMPTS_MAX, GUEST, KEYS, LAG_MAX, LATER_S, NEWS, QUEUE, TTL_S, Act, MeshGate
 
-Fate = Literal["well", "before", "untold"]
-AGENTS, KEYS = 3, ("a", "b", None)
-LAG_MAX, HELD_MAX, ATTEMPTS_MAX, INBOX_MAX = 4, 2, 2, 8
-TABLES = (
-    "channel", "channel_message", "subscription", "membership", "queued", "delayed", "inbox", "turn", "agent",
-    "dead_letter", "event",
-)  # fmt: skip
-QUEUE, NEWS = "queue", "news"
 DONE = (
     "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
     " finished_at, cpu_ns, entries) VALUES (?, ?, ?, 'message', ?, 'committed', 1, 0, 'd', 1.0, ?, 0, 0)"
 )
 END = "UPDATE turn SET finished_at = 2.0, outcome = ? WHERE turn_id = ? AND finished_at IS NULL"
-TWO_HOLD = (
-    "SELECT channel, key FROM inbox WHERE channel IS NOT NULL AND key IS NOT NULL GROUP BY channel, key"
-    " HAVING COUNT(DISTINCT agent) > 1"
-)
-HELD = "SELECT agent, COUNT(*) FROM inbox WHERE channel IS NOT NULL AND position IS NOT NULL GROUP BY agent"
+UNTOLD = ("stop", "wake")  # nobody tells the queues
+GIVEN_UP = "SELECT data FROM event WHERE type = 'message.dead_lettered'"
 
 
-@dataclass(frozen=True)
-class Act:
-    """What somebody does, and how the unit of it ends."""
-
-    verb: str
-    agent: int = 0
-    channel: str = QUEUE
-    key: str | None = None
-    priority: int = 0
-    fate: Fate = "well"
-
-
-class Mesh:
-    """One gate after the other, three agents, a queue and a broadcast."""
-
-    def __init__(self, url: str, writer: DirectWriter) -> None:
-        self._writer = writer
-        self.reader = Reader(url)
-        self._fates: deque[Fate] = deque()
-        self._pending: deque[tuple[list[Any], Any]] = deque()
-        self.published: dict[str, dict[int, tuple[str, str | None]]] = {QUEUE: {}, NEWS: {}}  # position: id, key
-        self.handled: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        self.finished: list[dict[str, Any]] = []  # of the queue, in the order of commits
-        self.members: dict[str, dict[int, tuple[int, list[list[int | None]]]]] = {QUEUE: {}, NEWS: {}}
-        self.spans: list[tuple[str, int, int, int | None]] = []  # of the broadcast: agent reads from, before
-        self.opened: dict[int, str] = {}
-        self._made = 0
-        self._write([(f"DELETE FROM {table}", (), -1) for table in TABLES])
-        rows: list[Any] = []
-        for n in range(AGENTS):
-            put = "INSERT INTO agent (uid, namespace, name, generation, epoch, version, stopped, changed_at)"
-            rows.append((put + " VALUES (?, 'default', ?, 1, 0, 0, 0, 1.0)", (f"u{n}", f"a{n}"), 1))
-        for name, mode in ((QUEUE, "queue"), (NEWS, "broadcast")):
-            put = "INSERT INTO channel (uid, namespace, name, next_position, retention_s, mode, backlog_max,"
-            put += " attempts_max, in_flight_max) VALUES (?, 'default', ?, 1, 1.0, ?, ?, ?, ?)"
-            rows.append((put, (f"c-{name}", name, mode, LAG_MAX, ATTEMPTS_MAX, HELD_MAX), 1))
-        assert self._write(rows)
-        self._start()
-
-    # The gate
-
-    def _start(self) -> None:
-        self._pending.clear()
-        self.delivery = Delivery(self.reader, self._commit, lambda _: None, time.time, INBOX_MAX)
-
-    def _commit(self, unit: str, rows: Any, done: Any, lane: int) -> None:
-        self._pending.append((list(rows), done))
-
-    def _write(self, rows: list[Any]) -> bool:
-        ended, outcomes = threading.Event(), []
-
-        def done(outcome: str, detail: str) -> None:
-            outcomes.append((outcome, detail))
-            ended.set()
-
-        self._writer.committer.submit(Job(rows, done, 1))
-        assert ended.wait(20)
-        assert outcomes[0][0] != "error", outcomes
-        return bool(outcomes[0][0] == "ok")
-
-    def _die(self) -> None:
-        self.delivery.end()
-        self._start()
-
-    def settle(self) -> None:
-        """The gate's units end, each as it shall; after a death the next gate sweeps."""
-        while self._pending:
-            rows, done = self._pending.popleft()
-            fate = self._fates.popleft() if self._fates else "well"
-            if fate == "before":
-                self._die()
-                self.delivery.sweep()
-                continue
-            ok = self._write(rows)
-            if fate == "untold":
-                self._die()
-                self.delivery.sweep()
-            else:
-                done("ok" if ok else "conflict", "")
-        assert self.reader.rows(TWO_HOLD) == []
-        assert all(held <= HELD_MAX for _, held in self.reader.rows(HELD))
-
-    def _unit(self, rows: list[Any], fate: Fate) -> bool:
-        """A unit that somebody waits for: whether it happened."""
-        if fate == "before":
-            self._die()
-            return False
-        ok = self._write(rows)
-        if fate == "untold":
-            self._die()
-        return ok
+class Mesh(MeshGate):
+    """Three agents, one of them a guest, and what they do with a queue and a broadcast."""
 
     # Who acts
 
     def act(self, it: Act) -> None:
         getattr(self, "_" + it.verb)(it)
-        self.delivery.sweep()
+        if it.swept or it.verb in UNTOLD:
+            self.delivery.sweep()
         self.settle()
 
     def _dies(self, it: Act) -> None:
@@ -150,40 +43,135 @@ class Mesh:
 
     def _publish(self, it: Act) -> None:
         """Who does not hear that it was taken says it again."""
-        self._made += 1
-        made, how = f"m{self._made}", Placed(it.key, it.priority)
-        body = {"id": made, "subject": f"default/{it.channel}", "data": self._made, "type": "steward.message"}
+        made, text = self._message(it)
+        expires_at = self.now + TTL_S if it.ttl and it.channel == QUEUE else 0.0
+        how = Placed(it.key, it.priority, expires_at=expires_at)
         for fate in (it.fate, "well"):
-            rows = channel_rows("default", it.channel, made, orjson.dumps(body).decode(), how, time.time())
-            self._unit(rows, fate)  # type: ignore[arg-type]
-        (position,) = self.reader.rows(sql.CHANNEL_POSITION, "default", it.channel, made)[0]
-        assert position == len(self.published[it.channel]) + 1
-        self.published[it.channel][position] = (made, it.key)
+            self._unit(channel_rows("default", it.channel, made, text, how, self.now), fate)  # type: ignore[arg-type]
+        self._is_published(it.channel, made, it.key)
+        self.delivery.kick("default", it.channel)
+
+    def _message(self, it: Act) -> tuple[str, str]:
+        self._made += 1
+        body = {"id": f"m{self._made}", "subject": f"default/{it.channel}", "data": self._made, "partitionkey": it.key}
+        return f"m{self._made}", orjson.dumps({**body, "type": "steward.message", "priority": it.priority}).decode()
+
+    def _is_published(self, channel: str, made: str, key: str | None) -> None:
+        (position,) = self.reader.rows(sql.CHANNEL_POSITION, "default", channel, made)[0]
+        assert position == len(self.published[channel]) + 1
+        self.published[channel][position] = (made, key)
+
+    def _delay(self, it: Act) -> None:
+        """It waits for its time; who does not hear that it was taken says it again."""
+        made, text = self._message(it)
+        for fate in (it.fate, "well"):
+            row = delayed("Channel", "default", it.channel, made, text, Placed(it.key, it.priority, self.now + 3600))
+            self._unit([row], fate)  # type: ignore[arg-type]
+        self.waiting[made] = (it.channel, it.key, it.priority)
+
+    def _due(self, it: Act) -> None:
+        """The time of the oldest has come, for a gate that may have died of it before."""
+        for number, made, text in self.reader.rows(
+            "SELECT id, message_id, body FROM delayed WHERE cancelled_at IS NULL ORDER BY id LIMIT 1"
+        ):
+            channel, key, priority = self.waiting[made]
+            rows = channel_rows("default", channel, made, text, Placed(key, priority), self.now)
+            taken = (queues.NO_LONGER_DELAYED, (number,), 1)
+            if self._unit([*rows, taken], it.fate):
+                assert not self._write([*rows, taken]), "it has taken its place twice"
+                self._is_published(channel, made, key)
+                assert not self._write([_cancel(channel, made, self.now)]), "it was cancelled in its place"
+                del self.waiting[made]
+
+    def _cancel(self, it: Act) -> None:
+        """Some are cancelled, and take no place any more, sent again or not."""
+        for made in list(self.waiting)[: 1 + it.agent]:
+            channel, key, priority = self.waiting[made]
+            if self._unit([_cancel(channel, made, self.now)], it.fate):
+                again = delayed("Channel", "default", channel, made, "{}", Placed(key, priority, self.now))
+                assert self._write([again])
+                assert self.reader.rows(queues.DUE, self.now) == []
+                del self.waiting[made]
+
+    def _late(self, it: Act) -> None:
+        """Time goes by: what no member has in time is given up."""
+        self.now += LATER_S
+        self.settle()
+
+    def _stop(self, it: Act) -> None:
+        self._unit([("UPDATE agent SET stopped = 1 WHERE uid = ?", (f"u{it.agent}",), 1)], "well")
+        self.stopped.add(it.agent)
+
+    def _wake(self, it: Act) -> None:
+        self._unit([("UPDATE agent SET stopped = 0 WHERE uid = ?", (f"u{it.agent}",), 1)], "well")
+        self.stopped.discard(it.agent)
+
+    def _redrive(self, it: Act) -> None:
+        """The oldest dead letter of the queue is a message again, once, under an id of its own."""
+        for number, body in self.reader.rows("SELECT id, body FROM dead_letter ORDER BY id LIMIT 1"):
+            self._made += 1
+            made, known = f"m{self._made}", orjson.loads(body)
+            text = orjson.dumps({**known, "id": made}).decode()
+            how = Placed(known["partitionkey"], known["priority"])
+            rows = [(dead_letters.TAKE, (number,), 1), *channel_rows("default", QUEUE, made, text, how, self.now)]
+            if self._unit(rows, it.fate):
+                assert not self._write(rows), "it was put back twice"
+                self._is_published(QUEUE, made, how.key)
+
+    def _revoke(self, it: Act) -> None:
+        """The guest's invitations are over, and with them what it was a member of."""
+        if self._unit([("UPDATE invitation SET revoked_at = 1.0 WHERE revoked_at IS NULL", (), -1)], it.fate):
+            had = {name: self._position(GUEST, name) for name in (QUEUE, NEWS)}
+            count = self.reader.rows("SELECT COUNT(*) FROM inbox WHERE agent = ?", f"u{GUEST}")
+            self.delivery.sweep()
+            self.settle()
+            assert self.reader.rows("SELECT 1 FROM subscription WHERE agent = ?", f"u{GUEST}") == []
+            assert self.reader.rows("SELECT COUNT(*) FROM inbox WHERE agent = ?", f"u{GUEST}") <= count
+            for name, position in had.items():
+                self._has_left(GUEST, name, position)
+
+    def _position(self, agent: int, channel: str) -> int:
+        query = "SELECT COALESCE(MAX(position), -1) FROM subscription WHERE agent = ? AND channel = ?"
+        return int(self.reader.rows(query, f"u{agent}", f"c-{channel}")[0][0])
 
     def _join(self, it: Act) -> None:
         member = membership.Member(f"u{it.agent}", f"a{it.agent}", "default", it.channel)
+        invitation = self._invite(it.channel) if it.agent == GUEST else None
         for fate in (it.fate, "well"):
-            self._unit(membership.joining(member, "now", membership.By("test"), time.time()), fate)  # type: ignore[arg-type]
+            rows = membership.joining(member, "now", membership.By("test"), self.now, 0, invitation)
+            self._unit(rows, fate)  # type: ignore[arg-type]
+        self.delivery.changed("default", it.channel)
         if it.agent not in self.members[it.channel]:
             self.members[it.channel][it.agent] = (len(self.published[it.channel]) + 1, [])
 
+    def _invite(self, channel: str) -> str:
+        self._invited += 1
+        put = (
+            "INSERT INTO invitation (invitation_id, kind, namespace, name, uid, to_namespace, to_agent, effects,"
+            " principal, created_at, expires_at)"
+            " VALUES (?, 'Channel', 'default', ?, ?, 'guests', '', ',read,', 'test', 1.0, ?)"
+        )
+        assert self._write([(put, (f"i{self._invited}", channel, f"c-{channel}", self.now + 1e6), 1)])
+        return f"i{self._invited}"
+
     def _leave(self, it: Act) -> None:
         member = membership.Member(f"u{it.agent}", f"a{it.agent}", "default", it.channel)
-        ((position,),) = self.reader.rows(
-            "SELECT COALESCE(MAX(position), -1) FROM subscription WHERE agent = ? AND channel = ?",
-            f"u{it.agent}", f"c-{it.channel}",
-        )  # fmt: skip
+        position = self._position(it.agent, it.channel)
         for fate in (it.fate, "well"):
-            self._unit(membership.left_by(member, membership.By("test"), time.time()), fate)  # type: ignore[arg-type]
+            self._unit(membership.left_by(member, membership.By("test"), self.now), fate)  # type: ignore[arg-type]
+        self._has_left(it.agent, it.channel, position)
+        self.delivery.changed("default", it.channel)
+
+    def _has_left(self, agent: int, channel: str, position: int) -> None:
         taken = self.reader.rows(
-            "SELECT message_id FROM inbox WHERE agent = ? AND channel = ?", f"u{it.agent}", f"c-{it.channel}"
+            "SELECT message_id FROM inbox WHERE agent = ? AND channel = ?", f"u{agent}", f"c-{channel}"
         )
-        assert {row[0] for row in taken} <= {self.opened.get(it.agent)}, "it took along what it had not begun"
-        was = self.members[it.channel].pop(it.agent, None)
+        assert {row[0] for row in taken} <= {self.opened.get(agent)}, "it took along what it had not begun"
+        was = self.members[channel].pop(agent, None)
         if was is not None:
-            self.spans.append((it.channel, it.agent, was[0], len(self.published[it.channel]) + 1))
-            if it.channel == NEWS:
-                self.handled[it.agent].append({"left": position})
+            self.spans.append((channel, agent, was[0], len(self.published[channel]) + 1))
+            if channel == NEWS:
+                self.handled[agent].append({"left": position})
 
     def _open(self, it: Act) -> None:
         """A turn that is on record, and parks."""
@@ -209,16 +197,21 @@ class Mesh:
         if turn is None:
             return
         row = (END, (outcome, turn.turn_id), 1) if it.agent in self.opened else (DONE, (*_of(turn), 2.0), 1)
-        if self._unit([row, *consumed(turn)], it.fate):
+        rows = [row, *consumed(turn)]
+        if outcome == "failed":
+            about = (turn.agent, "default", turn.name, turn.message_id, turn.message, "HANDLER_ERROR", "")
+            rows.append((sql.DEAD_LETTER, (*about, turn.turn_id, self.now, "queue", QUEUE), 1))
+        if self._unit(rows, it.fate):
             self.opened.pop(it.agent, None)
             body = orjson.loads(turn.message)
             self.handled[it.agent].append(body)
             if turn.queue is not None:
                 self.finished.append({"key": turn.key, "agent": it.agent, **body})
+                self.delivery.queues.finished(turn.queue, turn.agent)
 
     def _retain(self, it: Act) -> None:
         """All that may go goes; what a member has not got stays, unless that lags by more than it may."""
-        later = time.time() + 3600
+        later = self.now + 3600
         self._unit([(MESSAGES, (500, later, later, 500), -1)], it.fate)
         for (lag,) in self.reader.rows(
             "SELECT c.next_position - 1 - s.position FROM channel c JOIN subscription s ON s.channel = c.uid"
@@ -257,6 +250,8 @@ class Mesh:
     def rest(self) -> None:
         """Everybody handles what is there, and somebody is a member of everything, until all is quiet."""
         self._fates.clear()
+        for agent in list(self.stopped):
+            self._wake(Act("wake", agent))
         self.act(Act("join", 0, QUEUE))
         for _ in range(500):
             self.delivery.sweep()
@@ -274,9 +269,10 @@ class Mesh:
         self._check_members()
 
     def _check_queue(self) -> None:
-        """Each once, by one agent; of a key, in the order of positions."""
+        """Each once, by one agent, or given up as expired; of a key, in the order of positions."""
         place = {made: position for position, (made, _) in self.published[QUEUE].items()}
-        got = [it["id"] for it in self.finished]
+        expired = [row[0] for row in self.reader.rows(GIVEN_UP)]
+        got = [it["id"] for it in self.finished] + [orjson.loads(it)["message_id"] for it in expired]
         assert sorted(got, key=lambda it: place[it]) == list(place)
         for key in KEYS[:2]:
             of_key = [place[it["id"]] for it in self.finished if it["key"] == key]
@@ -338,6 +334,10 @@ class Mesh:
     def close(self) -> None:
         self.delivery.end()
         self.reader.close()
+
+
+def _cancel(channel: str, made: str, now: float) -> Any:
+    return queues.CANCEL_DELAYED, (now, "Channel", "default", channel, made), 1
 
 
 def _of(turn: TurnRef) -> tuple[Any, ...]:

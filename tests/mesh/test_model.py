@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from controlplane.store.direct import DirectWriter
-from tests.mesh.model import AGENTS, KEYS, NEWS, QUEUE, Act, Mesh
+from tests.mesh.meshgate import AGENTS, KEYS, NEWS, QUEUE, Act
+from tests.mesh.model import Mesh
 
 pytestmark = pytest.mark.anyio
 bounded = settings(
@@ -17,7 +18,11 @@ bounded = settings(
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-VERBS = ("publish",) * 6 + ("join", "join", "leave", "open", "spoil", "retain", "dies") + ("handle",) * 4
+VERBS = (
+    ("publish",) * 6 + ("handle",) * 4 + ("join",) * 3
+    + ("leave", "open", "spoil", "retain", "dies", "delay", "due", "cancel", "late", "stop", "wake", "redrive")
+    + ("revoke",)
+)  # fmt: skip
 ACTS = st.builds(
     Act,
     verb=st.sampled_from(VERBS),
@@ -26,17 +31,39 @@ ACTS = st.builds(
     key=st.sampled_from(KEYS),
     priority=st.sampled_from((0, 0, 0, 3, 9)),
     fate=st.sampled_from(("well", "well", "before", "untold")),
+    ttl=st.booleans(),
+    swept=st.booleans(),
 )
 
 
 @bounded
 @given(history=st.lists(ACTS, min_size=10, max_size=60))
 async def test_the_mesh_is_what_its_model_says(database_url: str, writer: DirectWriter, history: list[Act]) -> None:
-    """Nothing lost, nothing doubled, order per key, one holder of a key, gaps told, members remembered."""
+    """Nothing lost, nothing doubled, the most urgent first, order per key, one holder of a key, gaps told, members
+    remembered; what is delayed is due or cancelled, what expired is given up, and a guest has nothing uninvited."""
     mesh = Mesh(database_url, writer)
     try:
         for act in history:
             mesh.act(act)
+        mesh.rest()
+        mesh.check()
+    finally:
+        mesh.close()
+
+
+async def test_what_is_urgent_goes_before_the_next_of_a_key_that_is_held(
+    database_url: str, writer: DirectWriter
+) -> None:
+    """A member that may hold several gets no more of its key while another key is more urgent."""
+    mesh = Mesh(database_url, writer)
+    try:
+        mesh.act(Act("join", 0))
+        for _ in range(6):
+            mesh.act(Act("publish", key="a"))
+        mesh.act(Act("publish", key="b", priority=9))
+        for _ in range(7):
+            mesh.act(Act("handle", 0))
+        assert [it["key"] for it in mesh.finished] == ["a", "b", "a", "a", "a", "a", "a"]
         mesh.rest()
         mesh.check()
     finally:

@@ -41,6 +41,7 @@ WALKS = {
     "retention.HOSTS": "hosts, of which there are few",
     "retention.FORGET_MEMBERS": "channels; their ended memberships by position",
     "channels.FORGET_MEMBERS": "channels; their ended memberships by position",
+    "queues.OF_HELD_KEYS": "its own list of the keys that members with room hold",
     "queues.OVERDUE": "what has expired, by its partial index",
     "queues.NEXT_DUE": "stops at the first row of the order",
     "retention.MESSAGES": "channels; their messages by position",
