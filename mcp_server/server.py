@@ -115,7 +115,7 @@ def _connects(message: Any) -> bool:
 
 
 def _may_ask(message: Any) -> bool:
-    """Whether a message is a call that may lead to a question of an agent: of any tool that is not known not to."""
+    """Whether a message is a call that may lead to a question of an agent to a person."""
     name = _called(message)
     return name is not None and (name in ASKING_TOOLS or BETWEEN in name)
 

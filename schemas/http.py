@@ -73,3 +73,15 @@ class HttpRequest(Frozen):
     @property
     def has_body(self) -> bool:
         return "body" in self.model_fields_set or self.text is not None or self.event is not None
+
+
+class MadeRequest(HttpRequest):
+    """A request that an operation of a document becomes: its body may be of another kind than JSON, and what it says
+    as cookies is for the endpoint's own origin. No agent gives one as it is."""
+
+    content: bytes | None = None
+    cookie: str = ""
+
+    @property
+    def has_body(self) -> bool:
+        return self.content is not None or super().has_body

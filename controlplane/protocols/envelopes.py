@@ -108,7 +108,7 @@ def _arrived(event: Mapping[str, Any], data: Any, traceparent: str | None) -> Ar
     for name in (*_REQUIRED, "partitionkey", "traceparent"):
         value = event.get(name)
         wanted = name in _REQUIRED
-        if (value is None and wanted) or not isinstance(value, str | None) or len(value or "x") > TEXT_CHARS_MAX:
+        if (not value and wanted) or not isinstance(value, str | None) or len(value or "x") > TEXT_CHARS_MAX:
             detail = f"attribute {name} of a CloudEvent is text of 1 to {TEXT_CHARS_MAX} characters"
             raise refuse("INVALID_VALUE", detail, field=f"/{name}", attribute=name, chars_max=TEXT_CHARS_MAX)
     if event["specversion"] != "1.0":

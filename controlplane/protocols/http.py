@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from controlplane.protocols.envelopes import to_http, trace_of
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec, HeaderOptions
-from schemas.http import HttpRequest
+from schemas.http import HttpRequest, MadeRequest
 from schemas.http_connection import HttpConnection
 from schemas.ports import EffectCall, Link, Role
 
@@ -60,6 +60,11 @@ class HttpEffector:
         if arguments.event is not None:
             headers |= to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
         own = own_headers(call.link, call.key) | traced(call)
+        if isinstance(arguments, MadeRequest) and arguments.cookie:
+            if any(it.lower() == "cookie" for it in own):
+                detail = f"cookies of {call.link.name} are the connection's to set, and not an operation's"
+                raise refuse("INVALID_VALUE", detail, field="/arguments/cookie", connection=call.link.name)
+            own["Cookie"] = arguments.cookie
         if taken := {it.lower() for it in arguments.headers} & {it.lower() for it in own}:
             detail = f"header {min(taken)} is the connection's to set, not an agent's"
             raise refuse("INVALID_VALUE", detail, field="/arguments/headers", header=min(taken))

@@ -20,7 +20,7 @@ from controlplane import VERSION
 from controlplane.protocols.addresses import checked
 from controlplane.protocols.envelopes import to_http
 from controlplane.resources.problems import refuse
-from schemas.http import HEADER_CHARS_MAX, HEADERS_MAX, HttpRequest
+from schemas.http import HEADER_CHARS_MAX, HEADERS_MAX, HttpRequest, MadeRequest
 from schemas.ports import Doubt, Link, Unreached
 
 ANSWER_BYTES_MAX = 2_000_000  # as JSON, so that it fits into a receipt
@@ -93,6 +93,8 @@ def _content(asked: HttpRequest) -> bytes | None:
         return to_http(asked.event.model_dump(mode="json"), asked.event_mode)[1]
     if "body" in asked.model_fields_set:
         return None
+    if isinstance(asked, MadeRequest) and asked.content is not None:
+        return asked.content
     return asked.text.encode() if asked.text is not None else None
 
 

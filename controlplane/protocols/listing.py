@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import isinf
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from controlplane.protocols.finding import is_family, resolved
 from schemas.agent import Grant
@@ -67,7 +67,7 @@ def _roles(effector: Effector, schema: Mapping[str, Any]) -> dict[str, Role]:
 
 def _repeats(effector: Effector, link: Link) -> dict[str, Any]:
     """What is promised of sending it again: the same for all arguments, or by the method of a request."""
-    by_method = {method: effector.repeats_for_s(given, link.spec) for method, given in _samples(effector).items()}
+    by_method = {method: _promised(effector, given, link) for method, given in _samples(effector).items()}
     always = [method for method, seconds in by_method.items() if isinf(seconds)]
     longest = max((it for it in by_method.values() if not isinf(it)), default=0.0)
     if effector.reads_only or len(always) == len(by_method):
@@ -76,6 +76,14 @@ def _repeats(effector: Effector, link: Link) -> dict[str, Any]:
         return {"repeats": "by_method", "repeats_for_s": longest or None, "repeating_methods": always}
     word = "for_a_time" if longest else "never"
     return {"repeats": word, "repeats_for_s": longest or None, "repeating_methods": []}
+
+
+def _promised(effector: Effector, given: BaseModel, link: Link) -> float:
+    """For how long, by its own word; nothing where that depends on arguments that are not there."""
+    try:
+        return effector.repeats_for_s(given, link.spec)
+    except (ValidationError, AttributeError, KeyError):
+        return 0.0
 
 
 def _samples(effector: Effector) -> dict[str, BaseModel]:

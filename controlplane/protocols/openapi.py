@@ -1,7 +1,7 @@
 """An OpenAPI document as effects: each operation of it is `http.<operationId>`, with arguments by its schemas. Pure.
 
-Arguments come in four objects, as the document has them: `path`, `query`, `header`, and `body`, which is JSON. What an
-operation needs and can not be sent so (a cookie, another kind of body) makes that operation unusable, and says why.
+Arguments come in objects, as the document has them: `path`, `query`, `header`, `cookie`; and `body`. What an operation
+needs and can not be sent so (a body of another kind) makes that operation unusable, and says why.
 Servers and security of the document are not looked at: the connection says where calls go, and with which secret.
 References lead into the document itself; of its components an operation's schema holds those that it refers to.
 """
@@ -16,8 +16,9 @@ from urllib.parse import quote
 import orjson
 from jsonschema import Draft202012Validator, SchemaError
 
+from controlplane.protocols.openapi_bodies import chosen, content_of
 from controlplane.resources.problems import refuse
-from schemas.http import RESERVED, HttpRequest
+from schemas.http import RESERVED, MadeRequest
 from schemas.http_connection import Method
 from schemas.ports import ARGUMENTS_BYTES_MAX
 
@@ -26,9 +27,11 @@ OPERATIONS_MAX = 300
 REFERENCES_MAX = 500
 FOLLOWED_MAX = 10
 ABOUT_CHARS_MAX = 500
-PLACES = ("path", "query", "header")
+PLACES = ("path", "query", "header", "cookie")
 _IGNORED = RESERVED | {"accept", "content-type"}  # as OpenAPI says of them; the rest is the connection's
 _TEMPLATE = re.compile(r"\{([^{}]+)\}")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")  # of a cookie
+_AS_IT_IS = "!#$&'()*+-./:<=>?@[]^_`{|}~"  # what a cookie's value holds unencoded
 _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 Json = dict[str, Any]
 
@@ -45,6 +48,7 @@ class Called:
     unusable: str = ""
     parts: list[Any] = field(default_factory=list)  # what the schema refers to
     about: str = ""  # what the document says that it does
+    kind: str = ""  # of its body, where that is no JSON
 
 
 class DocumentError(ValueError):
@@ -102,7 +106,7 @@ def _fault_of(document: bytes) -> str | None:
     return None
 
 
-def request_of(called: Called, arguments: Mapping[str, Any]) -> HttpRequest:
+def request_of(called: Called, arguments: Mapping[str, Any]) -> MadeRequest:
     """The request that an operation is, with arguments that meet its schema; raises Refusal or ValueError."""
 
     def filled(match: re.Match[str]) -> str:
@@ -117,10 +121,16 @@ def request_of(called: Called, arguments: Mapping[str, Any]) -> HttpRequest:
         for name, value in arguments.get("query", {}).items()
     }
     headers = {name: _text(value, f"/arguments/header/{name}") for name, value in arguments.get("header", {}).items()}
-    body = {"json": arguments["body"]} if "body" in arguments else {}
+    cookies = {name: _text(value, f"/arguments/cookie/{name}") for name, value in arguments.get("cookie", {}).items()}
+    body: Json = {}
+    if "body" in arguments and called.kind:
+        body["content"], headers["Content-Type"] = content_of(called.kind, arguments["body"])
+    elif "body" in arguments:
+        body["json"] = arguments["body"]
+    cookie = "; ".join(f"{name}={quote(value, safe=_AS_IT_IS)}" for name, value in cookies.items())
     path = _TEMPLATE.sub(filled, called.path)
-    return HttpRequest.model_validate(
-        {"method": called.method, "path": path, "query": query, "headers": headers, **body}
+    return MadeRequest.model_validate(
+        {"method": called.method, "path": path, "query": query, "headers": headers, "cookie": cookie, **body}
     )
 
 
@@ -133,7 +143,7 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
         needed = place == "path" or parameter.get("required") is True
         if place == "header" and its_name.lower() in _IGNORED:
             continue
-        if place not in PLACES or "schema" not in parameter:
+        if place not in PLACES or "schema" not in parameter or not (place != "cookie" or _NAME.fullmatch(its_name)):
             unusable = unusable or (f"its {place} parameter {its_name} can not be sent" if needed else "")
             continue
         if place == "query" and parameter.get("explode") is False:
@@ -143,10 +153,10 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
         if needed:
             group["required"].append(its_name)
             required += [] if place in required else [place]
-    body, needs_body, why = _body(document, operation)
-    if body is not None and method not in ("GET", "HEAD"):
-        properties["body"] = body
-        required += ["body"] if needs_body else []
+    body = chosen(operation.get("requestBody"), document.followed)
+    if body.schema is not None and method not in ("GET", "HEAD"):
+        properties["body"] = body.schema
+        required += ["body"] if body.needed else []
     schema = {**_group(), "properties": properties, "required": required}
     parts = document.completed(schema)
     if len(orjson.dumps(schema)) > ARGUMENTS_BYTES_MAX:
@@ -154,10 +164,12 @@ def _called(document: "_Document", name: str, method: Method, path: str, item: J
     if _has(schema, "patternProperties"):
         unusable = unusable or "its schema has patternProperties, which are not judged"
     missing = set(_TEMPLATE.findall(path)) - set(_object(_object(properties.get("path")).get("properties")))
-    unusable = unusable or why or (f"its path names {min(missing)}, which is no parameter of it" if missing else "")
+    unusable = (
+        unusable or body.unusable or (f"its path names {min(missing)}, which is no parameter of it" if missing else "")
+    )
     said = operation.get("summary") or operation.get("description")
     about = said[:ABOUT_CHARS_MAX] if isinstance(said, str) else ""
-    return Called(name, method, path, schema, frozenset(joined), unusable, parts, about)
+    return Called(name, method, path, schema, frozenset(joined), unusable, parts, about, body.kind)
 
 
 def under_defs(schema: Json) -> Json:
@@ -201,17 +213,6 @@ def _parameters(document: "_Document", item: Json, operation: Json) -> list[Json
             parameter = _object(document.followed(it))
             found[str(parameter.get("in")), str(parameter.get("name"))] = parameter
     return list(found.values())
-
-
-def _body(document: "_Document", operation: Json) -> tuple[Json | None, bool, str]:
-    """The schema of its body, whether it needs one, and why it can not be sent."""
-    body = _object(document.followed(operation.get("requestBody")))
-    needed = body.get("required") is True
-    for kind, media in _object(body.get("content")).items():
-        plain = kind.partition(";")[0].strip().lower()
-        if plain == "application/json" or plain.endswith("+json"):
-            return _object(_object(media).get("schema")), needed, ""
-    return None, False, "its body is no JSON" if needed else ""
 
 
 class _Document:

@@ -17,7 +17,13 @@ from schemas.http_connection import HttpConnection
 from schemas.ports import EffectCall, Given, Link, Role
 from schemas.problem import Refusal
 
-ROLES: Mapping[str, Role] = {"path": "target", "query": "control", "header": "control", "body": "payload"}
+ROLES: Mapping[str, Role] = {
+    "path": "target",
+    "query": "control",
+    "header": "control",
+    "cookie": "control",
+    "body": "payload",
+}
 KEPT_MAX = 100
 KNOWN_MAX = 50
 

@@ -267,7 +267,9 @@ async def test_a_connection_goes_after_what_uses_it(plane: Plane) -> None:
     await plane.apply(channel("readings"), connection("far"), connection("model", protocol="llm"))
     early = await plane.call("connections.delete", name="far")
     calls = route("out", sink={"effect": "http.request", "connection": "far"})
-    polls = route("in", source={"poll": {"connection": "db", "query": "SELECT 1", "every_s": 60}})
+    asked = "SELECT n, id FROM t WHERE n >= :cursor ORDER BY n"
+    poll = {"connection": "db", "statement": asked, "cursor": "n", "id": "id", "begin": 0}
+    polls = route("in", source={"poll": poll})
     made = await plane.apply(calls, polls, connection("db", protocol="sql", endpoint="sqlite:///x.db"))
     assert (await plane.answer("plans.commit", {"plan_id": early["plan_id"]})).model_dump()["outcome"] == "stale"
     tools = [{"name": "get", "effect": "http.request", "connection": "far"}]

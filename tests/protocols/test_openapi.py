@@ -20,6 +20,21 @@ from tests.gate.zoo import SOURCE
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ITEM = {"type": "object", "properties": {"sku": {"type": "string"}, "n": {"type": "integer"}}, "required": ["sku"]}
 ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+FORM = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"}, "n": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}},
+        "scan": {"type": "string", "format": "binary"}, "inner": {"$ref": "#/components/schemas/Item"},
+    },
+    "required": ["name"],
+}  # fmt: skip
+
+
+def _body(kind: str, schema: Any = None) -> dict[str, Any]:
+    media = {} if schema is None else {"schema": schema}
+    return {"requestBody": {"required": True, "content": {kind: media}}}
+
+
 DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {"title": "orders", "version": "1"},
@@ -59,9 +74,20 @@ DOCUMENT: dict[str, Any] = {
             },
             "delete": {
                 "operationId": "eat",
-                "parameters": [{"name": "c", "in": "cookie", "required": True, "schema": {}}],
+                "parameters": [{"name": "c", "in": "cookie", "required": True, "content": {"text/plain": {}}}],
             },
         },
+        "/form": {"post": {"operationId": "form", **_body("application/x-www-form-urlencoded", FORM)}},
+        "/parts": {
+            "post": {
+                "operationId": "parts",
+                "parameters": [{"name": "session", "in": "cookie", "schema": {"type": "string"}}],
+                **_body("multipart/form-data", FORM),
+            }
+        },
+        "/text": {"post": {"operationId": "text", **_body("text/plain")}},
+        "/bytes": {"post": {"operationId": "bytes", **_body("application/octet-stream")}},
+        "/file": {"post": {"operationId": "file", **_body("multipart/form-data", {**FORM, "required": ["scan"]})}},
         "/upload": {"post": {"operationId": "upload", "requestBody": {"required": True, "content": {"image/png": {}}}}},
         "/tree": {
             "post": {
@@ -96,7 +122,8 @@ def admitted(effect: str, arguments: Any, link: Link | None = None) -> Any:
 def test_operations_have_the_arguments_that_the_document_says() -> None:
     """Four objects, closed; of the components what is referred to; what is the connection's to set is left out."""
     found = operations_of(DOCUMENT)
-    assert set(found) == {"orders_get", "putOrder", "eat", "upload", "tree", "match", "lost"}
+    others = {"form", "parts", "text", "bytes", "file"}
+    assert set(found) == {"orders_get", "putOrder", "eat", "upload", "tree", "match", "lost"} | others
     schema = found["orders_get"].arguments
     assert set(schema["properties"]) == {"path", "query", "header"}
     assert set(schema["properties"]["header"]["properties"]) == {"X-Mine"}
@@ -116,7 +143,12 @@ def test_operations_have_the_arguments_that_the_document_says() -> None:
         ("http.putOrder", {"path": {"id": 1}, "body": {"items": [{"n": 1}]}}, "INVALID_VALUE", "sku"),
         ("http.tree", {"body": {"of": {"of": 7}}}, "INVALID_VALUE", "$.body.of.of"),
         ("http.eat", {}, "UNKNOWN_EFFECT", "cookie"),
-        ("http.upload", {}, "UNKNOWN_EFFECT", "no JSON"),
+        ("http.upload", {}, "UNKNOWN_EFFECT", "image/png"),
+        ("http.file", {}, "UNKNOWN_EFFECT", "needs scan, which is a file"),
+        ("http.form", {"body": {"n": 1}}, "INVALID_VALUE", "name"),
+        ("http.form", {"body": {"name": "x", "scan": "y"}}, "INVALID_VALUE", "scan"),
+        ("http.text", {"body": 7}, "INVALID_VALUE", "body"),
+        ("http.bytes", {"body": "A" * 400_000}, "INVALID_VALUE", "body"),
         ("http.match", {"body": [{"a" * 60 + "!": 1}]}, "UNKNOWN_EFFECT", "patternProperties"),
         ("http.lost", {}, "UNKNOWN_EFFECT", "what"),
         ("http.nothing", {}, "UNKNOWN_EFFECT", "http.orders_get"),
@@ -163,6 +195,29 @@ def test_arguments_become_one_request() -> None:
         assert path == "/o/%252e%252e/p", evil
     with pytest.raises(Refusal):
         request_of(found["orders_get"], {"path": {"id": 1}, "query": {"tags": [{}]}})
+
+
+def test_bodies_that_are_no_json_are_made_of_arguments() -> None:
+    """A form, the text fields of a multipart one, a text, bytes; cookies beside them; once more is the same."""
+    found = operations_of(DOCUMENT)
+    form = {"name": "a b&c", "n": 2, "tags": ["x", "y"]}
+    asked = request_of(found["form"], {"body": form})
+    assert (asked.content, asked.headers) == (
+        b"name=a+b%26c&n=2&tags=x&tags=y", {"Content-Type": "application/x-www-form-urlencoded"}
+    )  # fmt: skip
+    parts = {"body": {"name": 'q"\r\n', "n": 2}, "cookie": {"session": "a;b c"}}
+    asked = request_of(found["parts"], parts)
+    assert asked == request_of(found["parts"], parts)
+    assert asked.cookie == "session=a%3Bb%20c"
+    assert asked.headers["Content-Type"].startswith("multipart/form-data; boundary=steward-")
+    assert asked.content is not None
+    assert asked.content.count(b"Content-Disposition: form-data; name=") == 2
+    asked = request_of(found["text"], {"body": "Grüße"})
+    assert (asked.content, asked.headers["Content-Type"]) == ("Grüße".encode(), "text/plain; charset=utf-8")
+    asked = request_of(found["bytes"], {"body": "AP8="})
+    assert (asked.content, asked.headers["Content-Type"]) == (b"\x00\xff", "application/octet-stream")
+    with pytest.raises(Refusal, match="base64"):
+        request_of(found["bytes"], {"body": "no base64!"})
 
 
 def test_older_documents_are_read_in_newer_words() -> None:
@@ -258,4 +313,12 @@ async def test_an_operation_is_sent_as_the_connection_says(quick_url: str) -> No
         assert await gate.ask("buyer", {**put, "body": 7}, "m4") == "INVALID_VALUE"
         rows = await gate.rows("SELECT verdict FROM journal WHERE kind = 'effect' ORDER BY recorded_at LIMIT 1")
         roles = orjson.loads(rows[0][0])["features"]["roles"]["value"]
-        assert roles == {"path": "target", "query": "control", "header": "control", "body": "payload"}
+        assert roles == {
+            "path": "target", "query": "control", "header": "control", "cookie": "control", "body": "payload"
+        }  # fmt: skip
+        far.behave = []
+        form = {"connection": "other", "effect": "http.parts", "cookie": {"session": "s"}, "body": {"name": "x"}}
+        assert (await gate.ask("buyer", form, "m5"))["status"] == 200
+        seen = far.asked[-1]
+        assert seen.headers["cookie"] == "session=s"
+        assert seen.headers["content-type"].startswith("multipart/form-data; boundary=")

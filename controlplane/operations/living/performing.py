@@ -67,7 +67,7 @@ def handlers(store: Store) -> dict[str, Handler]:
         shown = coming[: given.limit]
         wanted = [it.partition(".")[2] for it in shown]
         pins = await store.read(lambda session: _pins(session, link.uid, wanted)) if tools else {}
-        bind(performers, Known(pins))
+        _bind(performers, Known(pins))
         return EffectList(
             items=await asyncio.to_thread(lambda: [view(it, link, performers) for it in shown]),
             next_page=paging.encode([shown[-1]]) if len(coming) > given.limit else None,
@@ -77,7 +77,7 @@ def handlers(store: Store) -> dict[str, Handler]:
     return {"connections.effects": effects}
 
 
-def bind(performers: Mapping[str, Performer], known: Known) -> None:
+def _bind(performers: Mapping[str, Performer], known: Known) -> None:
     for it in performers.values():
         if isinstance(it, Bound):
             it.bind(known)
