@@ -170,15 +170,30 @@ class Released(Frame, frozen=True):
     epoch: int
 
 
+class Diverged(Frame, frozen=True):
+    """A turn that has committed did not come to the same when it was run again in the background.
+
+    `first` says how it differed first, as `schemas.divergence` names it; `problem` is a Problem as JSON.
+    """
+
+    turn_id: str
+    first: str
+    problem: bytes
+
+
 # Gate -> host
 
 
 class Welcome(Frame, frozen=True):
-    """Answers Hello: how often to renew, how long the lease runs, how large a state may be."""
+    """Answers Hello: how often to renew, how long the lease runs, how large a state may be.
+
+    One turn in `replay_one_in` is run again in the background; 0: none.
+    """
 
     lease_s: float
     renew_s: float
     state_bytes_max: int = 1_048_576
+    replay_one_in: int = 0
 
 
 class Specialise(Frame, frozen=True):
@@ -295,6 +310,7 @@ FromHost = (
     | Failed
     | CodeWanted
     | Released
+    | Diverged
     | PlacerHello
     | HostGone
     | NodesSeen
