@@ -11,17 +11,13 @@ import orjson
 from ray_runtime.problems import problem
 from schemas.base import canonical
 from schemas.branches import ORDER, ROOT, Place
-from schemas.divergence import First
+from schemas.divergence import ADVICE, First
 from schemas.problem import Next, Problem
 from schemas.wire import Recorded
 
 SIDE_BYTES_MAX = 4096
 SIDE_CHARS_MAX = 600  # in the sentence; all of it is in the metadata
 ABSENT = "(nothing)"
-ADVICE = (
-    "Take time, randomness and ids from the turn (turn.now, turn.random, turn.uuid), read through effects, and keep "
-    "nothing outside of self.state; then propose the agent with that code, and send again what failed of it"
-)
 
 
 def same(entry: Recorded, kind: str, body: bytes) -> bool:

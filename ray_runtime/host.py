@@ -215,7 +215,9 @@ class HostCore:
         if self.digest:
             if (self.namespace, self.digest) != (frame.namespace, frame.digest):
                 self.end(f"specialised for {self.namespace} {self.digest} already")
+            self._replays.one_in = frame.replay_one_in
             return
+        self._replays.one_in = frame.replay_one_in
         self.namespace, self.digest = frame.namespace, frame.digest
         self._package = Package(frame.digest, self._code)
         self.specialised.set()

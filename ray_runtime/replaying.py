@@ -26,7 +26,7 @@ from schemas import faults
 from schemas.base import canonical
 from schemas.frames import Frame
 from schemas.problem import Problem
-from schemas.wire import Commit, Diverged, Failed, Run
+from schemas.wire import REPLAY, Commit, Diverged, Failed, Run
 
 QUIET_S = 0.02
 STEP_S_MAX = 0.02  # for so long a neighbour may have to wait
@@ -150,7 +150,7 @@ class Replays:
         """One step of the first; where it comes to its end, what was found."""
         replay, began = self._waiting[0].replay, time.monotonic()
         faults.at("host.replay")
-        self._held(replay.turn_id)
+        self._held(REPLAY + replay.turn_id)
         try:
             more = replay.step()
         finally:

@@ -7,7 +7,11 @@ from pydantic import Field
 from schemas.base import Output, Time
 from schemas.problem import Problem
 
-First = Literal["effect", "order", "state", "reply", "raised"]
+First = Literal["effect", "order", "state", "reply", "raised", "endless"]
+ADVICE = (
+    "Take time, randomness and ids from the turn (turn.now, turn.random, turn.uuid), read through effects, and keep "
+    "nothing outside of self.state; then propose the agent with that code, and send again what failed of it"
+)
 FIRSTS = frozenset(get_args(First))
 
 
@@ -16,7 +20,7 @@ class Divergence(Output):
 
     digest: str = Field(description="The code.")
     first: First = Field(
-        description="Another effect, order of answers, state or reply; or the replay raised, and the turn did not."
+        description="Another effect, order of answers, state or reply; or the replay raised, or did not end."
     )
     agent: str = Field(description="Whose turn it was, by name.")
     turn_id: str

@@ -35,6 +35,8 @@ from schemas.workspace import Folder, Saved
 
 # Host -> gate
 
+REPLAY = "replay/"
+
 
 class Hello(Frame, frozen=True):
     """The first frame of a host's turn connection. `python` is its version, as 3.11."""
@@ -58,7 +60,8 @@ class LeaseHello(Frame, frozen=True):
 class Lease(Frame, frozen=True):
     """Renews the lease; `loop_lag_ms` is how long the turn loop has not answered its own thread.
 
-    `holding` is the turn that holds the loop at this moment, and has done so for `held_ms`.
+    `holding` is the turn that holds the loop at this moment, and has done so for `held_ms`; `REPLAY` stands before the
+    id of one that is run again in the background.
     """
 
     host_id: str
@@ -185,10 +188,7 @@ class Diverged(Frame, frozen=True):
 
 
 class Welcome(Frame, frozen=True):
-    """Answers Hello: how often to renew, how long the lease runs, how large a state may be.
-
-    One turn in `replay_one_in` is run again in the background; 0: none.
-    """
+    """Answers Hello: how often to renew, how long the lease runs, how large a state may be; more in Specialise."""
 
     lease_s: float
     renew_s: float
@@ -197,10 +197,14 @@ class Welcome(Frame, frozen=True):
 
 
 class Specialise(Frame, frozen=True):
-    """From now on this host serves one namespace and one code digest, for good."""
+    """From now on this host serves one namespace and one code digest, for good.
+
+    One turn in `replay_one_in` of it is run again in the background; 0: none. Said again, that alone may be another.
+    """
 
     namespace: str
     digest: str
+    replay_one_in: int = 0
 
 
 class CodeFiles(Frame, frozen=True):

@@ -253,7 +253,7 @@ def test_a_replay_stands_back_whenever_a_frame_comes() -> None:
         assert replays.go()
     assert (replays.asked, replays.holders) == ([QUIET_S] * 4, [])
     assert replays.go()
-    assert (replays.asked[4:], replays.holders) == ([0.0], ["turn_1", ""]), "one step, and the loop has its turn"
+    assert (replays.asked[4:], replays.holders) == ([0.0], ["replay/turn_1", ""]), "one step, and the loop has its turn"
     replays.heard += 1
     assert replays.go()
     assert (replays.asked[5:], len(replays.holders)) == ([QUIET_S], 2)
