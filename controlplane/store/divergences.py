@@ -5,7 +5,7 @@ MARK = (
     "INSERT INTO divergence (namespace, digest, kind, agent, turn_id, problem, at)"
     " SELECT a.namespace, t.digest, ?, a.name, t.turn_id, ?, ? FROM turn t JOIN agent a ON a.uid = t.agent"
     " WHERE t.turn_id = ? AND t.digest = ? AND a.namespace = ? AND t.outcome = 'committed'"
-    " ON CONFLICT (namespace, digest, kind) DO NOTHING"
+    " ON CONFLICT (digest, namespace, kind) DO NOTHING"
 )
 TELL = (
     "INSERT INTO event (type, time, kind, namespace, name, turn_id, data)"

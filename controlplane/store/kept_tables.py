@@ -49,9 +49,9 @@ class DivergenceRow(SQLModel, table=True):
     """Marks the code of a digest in a namespace; of each kind of difference, what was found first."""
 
     __tablename__ = "divergence"
-    namespace: str = Field(primary_key=True)
     digest: str = Field(primary_key=True)
-    kind: str = Field(primary_key=True, description="effect | order | state | reply | raised")
+    namespace: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True, description="effect | order | state | reply | raised | endless")
     agent: str = Field(description="whose turn it was, by name")
     turn_id: str
     problem: str = Field(sa_column=text_column())

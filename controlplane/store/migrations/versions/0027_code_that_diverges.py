@@ -12,10 +12,10 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "divergence",
-        *(sa.Column(it, sa.String(), nullable=False) for it in ("namespace", "digest", "kind", "agent", "turn_id")),
+        *(sa.Column(it, sa.String(), nullable=False) for it in ("digest", "namespace", "kind", "agent", "turn_id")),
         sa.Column("problem", sa.Text(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("namespace", "digest", "kind"),
+        sa.PrimaryKeyConstraint("digest", "namespace", "kind"),
     )
 
 
