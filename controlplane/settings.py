@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     state_bytes_max: int = Field(default=1024 * 1024, ge=1024, description="The largest state of an agent.")
     inbox_messages_max: int = Field(default=10_000, ge=1, description="Messages that wait in one inbox.")
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")
+    replay_one_in: int = Field(
+        default=100,
+        ge=0,
+        description="One turn in so many is run again in the background, to find code that differs; 0: none.",
+    )
     effect_send_within_s: float = Field(default=30, gt=0, description="An effect is sent within this, or not at all.")
     effect_hold_s: float = Field(default=86_400, gt=0, description="How long an effect in doubt waits for an operator.")
     mcp_commands: list[list[str]] = Field(

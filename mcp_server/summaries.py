@@ -154,7 +154,8 @@ def _inspection(found: Inspection, _: dict[str, Any]) -> Told:
     waiting = f" waits on {found.waiting_on[0].on}," if found.waiting_on else ""
     return Told(
         f"Agent {found.namespace}/{found.name}: {found.turns} turns,{waiting} {found.inbox} messages waiting, "
-        f"{len(found.dead_letters)} dead letters.",
+        f"{len(found.dead_letters)} dead letters."
+        f"{' Its code came to something else when turns were run again.' if found.divergences else ''}",
         f"steward://Agent/{found.namespace}/{found.name}",
     )
 

@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from ray_runtime import stepping
-from ray_runtime.code import Package
+from ray_runtime.code import Loaded, Package
 from ray_runtime.connection import Connection
 from ray_runtime.lease import GONE_S, LeaseThread
 from ray_runtime.problems import problem
+from ray_runtime.replaying import Replays
 from ray_runtime.turn import Activation
 from ray_runtime.workspace import Workspace
 from schemas import faults
@@ -104,6 +106,7 @@ class HostCore:
         self._lease: LeaseThread | None = None
         self._ended: asyncio.Future[str] | None = None
         self._holding = ("", 0.0)  # the turn that is on the loop, and since when
+        self._replays = Replays(self._send, self._hold)
 
     async def serve(self) -> str:
         """Serve until told to end; answers why."""
@@ -166,6 +169,7 @@ class HostCore:
 
     def _forget(self) -> None:
         """A clean slate: what was not committed is the gate's to run again."""
+        self._replays.forget()
         for slot in self._slots.values():
             if slot.activation is not None:
                 slot.activation.drop()
@@ -180,6 +184,7 @@ class HostCore:
     # Frames from the gate
 
     def _received(self, frame: ToHost) -> None:
+        self._replays.heard += 1
         match frame:
             case Run():
                 self._run(frame)
@@ -200,6 +205,7 @@ class HostCore:
 
     def _welcome(self, frame: Welcome) -> None:
         self._state_bytes_max = frame.state_bytes_max
+        self._replays.one_in = frame.replay_one_in
         if self._lease is not None:
             self._lease.renew_s = frame.renew_s
             self._lease.seen()
@@ -209,7 +215,9 @@ class HostCore:
         if self.digest:
             if (self.namespace, self.digest) != (frame.namespace, frame.digest):
                 self.end(f"specialised for {self.namespace} {self.digest} already")
+            self._replays.one_in = frame.replay_one_in
             return
+        self._replays.one_in = frame.replay_one_in
         self.namespace, self.digest = frame.namespace, frame.digest
         self._package = Package(frame.digest, self._code)
         self.specialised.set()
@@ -233,11 +241,15 @@ class HostCore:
                 self._send(CodeWanted(package.digest))  # the answer may have died with a connection
             self._before_code.append(run)
             return
-        self._holding = run.turn_id, time.monotonic()
+        self._hold(run.turn_id)
         try:
             self._begin(run, package)
         finally:
-            self._holding = "", 0.0
+            self._hold("")
+
+    def _hold(self, turn_id: str) -> None:
+        """A turn has the loop from now on; or none has."""
+        self._holding = turn_id, time.monotonic()
 
     def _begin(self, run: Run, package: Package) -> None:
         slot = self._slots.setdefault(run.agent, Slot())
@@ -254,8 +266,9 @@ class HostCore:
             slot.forget_workspace()
             self._unable(run, f"the workspace of {run.namespace}/{run.name} can not be made: {error}")
             return
+        given: Any = {"workspace": workspace, "kept": self._replays.keeps(run)}
         most = self._state_bytes_max
-        slot.activation = Activation(run, slot.state, state_bytes_max=most, send=self._send, workspace=workspace)
+        slot.activation = Activation(run, slot.state, state_bytes_max=most, send=self._send, **given)
         self._by_turn[run.turn_id] = run.agent
         loaded = package.load(run.entrypoint)
         faults.at("host.code.loaded")
@@ -281,14 +294,14 @@ class HostCore:
         slot = self._slots.get(self._by_turn.get(frame.turn_id, ""))
         if slot is None or slot.activation is None:
             return
-        self._holding = frame.turn_id, time.monotonic()
+        self._hold(frame.turn_id)
         try:
             if isinstance(frame, Receipt):
                 slot.activation.receipt(frame)
             else:
                 slot.activation.resolved(frame)
         finally:
-            self._holding = "", 0.0
+            self._hold("")
         self._settle(slot)
 
     def _settle(self, slot: Slot) -> None:
@@ -298,10 +311,19 @@ class HostCore:
             return
         if activation.phase == "over":
             self._leave_turn(slot)
-            if activation.committed is not None:
-                slot.state, slot.version = activation.committed, activation.run.version + 1
+            if activation.ended is not None:
+                slot.state, slot.version = activation.ended.state, activation.run.version + 1
+                self._run_again(activation)
         if slot.leaving and activation.phase in ("over", "parked"):
             self._release(activation.run.agent, slot)
+
+    def _run_again(self, activation: Activation) -> None:
+        """A turn has sent its commit; if it was chosen, it is replayed when there is time."""
+        if not activation.kept or self._package is None:
+            return
+        loaded = self._package.load(activation.run.entrypoint)
+        if isinstance(loaded, Loaded):
+            self._replays.add(activation, loaded)
 
     def _leave_turn(self, slot: Slot) -> None:
         if slot.activation is not None:

@@ -5,7 +5,8 @@ gate already holds that position, kind and body must be the same, and nothing is
 it, an internal effect is buffered until the segment commits. A difference, and a limit passed, end
 the turn whatever the handler makes of the exception. Time stands still between recorded events.
 In which order answers reached the branches is journaled with what came of it: before that, nobody has
-seen any of it, and another order is as good.
+seen any of it, and another order is as good. One that is `kept` can be handed back whole when the turn has ended;
+one that is `sealed` is of a turn that has, and takes nothing new.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ray_runtime.awaits import Promise
 
 AWAITS = frozenset({"ask", "sleep", "question", "gather"})
+KEPT_BYTES_MAX = 1_048_576  # of a journal that is kept, answers included
 
 
 class Answer(NamedTuple):
@@ -42,7 +44,15 @@ class Journal:
     """Positions of one attempt at one turn; `branch` is the one whose step is running."""
 
     def __init__(
-        self, recorded: list[Recorded], *, turn_id: str, started_at: float, entries_max: int, bytes_max: int
+        self,
+        recorded: list[Recorded],
+        *,
+        turn_id: str,
+        started_at: float,
+        entries_max: int,
+        bytes_max: int,
+        kept: bool = False,
+        sealed: bool = False,
     ) -> None:
         self.now = started_at
         self.branch = ROOT
@@ -67,6 +77,9 @@ class Journal:
         self._bytes = 0
         self._entries_max = entries_max
         self._bytes_max = bytes_max
+        self._kept: dict[Place, tuple[str, bytes]] | None = {} if kept else None
+        self._reached: list[Place] = []  # of one that is kept: all of the order
+        self._sealed = sealed
 
     @property
     def position(self) -> int:
@@ -95,6 +108,9 @@ class Journal:
         entry = self._recorded.get((self.branch, position))
         if entry is not None and not divergence.same(entry, kind, body):
             raise self.end(divergence.diverged(self._turn_id, entry, kind, body))
+        if entry is None and self._sealed:
+            raise self.end(divergence.beyond(self._turn_id, (self.branch, position), kind, body))
+        self._keep((self.branch, position), kind, body)
         self._positions[self.branch] = position + 1
         self._entries += 1
         return position
@@ -149,6 +165,8 @@ class Journal:
 
     def reached(self, place: Place) -> None:
         """An answer reaches its branch."""
+        if self._kept is not None:
+            self._reached.append(place)
         if self._delivered < len(self._order):
             self._delivered += 1
         else:
@@ -190,6 +208,25 @@ class Journal:
             taken.insert(0, Entry(ORDER, self._orders, ORDER, body))
             self._orders, self._unordered = self._orders + 1, []
         return taken
+
+    def whole(self) -> list[Recorded] | None:
+        """Of a kept turn that has ended: its journal, as a gate would hand it back; None if it grew too long."""
+        if self._kept is None:
+            return None
+        found = []
+        for place, (kind, body) in self._kept.items():
+            entry, came = self._recorded.get(place), self.known(place) or Answer("", b"", 0.0)
+            state = self.state_at(place) if entry is None else entry.state
+            found.append(Recorded(*place, kind, body, came.outcome, came.result, came.at, state))
+        if self._reached:
+            found.append(Recorded(ORDER, 0, ORDER, canonical({"came": self._reached}), "", b"", 0.0))
+        return found
+
+    def _keep(self, place: Place, kind: str, body: bytes) -> None:
+        if self._kept is not None:
+            self._kept[place] = kind, body
+            if self._bytes > KEPT_BYTES_MAX:
+                self._kept = None
 
     def has_awaits(self) -> bool:
         """Whether something durable is waited for that the gate does not know of."""

@@ -34,7 +34,7 @@ REASONS: dict[str, Reason] = {
     "LIMIT_REACHED": Reason("A limit of the turn is reached", 429, "stop"),
     "TURN_TIMEOUT": Reason("The turn took too long", 504, "stop"),
     "NONDETERMINISTIC": Reason("The handler did what can not be replayed", 500, "fix_input"),
-    "REPLAY_DIVERGED": Reason("The replay asked for another effect than the journal holds", 500, "fix_input"),
+    "REPLAY_DIVERGED": Reason("The replay differs from the journal", 500, "fix_input"),
     "COMPUTE_FAILED": Reason("The function raised", 500, "fix_input"),
     "HANDLER_ERROR": Reason("The handler raised", 500, "fix_input"),
     "INTERNAL": Reason("Something broke here", 500, "escalate"),

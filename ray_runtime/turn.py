@@ -33,13 +33,17 @@ from schemas.branches import HELD, ROOT
 from schemas.envelope import Envelope
 from schemas.frames import Frame
 from schemas.problem import Problem, Refusal
-from schemas.wire import Ask, Commit, Failed, Park, Receipt, Resolved, Run
+from schemas.wire import Ask, Commit, Failed, Park, Receipt, Recorded, Resolved, Run
 
 Phase = Literal["new", "effect", "parked", "over"]
 
 
 class Activation:
-    """One attempt at one turn. `send` takes its frames; `state` is set once it has committed."""
+    """One attempt at one turn. `send` takes its frames; `ended` is the last one of a turn that commits.
+
+    What a turn that is `kept` was told can be handed back when it has ended. One that is `sealed` has ended before, and
+    is run again from such a journal: it does nothing new.
+    """
 
     def __init__(
         self,
@@ -49,11 +53,15 @@ class Activation:
         state_bytes_max: int,
         send: Callable[[Frame], None],
         workspace: Workspace | None = None,
+        kept: bool = False,
+        sealed: bool = False,
     ) -> None:
         self.run = run
         self.phase: Phase = "new"
-        self.committed: bytes | None = None
-        self._state = state
+        self.ended: Commit | None = None
+        self.before = state
+        self.kept = kept
+        self.longest_s = 0.0  # of a turn that is kept: of the steps between two frames
         self._state_bytes_max = state_bytes_max
         self._send = send
         self._workspace = workspace
@@ -64,6 +72,8 @@ class Activation:
             started_at=run.started_at,
             entries_max=run.effects_max,
             bytes_max=run.journal_bytes_max,
+            kept=kept,
+            sealed=sealed,
         )
         self._branches = Branches(self._journal)
         self._dump: Callable[[], bytes] = lambda: b""
@@ -77,12 +87,16 @@ class Activation:
         if isinstance(loaded, Problem):
             self._fail(loaded, retry=False)
             return
+        self.begin(loaded)
+        self._advance()
+
+    def begin(self, loaded: Loaded) -> None:
+        """Stand before the handler's first step."""
         self._root = loaded.root
         self._state_version = loaded.codec.version
         self._active_since = time.monotonic()
         self._branches.begin(self._handle(loaded))
         faults.at("host.handler.began")
-        self._advance()
 
     def receipt(self, frame: Receipt) -> None:
         """What came of an effect that the handler waits for; or that it waits for an operator."""
@@ -127,7 +141,7 @@ class Activation:
         agent = loaded.agent.__new__(loaded.agent)
         agent.namespace, agent.name = run.namespace, run.name
         agent.config = orjson.loads(run.config) if run.config else {}
-        agent.state = loaded.codec.load(self._state, self.run.state_version or None)
+        agent.state = loaded.codec.load(self.before, self.run.state_version or None)
         agent.__init__()  # type: ignore[misc]
         self._dump = lambda: loaded.codec.dump(agent.state)
         folder = self._workspace.path if self._workspace is not None else None
@@ -149,35 +163,49 @@ class Activation:
         loaded.codec.load(state)
         return state, _reply(reply)
 
+    def journal(self) -> list[Recorded] | None:
+        """Of a turn that is kept and has ended: all that it did and was told; None if that is too much."""
+        return self._journal.whole()
+
     # Steps
 
     def _advance(self) -> None:
         """Step branches until all wait for what is not there yet, or the handler ends."""
-        while self._may_go_on():
-            found = self._branches.next()
-            if self._journal.fatal is not None:
-                continue
-            if found is None:
-                self._wait()
-                return
-            branch, answer = found
-            try:
-                token = self._step(branch, answer)
-            except StopIteration as stop:
-                if branch.parent is None:
-                    self._finish(*stop.value)
-                    return
-                self._branches.ended(branch, stop.value, None)
-            except BaseException as error:  # noqa: BLE001 - the host's turn boundary
-                if branch.parent is None or not isinstance(error, Exception):
-                    self._raised(error)
-                    return
-                self._branches.ended(branch, None, error)
-            else:
-                if self._broken(token):
-                    return
-                self._mark(token)
-                self._branches.waits(branch, token)
+        began = time.monotonic()
+        while self.step():
+            pass
+        if self.kept:
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+
+    def step(self) -> bool:
+        """Step one branch; whether there is another one to be stepped."""
+        if not self._may_go_on():
+            return False
+        found = self._branches.next()
+        if self._journal.fatal is not None:
+            return True
+        if found is None:
+            self._wait()
+            return False
+        branch, answer = found
+        try:
+            token = self._step(branch, answer)
+        except StopIteration as stop:
+            if branch.parent is None:
+                self._finish(*stop.value)
+                return False
+            self._branches.ended(branch, stop.value, None)
+        except BaseException as error:  # noqa: BLE001 - the host's turn boundary
+            if branch.parent is None or not isinstance(error, Exception):
+                self._raised(error)
+                return False
+            self._branches.ended(branch, None, error)
+        else:
+            if self._broken(token):
+                return False
+            self._mark(token)
+            self._branches.waits(branch, token)
+        return True
 
     def _step(self, branch: Branch, answer: Answer | None) -> Any:
         self._journal.stepping, self._journal.branch = True, branch.name
@@ -263,13 +291,11 @@ class Activation:
             return
         run = self.run
         self.phase = "over"
-        self.committed = state
-        self._send(
-            Commit(
-                run.turn_id, run.epoch, run.version, state, state_digest(state),
-                self._journal.take(), reply, self._steps.take_cpu_ns(), self._state_version, files, gone,
-            )
+        self.ended = Commit(
+            run.turn_id, run.epoch, run.version, state, state_digest(state),
+            self._journal.take(), reply, self._steps.take_cpu_ns(), self._state_version, files, gone,
         )  # fmt: skip
+        self._send(self.ended)
 
     def _unkept(self, state: bytes, reply: bytes) -> Problem | None:
         """What the handler left undone, or let grow, without an exception."""

@@ -7,6 +7,7 @@ from pydantic import Field
 from schemas.agent import CODE_FILES_MAX, Digest, FilePath
 from schemas.base import ClosedKeys, Frozen, Identifier, Labels, Name, Output, Text, Time
 from schemas.chain import Allowance, ChainView, IntentText
+from schemas.divergence import Divergence
 from schemas.manifest import Manifest
 from schemas.plan import Change, OnMiss
 from schemas.posting import Posted, Urgency
@@ -238,6 +239,9 @@ class Inspection(Output):
     waiting_on: list[WaitingOn]
     timers: list[TimerView]
     dead_letters: list[DeadLetter]
+    divergences: list[Divergence] = Field(
+        default_factory=list, description="Of its code: that turns came to something else when they were run again."
+    )
     why_awake: str | None = Field(description="Why the agent is not suspended; null when it is.")
 
 

@@ -27,7 +27,7 @@ class Finding(Output):
 
     check: str = Field(description="Which check found it, as `scope.left`.")
     weight: Literal["wrong", "late"] = Field(
-        description="Wrong: something is left that nothing will take away. Late: it should have ended by now."
+        description="Wrong: nothing will mend it by itself. Late: it should have ended by now."
     )
     subject: FindingSubject
     detail: str

@@ -88,7 +88,7 @@ class PlanNote(Output):
     """What is worth knowing of a plan beside its steps and claims; it decides nothing."""
 
     subject: Target
-    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "TRAFFIC"]
+    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "TRAFFIC", "DIVERGED"]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -110,7 +110,8 @@ class Plan(Output):
     waits_on: list[Wait] = Field(default_factory=list)
     reverts: str | None = Field(default=None, description="The change that this plan takes back.")
     notes: list[PlanNote] = Field(
-        default_factory=list, description="Of routes: what is drafted, lost, promised, expected."
+        default_factory=list,
+        description="Of routes: what is drafted, lost, promised, expected. Of code: that it differed in a replay.",
     )
 
 

@@ -35,6 +35,8 @@ from schemas.workspace import Folder, Saved
 
 # Host -> gate
 
+REPLAY = "replay/"
+
 
 class Hello(Frame, frozen=True):
     """The first frame of a host's turn connection. `python` is its version, as 3.11."""
@@ -58,7 +60,8 @@ class LeaseHello(Frame, frozen=True):
 class Lease(Frame, frozen=True):
     """Renews the lease; `loop_lag_ms` is how long the turn loop has not answered its own thread.
 
-    `holding` is the turn that holds the loop at this moment, and has done so for `held_ms`.
+    `holding` is the turn that holds the loop at this moment, and has done so for `held_ms`; `REPLAY` stands before the
+    id of one that is run again in the background.
     """
 
     host_id: str
@@ -170,22 +173,38 @@ class Released(Frame, frozen=True):
     epoch: int
 
 
+class Diverged(Frame, frozen=True):
+    """A turn that has committed did not come to the same when it was run again in the background.
+
+    `first` says how it differed first, as `schemas.divergence` names it; `problem` is a Problem as JSON.
+    """
+
+    turn_id: str
+    first: str
+    problem: bytes
+
+
 # Gate -> host
 
 
 class Welcome(Frame, frozen=True):
-    """Answers Hello: how often to renew, how long the lease runs, how large a state may be."""
+    """Answers Hello: how often to renew, how long the lease runs, how large a state may be; more in Specialise."""
 
     lease_s: float
     renew_s: float
     state_bytes_max: int = 1_048_576
+    replay_one_in: int = 0
 
 
 class Specialise(Frame, frozen=True):
-    """From now on this host serves one namespace and one code digest, for good."""
+    """From now on this host serves one namespace and one code digest, for good.
+
+    One turn in `replay_one_in` of it is run again in the background; 0: none. Said again, that alone may be another.
+    """
 
     namespace: str
     digest: str
+    replay_one_in: int = 0
 
 
 class CodeFiles(Frame, frozen=True):
@@ -295,6 +314,7 @@ FromHost = (
     | Failed
     | CodeWanted
     | Released
+    | Diverged
     | PlacerHello
     | HostGone
     | NodesSeen

@@ -37,10 +37,11 @@ LAW: dict[str, set[str]] = {
     "controlplane.supervision": _DECLARED,
 }
 UP = "controlplane/cli/up.py"  # executes wiring, as the law allows
-IN_HOST = ("sdk", "hooks", "turn", "host", "lease", "code")  # what runs beside agents' code knows schemas only
+IN_HOST = ("sdk", "hooks", "turn", "replaying", "host", "lease", "code")  # what runs beside agents knows schemas only
 AS_CODE = ("ray_runtime/llm/", "ray_runtime/route/")  # are agents' code themselves
 PURE = (
     "controlplane/operations/admission.py",
+    "controlplane/operations/code_notes.py",
     "controlplane/operations/connecting.py",
     "controlplane/operations/planning.py",
     "controlplane/operations/prediction.py",

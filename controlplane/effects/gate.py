@@ -25,6 +25,7 @@ from controlplane.effects.computing import Computing
 from controlplane.effects.connections import Connections, OpenSecret, sealed
 from controlplane.effects.controls import remove
 from controlplane.effects.delaying import Delaying
+from controlplane.effects.diverging import Diverging
 from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
 from controlplane.effects.holding import Holding
@@ -150,7 +151,7 @@ class Gate:
         node.planes, node.sweep_soon = Planes(node, self._key), self._sweep_soon
         node.timers, node.execution, node.holding = Timers(node), Execution(node), Holding(node)
         node.summaries, node.trouble, node.offers = Summaries(node), Trouble(node), Offers(node)
-        node.arriving = Arriving(node, self._listeners)
+        node.arriving, node.diverging = Arriving(node, self._listeners), Diverging(node)
         inbox_max = self._bounds.inbox_messages_max
         node.delivery = Delivery(reader, node.commit, node.ownership.ring, node.clock, inbox_max)
         node.delaying = Delaying(node)
@@ -369,6 +370,7 @@ def _host_handlers(node: Node) -> dict[type, Callable[[Host, Any], None]]:
         hosting.Ask: node.execution.asked,
         hosting.CodeWanted: node.hosts.code,
         hosting.Released: _noted,
+        hosting.Diverged: node.diverging.diverged,
     }
 
 

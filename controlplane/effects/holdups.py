@@ -30,7 +30,8 @@ class Holdups:
             host.freed_from = ""
             return
         holder = self._node.turns.running(host.holding)
-        if holder is None or holder.host is not host:  # it was stopped, or removed: nothing will end it but this
+        if holder is None or holder.host is not host:  # stopped, removed, or run again: nothing will end it but this
+            self._node.diverging.held(host)
             self._node.hosts.kill(host, f"its loop is held by {host.holding}, which is over", count=False)
             return
         others = [it for it in host.slots if it is not holder]

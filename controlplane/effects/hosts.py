@@ -132,8 +132,8 @@ class Hosts:
         wire.on_resume = lambda: self.drain_waiting(host)
         wire.peer = host
         asked = self._placing.arrived(host)
-        bounds = self._node.bounds
-        wire.send(Welcome(bounds.lease_s, bounds.lease_s / 3, bounds.state_bytes_max))
+        bounds, one_in = self._node.bounds, self._node.diverging.one_in(host.key)
+        wire.send(Welcome(bounds.lease_s, bounds.lease_s / 3, bounds.state_bytes_max, one_in))
         self.record(host, started=True)
         log.info("host %s is here, pid %d%s", host.host_id, host.pid, "" if asked else ", unasked")
         drained = host.host_id in self._drained or (before is not None and before.emptying)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.effects.connections import Connections
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
-from controlplane.store import channels
+from controlplane.store import channels, divergences
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer, Job
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from controlplane.effects.cancelling import Cancelling
     from controlplane.effects.computing import Computing
     from controlplane.effects.delaying import Delaying
+    from controlplane.effects.diverging import Diverging
     from controlplane.effects.draining import Draining
     from controlplane.effects.execution import Execution
     from controlplane.effects.holding import Holding
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from controlplane.mesh.events import Events
 
 Done = Callable[[str, str], None]
-TELLING = sql.TELLING | channels.TELLING
+TELLING = sql.TELLING | channels.TELLING | divergences.TELLING
 TURNS, MESSAGES = 0, 1
 
 
@@ -80,6 +81,7 @@ class Bounds:
     agents_max: int = 200_000
     mcp_commands: tuple[tuple[str, ...], ...] = ()
     mcp_variables: tuple[str, ...] = ()
+    replay_one_in: int = 100  # turns; 0: none
 
 
 @dataclass(eq=False)
@@ -119,6 +121,7 @@ class Node:
     trouble: "Trouble" = field(init=False)
     scopes: "Scopes" = field(init=False)
     arriving: "Arriving" = field(init=False)
+    diverging: "Diverging" = field(init=False)
     sweep_soon: Callable[[], None] = field(init=False)
     removing: Callable[[str, Callable[[Any], None]], None] = field(init=False)
 

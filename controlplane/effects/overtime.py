@@ -10,6 +10,8 @@ from controlplane.effects.slots import Slot
 
 def overdue(host: Host, holder: Slot | None, now: float) -> Slot | None:
     """The turn that holds the loop, if it should long be over; where nobody says which it is, the oldest one."""
+    if host.holding and holder is None:
+        return None  # one that is over holds it, or is run again: `holdups` ends that, and nobody here is to blame
     running = [it for it in host.slots if it.state == "running" and not it.effects and holder in (None, it)]
     first = min(running, key=lambda it: it.started, default=None)
     return first if first is not None and now - first.started > first.turn_s_max else None

@@ -116,6 +116,9 @@ class Ownership:
         """With its open turn, or the next message; one that waits may be held against newer code first."""
         slot.asked = None
         ready = next_turn(self._node, slot)
+        if slot.stale and slot.state == "idle":
+            self.let_go(slot)
+            return
         if ready and slot.turn is not None and expired(slot.turn, self._node.clock()):
             self._node.turns.give_up(slot, slot.turn, too_late(slot.turn.message_id).model_dump(mode="json"))
             return

@@ -62,6 +62,7 @@ class Host:
     emptying: bool = False  # an operator drains it: it takes nobody, and ends when it is empty
     emptied_from: float = 0.0
     relieved: bool = False
+    differed: int = 0  # how often it said so of a turn, where that was new
     on_end: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -132,9 +133,10 @@ class Placing:
         return not host.draining and host.held_s <= self._node.bounds.loop_held_s_max
 
     def _specialised(self, warm: Host, key: Key) -> Host:
+        one_in = self._node.diverging.one_in(key)
         warm.namespace, warm.digest = key.namespace, key.digest
         warm.since = warm.idle_since = self._node.steady()
-        warm.wire.send(Specialise(key.namespace, key.digest))
+        warm.wire.send(Specialise(key.namespace, key.digest, one_in))
         self._node.hosts.record(warm)
         self.ensure()
         return warm

@@ -72,6 +72,8 @@ def next_turn(node: Node, slot: Slot) -> bool:
     if row is None:
         return False
     message_id, trigger, body, attempts, waiting, *placed = row
+    if trigger == "start" and not _reached(node, slot):
+        return False
     turn_id = short_id("turn", slot.uid, message_id)
     turn = _ref(node, slot, turn_id, message_id, trigger, body, attempts, "", node.clock(), None)
     turn = _placed(turn, *placed)
@@ -81,6 +83,18 @@ def next_turn(node: Node, slot: Slot) -> bool:
         return False
     slot.turn, slot.last, slot.asked = turn, waiting == 1, asked or ""
     return True
+
+
+def _reached(node: Node, slot: Slot) -> bool:
+    """Whether the slot is of the generation that is to start, whose bell may come after others; else it must go."""
+    row = node.reader.one(sql.GENERATION, slot.uid)
+    if row is None or row[0] == slot.generation:
+        return True
+    if slot.state == "free":
+        node.slots.refresh(slot)
+        return True
+    slot.stale = slot.more = True
+    return False
 
 
 def _placed(turn: TurnRef, queue: str | None, key: str | None, attempts_max: int | None) -> TurnRef:

@@ -164,6 +164,17 @@ CHECKS: tuple[Check, ...] = (
         "channels.members",
         "shows the members",
     ),
+    Check(
+        "code.diverged",
+        "wrong",
+        "Agent",
+        "SELECT d.namespace, MIN(r.name) AS name, MIN(d.at) AS since, d.digest AS more FROM divergence d"
+        " JOIN resource r ON r.kind = 'Agent' AND r.namespace = d.namespace AND r.deleted_at IS NULL"
+        " AND r.spec LIKE '%' || d.digest || '%' GROUP BY d.namespace, d.digest",
+        "agent {namespace}/{name} runs code {more}, of which a turn came to something else when it was run again",
+        "agents.inspect",
+        "shows where it differed first, and what to do",
+    ),
     _left("inbox", "messages"),
     _left("timer", "timers"),
     _left("subscription", "subscriptions"),

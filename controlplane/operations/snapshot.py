@@ -50,6 +50,8 @@ TRAFFIC = text(
     " WHERE c.namespace = :namespace AND c.name = :name AND m.accepted_at > :since"
 )
 
+DIVERGED = many("SELECT namespace, digest, kind FROM divergence WHERE digest IN :digests ORDER BY kind", "digests")
+
 SENDERS = text(
     "SELECT name, spec FROM resource WHERE kind = 'Connection' AND deleted_at IS NULL"
     " AND namespace = :namespace AND spec LIKE :text"
@@ -70,6 +72,7 @@ def read_world(
         tuple(_members(session, wanted)),
         _agents(session, {it.namespace for it in wanted}) if digests else {},
         _traffic(session, wanted, now) if now is not None else {},
+        _diverged(session, digests) if now is not None else {},
     )
 
 
@@ -178,6 +181,15 @@ def _traffic(session: Session, wanted: Sequence[Wanted], now: float) -> dict[tup
             counted = rows(session, TRAFFIC, **about)
             found[it.namespace, name] = int(counted[0]["many"])
     return found
+
+
+def _diverged(session: Session, digests: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """Which of this code differed in a replay, by namespace, and what differed first."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for chunk in chunks(list(digests)):
+        for row in rows(session, DIVERGED, digests=chunk):
+            found[row["namespace"], row["digest"]].append(row["kind"])
+    return dict(found)
 
 
 def siblings(session: Session, namespace: str, fleet: str) -> tuple[str, ...]:

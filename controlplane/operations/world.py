@@ -72,6 +72,9 @@ class World:
     traffic: Mapping[tuple[str, str], int] = field(
         default_factory=dict
     )  # of channels by namespace and name, in an hour
+    diverged: Mapping[tuple[str, str], list[str]] = field(
+        default_factory=dict
+    )  # code by namespace and digest that differed in a replay, and what differed first
 
     def at(self, kind: Kind, namespace: str, name: str) -> Known:
         return self.known.get((kind, namespace, name)) or Known(kind, namespace, name)

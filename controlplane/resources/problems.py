@@ -84,7 +84,7 @@ REASONS: dict[str, Reason] = {
     "BUDGET_EXCEEDED": Reason("It could pass the limit of a budget", 429, "wait"),
     "TURN_TIMEOUT": Reason("The turn took too long", 504, "stop"),
     "NONDETERMINISTIC": Reason("The handler did what can not be replayed", 500, "fix_input"),
-    "REPLAY_DIVERGED": Reason("The replay asked for another effect than the journal holds", 500, "fix_input"),
+    "REPLAY_DIVERGED": Reason("The replay differs from the journal", 500, "fix_input"),
     "UPGRADED": Reason("The turn was parked when its agent got newer code", 409, "wait"),
     "UPGRADE_DIFFERS": Reason("The parked turn does not replay on the newer code", 409, "fix_input"),
     "HANDLER_ERROR": Reason("The handler raised", 500, "fix_input"),

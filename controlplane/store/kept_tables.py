@@ -1,4 +1,5 @@
-"""What is kept of an agent beside its row: pieces of a large state, files of a workspace, messages given up."""
+"""What is kept of an agent beside its row: pieces of a large state, files of a workspace, messages given up; and of
+its code, that it did not come to the same in a replay."""
 
 from sqlalchemy import Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
@@ -42,3 +43,16 @@ class DeadLetterRow(SQLModel, table=True):
     at: float = Field(sa_column=seconds())
     trigger: str = Field(sa_column_kwargs={"server_default": "message"})
     channel: str | None = None
+
+
+class DivergenceRow(SQLModel, table=True):
+    """Marks the code of a digest in a namespace; of each kind of difference, what was found first."""
+
+    __tablename__ = "divergence"
+    digest: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True, description="effect | order | state | reply | raised | endless")
+    agent: str = Field(description="whose turn it was, by name")
+    turn_id: str
+    problem: str = Field(sa_column=text_column())
+    at: float = Field(sa_column=seconds())

@@ -249,6 +249,7 @@ AGENT_COLUMNS = (
 )
 AGENT_BY_UID = AGENT_COLUMNS + " WHERE a.uid = ?"
 AGENT_BY_NAME = AGENT_COLUMNS + " WHERE a.namespace = ? AND a.name = ?"
+GENERATION = "SELECT generation FROM agent WHERE uid = ?"
 NEXT_MESSAGE = (  # the first of the key of the most urgent one; where none is urgent, the oldest
     "SELECT message_id, trigger, body, attempts,"
     " (SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE agent = ? LIMIT 2) AS counted), channel, key, attempts_max"

@@ -26,6 +26,7 @@ from controlplane.store.discovery_tables import ScopeRow as ScopeRow
 from controlplane.store.discovery_tables import TrafficRow as TrafficRow
 from controlplane.store.discovery_tables import TraitRow as TraitRow
 from controlplane.store.kept_tables import DeadLetterRow as DeadLetterRow
+from controlplane.store.kept_tables import DivergenceRow as DivergenceRow
 from controlplane.store.kept_tables import StateChunkRow as StateChunkRow
 from controlplane.store.kept_tables import WorkspaceFileRow as WorkspaceFileRow
 from controlplane.store.mesh_tables import ChannelMessageRow as ChannelMessageRow

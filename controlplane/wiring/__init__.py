@@ -96,6 +96,7 @@ def gate(settings: Settings) -> None:
             inbox_messages_max=settings.inbox_messages_max,
             agents_max=settings.agents_max,
             turn_attempts_max=settings.turn_attempts_max,
+            replay_one_in=settings.replay_one_in,
             send_within_s=settings.effect_send_within_s,
             hold_s=settings.effect_hold_s,
             confined_uid_first=settings.confined_uid_first,

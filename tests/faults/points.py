@@ -21,7 +21,7 @@ SEED = int(os.environ.get("STEWARD_SEED", "20261126"))
 SAMPLED = (  # each of their deaths takes a host's or a world's start
     "lease", "lost", "host", "ended", "orphan", "asker", "never", "fenced", "trouble", "hold", "resend", "settle",
     "place", "drain", "node", "held", "freed", "pause", "withhold",
-    "pin", "prove", "offers",
+    "pin", "prove", "offers", "diverged",
 )  # fmt: skip
 
 

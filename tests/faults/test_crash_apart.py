@@ -107,8 +107,8 @@ async def test_the_gate_dies_while_it_tells_that_its_store_is_well_again(
 
 
 async def test_hosts_die_at_each_of_their_points(quick_url: str, tmp_path: Path, arming: Arming) -> None:
-    """Another host goes on from what is committed, and `host.lost` says so."""
-    async with running(quick_url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
+    """Another host goes on from what is committed, and `host.lost` says so; of a replay nobody misses anything."""
+    async with running(quick_url, lease_s=3.0, turn_attempts_max=8, replay_one_in=1) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         for point in OF_HOST:
             arming.arm(point)
@@ -125,13 +125,14 @@ async def test_hosts_die_at_each_of_their_points(quick_url: str, tmp_path: Path,
         await world.told()
         lost = await gate.rows("SELECT 1 FROM event WHERE type = 'host.lost'")
         assert len(lost) >= len(OF_HOST)
+        assert await gate.rows("SELECT * FROM divergence") == []
 
 
 async def test_hosts_that_were_stopped_at_a_point_come_back_to_nothing(
     quick_url: str, tmp_path: Path, arming: Arming
 ) -> None:
     """SIGSTOP past the lease: another host takes over, and the old one neither commits nor sends."""
-    async with running(quick_url, lease_s=1.5, turn_attempts_max=8) as gate, supervised(gate):
+    async with running(quick_url, lease_s=1.5, turn_attempts_max=8, replay_one_in=1) as gate, supervised(gate):
         world = await World(gate, tmp_path).begin()
         for point in STOPPED:
             arming.arm(point, act="stop")

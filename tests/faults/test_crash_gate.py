@@ -283,6 +283,16 @@ async def _expired(world: World, arming: Arming, mark: str) -> None:
     await said(lambda: world.gate.client.control("wake", uid, {"principal": "test"}))
 
 
+async def _diverge(world: World, arming: Arming, mark: str) -> None:
+    """Code that differs in one more way, until a replay of it has said so."""
+    kind, name, n = KINDS[int(mark.rpartition("-")[2]) % len(KINDS)], f"fickle-{mark}", 0
+    await world.agent(name, "Fickle")
+    while not await world.gate.rows("SELECT 1 FROM divergence WHERE kind = :it", it=kind):
+        await world.ask(name, kind, f"v{mark}-{n}")
+        await asyncio.sleep(0.1)
+        n += 1
+
+
 PROVOKED: dict[str, Provoke] = {
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
@@ -292,6 +302,7 @@ PROVOKED: dict[str, Provoke] = {
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
     "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
     "uninvited": _uninvited, "expired": _expired,
+    "diverged": _diverge,
 }  # fmt: skip
 STARTING = [point for point in POINTS if point.startswith("gate.start.")]
 REST = [
@@ -308,7 +319,9 @@ GROUPS: dict[str, list[str]] = {
     "moves": ["place", "drain", "node"],
     "upgrades": ["pin", "prove"],
     "starts": ["recover", "end"],
+    "replays": ["diverged"],
 }
+KINDS = ("reply", "state", "effect", "raised")
 
 
 def _cases(group: str) -> list[list[str]]:
@@ -339,10 +352,10 @@ async def killed_at(world: World, arming: Arming, points: list[str], mark: str) 
     await world.check()
 
 
-async def each_of(url: str, folder: Path, arming: Arming, cases: list[list[str]]) -> None:
+async def each_of(url: str, folder: Path, arming: Arming, cases: list[list[str]], **bounds: Any) -> None:
     """One gate, and its deaths one after the other."""
     other = "postgresql" if url.startswith("sqlite") else "sqlite"
-    async with running(url, lease_s=3.0, turn_attempts_max=8) as gate, supervised(gate):
+    async with running(url, lease_s=3.0, turn_attempts_max=8, **bounds) as gate, supervised(gate):
         world = await World(gate, folder).begin()
         for n, case in enumerate(cases):
             points = [it for it in case if not it.startswith(f"store.{other}")]
@@ -359,7 +372,7 @@ async def each_of(url: str, folder: Path, arming: Arming, cases: list[list[str]]
 @pytest.mark.parametrize("group", [*GROUPS, "rest"])
 async def test_the_gate_dies_at_each_of_its_points(quick_url: str, tmp_path: Path, arming: Arming, group: str) -> None:
     """Nothing acknowledged is lost, nothing internal happens twice, and nothing is left open."""
-    await each_of(quick_url, tmp_path, arming, _cases(group))
+    await each_of(quick_url, tmp_path, arming, _cases(group), replay_one_in=1 if group == "replays" else 0)
 
 
 async def test_the_gate_dies_around_its_commits_on_postgresql(

@@ -35,8 +35,8 @@ def spec(**llm: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def scene(url: str) -> AsyncIterator[tuple[RunningGate, Endpoint]]:
-    async with endpoint() as far, running(url, lease_s=2.0) as gate:
+async def scene(url: str, **bounds: Any) -> AsyncIterator[tuple[RunningGate, Endpoint]]:
+    async with endpoint() as far, running(url, lease_s=2.0, **bounds) as gate:
         row = {"digest": DIGEST, "files": orjson.dumps(FILES).decode(), "bytes": 1, "created_at": 1.0}
         await gate.store.write(Unit().run(insert(CodeRow).values(row)))
         options = {"allow_private": True}

@@ -110,6 +110,7 @@ async def test_a_difference_keeps_it_on_its_code(database_url: str) -> None:
         ((turn,),) = await gate.rows("SELECT turn_id FROM turn WHERE message_id = 'd1'")
         assert found["metadata"]["cause"]["metadata"] == {
             "turn_id": turn,
+            "first": "effect",
             "branch": "0",
             "position": 0,
             "recorded": {"kind": "send", "body": {"data": {"n": 1}, "key": None, "to": "default/ledger"}},
@@ -265,3 +266,19 @@ async def test_a_state_goes_up_and_down(database_url: str) -> None:
         await gate.deploy("count", 4, await gate.code(BACK), "Count")
         assert await gate.ask("count", 0, "c4") == {"seen": 3}
         assert await gate.rows(STATE) == [('{"seen":3}', 1)]
+
+
+async def test_a_new_generation_starts_on_its_own_spec_whatever_rings_first(database_url: str) -> None:
+    """While its agent is awake, without its bell: on the code and the config that it was declared with."""
+    configured = "\n\nclass Told(Agent):\n    async def on_message(self, turn, envelope):\n        return self.config\n"
+    async with running(database_url, hosts=2) as gate:
+        old, new = await gate.code(OLD + configured), await gate.code(NEW + configured)
+        awake: dict[str, Any] = {"suspend_after_ms": 60_000}
+        await gate.agent("told", old, "Told", **awake, config={"n": 1})
+        assert await gate.ask("told", None, "m1") == {"n": 1}
+        for generation, code in ((2, new), (3, new), (4, old)):
+            await gate.deploy("told", generation, code, "Told", told=False, **awake, config={"n": generation})
+            starts = "SELECT digest FROM turn WHERE trigger = 'start' ORDER BY started_at"
+            rows = await gate.until(starts, lambda rows, many=generation: len(rows) == many)  # type: ignore[misc]
+            assert rows[-1] == (code,)
+            assert await gate.ask("told", None, f"m{generation}") == {"n": generation}

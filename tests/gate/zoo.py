@@ -203,6 +203,26 @@ class Thinker(Agent):
         return await turn.compute("jobs:think")
 
 
+SEEN = set()
+
+
+class Fickle(Agent):
+    async def on_message(self, turn, envelope):
+        now = time.perf_counter_ns()
+        if envelope.data == "reply":
+            return now
+        if envelope.data == "state":
+            self.state["now"] = now
+        if envelope.data == "effect":
+            turn.conclude(str(now))
+        if turn.turn_id in SEEN:
+            if envelope.data == "raised":
+                raise ValueError("the second time")
+            while envelope.data == "wedged":
+                pass
+        SEEN.add(turn.turn_id)
+
+
 class Circle(Agent):
     async def on_message(self, turn, envelope):
         path = list(envelope.data)

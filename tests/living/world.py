@@ -20,6 +20,7 @@ from schemas.principal import Call, Principal
 from schemas.records import Role
 
 NOW = 1_790_000_000.0
+DIGEST = "sha256:" + "0" * 64
 ADMIN = Principal("admin", "admin", ("*",))
 ELSEWHERE = Principal("guest", "viewer", ("elsewhere",))
 
@@ -61,7 +62,7 @@ async def agent(
     uid = f"agt_{name}"
     running = {"generation": 1, "epoch": 0, "version": 0, "stopped": 0, "changed_at": NOW, **row}
     watched = [{"channel": channel, "start": "now"} for channel in watches or []]
-    spec = {"code": {"digest": "sha256:" + "0" * 64}, "entrypoint": "a:A", "watches": watched, **(spec or {})}
+    spec = {"code": {"digest": DIGEST}, "entrypoint": "a:A", "watches": watched, **(spec or {})}
     await _write(
         store,
         (ResourceRow, _resource("Agent", name, uid, spec)),

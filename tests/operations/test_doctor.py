@@ -48,6 +48,10 @@ BROKEN = {  # what breaks the records so that a check finds it
         ("INSERT INTO subscription (channel, agent, position, since) SELECT 'gone', uid, 0, 1 FROM agent"
          " WHERE name = 'echo'", []),
     ],
+    "code.diverged": [
+        ("INSERT INTO divergence (namespace, digest, kind, agent, turn_id, problem, at) SELECT namespace,"
+         f" '{world.DIGEST}', 'state', name, 'turn_1', '{{}}', 1 FROM agent WHERE name = 'echo'", []),
+    ],
     "agent.left.inbox": [
         ("INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
          " VALUES ('gone', 'm', 'message', '{}', 1, 0)", []),

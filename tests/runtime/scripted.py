@@ -58,6 +58,7 @@ class ScriptedTurn:
     turn_s_max: float = 60
     state_bytes_max: int = 1_048_576
     message: bytes = b""
+    kept: bool = False
     journal: dict[int, Recorded] = field(default_factory=dict)
     asked: list[tuple[int, str, bytes]] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
@@ -73,7 +74,8 @@ class ScriptedTurn:
             self.effects_max, self.journal_bytes_max, self.turn_s_max,
         )  # fmt: skip
         self.frames.clear()
-        self.activation = Activation(run, self.state, state_bytes_max=self.state_bytes_max, send=self.take)
+        about: Any = {"state_bytes_max": self.state_bytes_max, "kept": self.kept}
+        self.activation = Activation(run, self.state, send=self.take, **about)
         self.activation.start(load(self.agent))
         return self.activation
 

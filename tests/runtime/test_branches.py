@@ -33,6 +33,7 @@ class World:
     effects: list[str] = field(default_factory=list)
     clock: float = STARTED_AT
     limits: tuple[int, int] = (1000, 1_048_576)
+    kept: bool = False
 
     def attempt(self) -> None:
         recorded = [self.journal[it] for it in sorted(self.journal)]
@@ -41,7 +42,7 @@ class World:
             recorded, *self.limits, 60,
         )  # fmt: skip
         self.frames.clear()
-        self.activation = Activation(run, b"", state_bytes_max=1_048_576, send=self._take)
+        self.activation = Activation(run, b"", state_bytes_max=1_048_576, send=self._take, kept=self.kept)
         self.activation.start(load(self.of))
 
     def _take(self, frame: Frame) -> None:

@@ -19,16 +19,19 @@ from controlplane.store.tables import (
     AgentRow,
     AwaitRow,
     DeadLetterRow,
+    DivergenceRow,
     InboxRow,
+    ResourceRow,
     StateChunkRow,
     TimerRow,
     TurnRow,
     WorkspaceFileRow,
 )
 from schemas.calls import DeadLetter, Inspection, Named, TimerView, WaitingOn, WorkspaceFile
+from schemas.divergence import Divergence
 from schemas.ports import GatePort, Handler
 from schemas.principal import Call
-from schemas.problem import Refusal
+from schemas.problem import Problem, Refusal
 from schemas.question import FOREVER
 
 SHOWN_MAX = 100  # of each list, the newest
@@ -85,6 +88,7 @@ def _inside(session: Session, uid: str, card: RateCard) -> dict[str, Any] | None
         "waiting_on": _waiting_on(session, uid),
         "timers": _timers(session, uid),
         "dead_letters": _dead_letters(session, uid),
+        "divergences": _divergences(session, row),
     }
 
 
@@ -152,4 +156,28 @@ def _dead_letters(session: Session, uid: str) -> list[DeadLetter]:
     )
     return [
         DeadLetter(message_id=row.message_id, reason=row.reason, detail=row.detail, at=moment(row.at)) for row in rows
+    ]
+
+
+def _divergences(session: Session, row: AgentRow) -> list[Divergence]:
+    """What was found of the code that its next turn runs on, by anybody's turns in its namespace."""
+    spec = session.exec(select(ResourceRow.spec).where(ResourceRow.uid == row.uid)).first()
+    digest = orjson.loads(spec)["code"]["digest"] if spec is not None else ""
+    found = session.exec(
+        select(DivergenceRow)
+        .where(DivergenceRow.namespace == row.namespace, DivergenceRow.digest == digest)
+        .order_by(col(DivergenceRow.at))
+    )
+    return [
+        Divergence.model_validate(
+            {
+                "digest": it.digest,
+                "first": it.kind,
+                "agent": it.agent,
+                "turn_id": it.turn_id,
+                "at": moment(it.at),
+                "problem": Problem.model_validate_json(it.problem),
+            }
+        )
+        for it in found
     ]
