@@ -1,4 +1,4 @@
-"""kill -9 of the gate while a route reads its source again: all of it once more, once each, and then on where it was."""
+"""kill -9 of the gate while a route reads its source again: all of it once more, once each, then on as before."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
