@@ -17,7 +17,8 @@ from schemas.problem import Refusal
 from schemas.replay import REPLAY
 from schemas.route import ChannelSink, EffectSink, EventsSource, Poll, PollSource, RouteSpec
 
-from .expressions import Unfit, passes, transformed
+from .evaluating import EVALUATOR
+from .expressions import Unfit
 from .polling import ROWS_AT_ONCE, Progress, rows_of
 
 WAIT_FIRST_S, WAIT_MOST_S = 1.0, 60.0
@@ -32,6 +33,10 @@ class RouteAgent(Agent):
     """Does one route."""
 
     state: Progress
+
+    async def on_start(self, turn: Turn) -> None:
+        if self._route().filter is not None or self._route().transform is not None:
+            EVALUATOR.begun()
 
     async def on_message(self, turn: Turn, envelope: Envelope) -> None:
         route = self._route()
@@ -48,8 +53,9 @@ class RouteAgent(Agent):
             return
         about = envelope.model_dump(mode="json", exclude={"data"}, exclude_none=True)
         self.state.last_at = turn.now().timestamp()
-        if _lets_through(route, envelope.data, about):
-            self.state.retried += await _pass(turn, route, envelope.data, about)
+        passed, made = _made(route, envelope.data, about)
+        if passed:
+            self.state.retried += await _pass(turn, route, made, about.get("partitionkey"))
             self.state.passed += 1
         else:
             self.state.filtered += 1
@@ -111,20 +117,19 @@ def _of_source(route: RouteSpec, envelope: Envelope, worker: str) -> bool:
     return (envelope.subject or "").rpartition("/")[2] == route.source.channel
 
 
-def _lets_through(route: RouteSpec, data: Any, about: dict[str, Any]) -> bool:
+def _made(route: RouteSpec, data: Any, about: dict[str, Any]) -> tuple[bool, Any]:
+    """Whether a message goes through the filter, and what the transform makes of it."""
+    if route.filter is None and route.transform is None:
+        return True, data
     try:
-        return passes(route.filter, data=data, envelope=about)
+        return EVALUATOR.ask(data, route.filter, route.transform, envelope=about)
     except Unfit as unfit:
         raise refuse("INVALID_VALUE", str(unfit), field="/data", message_id=about.get("id")) from None
 
 
-async def _pass(turn: Turn, route: RouteSpec, data: Any, about: dict[str, Any]) -> int:
-    """One message through the transform to the sink; how often that was tried in vain before."""
-    try:
-        made = transformed(route.transform, data, about)
-    except Unfit as unfit:
-        raise refuse("INVALID_VALUE", str(unfit), field="/data", message_id=about.get("id")) from None
-    sink, key, attempts = route.sink, about.get("partitionkey"), 1
+async def _pass(turn: Turn, route: RouteSpec, made: Any, key: str | None) -> int:
+    """What became of a message goes to the sink; how often that was tried in vain before."""
+    sink, attempts = route.sink, 1
     if isinstance(sink, ChannelSink):
         turn.publish(sink.channel, made, key)
     elif isinstance(sink, EffectSink):
@@ -166,7 +171,7 @@ async def _performed(turn: Turn, sink: EffectSink, made: Any) -> tuple[Any, int]
 
 def _accepted(sink: EffectSink, result: Any) -> Any:
     try:
-        if passes(sink.accept, result=result):
+        if sink.accept is None or EVALUATOR.ask(result, accept=sink.accept)[0]:
             return result
     except Unfit as unfit:
         raise refuse("INVALID_VALUE", str(unfit), field="/spec/sink/accept") from None
