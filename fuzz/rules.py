@@ -144,7 +144,7 @@ _USES = {
     "secrets": ("list",),
     "connections": ("list",),
     "budgets": ("list",),
-    "routes": ("list", "pause", "resume"),
+    "routes": ("list", "pause", "replay", "resume"),
 }
 LIVES = {
     **{

@@ -15,7 +15,9 @@ class DeadLetterListInput(Frozen):
     """A page of dead letters, the oldest first."""
 
     namespace: Name | None = None
-    name: Name | None = Field(default=None, description="A channel that they came by, or an agent, whose inbox is one.")
+    name: Name | None = Field(
+        default=None, description="A channel that they came by, an agent, whose inbox is one, or a route."
+    )
     reason: Identifier | None = Field(default=None, description="Only those that were given up for this reason.")
     limit: Limit = 100
     page: Page | None = None
@@ -44,7 +46,9 @@ class RedriveInput(Imperative):
     """Which dead letters shall be put back: some by their ids, or the oldest of a channel, an agent, a namespace."""
 
     namespace: Name = "default"
-    name: Name | None = Field(default=None, description="A channel that they came by, or an agent, whose inbox is one.")
+    name: Name | None = Field(
+        default=None, description="A channel that they came by, an agent, whose inbox is one, or a route."
+    )
     reason: Identifier | None = Field(default=None, description="Only those that were given up for this reason.")
     dead_letter_ids: Letters | None = Field(default=None, description="Only these.")
     limit: Annotated[int, Field(ge=1, le=REDRIVEN_MAX)] = 100

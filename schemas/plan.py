@@ -40,7 +40,7 @@ class Step(Output):
     """One postcondition, with its probe and its way back."""
 
     index: int
-    action: Literal["create", "update", "delete", "migrate", "drain", "open"]
+    action: Literal["create", "update", "delete", "migrate", "drain", "open", "replay"]
     target: Target
     changes: list[FieldChange]
     undo: Undo
@@ -48,9 +48,11 @@ class Step(Output):
 
 
 class Expected(Output):
-    """What a claim expects: a value."""
+    """What a claim expects: a value; of an estimate, a band that it lies in, both ends included."""
 
     value: Any
+    low: float | None = None
+    high: float | None = None
 
 
 class Claim(Output):
@@ -64,6 +66,12 @@ class Claim(Output):
     basis: Literal["computed", "simulated", "precedent", "declared"]
     verify_within_s: float
     probe: Probe
+    binding: bool = Field(
+        default=True,
+        description="False of an estimate: it is looked at when its time is over, holds up nothing until then, and "
+        "decides nothing about the change. Where its fidelity is `unknown`, what is observed then is told with the "
+        "verdict `unverifiable`.",
+    )
 
 
 class Cost(Output):
@@ -88,7 +96,7 @@ class PlanNote(Output):
     """What is worth knowing of a plan beside its steps and claims; it decides nothing."""
 
     subject: Target
-    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "TRAFFIC", "DIVERGED"]
+    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "DIVERGED"]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -111,7 +119,7 @@ class Plan(Output):
     reverts: str | None = Field(default=None, description="The change that this plan takes back.")
     notes: list[PlanNote] = Field(
         default_factory=list,
-        description="Of routes: what is drafted, lost, promised, expected. Of code: that it differed in a replay.",
+        description="Of routes: what is drafted, lost, promised. Of code: that it differed in a replay.",
     )
 
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from schemas.agent import Digest
-from schemas.base import Frozen, Name, Output, Text
+from schemas.base import Frozen, Name, Output, Text, Time
 from schemas.cron import Cron
 from schemas.llm import OneEffect
+from schemas.replay import Replay
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 from schemas.sql import STATEMENT_CHARS_MAX
 from schemas.watch import EventsWatched
@@ -146,6 +147,15 @@ class RouteStatus(Output):
     worker: str = Field(description="The agent that does it.")
     turns: int = Field(description="Turns that it committed: one for each message or poll.")
     waiting: int = Field(description="Messages that wait for it.")
+    behind: int | None = Field(description="Messages of its channel that it has not taken yet; null: not known.")
+    source_per_hour: int | None = Field(description="Messages of its channel in the last hour; null: not known.")
+    passed: int = Field(description="Messages that reached the sink.")
+    filtered: int = Field(description="Messages that the filter did not let through.")
+    retried: int = Field(description="Attempts at the sink in vain, of messages that reached it in the end.")
+    dead: int = Field(description="Its dead letters that are there: `channels.dead_letters` with the route's name.")
+    last_at: Time | None = Field(description="When it began with its last message that is over.")
+    meters: dict[str, float] = Field(description="What it used in the last 24 hours, as in `usage.report`.")
+    replay: Replay | None = Field(default=None, description="Its last replay, `routes.replay`.")
 
 
 class Route(Output):

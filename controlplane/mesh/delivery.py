@@ -2,7 +2,8 @@
 
 A subscription may wait for more: from its oldest message on, what comes within `debounce_s` is delivered
 together, one by one or in batches. When that time is over follows from the message, so no death of the
-gate begins it anew.
+gate begins it anew. A route that reads its channel again was set back; what it got before comes under the ids that
+it had, or under new ones, up to where it was.
 
 Positions are read in the order in which they were committed, because there is one writer. A member
 whose inbox is full lags, and slows nobody; a sweep looks after those that lag. What retention took before a
@@ -16,15 +17,17 @@ from typing import NamedTuple
 
 import orjson
 
+from controlplane.mesh.again import Again, again, passed
 from controlplane.mesh.batches import batch, fitting
 from controlplane.mesh.guests import Guests, still
 from controlplane.mesh.queues import Queues
 from controlplane.mesh.rows import Commit, Row, Rows
+from controlplane.store import replays, watching
 from controlplane.store import statements as sql
-from controlplane.store import watching
 from schemas.base import canonical, rfc3339, short_id
 
 WINDOW = 256
+AGAIN_MAX = 64
 SWEPT_MAX, SOME = 500, " LIMIT ? OFFSET ?"
 AGAIN_S = 0.05
 Pair = tuple[str, str]
@@ -44,6 +47,18 @@ class Lagging(NamedTuple):
     agent_name: str
     first: int | None  # of what it has not got, the first that is still there
     invitation: str | None = None  # of a guest
+    replay: str | None = None
+    keys: str | None = None
+    until: int | None = None
+    resume: int | None = None
+
+    @property
+    def again(self) -> Again | None:
+        """What it reads again, if it does."""
+        if self.replay is None or self.until is None:
+            return None
+        route = self.agent_name.rpartition("-")[0]
+        return Again(self.agent, self.replay, self.until, self.resume or 0, self.namespace, route)
 
 
 class Delivery:
@@ -92,12 +107,12 @@ class Delivery:
         self.queues.give(channel)
 
     def _to_members(self, channel: str) -> None:
-        for row in self._reader.rows(sql.LAGGING + " AND s.channel = ?", channel):
+        for row in self._reader.rows(watching.LAGGING + " AND s.channel = ?", channel):
             self._move(Lagging(*row))
 
     def sweep(self) -> None:
         """Some of those that lag, behind those of the last time: members that are full hide nobody."""
-        rows = self._reader.rows(sql.LAGGING + SOME, SWEPT_MAX, self._swept)
+        rows = self._reader.rows(watching.LAGGING + SOME, SWEPT_MAX, self._swept)
         self._swept = self._swept + SWEPT_MAX if len(rows) == SWEPT_MAX else 0
         for row in rows:
             self._move(Lagging(*row))
@@ -123,6 +138,8 @@ class Delivery:
         self._moving.add(key)
         if dropped > it.position:
             rows = self._gap(it, dropped)
+        elif it.again is not None and it.keys == "new":
+            rows = self._under_new_ids(it, it.again)
         else:
             rows = self._one_by_one(it) if it.batch_max == 1 else self._batched(it)
         if it.invitation is not None:
@@ -139,10 +156,24 @@ class Delivery:
         self._commit("delivery", rows, moved, 1)
 
     def _one_by_one(self, it: Lagging) -> list[Row]:
-        until = min(it.next_position - 1, it.position + WINDOW)
+        until = min(it.next_position - 1, it.position + WINDOW, it.until or it.next_position)
         put = (sql.DELIVER, (it.agent, self._clock(), it.channel, it.position, until), -1)
-        follows = (until, it.channel, it.agent, it.position, it.channel, it.position + 1)
-        return [put, (sql.SUBSCRIPTION_FOLLOWS, follows, 1)]
+        return [put, *self._followed(it, until)]
+
+    def _followed(self, it: Lagging, until: int) -> list[Row]:
+        to, told = passed(it.again, until, self._clock())
+        follows = (to, it.channel, it.agent, it.position, it.channel, it.position + 1)
+        return [(sql.SUBSCRIPTION_FOLLOWS, follows, 1), *told]
+
+    def _under_new_ids(self, it: Lagging, of: Again) -> list[Row]:
+        """What it got before, as other messages."""
+        found = self._reader.rows(replays.AGAIN, it.channel, it.position, of.until, AGAIN_MAX)
+        if not found:  # retention came in between
+            return self._followed(it, of.until)
+        taken = fitting([str(row[2]) for row in found])
+        until = int(found[taken - 1][0]) if taken < len(found) or taken == AGAIN_MAX else of.until
+        rows = again(of, it.channel, found[:taken], self._clock())
+        return [*rows, *self._followed(it, until)]
 
     def _gap(self, it: Lagging, until: int) -> list[Row]:
         """An envelope that stands for what it did not get, and an event that says so."""
@@ -162,7 +193,8 @@ class Delivery:
         put = (it.agent, made, "message", orjson.dumps(body).decode(), now, short_id("turn", it.agent, made))
         told = canonical({**about, "agent": it.agent_name}).decode()
         event = ("channel.gap", now, "Channel", it.namespace, it.name, None, None, told)
-        return [(sql.PUT, put, -1), (sql.EVENT, event, 1), _advance(it, until)]
+        to, ended = passed(it.again, until, now)
+        return [(sql.PUT, put, -1), (sql.EVENT, event, 1), _advance(it, to), *ended]
 
     def _batched(self, it: Lagging) -> list[Row]:
         """The next batch; nothing but the step when retention took what was there."""

@@ -4,7 +4,8 @@ An agent sees the events of its own namespace, and what it watches of them; none
 it says so, because it would wake itself. A place in the log moves in the unit that puts what it passed
 into the inbox; ids are made of the place and a number that counts what it told, so they tell nothing of
 events that are others'. Events that nobody watches cost no write: how far a place has looked in vain is
-remembered here, and written down once in a long while.
+remembered here, and written down once in a long while. A route that reads the log again was set back; it counts on,
+so what it gets again are other messages.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from controlplane.mesh.again import Again, passed
 from controlplane.mesh.batches import Row, batch, fitting, put
 from controlplane.mesh.rows import Commit, Rows
 from controlplane.store import statements as sql
@@ -42,6 +44,21 @@ class Place(NamedTuple):
     namespace: str
     name: str
     last: int
+    replay: str | None = None
+    until: int | None = None
+    resume: int | None = None
+
+    @property
+    def again(self) -> Again | None:
+        """What it reads again, if it does."""
+        if self.replay is None or self.until is None:
+            return None
+        route = self.name.rpartition("-")[0]
+        return Again(self.agent, self.replay, self.until, self.resume or 0, self.namespace, route)
+
+    @property
+    def behind(self) -> bool:
+        return self.position < self.last or self.replay is not None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -75,7 +92,7 @@ class Events:
         self._clock = clock
         self._inbox_max = inbox_max
         self._moving: set[tuple[str, str]] = set()
-        self._seen: dict[tuple[str, str], int] = {}
+        self._seen: dict[tuple[str, str], tuple[int, int]] = {}  # from which place, and how far in vain
         self._next: asyncio.TimerHandle | None = None
         self._from, self._passed = FIRST, set[tuple[str, str]]()
         self._owed = False  # something came that the round under way may have passed by
@@ -115,7 +132,7 @@ class Events:
         self._passed.update((row[0], row[1]) for row in rows)
         self._from = (rows[-1][0], rows[-1][1]) if len(rows) == PLACES_MAX else FIRST
         try:
-            self._look_at_all([place for row in rows if (place := Place(*row)).position < place.last])
+            self._look_at_all([place for row in rows if (place := Place(*row)).behind])
         except Exception:
             self._owed = True  # the rest of these have their turn in another round; the others are not kept from theirs
             raise
@@ -130,30 +147,38 @@ class Events:
         """Those that stand at one event share its reading."""
         read: dict[tuple[str, int], list[Happened]] = {}
         for place in places:
-            if place.key in self._moving or place.last <= self._seen.get(place.key, 0):
+            start = self._start(place)
+            if place.key in self._moving or (place.last <= start and place.replay is None):
                 continue
-            start = max(place.position, self._seen.get(place.key, 0))
             if (happened := read.get((place.namespace, start))) is None:
                 rows = self._reader.rows(watching.EVENTS_AFTER, place.namespace, start, LOOK_MAX)
                 happened = read[place.namespace, start] = [Happened(*row) for row in rows]
             self._look_at(place, happened)
 
+    def _start(self, place: Place) -> int:
+        """Behind which event a place goes on; one that was set back has seen nothing in vain."""
+        begun, seen = self._seen.get(place.key, (0, 0))
+        return max(place.position, seen) if begun == place.position else place.position
+
     def _look_at(self, place: Place, happened: Sequence[Happened]) -> None:
         full = len(happened) == LOOK_MAX
         last = happened[-1].cursor if happened else place.last
         end = last if full else max(place.last, last)
+        if place.until is not None and end >= place.until:
+            happened = [it for it in happened if it.cursor <= place.until]
+            full, end = False, place.until
         wanted = orjson.loads(place.filter)
         found = [it for it in happened if matches(wanted, place, it)]
         left = found[0].time + place.debounce_s - self._clock() if found else 0.0
         if 0 < left <= place.debounce_s:  # else it is over, or the clock was set
-            self._seen[place.key] = found[0].cursor - 1
+            self._seen[place.key] = place.position, found[0].cursor - 1
             self.kick(left)
         elif found:
             self._deliver(place, found, end)
-        elif end - place.position > IN_VAIN_MAX:
+        elif end - place.position > IN_VAIN_MAX or end == place.until:
             self._move(place, end, 0, [])
         else:
-            self._seen[place.key] = end
+            self._seen[place.key] = place.position, end
             if full:
                 self.kick()
 
@@ -174,6 +199,7 @@ class Events:
 
     def _move(self, place: Place, to: int, told: int, rows: Sequence[Row]) -> None:
         self._moving.add(place.key)
+        to, ended = passed(place.again, to, self._clock())
         step = (watching.PLACE_MOVE, (to, told, place.agent, place.watch, place.position), 1)
 
         def moved(outcome: str, _detail: str) -> None:
@@ -183,8 +209,10 @@ class Events:
                 self.kick()
                 if rows:
                     self._ring(place.agent)
+            elif outcome == "conflict":  # it was set back in between
+                self.kick()
 
-        self._commit("feedback", [step, *rows], moved, 1)
+        self._commit("feedback", [step, *rows, *ended], moved, 1)
 
 
 def matches(wanted: dict[str, Any], place: Place, it: Happened) -> bool:

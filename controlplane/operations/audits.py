@@ -179,6 +179,7 @@ CHECKS: tuple[Check, ...] = (
     _left("timer", "timers"),
     _left("subscription", "subscriptions"),
     _left("feedback_watch", "watches"),
+    _left("replay", "replays"),
     _left("state_chunk", "pieces of state"),
     _left("workspace_file", "files"),
     Check(

@@ -19,6 +19,7 @@ from controlplane.operations.oneshots import Act, unpacked
 from controlplane.operations.prediction import measure
 from controlplane.operations.progress import OpenSteps
 from controlplane.operations.recording import judge
+from controlplane.operations.replays import seen_replays
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
 from schemas.base import canonical
@@ -71,7 +72,10 @@ def _seen(session: Session, acts: Sequence[Act]) -> dict[str, dict[str, Any] | N
     found: dict[str, dict[str, Any] | None] = dict.fromkeys(agents)
     for row in rows(session, WHERE, uids=sorted(agents)) if agents else []:
         found[row["uid"]] = {"status": {"host": row["owner"], "placement": row["placement"]}}
-    others = [it for it in acts if it.kind != "Agent"]
+    routes = {it.uid for it in acts if it.kind == "Route"}
+    replays = seen_replays(session, sorted(routes))
+    found |= {uid: {"status": {"replay": replays.get(uid)}} for uid in routes}
+    others = [it for it in acts if it.kind not in ("Agent", "Route")]
     hosts = rows(session, HOSTS) if others else []
     for act in others:
         closed = bool(rows(session, CLOSED, key=f"node.closed.{act.name}"))
@@ -110,7 +114,9 @@ class Carrier:
         return await self._store.write(unit)
 
     async def _tell(self, change: OpenSteps, act: Act) -> tuple[str, str] | None:
-        """Tell the gate; the verdict and why, where it says that it never will."""
+        """Tell the gate, if there is anything to be told; the verdict and why, where it says that it never will."""
+        if not act.verb:
+            return None
         argument = {"principal": change.principal, "patient": False, **act.told}
         try:
             await self._gate.control(act.verb, act.subject, argument)

@@ -104,18 +104,18 @@ def view_changes(session: Session, found: Sequence[ChangeRow]) -> list[Change]:
 
 
 def _change(row: ChangeRow, claims: Sequence[ClaimRow]) -> Change:
-    done = row.done_at is not None
+    done, binding = row.done_at is not None, [it for it in claims if it.binding]
     return Change(
         change_id=row.change_id,
         plan_id=row.plan_id,
-        outcome=outcome_of([it.verdict for it in claims], done=done, superseded=row.superseded_by is not None),
+        outcome=outcome_of([it.verdict for it in binding], done=done, superseded=row.superseded_by is not None),
         done=done,
         principal=row.principal,
         committed_at=moment(row.committed_at),
         on_miss=row.on_miss,
         steps=[StepState(index=index, done=it) for index, it in enumerate(orjson.loads(row.steps))],
         claims=[_claim(it) for it in claims],
-        waits_on=[] if done else [_wait(row, it) for it in claims if it.verdict is None],
+        waits_on=[] if done else [_wait(row, it) for it in binding if it.verdict is None],
         reverts=row.reverts,
         reverted_by=row.reverted_by,
         operation=row.operation,

@@ -8,7 +8,7 @@ claim about it as unverifiable, and the rest of the older change stands.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -39,14 +39,20 @@ OPEN = text(
 )
 PLAN = """INSERT INTO plan (plan_id, principal, namespace, body, decisions, created_at, expires_at, change_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
-_ACTIONS: Mapping[str, Any] = {"agents.migrate": "migrate", "hosts.drain": "drain", "nodes.drain": "drain"}
+_ACTIONS: Mapping[str, Any] = {
+    "agents.migrate": "migrate",
+    "hosts.drain": "drain",
+    "nodes.drain": "drain",
+    "routes.replay": "replay",
+}
 
 
 @dataclass(frozen=True)
 class Act:
     """One step: what the gate is told to do, and how it is seen that it was done.
 
-    `uid` and `generation` are an agent's; hosts and nodes go by their name, and have none.
+    `uid` and `generation` are an agent's, of a route those of its agent; hosts and nodes go by their name, and have
+    none. Without a `verb` the gate is told nothing: what is to be done stands in the records that were written with it.
     """
 
     kind: Any
@@ -61,6 +67,8 @@ class Act:
     uid: str = ""
     generation: int = 0
     expected: Any = True
+    within_s: float | None = None
+    fidelity: Any = "exact"
 
     @property
     def target(self) -> Target:
@@ -73,8 +81,10 @@ class Act:
 
     @property
     def probe(self) -> Probe:
-        if self.kind == "Agent":
-            return Probe(operation="agents.get", arguments={"namespace": self.namespace, "name": self.name})
+        if self.kind in ("Agent", "Route"):
+            return Probe(
+                operation=f"{self.kind.lower()}s.get", arguments={"namespace": self.namespace, "name": self.name}
+            )
         return Probe(operation=f"{self.kind.lower()}s.list", arguments={})
 
     def step(self, index: int, operation: str, undo: Undo) -> Step:
@@ -88,9 +98,9 @@ class Act:
             subject=self.target,
             measure=self.measure,
             expected=Expected(value=self.expected),
-            fidelity="exact",
+            fidelity=self.fidelity,
             basis="computed",
-            verify_within_s=within_s,
+            verify_within_s=within_s if self.within_s is None else self.within_s,
             probe=self.probe,
         )
 
@@ -147,16 +157,22 @@ class OneShots:
         self._store = store
         self._one_at_a_time = asyncio.Lock()
 
-    async def begin(self, call: Call, wish: Wish) -> str | None:
-        """Its change, recorded from now on; None when there is nothing to do. Raises CONFLICT."""
+    async def begin(self, call: Call, wish: Wish, beside: Callable[[str], Unit] | None = None) -> str | None:
+        """Its change, recorded from now on; None when there is nothing to do. Raises CONFLICT.
+
+        `beside` makes, for the change's id, what is written in the same unit.
+        """
         async with self._one_at_a_time:
             for _ in range(ATTEMPTS_MAX):
                 known, ended = await self._store.read(lambda session: _before(session, call.operation, wish))
                 if known is not None or not wish.acts:
                     return known
                 plan, unit = begin_unit(call, wish, ended)
+                change_id = short_id("chg", plan.plan_id)
+                if beside is not None:
+                    unit.add(beside(change_id))
                 if await self._store.write(unit):
-                    return short_id("chg", plan.plan_id)
+                    return change_id
         raise refuse("CONFLICT", "others did the same at the same time; try again", retry_after_s=0.2)
 
 
@@ -193,7 +209,7 @@ def begin_unit(call: Call, wish: Wish, ended: Sequence[tuple[str, Claim]]) -> tu
         unit.raw(TARGET, [change_id, act.kind, act.namespace, act.name, act.generation], 1)
     for claim in plan.claims:
         due_at = call.now + claim.verify_within_s
-        unit.raw(CLAIM, [change_id, claim.claim_id, pack(claim.model_dump_json()), due_at], 1)
+        unit.raw(CLAIM, [change_id, claim.claim_id, pack(claim.model_dump_json()), due_at, 1], 1)
     for older, claim in ended:
         judge(unit, older, claim, "unverifiable", SUPERSEDED, call.now)
     counts = {"plan_id": plan.plan_id, "steps": len(plan.steps), "claims": len(plan.claims)}

@@ -1,6 +1,7 @@
 """Prediction: the claims of a plan, each of which gets exactly one verdict after the commit.
 
-What is claimed here is computed from the decision alone and expected exactly; a claim names the read
+What is claimed here is computed from the decision alone and expected exactly, but for the traffic of routes, which is
+estimated; a claim names the read
 that shows it and how long it may take. Resources that already are as wanted are claimed too: a plan
 without steps still says what shall be true. Pure.
 """
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
+from controlplane.operations.hourly import HOUR_S, band
 from controlplane.operations.world import Wanted, World
 from schemas.plan import Claim, Expected, Probe
 
@@ -23,8 +25,32 @@ def probe(it: Wanted) -> Probe:
 
 
 def claims(wanted: Sequence[Wanted], world: World) -> list[Claim]:
-    """One claim for each decision, in their order."""
-    return [_claim(f"c{index}", it, _replicas(it, world)) for index, it in enumerate(wanted)]
+    """One claim for each decision, in their order; then what is estimated of routes."""
+    found = [_claim(f"c{index}", it, _replicas(it, world)) for index, it in enumerate(wanted)]
+    for it in wanted:
+        if it.kind == "Route" and it.action == "apply" and (known := world.traffic.get(_source(it))) is not None:
+            found.append(_traffic(f"c{len(found)}", it, known))
+    return found
+
+
+def _source(it: Wanted) -> tuple[str, str]:
+    return it.namespace, it.spec["source"].get("channel", "")
+
+
+def _traffic(claim_id: str, it: Wanted, known: Sequence[int]) -> Claim:
+    """What a route's source may bring in the next hour, by those before: an estimate, which binds nothing."""
+    expected = band(known)
+    return Claim(
+        claim_id=claim_id,
+        subject=it.ref,
+        measure=f"source_per_hour.{_source(it)[1]}",
+        expected=Expected(value=None) if expected is None else Expected(**expected._asdict()),
+        fidelity="unknown" if expected is None else "estimated",
+        basis="precedent",
+        verify_within_s=HOUR_S,
+        probe=probe(it),
+        binding=False,
+    )
 
 
 def _replicas(it: Wanted, world: World) -> int:
@@ -70,14 +96,26 @@ def measure(claim: Claim, output: dict[str, Any] | None) -> Any:
     if claim.subject.kind in ("Host", "Node"):
         return _of_machine(claim, output["items"])
     status: dict[str, Any] = output.get("status", {})
+    if group == "source_per_hour":
+        return status[group] if output["spec"]["source"].get("channel") == name else None
     if group == "off_host":
         return status["host"] != name
+    if group == "replay":
+        return _of_replay(status.get("replay"), *name.split("."))
     if group == "at_host":
         return status["host"] == name or (status["host"] is None and status["placement"] == name)
     if group == "condition":
         found = (it["status"] for it in status.get("conditions", ()) if it["type"] == name)
         return next(found, None)
     return status.get(claim.measure)
+
+
+def _of_replay(replay: dict[str, Any] | None, replay_id: str, state: str) -> bool:
+    """Whether a replay was begun, is done, or is over by now; one that another took the place of is over."""
+    mine = replay is not None and replay["replay_id"] == replay_id
+    if state == "over":
+        return not mine or replay is None or replay["state"] != "running"
+    return mine and replay is not None and (state == "begun" or replay["state"] == state)
 
 
 def _of_machine(claim: Claim, items: list[dict[str, Any]]) -> Any:

@@ -52,7 +52,7 @@ RETIRE = "UPDATE secret_value SET expires_at = ? WHERE ref = ? AND expires_at IS
 CHANGE = """INSERT INTO change (change_id, plan_id, principal, namespace, on_miss, committed_at, steps, undo, reverts,
 operation, batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 TARGET = "INSERT INTO change_target (change_id, kind, namespace, name, generation) VALUES (?, ?, ?, ?, ?)"
-CLAIM = "INSERT INTO claim (change_id, claim_id, body, due_at) VALUES (?, ?, ?, ?)"
+CLAIM = "INSERT INTO claim (change_id, claim_id, body, due_at, binding) VALUES (?, ?, ?, ?, ?)"
 VERDICT = """UPDATE claim SET verdict = ?, observed = ?, verified_at = ?
 WHERE change_id = ? AND claim_id = ? AND verdict IS NULL"""
 SUPERSEDE = "UPDATE change SET superseded_by = ?, done_at = ? WHERE change_id = ? AND done_at IS NULL"
@@ -224,7 +224,8 @@ def _record(unit: Unit, commit: Commit) -> None:
         unit.raw(TARGET, [change_id, *it.key, written.get(it.key, read[it.key])], expect=1)
     for claim in plan.claims:
         due_at = commit.now + claim.verify_within_s
-        unit.raw(CLAIM, [change_id, claim.claim_id, pack(claim.model_dump_json()), due_at], expect=1)
+        text = pack(claim.model_dump_json())
+        unit.raw(CLAIM, [change_id, claim.claim_id, text, due_at, int(claim.binding)], expect=1)
     for subject in _subjects(commit):
         counts = {
             "plan_id": plan.plan_id,

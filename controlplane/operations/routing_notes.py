@@ -1,4 +1,4 @@
-"""What a plan says of a route beside its steps: what is drafted, gets lost, is promised, is expected. Pure."""
+"""What a plan says of a route beside its steps: what is drafted, gets lost, is promised. Pure."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +24,6 @@ def notes(given: Sequence[Wanted], wanted: Sequence[Wanted], world: World, routi
             found += _drafted(before[it.key], it)
             found += _lost(it, source_shape(it, wanted, world), routing)
             found += _promised(it, wanted, world, routing)
-            found += _traffic(it, world)
     return found
 
 
@@ -73,12 +72,3 @@ def _promised(it: Wanted, wanted: Sequence[Wanted], world: World, routing: Routi
     if "poll" in source:
         message = f"{message} {POLLED.format(source['poll']['cursor'])}"
     yield _note(it, "GUARANTEE", message, weakest=weakest)
-
-
-def _traffic(it: Wanted, world: World) -> Iterator[PlanNote]:
-    """What the source had in the last hour is what is expected of the next."""
-    name = it.spec["source"].get("channel")
-    many = world.traffic.get((it.namespace, name)) if name else None
-    if many is not None:
-        message = f"channel {name} had {many} messages in the last hour; as many may come in the next"
-        yield _note(it, "TRAFFIC", message, per_hour=many, fidelity="estimated", basis="precedent")

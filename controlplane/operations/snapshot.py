@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.hourly import hours
 from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
 from controlplane.operations.routing import edges
@@ -25,7 +26,6 @@ Code = Mapping[str, Mapping[str, str]]
 KNOWN = many("SELECT * FROM resource WHERE kind = :kind AND namespace = :namespace AND name IN :names", "names")
 OWNERS = many("SELECT uid, kind, namespace, name FROM resource WHERE uid IN :uids AND deleted_at IS NULL", "uids")
 EVERYWHERE = ("*",)
-HOUR_S = 3600.0
 # Names are ordered by bytes, where "." follows "-".
 SINGLE = text("""SELECT name FROM resource WHERE kind = 'Agent' AND deleted_at IS NULL AND ordinal IS NULL
 AND namespace = :namespace AND name > :first AND name < :last""")
@@ -42,16 +42,8 @@ ROUTES = text(
     "SELECT name, spec FROM resource WHERE kind = 'Route' AND deleted_at IS NULL AND namespace = :namespace"
     " ORDER BY name LIMIT :many"
 )
-COUNTED_MAX = 100_000  # messages of a channel, from the newest back
 ROUTES_MAX = 5_000  # of one namespace are looked at for circles
-TRAFFIC = text(
-    "SELECT COUNT(*) AS many FROM channel c JOIN channel_message m ON m.channel = c.uid"
-    " AND m.position > c.next_position - :most"
-    " WHERE c.namespace = :namespace AND c.name = :name AND m.accepted_at > :since"
-)
-
 DIVERGED = many("SELECT namespace, digest, kind FROM divergence WHERE digest IN :digests ORDER BY kind", "digests")
-
 SENDERS = text(
     "SELECT name, spec FROM resource WHERE kind = 'Connection' AND deleted_at IS NULL"
     " AND namespace = :namespace AND spec LIKE :text"
@@ -172,14 +164,12 @@ def _leading(session: Session, namespace: str) -> tuple[str, ...]:
     return tuple(sorted(edge for it in found for edge in edges(it["name"], orjson.loads(it["spec"]))))
 
 
-def _traffic(session: Session, wanted: Sequence[Wanted], now: float) -> dict[tuple[str, str], int]:
-    """How many messages the sources of routes had in the last hour."""
+def _traffic(session: Session, wanted: Sequence[Wanted], now: float) -> dict[tuple[str, str], tuple[int, ...]]:
+    """How many messages the sources of routes had in each of the last hours."""
     found = {}
     for it in wanted:
         if it.kind == "Route" and it.action == "apply" and (name := it.spec["source"].get("channel")) is not None:
-            about = {"namespace": it.namespace, "name": name, "since": now - HOUR_S, "most": COUNTED_MAX}
-            counted = rows(session, TRAFFIC, **about)
-            found[it.namespace, name] = int(counted[0]["many"])
+            found[it.namespace, name] = hours(session, it.namespace, name, now)
     return found
 
 

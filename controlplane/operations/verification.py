@@ -1,9 +1,11 @@
 """Verification: every claim of a committed plan gets exactly one verdict, from its own probe.
 
 A claim is looked at again and again, less often the longer it takes: what holds is `held` at once;
-what does not hold by its time is `missed`. The probe is the operation that the claim names, called
+what does not hold by its time is `missed`. An estimate is looked at when its time is over, and not before: it
+holds if what is observed lies in its band, and is `unverifiable` where nothing could be said before or be seen
+now. The probe is the operation that the claim names, called
 as the plane itself through the same code as anybody's call. A change is done when its steps are so
-and every claim has its verdict. `on_miss: revert` acts at the first miss, once, and never for a
+and every claim that binds has its verdict. `on_miss: revert` acts at the first miss, once, and never for a
 revert; `hold` takes no action of its own: the missed change is told and left for somebody to decide.
 """
 
@@ -11,7 +13,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel
@@ -36,6 +38,7 @@ from schemas.resource import Target
 
 Dispatch = Callable[[Principal, str, Any], Awaitable[BaseModel]]
 Revert = Callable[[Principal, str, float], Awaitable[Plan]]
+Verdict = Literal["held", "missed", "unverifiable"]
 CommitPlan = Callable[[Call, CommitInput], Awaitable[CommitResult]]
 
 CLAIMS_AT_ONCE = 200
@@ -46,18 +49,18 @@ AWAY_S = 0.5
 PASSING = frozenset({"NOT_READY", "CONFLICT", "STORAGE_FULL", "IN_DOUBT"})
 OPEN = text(
     "SELECT k.change_id, k.claim_id, k.body, k.due_at, c.committed_at FROM claim k JOIN change c"
-    " ON c.change_id = k.change_id WHERE k.verdict IS NULL"
+    " ON c.change_id = k.change_id WHERE k.verdict IS NULL AND (k.binding = 1 OR k.due_at <= :now)"
     " AND (k.due_at > :after OR (k.due_at = :after AND k.change_id || k.claim_id > :last))"
     " ORDER BY k.due_at, k.change_id || k.claim_id LIMIT :many"
 )
 READY_TO_END = text(
     "SELECT c.change_id, c.steps, c.operation FROM change c WHERE c.done_at IS NULL"
-    " AND NOT EXISTS (SELECT 1 FROM claim k WHERE k.change_id = c.change_id AND k.verdict IS NULL)"
+    " AND NOT EXISTS (SELECT 1 FROM claim k WHERE k.change_id = c.change_id AND k.verdict IS NULL AND k.binding = 1)"
     " ORDER BY c.committed_at LIMIT :many"
 )
 MISSED = text(
     "SELECT c.change_id FROM change c WHERE c.done_at IS NULL AND c.on_miss = 'revert' AND c.reverts IS NULL"
-    " AND EXISTS (SELECT 1 FROM claim k WHERE k.change_id = c.change_id AND k.verdict = 'missed')"
+    " AND EXISTS (SELECT 1 FROM claim k WHERE k.change_id = c.change_id AND k.verdict = 'missed' AND k.binding = 1)"
     " ORDER BY c.committed_at LIMIT :many"
 )
 SUBJECTS = text("SELECT kind, namespace, name FROM change_target WHERE change_id = :change_id")
@@ -67,6 +70,16 @@ STEPS = "UPDATE change SET steps = ? WHERE change_id = ?"
 
 def _claim(row: Mapping[str, Any]) -> Claim:
     return Claim.model_validate_json(unpack(row["body"]))
+
+
+def _verdict(claim: Claim, observed: Any) -> Verdict:
+    """What is to be said of a claim by what is observed now."""
+    expected = claim.expected
+    if claim.binding:
+        return "held" if canonical(observed) == canonical(expected.value) else "missed"
+    if claim.fidelity == "unknown" or observed is None or expected.low is None or expected.high is None:
+        return "unverifiable"
+    return "held" if expected.low <= observed <= expected.high else "missed"
 
 
 @dataclass(frozen=True)
@@ -146,13 +159,13 @@ class Verifier:
         if steady < look_at:
             return look_at - steady
         observed = await self._observed(claim.claim)
-        held = canonical(observed) == canonical(claim.claim.expected.value)
-        if not held and steady < due:
+        verdict = _verdict(claim.claim, observed)
+        if verdict == "missed" and steady < due:
             wait = min(LATEST_S, max(SOONEST_S, (now - claim.committed_at) * SLOWER_BY))
             self._look_at[claim.key] = steady + wait
             return min(wait, due - steady)
         unit = Unit()
-        judge(unit, claim.change_id, claim.claim, "held" if held else "missed", observed, now)
+        judge(unit, claim.change_id, claim.claim, verdict, observed, now)
         faults.at("plane.verdict.before")
         await self._store.write(unit)
         faults.at("plane.verdict.after")
@@ -207,6 +220,8 @@ class Verifier:
         def query(session: Session) -> tuple[list[Any], dict[str, Counter[str]]]:
             verdicts: dict[str, Counter[str]] = {}
             for it in rows(session, VERDICTS, change_id=change_id):
+                if it["verdict"] is None:  # an estimate, whose time is not over
+                    continue
                 verdicts.setdefault(_claim(it).subject.namespace, Counter())[it["verdict"]] += 1
                 if steps and it["verdict"] == "held":
                     steps[int(it["claim_id"][1:])] = True
@@ -223,7 +238,7 @@ class Verifier:
 
     async def _open(self, after: tuple[float, str]) -> list[OpenClaim]:
         def query(session: Session) -> list[OpenClaim]:
-            found = rows(session, OPEN, after=after[0], last=after[1], many=CLAIMS_AT_ONCE)
+            found = rows(session, OPEN, after=after[0], last=after[1], many=CLAIMS_AT_ONCE, now=self._clock())
             return [OpenClaim(it["change_id"], _claim(it), it["due_at"], it["committed_at"]) for it in found]
 
         return await self._store.read(query)

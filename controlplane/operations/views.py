@@ -6,6 +6,7 @@ and where they do, it is their index that is walked.
 A principal of some namespaces lists those. A secret answers which keys are set, and nothing else.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,11 @@ from sqlmodel import Session, SQLModel, select
 
 from controlplane.operations import observing
 from controlplane.operations.conditions import Seen, moment, of_agent, ready_once
+from controlplane.operations.hourly import hours
 from controlplane.operations.living import paging
 from controlplane.operations.living.lookup import absent
 from controlplane.operations.rollouts import Rollout, mark, rollout
+from controlplane.operations.routed import Routed, routed
 from controlplane.operations.snapshot import known_of, read_known, read_owners
 from controlplane.operations.workers import worker_name
 from controlplane.operations.world import Key, Known
@@ -259,14 +262,27 @@ def _routes(session: Session, found: Sequence[Known], owners: Owners) -> list[Ba
     ours = {it.uid: known.get(name) for it, name in zip(found, names, strict=True)}
     workers = [it for uid, it in ours.items() if it is not None and it.live and it.owner == uid]
     seen = observing.seen_agents(session, workers)
-    return [_route(it, owners, seen.get(_worker_uid(ours[it.uid]))) for it in found]
+    now = time.time()
+    did = routed(session, [it.uid or "" for it in workers], now)
+    uids = {it.uid: _worker_uid(ours[it.uid]) for it in found}
+    return [
+        _route(it, owners, seen.get(uids[it.uid]), did.get(uids[it.uid]) or Routed(), _came(session, it, now))
+        for it in found
+    ]
+
+
+def _came(session: Session, route: Known, now: float) -> int | None:
+    """What the channel that a route reads had in the last hour."""
+    name = route.spec["source"].get("channel")
+    known = hours(session, route.namespace, name, now, 1) if name is not None else ()
+    return known[0] if known else None
 
 
 def _worker_uid(worker: Known | None) -> str:
     return worker.uid or "" if worker is not None else ""
 
 
-def _route(known: Known, owners: Owners, worker: Seen | None) -> Route:
+def _route(known: Known, owners: Owners, worker: Seen | None, did: Routed, came: int | None) -> Route:
     found = worker or Seen(known.generation)
     ready, _, _, stopped = of_agent(found)
     paused = stopped.model_copy(update={"type": "Paused", "reason": "Paused" if found.stopped else "NotPaused"})
@@ -276,6 +292,8 @@ def _route(known: Known, owners: Owners, worker: Seen | None) -> Route:
         worker=f"{known.namespace}/{worker_name(known.name)}",
         turns=found.version,
         waiting=found.inbox,
+        source_per_hour=came,
+        **vars(did),
     )
     return Route(metadata=_about(known, owners), spec=RouteSpec.model_validate(known.spec), status=status)
 

@@ -69,12 +69,10 @@ class World:
     owners: Mapping[str, Ref] = field(default_factory=dict)
     members: tuple[Members, ...] = ()
     agents: Mapping[str, int] = field(default_factory=dict)  # how many live in each namespace
-    traffic: Mapping[tuple[str, str], int] = field(
-        default_factory=dict
-    )  # of channels by namespace and name, in an hour
-    diverged: Mapping[tuple[str, str], list[str]] = field(
-        default_factory=dict
-    )  # code by namespace and digest that differed in a replay, and what differed first
+    traffic: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
+    """Of channels by namespace and name: messages of each of the last hours that are known whole, the newest first."""
+    diverged: Mapping[tuple[str, str], list[str]] = field(default_factory=dict)
+    """Code by namespace and digest that differed in a replay, and what differed first."""
 
     def at(self, kind: Kind, namespace: str, name: str) -> Known:
         return self.known.get((kind, namespace, name)) or Known(kind, namespace, name)

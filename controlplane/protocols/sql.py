@@ -185,10 +185,9 @@ def _require_returnable(statement: "Statement", rows: int, link: Link) -> None:
 
 def _dialect(link: Link) -> str:
     """The grammar that a statement is read by."""
-    from controlplane.protocols.sql_statements import DIALECTS
+    from controlplane.protocols.sql_statements import grammar
 
-    name = link.spec.endpoint.partition(":")[0].partition("+")[0]
-    return DIALECTS.get(name, name)
+    return grammar(link.spec.endpoint.partition(":")[0].partition("+")[0])
 
 
 def _timeout(link: Link) -> float:

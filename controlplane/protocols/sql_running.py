@@ -22,7 +22,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from controlplane.protocols.sql_engine import Database
-from controlplane.protocols.sql_statements import Statement
+from controlplane.protocols.sql_statements import CHANGED, Statement
 from controlplane.protocols.sql_worker import Stopped, Work
 from controlplane.resources.problems import refuse
 from schemas.ports import Doubt, Unreached
@@ -55,7 +55,8 @@ def read(database: Database, statement: Statement, values: Mapping[str, Any], bo
         streamed = connection.execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
         found = streamed.execute(text(statement.text), _used(statement.text, values))
         with contextlib.closing(found):
-            answer = _answer(found, bounds)
+            answer = _answer(found, bounds, None)
+        del answer["apart"]
         _unlock(connection)
         return answer
 
@@ -97,8 +98,7 @@ def write(
         _begin(connection, bounds, writes=True)
         if keyed is not None and (known := _known(connection, keyed)) is not None:
             return known
-        found = connection.execute(text(statement.text), _used(statement.text, values))
-        answer = _touched(found, statement, bounds)
+        answer = _touched(connection, statement, values, judged, bounds)
         rows = answer["rows_changed"]
         if not 0 <= rows <= judged:
             detail = f"the statement touched {rows} rows, and was judged for {judged}; it was rolled back"
@@ -123,8 +123,12 @@ def _begin(connection: Connection, bounds: Bounds, *, writes: bool) -> None:
         return
     if not writes and name in READ_ONLY:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-    if name == "postgresql":
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(bounds.seconds * 1000))}")
+    if name == "postgresql":  # texts end where the grammar says, whatever the database was set to
+        within_ms = max(1, int(bounds.seconds * 1000))
+        connection.exec_driver_sql(
+            f"SELECT set_config('statement_timeout', '{within_ms}', true),"
+            " set_config('standard_conforming_strings', 'on', true)"
+        )
 
 
 def _known(connection: Connection, keyed: Keyed) -> Any:
@@ -175,6 +179,8 @@ def _connected(database: Database, work: Work, effect: str) -> Iterator[Connecti
         raise refuse(
             "NOT_SET_UP", f"the driver is not installed: {error}", name=str(error), kind="Connection"
         ) from error
+    except Exception as error:  # whatever a driver raises: nothing was sent
+        raise Unreached(f"could not be sent: {_why(error)}") from error
     try:
         work.uses(connection.connection.driver_connection)
         yield connection
@@ -182,10 +188,15 @@ def _connected(database: Database, work: Work, effect: str) -> Iterator[Connecti
         with contextlib.suppress(SQLAlchemyError):
             connection.invalidate()
         raise _broken(error, work, effect) from error
-    except (SQLAlchemyError, OverflowError, LookupError, TypeError, ValueError) as error:  # before its commit
+    except (Refusal, Doubt, Unreached, Stopped):
         _forget_session(connection)
+        raise
+    except Exception as error:  # what a driver raises that is none of the errors it declares
+        _forget_session(connection)
+        if work.committing:
+            raise Doubt(f"was cut off at its commit: {_why(error)}") from error
         raise refuse("EFFECT_FAILED", f"{effect}: {_why(error)}", effect=effect, error=type(error).__name__) from error
-    except BaseException:  # refused or in doubt
+    except BaseException:
         _forget_session(connection)
         raise
     finally:
@@ -218,28 +229,37 @@ def _used(statement: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in text(statement).compile().params if name in values}
 
 
-def _touched(found: CursorResult[Any], statement: Statement, bounds: Bounds) -> dict[str, Any]:
-    """How many rows were touched, and what the statement returns of them."""
+def _touched(
+    connection: Connection, statement: Statement, values: Mapping[str, Any], judged: int, bounds: Bounds
+) -> dict[str, Any]:
+    """How many rows were touched, and what the statement returns of them: no more is read than was judged."""
+    within = statement.returns and connection.dialect.name == "postgresql"
+    sent = statement.returning(judged + 1) if within else statement.text
+    found = connection.execute(text(sent), _used(sent, values))
     if not statement.returns:
         return {"rows_changed": found.rowcount}
-    answer = _answer(found, bounds)
-    return {"rows_changed": answer.pop("row_count") + sum(1 for _ in found), **answer}
+    answer = _answer(found, bounds, CHANGED if within else None)
+    seen, told = answer.pop("row_count"), answer.pop("apart")
+    return {"rows_changed": told or 0 if within else seen + sum(1 for _ in found), **answer}
 
 
-def _answer(found: CursorResult[Any], bounds: Bounds) -> dict[str, Any]:
-    """Columns and rows as JSON, as many as the bounds let; `truncated` if there are more."""
+def _answer(found: CursorResult[Any], bounds: Bounds, aside: str | None) -> dict[str, Any]:
+    """Columns and rows as JSON, as many as the bounds let; `truncated` if there are more. One column may be put aside:
+    its last value is `apart`."""
     names = _once(list(found.keys()))
     rows: list[dict[str, Any]] = []
-    room, truncated, seen = bounds.bytes, False, 0
+    room, truncated, seen, apart = bounds.bytes, False, 0, None
     for row in found:
         seen += 1
         shown = {name: jsonable(value) for name, value in zip(names, row, strict=True)}
+        apart = shown.pop(aside) if aside is not None else None
         room -= len(orjson.dumps(shown))
         if len(rows) >= bounds.rows or room < 0:
             truncated = True
             break
         rows.append(shown)
-    return {"columns": names, "rows": rows, "truncated": truncated, "row_count": seen}
+    kept = [it for it in names if it != aside]
+    return {"columns": kept, "rows": rows, "truncated": truncated, "row_count": seen, "apart": apart}
 
 
 def _once(names: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ tables and conditions: exactly, or, where it joins, at most so many.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +20,31 @@ from controlplane.resources.problems import refuse
 from schemas.problem import Refusal
 from schemas.sql import NAME_PATTERN, PARAMETER_CHARS_MAX
 
-DIALECTS = {"postgresql": "postgres", "mariadb": "mysql", "mssql": "tsql"}  # where SQLAlchemy's word is another
+DIALECTS = {
+    "postgresql": "postgres",
+    "cockroachdb": "postgres",
+    "mariadb": "mysql",
+    "mssql": "tsql",
+}  # where SQLAlchemy's word is another
 INTEGER_MAX = 2**63
 FIELD = "/arguments/statement"
 _MARK = "steward_bound_"
+CHANGED = "steward_changed"
 _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Pragma, exp.Attach, exp.Detach)
 _BEYOND = re.compile(  # other sessions, servers and files, or a statement that stands in a text
     r"dblink\w*|pg_(terminate|cancel)_backend|pg_(read|ls|file|log|logical|create|drop|replication|wal|backup)_\w*"
     r"|pg_(stat_file|reload_conf|rotate_logfile|current_logfile|switch_wal|promote|export_snapshot)\w*"
     r"|pg_(try_)?advisory\w*|lo_\w+|loread|lowrite|set_config|setval"
     r"|(query|table|schema|database|cursor)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table"
-    r"|load_extension|readfile|writefile|fts3_tokenizer"
+    r"|pg_notify|pg_stat_\w*reset\w*|pg_import_system_collations|pg_prewarm|autoprewarm\w*"
+    r"|load_extension|readfile|writefile|edit|fts3_tokenizer|pragma_\w+"
+    r"|(utl|dbms)_\w+|read_(csv|json|ndjson|parquet|text|blob)\w*|(parquet|sqlite|postgres|mysql)_scan\w*|sniff_csv"
     r"|load_file|sys_exec|sys_eval|(get|release|is_free|is_used)_(all_)?locks?|open(rowset|query|datasource)",
     re.IGNORECASE,
 )
+_TABLES = re.compile(r"url|file|s3|s3Cluster|remote(Secure)?|cluster|hdfs|jdbc|odbc|mysql|postgresql|mongodb|executable"
+                     r"|input|azureBlobStorage|sqlite|redis", re.IGNORECASE)  # fmt: skip
+_BEYOND_IN = {"clickhouse": _TABLES}  # beside these, what is a name like any other elsewhere
 _BY_NAME = (exp.Anonymous, exp.AnonymousAggFunc, exp.ParameterizedAgg)  # functions that the grammar does not know
 _NAME = re.compile(NAME_PATTERN)
 
@@ -48,6 +59,12 @@ class Statement:
     rows: int | None = None
     returns: bool = True
 
+    def returning(self, most: int) -> str:
+        """What returns at most so many rows of those that it touches, each with how many these are, where they are
+        touched within a query (PostgreSQL): the others are not sent."""
+        counted = f"SELECT COUNT(*) OVER () AS {CHANGED}, c.* FROM {CHANGED} AS c LIMIT {most}"  # noqa: S608 - ours
+        return f"WITH {CHANGED} AS ({self.text}) {counted}"
+
 
 def query(statement: str, parameters: Mapping[str, Any], dialect: str, keys_table: str | None = None) -> Statement:
     """A statement that only reads, or a Refusal."""
@@ -56,8 +73,14 @@ def query(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tabl
     if not isinstance(tree, exp.Query | exp.Values) or found is not None:
         what = (found or tree).key
         raise _invalid(f"sql.query only reads, and there is {what.upper()} in this", found=what)
-    _require_own(tree, keys_table)
+    _require_own(tree, keys_table, dialect)
     return Statement(_text(tree, parameters, dialect))
+
+
+def grammar(name: str) -> str:
+    """The grammar that SQLAlchemy's dialect of this name is read by; a general one, where none is known."""
+    found = DIALECTS.get(name, name)
+    return found if sqlglot.Dialect.get(found) is not None else ""
 
 
 def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_table: str | None = None) -> Statement:
@@ -71,7 +94,7 @@ def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tab
         raise _invalid(f"there is {within.key.upper()} within the {tree.key.upper()}", found=within.key)
     if tree.args.get("alternative") or tree.args.get("overwrite"):  # it takes rows away that nobody counted
         raise _invalid("an INSERT that replaces rows is not taken", found="replace")
-    _require_own(tree, keys_table)
+    _require_own(tree, keys_table, dialect)
     text = _text(tree, parameters, dialect)
     returns = tree.args.get("returning") is not None
     if isinstance(tree, exp.Insert) and isinstance(tree.expression, exp.Values):
@@ -81,14 +104,23 @@ def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tab
     return Statement(text, tree.key, _text(_counting(tree), parameters, dialect, some=True), None, returns)
 
 
-def _require_own(tree: exp.Expression, keys_table: str | None) -> None:
+def _require_own(tree: exp.Expression, keys_table: str | None, dialect: str) -> None:
     """Refuse what reaches beyond the statement: the connection's own table, and functions that do."""
     if keys_table is not None and any(it.name.lower() == keys_table.lower() for it in tree.find_all(exp.Table)):
         raise _invalid(f"table {keys_table} is the connection's own", found=keys_table)
+    own = _BEYOND_IN.get(dialect)
+    for name in _called(tree):
+        if _BEYOND.fullmatch(name) or (own is not None and own.fullmatch(name)):
+            raise _invalid(f"function {name} reaches beyond the statement", found=name.lower())
+
+
+def _called(tree: exp.Expression) -> Iterator[str]:
+    """The names of functions, of the packages that they are of, and of tables that are functions in truth."""
     for function in tree.find_all(exp.Func):
-        for name in [function.name] if isinstance(function, _BY_NAME) else function.sql_names():
-            if _BEYOND.fullmatch(name):
-                raise _invalid(f"function {name} reaches beyond the statement", found=name.lower())
+        yield from [function.name] if isinstance(function, _BY_NAME) else function.sql_names()
+        if isinstance(function.parent, exp.Dot):
+            yield function.parent.this.name
+    yield from (it.name for it in tree.find_all(exp.Table) if it.name.lower().startswith("pragma_"))
 
 
 def _parsed(statement: str, dialect: str) -> exp.Expression:

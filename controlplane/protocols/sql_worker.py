@@ -50,6 +50,10 @@ class Work:
             self._raw = None
 
     @property
+    def committing(self) -> bool:
+        return self._committing
+
+    @property
     def stopped(self) -> bool:
         return self._stopped
 

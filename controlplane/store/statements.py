@@ -221,6 +221,7 @@ REMOVE = (
     "DELETE FROM timer WHERE agent = ?",
     "DELETE FROM subscription WHERE agent = ?",
     "DELETE FROM feedback_watch WHERE agent = ?",
+    "DELETE FROM replay WHERE agent = ?",
     "DELETE FROM awaiting WHERE agent = ? AND (outcome IS NULL OR outcome <> 'cancelled')",
     "DELETE FROM state_chunk WHERE agent = ?",
     "DELETE FROM workspace_file WHERE agent = ?",
@@ -342,14 +343,6 @@ BRANCHED_AGENTS = (  # one branch waits; another may have an answer that nobody 
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENTS_OF = "SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE namespace = ? LIMIT ?) AS counted"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
-LAGGING = (  # by each channel's index of positions: who is up to date costs nothing
-    "SELECT s.channel, s.agent, s.position, c.next_position, s.debounce_s, s.batch_max, c.namespace, c.name,"
-    " COALESCE((SELECT CASE WHEN a.namespace = c.namespace THEN a.name ELSE a.namespace || '/' || a.name END"
-    " FROM agent a WHERE a.uid = s.agent), s.agent),"
-    " (SELECT MIN(m.position) FROM channel_message m WHERE m.channel = c.uid AND m.position > s.position),"
-    " s.invitation FROM channel c CROSS JOIN subscription s"
-    " WHERE s.channel = c.uid AND s.position < c.next_position - 1 AND c.mode = 'broadcast'"
-)
 CHANNEL = "SELECT uid, next_position, mode, backlog_max FROM channel WHERE namespace = ? AND name = ?"
 CHANNEL_SPEC = (
     "SELECT r.spec, c.uid FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"

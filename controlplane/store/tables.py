@@ -36,6 +36,7 @@ from controlplane.store.mesh_tables import MembershipRow as MembershipRow
 from controlplane.store.mesh_tables import QueuedRow as QueuedRow
 from controlplane.store.mesh_tables import SubscriptionRow as SubscriptionRow
 from controlplane.store.offers_tables import OfferRow as OfferRow
+from controlplane.store.replays import ReplayRow as ReplayRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
 from controlplane.store.waking_tables import ArrivalRow as ArrivalRow
@@ -174,6 +175,7 @@ class ClaimRow(SQLModel, table=True):
     verdict: str | None = None
     observed: str | None = Field(default=None, sa_column=text_or_none())
     verified_at: float | None = Field(default=None, sa_column=seconds_or_none())
+    binding: int = Field(default=1, sa_column=big(1), description="0: an estimate, which decides nothing of its change")
     __table_args__ = (partial("claim_open", "due_at", where="verdict IS NULL"),)
 
 

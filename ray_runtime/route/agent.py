@@ -14,15 +14,17 @@ from ray_runtime.sdk import Agent, Turn
 from schemas.base import short_id
 from schemas.envelope import Envelope
 from schemas.problem import Refusal
+from schemas.replay import REPLAY
 from schemas.route import ChannelSink, EffectSink, EventsSource, Poll, PollSource, RouteSpec
 
-from .expressions import Unfit, passes, transformed
+from .evaluating import EVALUATOR
+from .expressions import Unfit
 from .polling import ROWS_AT_ONCE, Progress, rows_of
 
 WAIT_FIRST_S, WAIT_MOST_S = 1.0, 60.0
 MORE = "more"
 MORE_WITHIN_S = 3600.0  # then it is read at its time again, whatever became of the rows before
-FEEDBACK = "steward.feedback"
+FEEDBACK, GAP = "steward.feedback", "steward.gap"
 OURS = ("connection", "purpose")  # the turn's own words
 AGAIN = ("EFFECT_FAILED", "BACKLOG_FULL", "MORE_THAN_JUDGED")
 
@@ -32,8 +34,17 @@ class RouteAgent(Agent):
 
     state: Progress
 
+    async def on_start(self, turn: Turn) -> None:
+        if self._route().filter is not None or self._route().transform is not None:
+            EVALUATOR.begun()
+
     async def on_message(self, turn: Turn, envelope: Envelope) -> None:
         route = self._route()
+        if envelope.type == REPLAY and isinstance(route.source, PollSource):
+            await self._set_back(turn, route.source.poll, envelope.data)
+            return
+        if envelope.type == GAP:  # it stands for what nobody has any more; the log tells it
+            return
         if not _of_source(route, envelope, self.config["worker"]):
             detail = "a route takes what its source brings, and nothing else"
             raise refuse("INVALID_VALUE", detail, source=envelope.source, subject=envelope.subject)
@@ -41,7 +52,13 @@ class RouteAgent(Agent):
             await self._more(turn, route.source.poll)
             return
         about = envelope.model_dump(mode="json", exclude={"data"}, exclude_none=True)
-        await _pass(turn, route, envelope.data, about)
+        self.state.last_at = turn.now().timestamp()
+        passed, made = _made(route, envelope.data, about)
+        if passed:
+            self.state.retried += await _pass(turn, route, made, about.get("partitionkey"))
+            self.state.passed += 1
+        else:
+            self.state.filtered += 1
 
     async def on_reply(self, turn: Turn, reply: Envelope) -> None:
         """It makes no requests that are answered here."""
@@ -53,6 +70,16 @@ class RouteAgent(Agent):
         if turn.now().timestamp() >= self.state.more_until:
             await self._read(turn, route.source.poll)
 
+    async def _set_back(self, turn: Turn, poll: Poll, asked: dict[str, Any]) -> None:
+        """It reads from a value on again, or goes on where it was."""
+        self.state.begin(_origin(poll), poll)
+        if "value" in asked:
+            self.state.set_back(asked["value"])
+        else:
+            self.state.goes_on()
+        with contextlib.suppress(Refusal):  # what is wrong with the poll, its next time says
+            await self._read(turn, poll)
+
     async def _more(self, turn: Turn, poll: Poll) -> None:
         """What was read before is done with: read on. What is wrong with the poll, its next time says."""
         self.state.more_until = 0.0
@@ -60,19 +87,25 @@ class RouteAgent(Agent):
             await self._read(turn, poll)
 
     async def _read(self, turn: Turn, poll: Poll) -> None:
-        self.state.begin(short_id("origin", poll.connection, poll.statement, poll.cursor, poll.id, poll.begin), poll)
+        self.state.begin(_origin(poll), poll)
         given: Json = {"cursor": self.state.cursor}
         found = await turn.perform("sql.query", connection=poll.connection, statement=poll.statement, parameters=given)
         rows = rows_of(poll, self.state, found)
         for row in rows[:ROWS_AT_ONCE]:
             turn.send(self.config["worker"], row.data)
-            self.state.passed(row)
+            self.state.took(row)
         if len(rows) > ROWS_AT_ONCE or (rows and found["truncated"]):
             turn.send(self.config["worker"], MORE)  # behind these rows, so that the inbox holds no more than them
             self.state.more_until = turn.now().timestamp() + MORE_WITHIN_S
+        elif not found["truncated"]:
+            self.state.reached = None  # it has read all that there is
 
     def _route(self) -> RouteSpec:
         return RouteSpec.model_validate(self.config["spec"])
+
+
+def _origin(poll: Poll) -> str:
+    return short_id("origin", poll.connection, poll.statement, poll.cursor, poll.id, poll.begin)
 
 
 def _of_source(route: RouteSpec, envelope: Envelope, worker: str) -> bool:
@@ -84,23 +117,29 @@ def _of_source(route: RouteSpec, envelope: Envelope, worker: str) -> bool:
     return (envelope.subject or "").rpartition("/")[2] == route.source.channel
 
 
-async def _pass(turn: Turn, route: RouteSpec, data: Any, about: dict[str, Any]) -> None:
-    """One message through filter and transform to the sink."""
+def _made(route: RouteSpec, data: Any, about: dict[str, Any]) -> tuple[bool, Any]:
+    """Whether a message goes through the filter, and what the transform makes of it."""
+    if route.filter is None and route.transform is None:
+        return True, data
     try:
-        if not passes(route.filter, data=data, envelope=about):
-            return
-        made = transformed(route.transform, data, about)
+        return EVALUATOR.ask(data, route.filter, route.transform, envelope=about)
     except Unfit as unfit:
         raise refuse("INVALID_VALUE", str(unfit), field="/data", message_id=about.get("id")) from None
-    sink, key = route.sink, about.get("partitionkey")
+
+
+async def _pass(turn: Turn, route: RouteSpec, made: Any, key: str | None) -> int:
+    """What became of a message goes to the sink; how often that was tried in vain before."""
+    sink, attempts = route.sink, 1
     if isinstance(sink, ChannelSink):
         turn.publish(sink.channel, made, key)
     elif isinstance(sink, EffectSink):
-        _reply(turn, route, await _performed(turn, sink, made), key)
+        result, attempts = await _performed(turn, sink, made)
+        _reply(turn, route, result, key)
     elif route.reply is None:
         turn.send(sink.agent, made, key)
     else:
         _reply(turn, route, (await turn.ask(sink.agent, made, sink.deadline_s)).data, key)
+    return attempts - 1
 
 
 def _reply(turn: Turn, route: RouteSpec, answer: Any, key: str | None) -> None:
@@ -108,9 +147,9 @@ def _reply(turn: Turn, route: RouteSpec, answer: Any, key: str | None) -> None:
         turn.publish(route.reply.channel, answer, key)
 
 
-async def _performed(turn: Turn, sink: EffectSink, made: Any) -> Any:
-    """The effect's result. What failed was not done, and is tried again, parked in between; what was done and is not
-    accepted never is: it would be done twice, under another key."""
+async def _performed(turn: Turn, sink: EffectSink, made: Any) -> tuple[Any, int]:
+    """The effect's result, and at which attempt. What failed was not done, and is tried again, parked in between; what
+    was done and is not accepted never is: it would be done twice, under another key."""
     if not isinstance(made, dict):
         raise refuse("INVALID_VALUE", "the arguments of an effect are an object", field="/spec/transform")
     arguments = {**made, **sink.arguments}
@@ -126,13 +165,13 @@ async def _performed(turn: Turn, sink: EffectSink, made: Any) -> Any:
             await turn.sleep(min(refusal.problem.retry_after_s or wait_s, WAIT_MOST_S))
             wait_s = min(wait_s * 2, WAIT_MOST_S)
         else:
-            return _accepted(sink, result)
+            return _accepted(sink, result), attempt
     raise AssertionError("the last attempt answers or raises")
 
 
 def _accepted(sink: EffectSink, result: Any) -> Any:
     try:
-        if passes(sink.accept, result=result):
+        if sink.accept is None or EVALUATOR.ask(result, accept=sink.accept)[0]:
             return result
     except Unfit as unfit:
         raise refuse("INVALID_VALUE", str(unfit), field="/spec/sink/accept") from None

@@ -14,24 +14,51 @@ IDS_MAX = 10_000
 Value = str | int | float
 
 
-class Progress(BaseModel):
+class Place(BaseModel):
     """How far a poll is: the largest cursor, and the rows of that very value that were passed on. Until `more_until`
-    (Unix time) it waits for the rows before to be done with, and then reads on."""
+    (Unix time) it waits for the rows before to be done with, and then reads on. While it reads again, `reached` is
+    where it was before, which is where it goes on if that is cancelled."""
 
     origin: str = ""
     cursor: Value = 0
     ids: list[Value] = Field(default_factory=list)
     more_until: float = 0.0
+    reached: tuple[Value, list[Value]] | None = None
 
     def begin(self, origin: str, poll: Poll) -> None:
         """From where the poll says, if it is another one by now."""
         if self.origin != origin:
-            self.origin, self.cursor, self.ids = origin, poll.begin, []
+            self.origin, self.cursor, self.ids, self.reached = origin, poll.begin, [], None
 
-    def passed(self, row: "Row") -> None:
+    def set_back(self, value: Value) -> None:
+        """It reads from a value on again; refused where that lies ahead: rows would be missed."""
+        if not _ordered(value, self.cursor):
+            detail = f"the poll is at {self.cursor!r}, and {value!r} is not before that"
+            raise refuse("INVALID_VALUE", detail, field="/value", cursor=self.cursor)
+        if self.reached is None:
+            self.reached = self.cursor, self.ids
+        self.cursor, self.ids, self.more_until = value, [], 0.0
+
+    def goes_on(self) -> None:
+        """It reads on from where it was before it was set back, if it has not come there yet."""
+        if self.reached is not None:
+            (self.cursor, self.ids), self.reached, self.more_until = self.reached, None, 0.0
+
+    def took(self, row: "Row") -> None:
         if row.cursor != self.cursor:
             self.cursor, self.ids = row.cursor, []
         self.ids.append(row.id)
+        if self.reached is not None and row.cursor != self.reached[0] and _ordered(self.reached[0], row.cursor):
+            self.reached = None
+
+
+class Progress(Place):
+    """The state of a route's worker: how far its poll is, and what it has done. `last_at` is in Unix time."""
+
+    passed: int = 0
+    filtered: int = 0
+    retried: int = 0
+    last_at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ INERT = {
     "since", "until", "by", "window", "at", "meter", "budget", "intent", "batch", "meaning", "conversation",
     "accepted_at", "tool", "digest", "roles", "refresh", "priority", "delay_s", "ttl_s",
     "purpose", "capabilities", "address", "lease_s", "kind", "to_namespace", "to_agent", "effects",
+    "value", "keys", "cancel",
 }  # fmt: skip
 QUICK = {"timeout_s": 0.01, "wait_s": 0}
 FLEET_MAX = 100_000  # half of what a namespace may hold

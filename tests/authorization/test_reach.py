@@ -101,7 +101,7 @@ async def test_request_ids_are_of_a_principal_with_its_reach(full: World, operat
         names = {"channels.redrive": "hidden", "invitations.create": "echo", "discovery.register": "there"}
         names |= {"connections.accept": "hidden"}
         names |= {"discovery.renew": "far-judge", "discovery.unregister": "far-judge"}
-        names |= {"routes.pause": "alarms", "routes.resume": "alarms"}
+        names |= {"routes.pause": "alarms", "routes.resume": "alarms", "routes.replay": "alarms"}
         given |= {"name": names.get(operation.name, "echo" if operation.noun == "agents" else "reports")}
         given |= {"message_id": "msg_theirs"} if "message_id" in given else {}
         second = await full.call(operation.name, there, **given)  # not REQUEST_ID_REUSED

@@ -180,6 +180,7 @@ def cases(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         found[f"agents.{verb}"] = dict(NAMED)
     for verb in ("pause", "resume"):
         found[f"routes.{verb}"] = {"namespace": "default", "name": "same-route"}
+    found["routes.replay"] = {"namespace": "default", "name": "same-route", "cancel": True}
     found["agents.send"]["data"] = found["agents.ask"]["data"] = {"n": [1, "ü", None]}
     return found | {
         "resources.propose": {"manifests": list(manifests.values())},

@@ -143,6 +143,19 @@ class World:
         await self.applied(route(f"r{n}"))
         return {"namespace": "default", "name": f"r{n}"}
 
+    async def replaying(self, n: int) -> dict[str, Any]:
+        """A route whose channel had a message, and that was there before it."""
+        await self.applied(channel(f"s{n}"), route(f"r{n}", source={"channel": f"s{n}"}))
+        await self.call("channels.publish", namespace="default", name=f"s{n}", data={"n": n}, request_id=f"before-{n}")
+        limit = time.monotonic() + 60
+        while not await self.rows(
+            "SELECT 1 FROM subscription s JOIN channel c ON c.uid = s.channel WHERE c.name = :name AND s.position > 0",
+            name=f"s{n}",
+        ):
+            assert time.monotonic() < limit, "it was not delivered"
+            await asyncio.sleep(0.02)
+        return {"namespace": "default", "name": f"r{n}"}
+
     async def committing(self, n: int) -> dict[str, Any]:
         return {"plan_id": (await self.call("channels.propose", manifest=channel(f"c{n}")))["plan_id"]}
 
@@ -267,6 +280,7 @@ INPUTS: dict[str, Fresh] = {
     "agents.migrate": World.named,
     "routes.pause": World.routing,
     "routes.resume": World.routing,
+    "routes.replay": World.replaying,
     "hosts.drain": World.draining,
     "nodes.drain": World.node,
     "turns.settle": World.settling,

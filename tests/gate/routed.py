@@ -46,10 +46,16 @@ async def routed(url: str, far: Database, **bounds: Any) -> AsyncIterator[tuple[
 async def apply(plane: Plane, *manifests: dict[str, Any]) -> None:
     """Committed, and verified."""
     committed = await plane.commit(await plane.propose(*manifests))
-    async with asyncio.timeout(40):
-        while not (found := await plane.call("changes.get", change_id=committed["change_id"]))["done"]:
-            await step(plane)
+    found = await ended(plane, committed["change_id"])
     assert found["outcome"] == "verified", found
+
+
+async def ended(plane: Plane, change_id: str) -> dict[str, Any]:
+    """A change, once it is done."""
+    async with asyncio.timeout(40):
+        while not (found := await plane.call("changes.get", change_id=change_id))["done"]:
+            await step(plane)
+    return found
 
 
 async def publish(gate: RunningGate, name: str, number: int, data: Any) -> None:

@@ -40,6 +40,26 @@ async def test_from_a_channel_through_a_filter_and_a_transform_into_another(quic
         assert letters == {"past": "INVALID_VALUE", "orders6": "INVALID_VALUE"}
 
 
+async def test_a_message_that_would_take_everything_takes_itself_alone(quick_url: str, far: Database) -> None:
+    """Time or memory without end is a dead letter; another route of the same host goes on, and so does this one."""
+    async with routed(quick_url, far, turn_attempts_max=1) as (gate, plane):
+        text = '$contains(text, /^(a+)+$/) ? "all" : $pad("x", wide)'
+        await apply(
+            plane,
+            route("greedy", source={"channel": "orders"}, sink={"channel": "done"}, transform=text),
+            route("plain", source={"channel": "orders"}, sink={"channel": "replies"}, filter="data.wide > 0"),
+        )
+        for n, (said, wide) in enumerate([("aa", 1), ("a" * 99 + "!", 1), ("b", 2_000_000_000), ("b", 3)]):
+            await publish(gate, "orders", n, {"text": said, "wide": wide})
+        assert await came(gate, "done", 2) == ["all", "x  "]
+        assert len(await came(gate, "replies", 4)) == 4
+        letters = await gate.rows(LETTERS)
+        assert [it[0] for it in letters] == ["orders1", "orders2"]
+        found = await plane.call("routes.get", name="greedy")
+        assert (found["status"]["passed"], found["status"]["dead"]) == (2, 2)
+        assert (await plane.call("routes.get", name="plain"))["status"]["passed"] == 4
+
+
 async def test_from_a_database_into_a_channel_and_back(quick_url: str, far: Database) -> None:
     """Each row once, also those that come later with the same cursor; orders change the shop, and are answered."""
     async with routed(quick_url, far) as (gate, plane):

@@ -212,7 +212,7 @@ async def test_members_whose_inbox_is_full_hide_nobody(monkeypatch: pytest.Monke
         return (most if agent < "agent_4" else 0,)
 
     def rows(query: str, *at: int) -> list[Any]:
-        return members[at[1] : at[1] + at[0]] if query.startswith(sql.LAGGING) else []
+        return members[at[1] : at[1] + at[0]] if query.startswith(watching.LAGGING) else []
 
     reader: Any = SimpleNamespace(rows=rows, one=one)
     delivery = Delivery(reader, lambda *given: brought.append(given), print, time.time, 10)

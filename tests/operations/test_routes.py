@@ -76,10 +76,11 @@ async def test_shapes_that_differ_get_a_transform(plane: Plane) -> None:
     drafted = '{"celsius": $round(`celsius`), "where": `where`}'
     assert plan["steps"][0]["changes"][0]["after"]["transform"] == drafted
     notes = {it["code"]: it for it in plan["notes"]}
-    assert notes.keys() == {"DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "TRAFFIC"}
+    assert notes.keys() == {"DRAFTED", "DROPPED", "NARROWED", "GUARANTEE"}
     assert notes["DROPPED"]["data"] == {"fields": ["note"]}
     assert notes["GUARANTEE"]["data"] == {"weakest": "exactly_once"}
-    assert notes["TRAFFIC"]["data"]["per_hour"] == 0
+    (traffic,) = [it for it in plan["claims"] if not it["binding"]]
+    assert (traffic["fidelity"], traffic["expected"]["value"]) == ("unknown", None), "of a channel of this moment"
     other = channel("alarms", dataschema={**ALARM, "required": ["celsius", "level"], "properties": {
         "celsius": {"type": "integer"}, "level": {"type": "string"}}})  # fmt: skip
     assert await refused(plane, other, route("alarms")) == ("SCHEMA_MISMATCH", "/manifests/1/spec/transform")

@@ -23,7 +23,7 @@ SWEEPS: dict[str, tuple[str, tuple[float | str, ...]]] = {
     "agents of which a branch waits": (sql.BRANCHED_AGENTS, ("", 500)),
     "who watches the log, some at a time": (watching.PLACES, ("", "", 10)),
     "agents that have an owner": (sql.OWNED_AGENTS, ()),
-    "members that lag": (sql.LAGGING + SOME, (500, 0)),
+    "members that lag": (watching.LAGGING + SOME, (500, 0)),
     "timers that are due": (sql.DUE_TIMERS, (NOW,)),
     "the next timer": (sql.NEXT_TIMER, ()),
     "awaits that are due": (sql.DUE_AWAITS, (NOW,)),

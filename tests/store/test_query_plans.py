@@ -35,7 +35,7 @@ WALKS = {
     "external.IN_DOUBT": "open awaits alone, by a partial index; asked once at the start",
     "computing.OPEN": "open computes alone, by their partial index",
     "statements.BRANCHED_AGENTS": "open awaits of branches alone, by their partial index",
-    "statements.LAGGING": "channels; their members by position",
+    "watching.LAGGING": "channels; their members by position",
     "statements.WAITING_AGENTS": "its own list of agents that have messages",
     "retention.EVENTS": "stops after the oldest rows",
     "retention.HOSTS": "hosts, of which there are few",

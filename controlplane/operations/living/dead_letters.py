@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from sqlalchemy import exists
 from sqlmodel import Session, and_, col, func, or_, select
 
 from controlplane.mesh.publishing import channel_rows
 from controlplane.operations.living import envelopes, paging
 from controlplane.operations.visibility import within
+from controlplane.operations.workers import worker_name
 from controlplane.resources.dead_letters import DeadLetterList
 from controlplane.store import dead_letters as sql
 from controlplane.store import statements
 from controlplane.store.store import Store
-from controlplane.store.tables import DeadLetterRow
+from controlplane.store.tables import DeadLetterRow, ResourceRow
 from controlplane.store.unit import Unit
 from schemas.base import short_id
 from schemas.dead_letters import (
@@ -101,10 +103,17 @@ def _page(
 def _narrowed(given: DeadLetterListInput | RedriveInput) -> list[Any]:
     wanted: list[Any] = []
     if given.name is not None:
-        wanted.append(or_(col(DeadLetterRow.name) == given.name, col(DeadLetterRow.channel) == given.name))
+        of_route = and_(col(DeadLetterRow.name) == worker_name(given.name), _of_route(given.name))
+        wanted.append(or_(col(DeadLetterRow.name) == given.name, col(DeadLetterRow.channel) == given.name, of_route))
     if given.reason is not None:
         wanted.append(col(DeadLetterRow.reason) == given.reason)
     return wanted
+
+
+def _of_route(name: str) -> Any:
+    """Whether a letter's namespace has a route of this name, or had one."""
+    here = col(ResourceRow.namespace) == col(DeadLetterRow.namespace)
+    return exists().where(here, col(ResourceRow.kind) == "Route", col(ResourceRow.name) == name)
 
 
 def _asked_for(session: Session, given: RedriveInput) -> tuple[list[DeadLetterRow], int]:

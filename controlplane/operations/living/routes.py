@@ -1,9 +1,10 @@
-"""Pause and resume a route: its worker is stopped and woken. The gate writes; nothing here does."""
+"""Pause, resume and replay a route: its worker is stopped, woken, set back."""
 
 from sqlmodel import Session
 
 from controlplane.operations import views
 from controlplane.operations.living.lookup import FoundAgent, absent, find_agent
+from controlplane.operations.living.replaying import Replaying
 from controlplane.operations.snapshot import read_known
 from controlplane.operations.workers import worker_name
 from controlplane.operations.world import Key
@@ -14,13 +15,14 @@ from schemas.plan import Preview
 from schemas.ports import GatePort, Handler
 from schemas.principal import Call
 from schemas.problem import Next, Refusal
+from schemas.replaying import Replayed, ReplayInput
 from schemas.route import Route
 
 
 def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
     """The handlers, by the names of their operations."""
     living = Routes(store, gate)
-    return {"routes.pause": living.pause, "routes.resume": living.resume}
+    return {"routes.pause": living.pause, "routes.resume": living.resume, "routes.replay": living.replay}
 
 
 class Routes:
@@ -29,12 +31,16 @@ class Routes:
     def __init__(self, store: Store, gate: GatePort) -> None:
         self._store = store
         self._gate = gate
+        self._replaying = Replaying(store, gate)
 
     async def pause(self, call: Call, given: NamedAct) -> Route | Preview:
         return await self._control(call, given, "stop", "would pass nothing on until routes.resume")
 
     async def resume(self, call: Call, given: NamedAct) -> Route | Preview:
         return await self._control(call, given, "wake", "would go on where it was paused")
+
+    async def replay(self, call: Call, given: ReplayInput) -> Replayed | Preview:
+        return await self._replaying.replay(call, given, await self._worker(given))
 
     async def _control(self, call: Call, given: NamedAct, verb: str, would: str) -> Route | Preview:
         worker = await self._worker(given)
