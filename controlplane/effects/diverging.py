@@ -5,6 +5,7 @@ behind that commit, together with its event. Who says the same again changes not
 """
 
 import logging
+from typing import Any
 
 from pydantic import ValidationError
 
