@@ -10,8 +10,8 @@ import pytest
 from controlplane.effects.reading import Reader
 from controlplane.effects.timers import NEVER_S, Timers
 from controlplane.mesh.delivery import SOME
-from controlplane.store import statements as sql
 from controlplane.store import expired, invitations, watching
+from controlplane.store import statements as sql
 from controlplane.store.unit import Unit
 from tests.scale.conftest import Sized
 from tests.scale.counting import STEPS_EACH
