@@ -54,8 +54,12 @@ class Scopes:
             for kind, value in sorted(traits_of(orjson.loads(spec)))
         ]
         rows.append((statements.EVENT, ("resource.deleted", now, "Agent", namespace, name, None, None, told), 1))
-        self._going.add(uid)  # not before: whatever can not be taken as it is shall not be taken for under way
-        self._node.commit("scope", rows, partial(self._taken, uid), MESSAGES)
+        self._going.add(uid)
+        try:
+            self._node.commit("scope", rows, partial(self._taken, uid), MESSAGES)
+        except BaseException:  # whatever it is: it is looked at again
+            self._going.discard(uid)
+            raise
 
     def _taken(self, uid: str, outcome: str, _detail: str) -> None:
         if outcome == "ok":

@@ -51,7 +51,10 @@ class Rooms:
         return False
 
     def freed(self, uid: str, many: int = 1) -> None:
-        """So many have left what was full; of what was not, that is seen when it is counted again."""
+        """So many have left what was found full a moment ago; else that is seen when it is counted again.
+
+        For no longer: what comes in without being asked for, as what a leaver gives back, is seen only then, too.
+        """
         room = self._of.get(uid)
-        if room is not None and room.until:
+        if room is not None and room.until > self._steady():
             room.left += many

@@ -1,8 +1,12 @@
 """Children of a scope end with its turn or its agent, and nothing of them is left. On both databases."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 
+from controlplane.effects.scopes import Scopes
 from controlplane.store import statements
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
@@ -132,3 +136,22 @@ async def test_a_name_is_taken_until_its_running_side_is_gone(store: Store) -> N
     assert await spawned("two", 2) == ""
     await store.write(Unit().raw("DELETE FROM agent", ()))
     assert await spawned("two", 2) == "two two"
+
+
+def test_a_child_that_can_not_be_taken_away_keeps_no_other() -> None:
+    """What is wrong with its record is told; it is looked at again, and is not taken for under way meanwhile."""
+    rows = [("sc", f"u{n}", "default", f"child-{n}", "{}", spec, 1) for n, spec in enumerate(("no JSON", "{}", "{}"))]
+    taken: list[str] = []
+    reader = SimpleNamespace(one=lambda _: (1,), rows=lambda *_: rows)
+
+    def commit(_unit: str, unit: Any, *_: Any) -> None:
+        if unit[0][1][-1] == "u1":
+            raise OSError("the writer is gone")
+        taken.append(unit[0][1][-1])
+
+    room = Scopes(SimpleNamespace(reader=reader, clock=lambda: 1.0, commit=commit))  # type: ignore[arg-type]
+    room.sweep()
+    assert taken == ["u2"]
+    rows[0] = (*rows[0][:5], "{}", 1)
+    room.sweep()
+    assert taken == ["u2", "u0"]

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from controlplane.operations import doctor
 from controlplane.store.tables import SubscriptionRow
 from controlplane.store.unit import Unit
 from schemas.calls import AskInput, ChannelReadInput, JoinInput, LeaveInput, MembersInput, PublishInput
-from schemas.doctor import DoctorInput
 from schemas.invitation import InvitationCreateInput, InvitationInput
 from schemas.principal import Call, Principal
 from schemas.problem import Refusal
@@ -95,20 +93,3 @@ async def test_an_agent_joins_and_leaves_by_operations(living: Living) -> None:
 
     await living.until(is_gone)
     assert await refused(living, "channels.leave", leave) == "NOT_FOUND"
-
-
-async def test_the_doctor_tells_of_guests_that_should_have_gone(living: Living) -> None:
-    """One whose invitation is long over, and one that was never invited."""
-    await world.channel(living.store, "log")
-    for name in ("late", "odd"):
-        await living.agent(name, "Keeper")
-        await living.store.write(Unit().raw("UPDATE agent SET namespace = 'guests' WHERE name = ?", [name]))
-    odd = Unit().raw(
-        "INSERT INTO subscription (channel, agent, position, since) SELECT c.uid, a.uid, 0, 1.0 FROM channel c, agent a"
-        " WHERE a.name = 'odd'",
-        [],
-    )
-    assert await living.store.write(odd)
-    report = await doctor.handlers(living.store)["system.doctor"](world.call("system.doctor"), DoctorInput())
-    found = [(it.check, it.weight) for it in report.findings if it.subject.kind == "Channel"]  # type: ignore[attr-defined]
-    assert found == [("guest.uninvited", "wrong")]

@@ -16,15 +16,16 @@ from controlplane.mesh.delivery import Delivery
 from controlplane.store import queues
 from controlplane.store.batching import Job
 from controlplane.store.direct import DirectWriter
+from controlplane.store.location import Dialect
 
 Fate = Literal["well", "before", "untold"]
 AGENTS, KEYS = 3, ("a", "b", None)
 LAG_MAX, HELD_MAX, ATTEMPTS_MAX, INBOX_MAX = 4, 2, 2, 8
 TABLES = (
     "channel", "channel_message", "subscription", "invitation", "membership", "queued", "delayed", "inbox", "turn",
-    "agent", "dead_letter", "event",
+    "agent", "dead_letter", "event", "resource",
 )  # fmt: skip
-QUEUE, NEWS = "queue", "news"
+QUEUE, NEWS, BRIEF = "queue", "news", "brief"
 GUEST = AGENTS - 1  # of another namespace: a member by an invitation
 TTL_S, LATER_S = 10.0, 20.0
 TWO_HOLD = (
@@ -72,6 +73,8 @@ class MeshGate:
         self.expired: list[str] = []
         self.stopped: set[int] = set()
         self.now = time.time()
+        self.brief: list[str] = []  # what was published to the channel that comes and goes
+        self._dialect: Dialect = "sqlite" if url.startswith("sqlite") else "postgresql"
         self._made = 0
         self._invited = 0
         self._write([(f"DELETE FROM {table}", (), -1) for table in TABLES])

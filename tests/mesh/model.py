@@ -9,7 +9,9 @@ import orjson
 from controlplane.effects.consuming import consumed
 from controlplane.effects.turnref import TurnRef
 from controlplane.mesh import membership
+from controlplane.mesh.making import made as made_channel
 from controlplane.mesh.publishing import channel_rows, delayed
+from controlplane.operations import vanishing
 from controlplane.store import dead_letters, queues
 from controlplane.store import statements as sql
 from controlplane.store.retention import MESSAGES
@@ -17,6 +19,7 @@ from schemas.base import short_id
 from schemas.posting import Placed
 from tests.mesh.meshgate import AGENTS as AGENTS
 from tests.mesh.meshgate import ATTEMPTS_MAX, GUEST, KEYS, LAG_MAX, LATER_S, NEWS, QUEUE, TTL_S, Act, MeshGate
+from tests.mesh.meshgate import BRIEF as BRIEF
 
 DONE = (
     "INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
@@ -24,6 +27,10 @@ DONE = (
 )
 END = "UPDATE turn SET finished_at = 2.0, outcome = ? WHERE turn_id = ? AND finished_at IS NULL"
 UNTOLD = ("stop", "wake")  # nobody tells the queues
+OF_BRIEF = (
+    "SELECT m.message_id FROM channel c JOIN channel_message m ON m.channel = c.uid WHERE c.name = 'brief'"
+    " ORDER BY m.position"
+)
 GIVEN_UP = "SELECT data FROM event WHERE type = 'message.dead_lettered'"
 
 
@@ -129,6 +136,40 @@ class Mesh(MeshGate):
             assert self.reader.rows("SELECT COUNT(*) FROM inbox WHERE agent = ?", f"u{GUEST}") <= count
             for name, position in had.items():
                 self._has_left(GUEST, name, position)
+
+    def _use(self, it: Act) -> None:
+        """Publish to a channel that is made by that, unless it is there; it begins anew each time."""
+        made, text = self._message(it)
+        for fate in (it.fate, "well"):
+            uid = f"{BRIEF}-{made}"
+            first = (
+                []
+                if self.reader.one(sql.CHANNEL, "default", BRIEF)
+                else made_channel(uid, "default", BRIEF, "test", self.now)
+            )
+            self._unit([*first, *channel_rows("default", BRIEF, made, text, Placed(it.key), self.now)], fate)  # type: ignore[arg-type]
+        self.brief.append(made)
+        position = self.reader.one(sql.CHANNEL_POSITION, "default", BRIEF, made)
+        assert position is not None
+        rows = self.reader.rows(OF_BRIEF)
+        assert [row[0] for row in rows] == self.brief[len(self.brief) - len(rows) :]
+        self.delivery.kick("default", BRIEF)
+
+    def _vanish(self, it: Act) -> None:
+        """It goes when it is empty, unused and without members, and wholly; else nothing of it does."""
+        row = self.reader.one(sql.CHANNEL, "default", BRIEF)
+        if row is None:
+            return
+        unit = vanishing._vanish(row[0], "default", BRIEF, self.now + 1, self.now).compiled(self._dialect)
+        kept = bool(
+            self.reader.rows(OF_BRIEF) or self.reader.rows("SELECT 1 FROM subscription WHERE channel = ?", row[0])
+        )
+        gone = self._unit([(text, params, expect) for text, params, expect in unit], it.fate)
+        if it.fate != "before":
+            assert gone is not kept
+        for table, column in (("channel", "uid"), ("channel_message", "channel"), ("resource", "uid")):
+            there = self.reader.rows(f"SELECT 1 FROM {table} WHERE {column} = ?", row[0])
+            assert bool(there) is (not gone and (table != "channel_message" or bool(self.reader.rows(OF_BRIEF))))
 
     def _position(self, agent: int, channel: str) -> int:
         query = "SELECT COALESCE(MAX(position), -1) FROM subscription WHERE agent = ? AND channel = ?"

@@ -21,7 +21,7 @@ bounded = settings(
 VERBS = (
     ("publish",) * 6 + ("handle",) * 4 + ("join",) * 3
     + ("leave", "open", "spoil", "retain", "dies", "delay", "due", "cancel", "late", "stop", "wake", "redrive")
-    + ("revoke",)
+    + ("revoke", "use", "use", "vanish")
 )  # fmt: skip
 ACTS = st.builds(
     Act,
@@ -40,7 +40,8 @@ ACTS = st.builds(
 @given(history=st.lists(ACTS, min_size=10, max_size=60))
 async def test_the_mesh_is_what_its_model_says(database_url: str, writer: DirectWriter, history: list[Act]) -> None:
     """Nothing lost, nothing doubled, the most urgent first, order per key, one holder of a key, gaps told, members
-    remembered; what is delayed is due or cancelled, what expired is given up, and a guest has nothing uninvited."""
+    remembered; what is delayed is due or cancelled, what expired is given up, a guest has nothing uninvited, and what
+    only its use made vanishes wholly."""
     mesh = Mesh(database_url, writer)
     try:
         for act in history:

@@ -17,6 +17,12 @@ from tests.living import world
 pytestmark = pytest.mark.anyio
 NOW = world.NOW
 
+GUEST: list[tuple[str, list[Any]]] = [
+    ("INSERT INTO channel (uid, namespace, name, next_position, retention_s) VALUES ('c', 'default', 'log', 1, 1)", []),
+    ("UPDATE agent SET namespace = 'guests' WHERE name = 'echo'", []),
+    ("INSERT INTO subscription (channel, agent, position, since) SELECT 'c', uid, 0, 1 FROM agent"
+     " WHERE name = 'echo'", []),
+]  # fmt: skip
 BROKEN = {  # what breaks the records so that a check finds it
     "scope.left": [
         ("INSERT INTO scope (scope_id, owner, namespace, name, kind, opened_at, ended_at)"
@@ -52,6 +58,8 @@ BROKEN = {  # what breaks the records so that a check finds it
         ("INSERT INTO divergence (namespace, digest, kind, agent, turn_id, problem, at) SELECT namespace,"
          f" '{world.DIGEST}', 'state', name, 'turn_1', '{{}}', 1 FROM agent WHERE name = 'echo'", []),
     ],
+    "guest.left": [*GUEST, ("UPDATE subscription SET invitation = 'inv_gone'", [])],
+    "guest.uninvited": GUEST,
     "agent.left.inbox": [
         ("INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
          " VALUES ('gone', 'm', 'message', '{}', 1, 0)", []),

@@ -10,8 +10,8 @@ import pytest
 from controlplane.effects.reading import Reader
 from controlplane.effects.timers import NEVER_S, Timers
 from controlplane.mesh.delivery import SOME
+from controlplane.store import expired, invitations, watching
 from controlplane.store import statements as sql
-from controlplane.store import watching
 from controlplane.store.unit import Unit
 from tests.scale.conftest import Sized
 from tests.scale.counting import STEPS_EACH
@@ -28,6 +28,9 @@ SWEEPS: dict[str, tuple[str, tuple[float | str, ...]]] = {
     "the next timer": (sql.NEXT_TIMER, ()),
     "awaits that are due": (sql.DUE_AWAITS, (NOW,)),
     "the next await": (sql.NEXT_AWAIT, ()),
+    "questions whose message has expired": (expired.EXPIRED, (NOW,)),
+    "the next one to expire": (expired.NEXT_EXPIRED, ()),
+    "guests whose invitation is over": (invitations.OVER, (NOW, 200)),
     "hosts": (sql.LIVE_HOSTS, ()),
     "turns that nobody was told of": (sql.UNSUMMARISED, (LATER, LATER + 1)),
 }
@@ -110,7 +113,7 @@ class _Counted(Reader):
 
 
 async def test_expressions_that_are_not_due_are_not_looked_at(sized: list[Sized]) -> None:
-    """A look at a thousand cron timers takes five statements, as at twenty, writes nothing, and sleeps long."""
+    """A look at a thousand cron timers takes seven statements, as at twenty, writes nothing, and sleeps long."""
     for it in sized:
         await _wait(it)
         reader = _Counted(it.store.url)
@@ -118,7 +121,7 @@ async def test_expressions_that_are_not_due_are_not_looked_at(sized: list[Sized]
         node = SimpleNamespace(reader=reader, clock=lambda: NOW, delaying=delaying)  # no writer: what fired would fail
         timers = Timers(node)  # type: ignore[arg-type]
         timers.look()
-        assert reader.read == 5
+        assert reader.read == 7
         handle = timers._handle
         assert handle is not None
         assert handle.when() - asyncio.get_running_loop().time() > NEVER_S - 60
