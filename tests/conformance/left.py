@@ -25,7 +25,6 @@ LEFT = {
             "resources-subscribe:resources-subscribe",
             "resources-unsubscribe:resources-unsubscribe",
             "server-session-lifecycle",
-            "server-sse-multiple-streams",
             "server-sse-polling",
             "tools-call-elicitation:tools-call-elicitation",
             "tools-call-sampling:tools-call-sampling",
