@@ -5,6 +5,7 @@ behind that commit, together with its event. Who says the same again changes not
 """
 
 import logging
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -59,7 +60,7 @@ class Diverging:
         turn_id, held_s = host.holding.removeprefix(REPLAY), round(host.held_s, 1)
         detail = f"the turn came to its end, and its replay held its host for more than {held_s:g} s. {ADVICE}"
         look = Next(operation="turns.get", arguments={"turn_id": turn_id}, why="shows what it did")
-        about = {"turn_id": turn_id, "first": "endless", "held_s": held_s}
+        about: dict[str, Any] = {"turn_id": turn_id, "first": "endless", "held_s": held_s}
         found = problem("REPLAY_DIVERGED", detail, next=[look], **about)
         self._mark((host.namespace, host.digest, "endless"), turn_id, found)
 
