@@ -1,6 +1,7 @@
 """Turns that are run again in the background, at a real gate with real hosts: what is found, and what is not done."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,9 +13,13 @@ import pytest
 
 from controlplane.operations import doctor
 from controlplane.operations.living import inspection
+from controlplane.resources.problems import problem
 from controlplane.store.unit import Unit
+from schemas.base import canonical
 from schemas.calls import Inspection, Named
 from schemas.doctor import DoctorInput, DoctorReport
+from schemas.processes import PYTHON, started
+from schemas.wire import Diverged, Hello
 from tests.faults.points import Arming, fault
 from tests.gate.computer import Computer
 from tests.gate.counting import Counting, counting
@@ -23,12 +28,14 @@ from tests.gate.model import Reply
 from tests.gate.routed import apply, came, publish, routed
 from tests.gate.running import RunningGate, running, true
 from tests.gate.test_llm_agent import scene
+from tests.gate.test_peers import Peer
 from tests.gate.zoo import SOURCE
 from tests.living import world
 from tests.operations.plane import route
 from tests.protocols.database import database
 
 pytestmark = pytest.mark.anyio
+MARKS = "SELECT kind, agent, digest, problem FROM divergence ORDER BY at"
 EVENTS = "SELECT name, data FROM event WHERE type = 'code.diverged' ORDER BY cursor"
 EVERYTHING = """
 import asyncio
@@ -142,7 +149,11 @@ PATIENCE_S = 90
 
 
 async def marks(gate: RunningGate) -> list[tuple[Any, ...]]:
-    return await gate.rows("SELECT kind, agent, digest, problem FROM divergence ORDER BY at")
+    return await gate.rows(MARKS)
+
+
+def _hello(host_id: str, namespace: str, digest: str) -> Hello:
+    return Hello(host_id, os.getpid(), started(os.getpid()), "here", namespace, digest, python=PYTHON)
 
 
 async def everything(gate: RunningGate, far: Counting, path: Path) -> None:
@@ -242,8 +253,8 @@ async def test_code_that_differs_is_marked_and_told_once(database_url: str) -> N
         found = await marks(gate)
         assert [it[:3] for it in found] == [(kind, "fickle", code) for kind in kinds]
         for kind, _, _, text in found:
-            problem = orjson.loads(text)
-            assert (problem["reason"], problem["metadata"]["first"]) == ("REPLAY_DIVERGED", kind)
+            said = orjson.loads(text)
+            assert (said["reason"], said["metadata"]["first"]) == ("REPLAY_DIVERGED", kind)
         assert "/now of the state was " in found[1][3]
         assert "at position 0 the journal holds " in found[2][3]
         assert "ValueError: the second time (zoo.py:" in found[3][3]
@@ -341,3 +352,19 @@ async def test_turns_of_a_route_do_nothing_twice(quick_url: str, tmp_path: Path,
         assert await came(gate, "done", 6) == [{"half": n / 2} for n in range(0, 12, 2)]
         await passing()
         assert await marks(gate) == []
+
+
+async def test_a_host_marks_its_own_code_alone(quick_url: str) -> None:
+    """Not by a turn of another namespace, one that never was, no Problem, or a difference that nobody knows."""
+    async with running(quick_url, replay_one_in=0) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Echo")
+        assert await gate.ask("echo", 1, "m1") == 1
+        ((turn,),) = await gate.rows("SELECT turn_id FROM turn WHERE message_id = 'm1'")
+        found = canonical(problem("REPLAY_DIVERGED", "so it is", first="reply").model_dump(mode="json"))
+        other = canonical(problem("INTERNAL", "so it is").model_dump(mode="json"))
+        for name, namespace, digest in (("h-1", "elsewhere", code), ("h-2", "default", "sha256:" + "0" * 64)):
+            await Peer(gate).say(_hello(name, namespace, digest), Diverged(turn, "reply", found)).hear()
+        said = [("turn_none", "state", found), (turn, "reply", other), (turn, "reply", b"{"), (turn, "mood", found)]
+        Peer(gate).say(_hello("h-3", "default", code), *(Diverged(*it) for it in said), Diverged(turn, "order", found))
+        assert [it[:3] for it in await gate.until(MARKS, bool)] == [("order", "echo", code)]
