@@ -106,6 +106,13 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
         ("INVALID_VALUE", f"/capabilities{field}"): "as of the spec of an agent"
         for field in ("", "/#/input_schema", "/#/output_schema")
     },
+    **{
+        (
+            "INVALID_VALUE",
+            f"/{field}",
+        ): "where a route reads again from rests on its source, and on what else is given"
+        for field in ("after", "since", "until", "value", "keys", "cancel", "name")
+    },
     ("INVALID_VALUE", "/effects"): "which effects can be opened rests on the kind",
     ("INVALID_VALUE", "/answer"): "which answers a question takes is a matter of the question",
     ("OUT_OF_RANGE", None): "whole numbers of free JSON must fit into 64 bits; said in the document's description",

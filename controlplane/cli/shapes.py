@@ -66,7 +66,7 @@ def plan(value: dict[str, Any]) -> list[Block]:
         (
             _ref(claim["subject"]),
             claim["measure"],
-            _short(claim["expected"].get("value")),
+            _expected(claim["expected"]),
             claim["fidelity"],
             f"{claim['verify_within_s']:g} s",
         )
@@ -79,6 +79,12 @@ def plan(value: dict[str, Any]) -> list[Block]:
     found.append(_grid(("CLAIM ABOUT", "MEASURE", "EXPECTED", "FIDELITY", "WITHIN"), claims))
     found += [Line(f"waits on: {wait['message']}", "warn") for wait in value["waits_on"]]
     return [*found, Line(f"can be committed until {value['expires_at']}", "dim")]
+
+
+def _expected(expected: dict[str, Any]) -> str:
+    """A value; of an estimate, with its band."""
+    value = _short(expected.get("value"))
+    return value if expected.get("low") is None else f"{value} ({expected['low']:g} to {expected['high']:g})"
 
 
 def change(value: dict[str, Any]) -> list[Block]:

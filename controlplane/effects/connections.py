@@ -6,9 +6,10 @@ second, evenly spaced. Who waits for a place waits until its `send_by` at most, 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import orjson
 
@@ -116,13 +117,19 @@ def sealed(ref: str, _nonce: bytes, _ciphertext: bytes) -> str:
 
 
 def scrubbed(value: Any, secret: str) -> Any:
-    """A JSON value without the secret, wherever its text holds it."""
+    """A JSON value without the secret, wherever its text holds it, also as a URL would."""
     if not secret:
         return value
+    return _without(value, sorted({secret, quote(secret, safe=""), quote_plus(secret)}, key=len, reverse=True))
+
+
+def _without(value: Any, forms: Sequence[str]) -> Any:
     if isinstance(value, str):
-        return value.replace(secret, SCRUBBED)
+        for form in forms:
+            value = value.replace(form, SCRUBBED)
+        return value
     if isinstance(value, list):
-        return [scrubbed(it, secret) for it in value]
+        return [_without(it, forms) for it in value]
     if isinstance(value, dict):
-        return {scrubbed(key, secret): scrubbed(it, secret) for key, it in value.items()}
+        return {_without(key, forms): _without(it, forms) for key, it in value.items()}
     return value

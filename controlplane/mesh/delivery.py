@@ -54,8 +54,8 @@ class Lagging(NamedTuple):
 
     @property
     def again(self) -> Again | None:
-        """What it reads again, if it does."""
-        if self.replay is None or self.until is None:
+        """What it reads again, if it does; one that joined anew, behind that, does not."""
+        if self.replay is None or self.until is None or self.position >= self.until:
             return None
         route = self.agent_name.rpartition("-")[0]
         return Again(self.agent, self.replay, self.until, self.resume or 0, self.namespace, route)
@@ -156,7 +156,7 @@ class Delivery:
         self._commit("delivery", rows, moved, 1)
 
     def _one_by_one(self, it: Lagging) -> list[Row]:
-        until = min(it.next_position - 1, it.position + WINDOW, it.until or it.next_position)
+        until = min(it.next_position - 1, it.position + WINDOW, it.again.until if it.again else it.next_position)
         put = (sql.DELIVER, (it.agent, self._clock(), it.channel, it.position, until), -1)
         return [put, *self._followed(it, until)]
 

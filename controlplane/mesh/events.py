@@ -50,15 +50,15 @@ class Place(NamedTuple):
 
     @property
     def again(self) -> Again | None:
-        """What it reads again, if it does."""
-        if self.replay is None or self.until is None:
+        """What it reads again, if it does; one that stands behind that does not."""
+        if self.replay is None or self.until is None or self.position >= self.until:
             return None
         route = self.name.rpartition("-")[0]
         return Again(self.agent, self.replay, self.until, self.resume or 0, self.namespace, route)
 
     @property
     def behind(self) -> bool:
-        return self.position < self.last or self.replay is not None
+        return self.position < self.last or self.again is not None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -148,7 +148,7 @@ class Events:
         read: dict[tuple[str, int], list[Happened]] = {}
         for place in places:
             start = self._start(place)
-            if place.key in self._moving or (place.last <= start and place.replay is None):
+            if place.key in self._moving or (place.last <= start and place.again is None):
                 continue
             if (happened := read.get((place.namespace, start))) is None:
                 rows = self._reader.rows(watching.EVENTS_AFTER, place.namespace, start, LOOK_MAX)
@@ -164,9 +164,10 @@ class Events:
         full = len(happened) == LOOK_MAX
         last = happened[-1].cursor if happened else place.last
         end = last if full else max(place.last, last)
-        if place.until is not None and end >= place.until:
-            happened = [it for it in happened if it.cursor <= place.until]
-            full, end = False, place.until
+        again = place.again
+        if again is not None and end >= again.until:
+            happened = [it for it in happened if it.cursor <= again.until]
+            full, end = False, again.until
         wanted = orjson.loads(place.filter)
         found = [it for it in happened if matches(wanted, place, it)]
         left = found[0].time + place.debounce_s - self._clock() if found else 0.0
@@ -175,7 +176,7 @@ class Events:
             self.kick(left)
         elif found:
             self._deliver(place, found, end)
-        elif end - place.position > IN_VAIN_MAX or end == place.until:
+        elif end - place.position > IN_VAIN_MAX or (again is not None and end == again.until):
             self._move(place, end, 0, [])
         else:
             self._seen[place.key] = place.position, end

@@ -59,9 +59,10 @@ def _view(row: Mapping[str, Any], outcome: str | None) -> Replay:
 
 
 def _state(row: Mapping[str, Any], outcome: str | None) -> Any:
-    """What became of it; one whose place is gone, because the source is another by now, is over."""
+    """What became of it; one whose place is gone, or behind, because the source was another meanwhile, is over."""
     if row["ended_at"] is not None:
         return row["outcome"]
     if row["message_id"] is not None:
         return {"committed": "done", None: "running"}.get(outcome, "cancelled")
-    return "running" if row["read_to"] is not None or row["looked_to"] is not None else "cancelled"
+    place = row["looked_to"] if row["read_to"] is None else row["read_to"]
+    return "running" if place is not None and place < row["until_position"] else "cancelled"

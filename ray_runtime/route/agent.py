@@ -34,10 +34,6 @@ class RouteAgent(Agent):
 
     state: Progress
 
-    async def on_start(self, turn: Turn) -> None:
-        if self._route().filter is not None or self._route().transform is not None:
-            EVALUATOR.begun()
-
     async def on_message(self, turn: Turn, envelope: Envelope) -> None:
         route = self._route()
         if envelope.type == REPLAY and isinstance(route.source, PollSource):

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.operations.living import routes
+from controlplane.operations.living import dead_letters, routes
 from tests.gate.running import RunningGate, running
 from tests.gate.test_moving import step
 from tests.operations.plane import Plane, channel, connection
@@ -31,7 +31,7 @@ async def routed(url: str, far: Database, **bounds: Any) -> AsyncIterator[tuple[
         plane = Plane(gate.store)
         plane.gate = gate.client  # type: ignore[assignment]
         plane.now = time.time()  # what is scheduled is due by the gate's clock
-        plane.handlers |= routes.handlers(gate.store, gate.client)
+        plane.handlers |= routes.handlers(gate.store, gate.client) | dead_letters.handlers(gate.store)
         plane.restart()
         shop = {
             "protocol": "sql",

@@ -9,7 +9,7 @@ from schemas.problem import Refusal
 from tests.gate.routed import POLL, apply, came, publish, read, routed
 from tests.gate.running import true
 from tests.gate.test_moving import step
-from tests.operations.plane import route
+from tests.operations.plane import channel, route
 from tests.protocols.database import Database, database
 
 pytestmark = pytest.mark.anyio
@@ -153,3 +153,30 @@ async def test_a_paused_route_keeps_what_comes(quick_url: str, far: Database) ->
                 break
         await true(lambda: not left[0])
         assert await gate.rows("SELECT 1 FROM subscription") == []
+
+
+async def test_what_changed_around_a_route_takes_its_messages_one_by_one(quick_url: str, far: Database) -> None:
+    """A sink with another schema, a table that is gone: each message has its letter, and what fits goes on in order."""
+    async with routed(quick_url, far, turn_attempts_max=1) as (gate, plane):
+        sink = {
+            "effect": "sql.execute", "connection": "shop", "attempts_max": 1,
+            "arguments": {"statement": "UPDATE item SET stock = 0 WHERE id = :id"},
+        }  # fmt: skip
+        sales = route("sales", source={"channel": "orders"}, sink=sink, transform='{"parameters": {"id": n}}',
+                      reply={"channel": "replies"})  # fmt: skip
+        await apply(plane, route("all", source={"channel": "orders"}, sink={"channel": "done"}, transform="n"), sales)
+        await apply(plane, channel("done", dataschema={"type": "integer"}))
+        far.do("ALTER TABLE item RENAME TO gone")
+        await publish(gate, "orders", 0, {"n": "7"})
+        letters = await gate.until("SELECT message_id, reason FROM dead_letter", lambda rows: len(rows) == 2)
+        assert {it[0] for it in letters} == {"orders0"}
+        far.do("ALTER TABLE gone RENAME TO item")
+        for n in (1, 2):
+            await publish(gate, "orders", n, {"n": n})
+        assert await came(gate, "done", 2) == [1, 2]
+        assert await came(gate, "replies", 2) == [{"rows_changed": 1}] * 2
+        for name in ("all", "sales"):
+            found = await plane.call("routes.get", name=name)
+            assert (found["status"]["passed"], found["status"]["dead"]) == (2, 1)
+            own = await plane.call("channels.dead_letters", namespace="default", name=name)
+            assert [it["name"] for it in own["items"]] == [f"{name}-0"]

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
+from controlplane.effects.connections import scrubbed
 from controlplane.protocols import sql_running as running
 from controlplane.protocols.sql_statements import change, query
 from schemas.ports import Doubt, Unreached
@@ -202,6 +203,8 @@ async def test_a_driver_that_breaks_is_in_doubt_at_its_commit_only(
     with pytest.raises(Doubt):
         await strange.change(link, take)
     monkeypatch.setattr(Standin, "breaks", "connect")
-    with pytest.raises(Unreached):
+    with pytest.raises(Unreached) as unreached:
         await strange.change(clerk(strange, query_rows_max=9), take)
+    told = scrubbed([str(unreached.value), "clerk:s3cret%2F%40@far"], link.secret)
+    assert not [it for it in told if "s3cret" in it], "as the gate keeps it, nobody reads the password"
     assert strange.do("SELECT stock FROM item WHERE id = 9") in ([(9,)], [(0,)])

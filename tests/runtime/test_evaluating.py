@@ -11,6 +11,7 @@ from ray_runtime.route.expressions import Unfit
 @pytest.fixture
 def evaluator() -> Iterator[Evaluator]:
     found = Evaluator()
+    found.serve()
     yield found
     found.end()
 
@@ -48,5 +49,6 @@ def test_it_ends_with_whoever_asks(evaluator: Evaluator) -> None:
     evaluator.ask(1, None, "$")
     process = evaluator._process
     assert process is not None
-    evaluator.begun().close()
+    assert evaluator._stream is not None
+    evaluator._stream.close()
     assert process.wait(20) == 0
