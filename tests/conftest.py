@@ -16,7 +16,9 @@ from xdist.scheduler import LoadScopeScheduling
 from controlplane.store import migrate
 from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
+from tests import trust
 
+trust.keep()
 SOAK = bool(os.environ.get("STEWARD_SOAK"))
 ALONE = ("hostile", "scale", "examples")  # look at what the machine has left for others, so nobody else may run
 # Go by fractions of seconds.
