@@ -6,6 +6,7 @@ STAMP := .venv/.ready
 NODE_STAMP := tests/node/node_modules/.ready
 PEERS := benchmarks/peers
 PEERS_STAMP := $(PEERS)/node_modules/.ready
+SLOWEST := --durations=20 --durations-min=5
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup run test check bench peers fuzz soak docs lock clean
@@ -29,8 +30,8 @@ run: setup
 	@$(BIN)/steward up --demo
 
 test: setup $(NODE_STAMP) check
-	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadscope --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadscope --no-loadscope-reorder $(SLOWEST)
+	@$(BIN)/python -m pytest -m alone $(SLOWEST)
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
