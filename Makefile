@@ -6,7 +6,8 @@ STAMP := .venv/.ready
 NODE_STAMP := tests/node/node_modules/.ready
 PEERS := benchmarks/peers
 PEERS_STAMP := $(PEERS)/node_modules/.ready
-TWO := -n 2 --dist loadscope --no-loadscope-reorder
+WORKERS ?= 2
+BY_FILE := --dist loadscope --no-loadscope-reorder
 SLOWEST := --durations=20 --durations-min=5
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -32,11 +33,11 @@ run: setup
 
 test: setup $(NODE_STAMP) style
 	@$(MAKE) --no-print-directory -j 2 types together
-	@$(BIN)/python -m pytest -m paired $(TWO) $(SLOWEST)
+	@$(BIN)/python -m pytest -m paired -n 2 $(BY_FILE) $(SLOWEST)
 	@$(BIN)/python -m pytest -m alone $(SLOWEST)
 
 together: setup $(NODE_STAMP)
-	@$(BIN)/python -m pytest -m "not alone and not paired" $(TWO) $(SLOWEST)
+	@$(BIN)/python -m pytest -m "not alone and not paired" -n $(WORKERS) $(BY_FILE) $(SLOWEST)
 
 check: style types
 
