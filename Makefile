@@ -6,9 +6,12 @@ STAMP := .venv/.ready
 NODE_STAMP := tests/node/node_modules/.ready
 PEERS := benchmarks/peers
 PEERS_STAMP := $(PEERS)/node_modules/.ready
+WORKERS ?= 2
+BY_FILE := --dist loadscope --no-loadscope-reorder
+SLOWEST := --durations=20 --durations-min=5
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test check bench peers fuzz soak docs lock clean
+.PHONY: setup run test together check style types bench peers fuzz soak docs lock clean
 
 setup: $(STAMP)
 
@@ -28,12 +31,21 @@ $(NODE_STAMP): $(STAMP) tests/node/package-lock.json
 run: setup
 	@$(BIN)/steward up --demo
 
-test: setup $(NODE_STAMP) check
-	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadscope --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m alone
+test: setup $(NODE_STAMP) style
+	@$(MAKE) --no-print-directory -j 2 types together
+	@$(BIN)/python -m pytest -m paired -n 2 $(BY_FILE) $(SLOWEST)
+	@$(BIN)/python -m pytest -m alone $(SLOWEST)
 
-check: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+together: setup $(NODE_STAMP)
+	@$(BIN)/python -m pytest -m "not alone and not paired" -n $(WORKERS) $(BY_FILE) $(SLOWEST)
+
+check: style types
+
+style: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
 
 $(PEERS_STAMP): $(STAMP) $(PEERS)/peers.lock $(PEERS)/package-lock.json $(PEERS)/nats.sh
 	@echo "fetching the peers of the benchmarks (once; a minute at most)"

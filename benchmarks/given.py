@@ -28,7 +28,7 @@ class Given:
     def new_stack(self) -> Stack:
         """An installation that has not been started; those after it get the same one, started."""
         self.drop()
-        self._stack = Stack(ray_dashboard=True, gate_spare=True)  # as for a user
+        self._stack = Stack(ray_dashboard=True, gate_spare=True, empty=True)  # as for a user
         return self._stack
 
     def stack(self) -> Stack:

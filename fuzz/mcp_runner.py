@@ -61,8 +61,9 @@ class McpFuzz:
         self._lists.append({(e, v): self._wire.tools(e, v) for e in ENDPOINTS for v in VERSIONS})
 
     def run(self, examples: int, *, until: float | None = None, only: frozenset[str] | None = None) -> None:
-        """Call every tool, each call in the next version."""
-        self.look()
+        """Call every tool, each call in the next version; the list that ended a run before begins this one."""
+        if not self._lists:
+            self.look()
         self.examples(only)
         rounds = 0
         while rounds == 0 or (until is not None and time.monotonic() < until):

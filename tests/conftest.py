@@ -16,19 +16,41 @@ from xdist.scheduler import LoadScopeScheduling
 from controlplane.store import migrate
 from controlplane.store.direct import DirectWriter
 from controlplane.store.store import Store
+from tests import trust
 
+trust.keep()
 SOAK = bool(os.environ.get("STEWARD_SOAK"))
-ALONE = ("hostile", "scale", "examples")  # look at what the machine has left for others, so nobody else may run
-# Go by fractions of seconds.
-ALONE_FILES = ("gate/test_http.py", "faults/test_crash_effects.py", "faults/test_schedule.py")
+# Look at what the machine has left for others, so nobody else may run.
+ALONE = ("hostile/", "examples/test_machine_read.py", "examples/test_machine_watch_live.py")
+# Go by fractions of seconds: with a core for each, they may. The longest come first.
+PAIRED = ("faults/test_schedule.py", "faults/test_crash_effects.py", "gate/test_http.py")
+APART = "tests/faults/test_schedule.py"  # each test of it goes where there is room
 TOGETHER = ("end_to_end", "clients")  # share an installation
+MARKED = {"alone": ALONE, "paired": PAIRED}
+HERE = Path(__file__).parent
+
+
+def _mark(path: Path) -> str | None:
+    """When a file of tests runs, if not with all others."""
+    name = path.relative_to(HERE).as_posix()
+    return next((mark for mark, files in MARKED.items() if name.startswith(files)), None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Who asks for those of one mark has no other file read, which takes longer than some of them."""
+    asked = config.option.markexpr
+    if asked in MARKED and collection_path.name.startswith("test_"):
+        return _mark(collection_path) != asked or None
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests run alone."""
+    """Which tests run alone or in pairs, and which of these first."""
     for item in items:
-        if item.path.parent.name in ALONE or item.path.as_posix().endswith(ALONE_FILES):
-            item.add_marker("alone")
+        if mark := _mark(item.path):
+            item.add_marker(mark)
+    order = {name: n for n, name in enumerate(PAIRED)}
+    items.sort(key=lambda it: order.get(it.path.relative_to(HERE).as_posix(), len(order)))
 
 
 class ByRoom(LoadScopeScheduling):
@@ -37,7 +59,7 @@ class ByRoom(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path, _, _ = nodeid.partition("::")
         room = path.split("/")[1]
-        return room if room in TOGETHER else path
+        return nodeid if path == APART else room if room in TOGETHER else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ STEWARD = Path(sys.executable).with_name("steward")
 class Stack:
     """A running plane with its gate and Ray, no spare; Ray's dashboard, six processes more, only where it is looked at.
 
-    Everything it started is gone after `close`.
+    Everything it started is gone after `close`. Its tables are there before it, unless it is to make them (`empty`).
     """
 
-    def __init__(self, database_url: str | None = None, *, demo: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, database_url: str | None = None, *, demo: bool = False, empty: bool = False, **settings: Any
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stw-"))
         self.data = self.folder / "data"
         self.database_url = database_url
         self._demo = demo
+        self._empty = empty or database_url is not None
         self._settings = {"ray_dashboard": False, "gate_spare": False} | settings
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -46,6 +50,9 @@ class Stack:
             command += ["--database-url", self.database_url]
         if self._demo:
             command += ["--demo"]
+        if not self._empty and not self.data.exists():
+            self.data.mkdir(mode=0o700)
+            (self.data / "steward.db").write_bytes(_tables())
         out = (self.folder / "up.out").open("ab")
         self._process = subprocess.Popen(
             command, env=self.env(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.folder
@@ -145,6 +152,17 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@cache
+def _tables() -> bytes:
+    """A database with no row, made once: to make its tables takes a gate as long as all else at its start."""
+    from controlplane.store import migrate
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "steward.db"
+        migrate.upgrade(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def runtime_folder(data: Path) -> str:

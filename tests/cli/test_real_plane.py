@@ -19,7 +19,7 @@ BAD: list[Any] = [{"no_such_field": 1}, [1], {"namespace": "UPPER CASE", "name":
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    running = Stack()
+    running = Stack(empty=True)
     try:
         yield running.up()
     finally:

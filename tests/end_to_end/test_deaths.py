@@ -22,7 +22,7 @@ def named(stack: Stack, name: str) -> dict[str, Any]:
 
 def test_everything_comes_back_after_kill_9(quick_url: str) -> None:
     """Plane in the middle of a change, gate and host under messages: all converge; SIGTERM then leaves nothing."""
-    stack = Stack(None if quick_url.startswith("sqlite") else quick_url)
+    stack = Stack(None if quick_url.startswith("sqlite") else quick_url, empty=True)
     try:
         stack.up()
         stack.apply(agent("counter", "Counter"))

@@ -14,7 +14,7 @@ def until(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
     while time.monotonic() < limit:
         if found := condition():
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError("it did not come true in time")
 
 

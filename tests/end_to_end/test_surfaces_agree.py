@@ -12,12 +12,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
+from anyio.from_thread import start_blocking_portal
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from typer.testing import CliRunner
@@ -36,6 +37,7 @@ CHANNEL = {"namespace": "default", "name": "same-reports"}
 VOLATILE = {"as_of", "instance", "lease_until", "loop_lag_ms", "rss_bytes", "expires_at", "cursor", "since"}
 # Whose command is a process of its own in every run; of the others in a soak.
 OWN_PROCESS = {"agents.ask", "agents.propose", "channels.read", "system.status"}
+CALL: dict[str, Callable[..., Any]] = {}  # a tool, at each endpoint of MCP
 # What counts or shows what goes on meanwhile.
 MOVING = {
     "system.status",
@@ -280,29 +282,41 @@ def by_cli_here(stack: Stack, operation: Operation, arguments: dict[str, Any]) -
 
 def by_mcp(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
     """The tool of the operation, at /mcp/full."""
-    return unwrap(tool(stack, "/mcp/full", operation.tool, arguments))
+    return unwrap(tool("/mcp/full", operation.tool, arguments))
 
 
 def by_intent(stack: Stack, operation: Operation, arguments: dict[str, Any]) -> Any:
     """`operations_call` at /mcp."""
-    found = unwrap(tool(stack, "/mcp", "operations_call", {"name": operation.name, "arguments": arguments}))
+    found = unwrap(tool("/mcp", "operations_call", {"name": operation.name, "arguments": arguments}))
     return found["output"] if set(found) == {"name", "output"} else found
 
 
-def tool(stack: Stack, path: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    async def call() -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {stack.token}"}
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=60) as http,
-            Client(streamable_http_client(stack.url + path, http_client=http)) as client,
-        ):
-            answer = await client.call_tool(name, arguments)
-            assert answer.structured_content is not None
-            assert json.loads(answer.content[0].text) == answer.structured_content  # type: ignore[union-attr]
-            assert bool(answer.is_error) is not answer.structured_content["ok"]
-            return dict(answer.structured_content)
+@contextlib.asynccontextmanager
+async def _client(stack: Stack, path: str) -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {stack.token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        Client(streamable_http_client(stack.url + path, http_client=http)) as client,
+    ):
+        yield client
 
-    return anyio.run(call)
+
+@pytest.fixture(scope="module", autouse=True)
+def _clients(stack: Stack) -> Iterator[None]:
+    """One client of each endpoint: before its first call it reads all that the tools may answer."""
+    with start_blocking_portal() as portal, contextlib.ExitStack() as opened:
+        for path in ("/mcp", "/mcp/full"):
+            client = opened.enter_context(portal.wrap_async_context_manager(_client(stack, path)))
+            CALL[path] = partial(portal.call, client.call_tool)
+        yield
+
+
+def tool(path: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    answer = CALL[path](name, arguments)
+    assert answer.structured_content is not None
+    assert json.loads(answer.content[0].text) == answer.structured_content
+    assert bool(answer.is_error) is not answer.structured_content["ok"]
+    return dict(answer.structured_content)
 
 
 def unwrap(answer: dict[str, Any]) -> Any:

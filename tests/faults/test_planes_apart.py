@@ -17,8 +17,11 @@ from controlplane.store.claims import PlaneClaim
 from controlplane.store.committer import Committer
 from controlplane.supervision.processes import Record, known
 from schemas.problem import Refusal
+from tests.conftest import SOAK
 from tests.postgres import Postgres
 from tests.stack import STEWARD, Stack
+
+AT_ONCE = 4 if SOAK else 3
 
 
 def second(stack: Stack, data: Path, *more: str) -> subprocess.Popen[str]:
@@ -58,11 +61,11 @@ def on_postgresql(postgres: Postgres) -> Iterator[Stack]:
 
 
 def test_a_folder_in_use_and_its_copy(on_postgresql: Stack) -> None:
-    """Running, stopped by SIGSTOP, asked by four at once: DATA_LOCKED; `down` on a copy of the folder ends nothing."""
+    """Running, stopped by SIGSTOP, asked by some at once: DATA_LOCKED; `down` on a copy of the folder ends nothing."""
     stack = on_postgresql
     gate = gate_pid(stack.data)
     plane_json = (stack.data / "plane.json").read_bytes()
-    for process in [second(stack, stack.data) for _ in range(4)]:
+    for process in [second(stack, stack.data) for _ in range(AT_ONCE)]:
         refused(process, "DATA_LOCKED")
     os.kill(stack.pid, signal.SIGSTOP)
     try:
@@ -83,7 +86,7 @@ def test_a_folder_in_use_and_its_copy(on_postgresql: Stack) -> None:
 
 
 def test_of_many_that_start_at_once_one_runs() -> None:
-    """Four `up` in the same moment, among files of a long gone plane: one is ready, three are refused."""
+    """Some `up` in the same moment, among files of a long gone plane: one is ready, the others are refused."""
     stack = Stack()
     try:
         stack.data.mkdir(mode=0o700)
@@ -92,8 +95,8 @@ def test_of_many_that_start_at_once_one_runs() -> None:
         (stack.data / "processes.json").write_bytes(orjson.dumps([stale]))
         (stack.data / "plane.json").write_bytes(orjson.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()}))
         (stack.data / "plane.lock").write_text(str(os.getpid()))
-        started = [second(stack, stack.data) for _ in range(4)]
-        until(lambda: sum(it.poll() is not None for it in started) == 3)
+        started = [second(stack, stack.data) for _ in range(AT_ONCE)]
+        until(lambda: sum(it.poll() is not None for it in started) == AT_ONCE - 1)
         (winner,) = [it for it in started if it.poll() is None]
         for process in started:
             if process is not winner:

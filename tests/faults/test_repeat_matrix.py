@@ -14,6 +14,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from controlplane.effects import controls
+from controlplane.operations import verification
 from tests.api.plane import listening
 from tests.conftest import SOAK
 from tests.faults.points import SEED
@@ -77,6 +78,7 @@ async def test_whatever_is_sent_again_happens_once(
 ) -> None:
     """Sent twice, by sixteen at once, after lost answers, over MCP and then REST, with other input: one effect."""
     monkeypatch.setattr(controls, "PATIENCE_S", 0.3)  # no host comes, however long a call waits for it
+    monkeypatch.setattr(verification, "SLOWER_BY", 10.0)  # nor does a claim on one come true, however often it is seen
     async with world_on(request.getfixturevalue(f"{database}_url")) as world:
         wanted = await once(world, name)
         await sent_twice_and_at_once(world, name, wanted)

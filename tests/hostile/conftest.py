@@ -17,7 +17,7 @@ from tests.stack import Stack
 FILES_MIN = 8192  # sockets of the attackers
 QUIET_S = 2.0
 HEAD_S_MAX = 4.0
-BODY_S_MAX = 10.0
+BODY_S_MAX = 6.0
 UNSENT_BYTES_MAX = 64 * 1024 * 1024
 SAMPLED, SAMPLE_S = ("plane", "gate"), 0.05
 ANSWER_S_MAX = 6.0

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.operations.plane import Plane, agent, channel, fleet
 from tests.scale.counting import CountedStore
 
 FEW, MANY = 20, 1_000
+Filled = list[tuple[int, Path, float]]  # size, database, and the plane's time
 
 
 class Sized:
@@ -26,17 +28,35 @@ class Sized:
         await self.plane.settle(ticks=1_000)
 
 
-@pytest.fixture
-async def sized(anyio_backend: str, _migrated_file: Path, tmp_path: Path) -> AsyncIterator[list[Sized]]:
-    """Two planes, one with few agents and one with many."""
-    made, writers = [], []
-    for size in (FEW, MANY):
-        path = tmp_path / f"{size}.db"
-        shutil.copy(_migrated_file, path)
-        writers.append(DirectWriter(f"sqlite:///{path}"))
-        made.append(Sized(CountedStore(f"sqlite:///{path}", writers[-1]), size))
-        await made[-1].fill()
+@asynccontextmanager
+async def opened(path: Path, size: int) -> AsyncIterator[Sized]:
+    writer = DirectWriter(f"sqlite:///{path}")
+    made = Sized(CountedStore(f"sqlite:///{path}", writer), size)
     yield made
-    for it, writer in zip(made, writers, strict=True):
-        await it.store.close()
-        writer.close()
+    await made.store.close()
+    writer.close()
+
+
+@pytest.fixture(scope="session")
+async def filled(anyio_backend: str, _migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Their databases, at rest, once for all tests: a thousand agents take seconds to come."""
+    folder, found = tmp_path_factory.mktemp("filled"), []
+    for size in (FEW, MANY):
+        path = folder / f"{size}.db"
+        shutil.copy(_migrated_file, path)
+        async with opened(path, size) as made:
+            await made.fill()
+        assert not path.with_name(f"{size}.db-wal").exists(), "all of it is in the file"
+        found.append((size, path, made.plane.now))
+    return found
+
+
+@pytest.fixture
+async def sized(filled: Filled, tmp_path: Path) -> AsyncIterator[list[Sized]]:
+    """Two planes of this test alone, one with few agents and one with many."""
+    paths = [shutil.copy(path, tmp_path) for _, path, _ in filled]
+    async with opened(paths[0], FEW) as few, opened(paths[1], MANY) as many:
+        for it, (_, _, now) in zip((few, many), filled, strict=True):
+            it.plane.now = now
+            await it.plane.settle(ticks=1_000)  # a plane that begins looks at everything once
+        yield [few, many]
