@@ -75,8 +75,8 @@ BROKEN = {  # what breaks the records so that a check finds it
          " VALUES ('gone', 'w', 0, 0, 1, '{}', 0, 1)", []),
     ],
     "agent.left.replay": [
-        ("INSERT INTO replay (agent, replay_id, source, keys, asked_at, principal, change_id, position, resume_position)"
-         " VALUES ('gone', 'r', 'c', 'same', 1, 'p', 'chg_1', 0, 0)", []),
+        ("INSERT INTO replay (agent, replay_id, source, keys, asked_at, principal, change_id, position,"
+         " resume_position) VALUES ('gone', 'r', 'c', 'same', 1, 'p', 'chg_1', 0, 0)", []),
     ],
     "agent.left.state_chunk": [("INSERT INTO state_chunk (agent, hash, body) VALUES ('gone', 'x', ?)", [b"x"])],
     "agent.left.workspace_file": [
