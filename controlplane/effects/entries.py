@@ -18,6 +18,7 @@ from controlplane.effects.turnref import (
     Aftermath,
     Made,
     Outside,
+    Passed,
     Row,
     TurnRef,
     at_time,
@@ -76,6 +77,7 @@ def _to_inbox(
 ) -> list[Row]:
     to, reached = body["to"], reach(turn, body["to"], opened=body["opened"])
     after.agents.add(reached)
+    after.passed.append(Passed(reached, made, text, None, how.plain and body.get("budget") is None))
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
     lost = (turn.agent, turn.namespace, split(to)[1], made, text, detail, turn.turn_id, now)
@@ -104,7 +106,10 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     text = envelope(turn, made, "steward.message", to, body["data"], now, **more)
     reached = reach(turn, to, opened=body["opened"])
     after.agents.add(reached)
-    after.asked.append(made)
+    place = (entry.branch, entry.position) if entry.kind == "ask" else None
+    after.passed.append(Passed(reached, made, text, place, body.get("budget") is None))
+    if place is None or "group" in body:  # a turn that rests looks itself whether there is nobody to ask
+        after.asked.append(made)
     after.awaits(until)
     lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()
     given = (made, turn.agent, turn.turn_id, entry.branch, entry.position, entry.kind, to, *reached, now, until)

@@ -27,6 +27,7 @@ from controlplane.effects.controls import remove
 from controlplane.effects.delaying import Delaying
 from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
+from controlplane.effects.handing import Handing
 from controlplane.effects.holding import Holding
 from controlplane.effects.holdups import Holdups
 from controlplane.effects.hosts import Host, Hosts
@@ -141,6 +142,7 @@ class Gate:
         node = Node(self._bounds, clock, steady, reader, committer, slots, self._effectors, connections)
         node.budgeting = Budgeting(node, self._card)
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
+        node.handing = Handing(node)
         node.moving, node.draining, node.holdups = Moving(node), Draining(node), Holdups(node)
         node.nodes, node.upgrading = Nodes(node), Upgrading(node)
         node.quota = Quota(reader, steady, self._bounds.agents_max)

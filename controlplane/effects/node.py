@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from controlplane.effects.delaying import Delaying
     from controlplane.effects.draining import Draining
     from controlplane.effects.execution import Execution
+    from controlplane.effects.handing import Handing
     from controlplane.effects.holding import Holding
     from controlplane.effects.holdups import Holdups
     from controlplane.effects.hosts import Hosts
@@ -98,6 +99,7 @@ class Node:
     offers: "Offers" = field(init=False)
     ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
+    handing: "Handing" = field(init=False)
     hosts: "Hosts" = field(init=False)
     planes: "Planes" = field(init=False)
     timers: "Timers" = field(init=False)
