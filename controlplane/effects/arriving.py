@@ -87,7 +87,7 @@ class Arriving:
             if lost is not None:
                 done(lost)
                 return
-            node.delivery.kick(*channel)
+            node.delivery.published(*channel, made)
             done({"message_id": made, "duplicate": outcome == "conflict"})
 
         node.publish(rows, published, MESSAGES)

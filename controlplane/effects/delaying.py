@@ -68,7 +68,7 @@ class Delaying:
             elif kind == "Agent":
                 self._node.ownership.ring_name(*to)
             else:
-                self._node.delivery.kick(*to)
+                self._node.delivery.published(*to, str(message_id))
 
         self._write([*rows, (queues.NO_LONGER_DELAYED, (it,), 1)], moved)
 

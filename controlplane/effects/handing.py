@@ -2,19 +2,20 @@
 
 A message to an agent that is awake and has nothing to do, and the answer to one whose turn rests in its host, are
 handed over as soon as their unit is the writer's. Whoever was handed something builds on it: its units begin with a
-guard, a statement that finds it, and come behind that unit in the same queue. So nothing is ever committed that
+guard, a statement that finds it, and come behind that unit in the same lane. So nothing is ever committed that
 builds on what was not. What a turn asks of the world waits until it is committed, and so does whoever asked from
 outside. Where it is not, it is taken back: the attempt is forgotten, and what is committed decides how it goes on.
-An agent is handed nothing while a unit of its own is on its way; so at most one thing is unsure in each.
+An agent is handed nothing while a unit of its own is on its way; so at most one thing is unsure in each. While the
+writer does not keep up, nothing is handed on.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from controlplane.effects.node import Node
+from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Aftermath, Row, TurnRef
@@ -25,21 +26,23 @@ from schemas.base import short_id
 from schemas.branches import Place
 from schemas.wire import Evict, Resolved
 
+WAITING_MAX = 64  # jobs of the writer; with more, it is behind
 HANDED_MAX = 64  # messages that an agent is known to be about to get
 UNCOUNTED = "NOT_READY: what it was handed is not committed"
 
 
 @dataclass(slots=True, eq=False)
 class Handed:
-    """A message from agent to agent, and who waits for the answer where."""
+    """A message for an agent, and which turn of whom waits for the answer where, if one does."""
 
     to: Slot
     message_id: str
     body: str
-    alone: bool
-    asker: Slot
-    turn_id: str
-    place: Place | None
+    lane: int
+    alone: bool = True
+    asker: Slot | None = None
+    turn_id: str = ""
+    place: Place | None = None
     open: bool = True  # whether its unit is still on its way
 
 
@@ -50,6 +53,7 @@ class Answer:
     of: Handed
     body: str
     at: float
+    lane: int
     open: bool = True
     told: bool = False
 
@@ -62,32 +66,63 @@ class Handing:
 
     # Messages
 
-    def passed(self, slot: Slot, turn: TurnRef, after: Aftermath) -> Callable[[bool], None]:
+    def passed(self, slot: Slot, turn: TurnRef, after: Aftermath, lane: int) -> Callable[[bool], None]:
         """A unit that sends these is the writer's: hand them on. What is answered is told what became of it."""
         many = Counter(it.to for it in after.passed)
         found: list[Handed] = []
         for it in after.passed:
             to = self._node.slots.awake(*it.to)
-            if to is None or to is slot or len(to.handed) >= HANDED_MAX:
-                continue
-            alone = it.alone and many[it.to] == 1
-            handed = Handed(to, it.message_id, it.body, alone, slot, turn.turn_id, it.asked_at)
-            to.handed[it.message_id] = handed
-            found.append(handed)
-            self.next(to)
+            if to is not None and to is not slot:
+                alone = it.alone and many[it.to] == 1
+                found.append(Handed(to, it.message_id, it.body, lane, alone, slot, turn.turn_id, it.asked_at))
+        self._hand(found)
 
         def ended(committed: bool) -> None:
-            for handed in found:
-                self._committed(handed, after) if committed else self._taken_back(handed)
+            for to in self._ended(found, committed):
+                after.agents.discard((to.namespace, to.name))
 
         return ended
+
+    def published(self, agents: Sequence[str], message_id: str, body: str) -> Callable[[bool], Collection[str]]:
+        """The same of a publication that these will have; whoever is at it already is answered."""
+        slots = [slot for uid in agents if (slot := self._node.slots.get(uid)) is not None]
+        found = [Handed(to, message_id, body, MESSAGES) for to in slots]
+        self._hand(found)
+        return lambda committed: {to.uid for to in self._ended(found, committed)}
+
+    def _hand(self, found: list[Handed]) -> None:
+        for handed in found:
+            known = handed.to.handed
+            if len(known) < HANDED_MAX and handed.message_id not in known:
+                known[handed.message_id] = handed
+                self.next(handed.to)
+
+    def _ended(self, found: list[Handed], committed: bool) -> list[Slot]:
+        """Their unit has ended; whoever is at one already need not be rung."""
+        here = [it for it in found if it.to.handed.get(it.message_id) is it]
+        for it in here:
+            it.open, it.body = False, ""
+        if committed:
+            at_it = [it.to for it in here if self._is_at(it)]
+            for to in at_it:
+                self._sure(to)
+            return at_it
+        for it in here:
+            del it.to.handed[it.message_id]
+            if self._is_at(it):
+                self._retract(it.to)
+        return []
+
+    def _is_at(self, handed: Handed) -> bool:
+        to = handed.to
+        return self._node.slots.holds(to) and to.turn is not None and to.turn.message_id == handed.message_id
 
     def next(self, slot: Slot) -> None:
         """An agent that rests, and whose inbox is empty as far as is known, begins with what is on its way to it."""
         if not slot.handed or not slot.rests or slot.stale or slot.stopped:
             return
         handed = next((it for it in slot.handed.values() if it.open), None)
-        if handed is not None and handed.alone:
+        if handed is not None and handed.alone and self._node.committer.waiting < WAITING_MAX:
             turn_id = short_id("turn", slot.uid, handed.message_id)
             self._node.ownership.come(slot, (turn_id, handed.message_id, handed.body))
 
@@ -96,29 +131,17 @@ class Handing:
         handed = slot.handed.get(turn.message_id)
         if handed is not None and handed.open:
             slot.turn = replace(turn, given=((handing.IN_INBOX, (slot.uid, turn.message_id), 1),))
-            slot.unsure = []
-
-    def _committed(self, handed: Handed, after: Aftermath) -> None:
-        """It is in the inbox. Whoever is at it already need not be rung."""
-        handed.open, handed.body, to = False, "", handed.to
-        if self._node.slots.holds(to) and to.turn is not None and to.turn.message_id == handed.message_id:
-            after.agents.discard((to.namespace, to.name))
-            self._sure(to)
-
-    def _taken_back(self, handed: Handed) -> None:
-        handed.open, to = False, handed.to
-        to.handed.pop(handed.message_id, None)
-        if to.turn is not None and to.turn.message_id == handed.message_id:
-            self._retract(to)
+            slot.unsure, slot.lane = [], handed.lane
 
     # Answers
 
-    def answered(self, slot: Slot, turn: TurnRef, after: Aftermath, at: float) -> Callable[[bool], None]:
+    def answered(self, slot: Slot, turn: TurnRef, after: Aftermath, lane: int, at: float) -> Callable[[bool], None]:
         """A unit that ends a turn is the writer's: who asked goes on with the answer, or will as soon as it rests."""
         handed = slot.handed.get(turn.message_id)
-        if handed is None or handed.place is None or after.replied is None:
+        asker = None if handed is None else handed.asker
+        if handed is None or asker is None or handed.place is None or after.replied is None:
             return _nobody
-        answer, asker = Answer(handed, after.replied, at), handed.asker
+        answer = Answer(handed, after.replied, at, lane)
         if handed.open:
             asker.answer = answer
         else:
@@ -147,10 +170,13 @@ class Handing:
         waits = self._at(slot, answer.of) and slot.state == "parked" and place in slot.awaits
         if not waits or place is None or slot.leave or slot.stale or slot.held or slot.stopped:
             return  # it hears of it when that is committed
+        if self._node.committer.waiting >= WAITING_MAX:
+            return
         self.resume(slot, place, "answered", answer.body, answer.at)
         if slot.turn is not None and slot.state == "running":
             given: Row = (handing.ANSWERED, (slot.turn.turn_id, *place, answer.at), 1)
-            slot.turn, slot.unsure, answer.told = replace(slot.turn, given=(given,)), [], True
+            slot.turn, slot.unsure, slot.lane = replace(slot.turn, given=(given,)), [], answer.lane
+            answer.told = True
 
     def _at(self, slot: Slot, handed: Handed) -> bool:
         return self._node.slots.holds(slot) and slot.turn is not None and slot.turn.turn_id == handed.turn_id

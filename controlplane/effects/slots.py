@@ -92,6 +92,7 @@ class Slot:
     narrowed: Excess | None = None  # the limit of that chain
     handed: "dict[str, Handed]" = field(default_factory=dict)  # by id: what agents of this gate have for its inbox
     answer: "Answer | None" = None  # to its turn, which is on its way to a rest
+    lane: int = 0  # by which what its turn was handed goes to the writer, and so its own units until that is committed
     unsure: list[Callable[[], None]] | None = None  # what waits until that is committed which its turn was handed
 
     @property

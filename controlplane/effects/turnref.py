@@ -106,7 +106,8 @@ class Aftermath:
     """Whom to ring once the unit is committed."""
 
     agents: set[tuple[str, str]] = field(default_factory=set)
-    channels: set[tuple[str, str]] = field(default_factory=set)
+    channels: set[tuple[str, str]] = field(default_factory=set)  # of which the members are others
+    published: list[tuple[str, str, str]] = field(default_factory=list)  # by namespace, channel and message
     asked: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)  # of which a member has finished a message

@@ -18,7 +18,7 @@ from controlplane.effects import journaling
 from controlplane.effects.endings import said, too_long
 from controlplane.effects.handing import UNCOUNTED
 from controlplane.effects.hosts import Host
-from controlplane.effects.node import Node
+from controlplane.effects.node import TURNS, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
 from controlplane.effects.segments import Unfit, outside, unfit, unfit_end, unfit_folder, weight
@@ -341,11 +341,12 @@ class Turns:
             else:
                 self._node.ownership.fenced(slot, unit, outcome, detail)
 
-        self._node.commit(unit, rows, ended)
+        lane = slot.lane if slot.turn is not None and slot.turn.given else TURNS
+        self._node.commit(unit, rows, ended, lane)
         if passes is not None:
-            handed.append(self._node.handing.passed(slot, *passes))
+            handed.append(self._node.handing.passed(slot, *passes, lane))
             if at is not None:
-                handed.append(self._node.handing.answered(slot, *passes, at))
+                handed.append(self._node.handing.answered(slot, *passes, lane, at))
 
     def _over(self, slot: Slot, after: Aftermath) -> None:
         """A turn has ended: the agent is idle, or goes on with the next."""
@@ -384,5 +385,7 @@ class Turns:
                 self._node.ownership.ring_name(*address)
             for channel in after.channels:
                 self._node.delivery.kick(*channel)
+            for published in after.published:
+                self._node.delivery.published(*published)
             for queue in after.queues:
                 self._node.delivery.queues.give(queue)

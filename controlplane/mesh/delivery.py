@@ -1,5 +1,8 @@
 """From channels to inboxes: one unit moves a subscription forward and puts what it passed into the inbox.
 
+That is the unit of the publication itself, for members that have all before it and room for it; they are rung. What
+it did not reach is delivered here.
+
 A subscription may wait for more: from its oldest message on, what comes within `debounce_s` is delivered
 together, one by one or in batches. When that time is over follows from the message, so no death of the
 gate begins it anew.
@@ -10,7 +13,7 @@ member got it is told to it by a gap. What is being delivered to a member is del
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -19,8 +22,8 @@ import orjson
 from controlplane.mesh.batches import batch, fitting
 from controlplane.mesh.queues import Queues
 from controlplane.mesh.rows import Commit, Row, Rows
+from controlplane.store import publishing, watching
 from controlplane.store import statements as sql
-from controlplane.store import watching
 from schemas.base import canonical, rfc3339, short_id
 
 WINDOW = 256
@@ -60,10 +63,32 @@ class Delivery:
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
     def kick(self, namespace: str, name: str) -> None:
-        """Something was published to a channel."""
+        """Somebody has joined a channel, or left it."""
         row = self._reader.one(sql.CHANNEL, namespace, name)
         if row is not None:
             self.deliver(row[0])
+
+    def published(self, namespace: str, name: str, message_id: str, busy: Collection[str] = ()) -> int | None:
+        """A message was published to a channel, and is committed: ring whom it has reached, but those who are `busy`
+        with it. Answers its position."""
+        row = self._reader.one(publishing.PUBLISHED, message_id, namespace, name)
+        if row is None:
+            return None
+        channel, mode, position = row
+        if mode == "queue":
+            self.queues.give(channel)
+            return None if position is None else int(position)
+        if position is not None:
+            for (agent,) in self._reader.rows(publishing.REACHED, channel, position):
+                if agent not in busy:
+                    self._ring(agent)
+        self.deliver(channel)
+        return None if position is None else int(position)
+
+    def ready(self, channel: str, next_position: int, most: int) -> list[str]:
+        """The members that have all before that position, and will have it at once; nobody where they are many."""
+        found = self._reader.rows(publishing.READY, channel, next_position - 1, most + 1)
+        return [agent for (agent,) in found] if len(found) <= most else []
 
     def deliver(self, channel: str) -> None:
         """Bring to all members what they have not got yet."""
