@@ -86,8 +86,8 @@ class Arriving:
                 done(problem("NOT_READY", f"it is not kept: {detail}", retry_after_s=1.0))
                 return
             if outcome == "ok":
-                for channel in channels_of:
-                    node.delivery.kick(*channel)
+                for made, it in fresh.items():
+                    node.delivery.published(link.namespace, it.channel, made)
                 done(known)
                 return
             try:
@@ -119,7 +119,7 @@ class Arriving:
                     raise _of(arrival, refusal) from None
             rows.append((arrivals.ARRIVED, (link.uid, made, now), 1))
             text = envelope(link, arrival, made, now)
-            *put, bump = channel_rows(*channel, made, text, Placed(arrival.partitionkey), now)
+            *put, bump = channel_rows(*channel, made, text, Placed(arrival.partitionkey), now, self._node.delivery.room)
             rows += [*put, (*bump[:2], 1)]  # without a channel it does not count as come
         return rows
 

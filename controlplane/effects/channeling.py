@@ -21,13 +21,16 @@ def publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after
     channel = body["channel"]
     reached, name = reach(turn, channel, opened=body["opened"]), split(channel)[1]
     text = envelope(turn, made, "steward.message", channel, body["data"], now, **said(how))
-    after.channels.add(reached)
+    after.published.append((*reached, made))
     detail = f"{turn.address} published it to {channel}, which is not there and can not be made"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": channel}).decode()
     lost = (turn.agent, turn.namespace, name, made, text, detail, turn.turn_id, now)
     return [
         *_first_used(turn, entry, body, reached, now),
-        *(waits(after, "Channel", reached, made, text, how) or channel_rows(*reached, made, text, how, now)),
+        *(
+            waits(after, "Channel", reached, made, text, how)
+            or channel_rows(*reached, made, text, how, now, body["room"])
+        ),
         (sql.PUBLISH_LOST, (*lost, name, *reached), -1),
         (sql.PUBLISH_LOST_EVENT, (now, turn.namespace, name, turn.turn_id, data, *reached), -1),
     ]

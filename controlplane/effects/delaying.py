@@ -68,7 +68,7 @@ class Delaying:
             elif kind == "Agent":
                 self._node.ownership.ring_name(*to)
             else:
-                self._node.delivery.kick(*to)
+                self._node.delivery.published(*to, str(message_id))
 
         self._write([*rows, (queues.NO_LONGER_DELAYED, (it,), 1)], moved)
 
@@ -113,7 +113,7 @@ class Delaying:
                 (sql.SEND_LOST_EVENT, (now, *to, None, told, *to), -1),
             ]
         return [
-            *channel_rows(*to, made, text, how, now),
+            *channel_rows(*to, made, text, how, now, self._node.delivery.room),
             (sql.PUBLISH_LOST, (*lost, to[1], *to), -1),
             (sql.PUBLISH_LOST_EVENT, (now, *to, None, told, *to), -1),
         ]

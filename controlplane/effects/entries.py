@@ -18,6 +18,7 @@ from controlplane.effects.turnref import (
     Aftermath,
     Made,
     Outside,
+    Passed,
     Row,
     TurnRef,
     at_time,
@@ -48,7 +49,7 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outsid
         if entry.kind == "spawn":
             body["generation"] = outside.generations.get(body["name"], 1)
         if entry.kind in ("publish", "join"):
-            body["first_use"] = split(body["channel"]) in outside.absent
+            body["first_use"], body["room"] = split(body["channel"]) in outside.absent, outside.room
         body["invitation"] = outside.opened.get((entry.kind, body.get("to") or body.get("channel") or ""))
         body["opened"] = body["invitation"] is not None
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
@@ -78,6 +79,7 @@ def _to_inbox(
 ) -> list[Row]:
     to, reached = body["to"], reach(turn, body["to"], opened=body["opened"])
     after.agents.add(reached)
+    after.passed.append(Passed(reached, made, text, None, how.plain and body.get("budget") is None))
     detail = f"{turn.address} sent it to {to}, and there is no such agent"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": to}).decode()
     lost = (turn.agent, turn.namespace, split(to)[1], made, text, detail, turn.turn_id, now)
@@ -107,7 +109,10 @@ def _question(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     text = envelope(turn, made, "steward.message", to, body["data"], now, **more)
     reached = reach(turn, to, opened=body["opened"])
     after.agents.add(reached)
-    after.asked.append(made)
+    place = (entry.branch, entry.position) if entry.kind == "ask" else None
+    after.passed.append(Passed(reached, made, text, place, body.get("budget") is None))
+    if place is None or "group" in body:  # a turn that rests looks itself whether there is nobody to ask
+        after.asked.append(made)
     after.awaits(until)
     after.due(how.expires_at or until)
     lost = problem("TARGET_NOT_FOUND", f"there is no agent {to}", to=to).model_dump_json()

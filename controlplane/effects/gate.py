@@ -3,7 +3,7 @@
 It alone writes. It starts by migrating, releasing every owner (hosts start clean and say hello again),
 and taking up what waits: messages, open turns, timers. It listens on a unix socket that only its own
 user can open; what a peer may say follows from its first frame. Handlers are synchronous: no task per
-frame, and nothing is told before it is committed.
+frame, and nothing is told before it is committed, but for what agents hand to each other under a guard.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from controlplane.effects.delaying import Delaying
 from controlplane.effects.diverging import Diverging
 from controlplane.effects.draining import Draining
 from controlplane.effects.execution import Execution
+from controlplane.effects.handing import Handing
 from controlplane.effects.holding import Holding
 from controlplane.effects.holdups import Holdups
 from controlplane.effects.hosts import Host, Hosts
@@ -142,6 +143,7 @@ class Gate:
         node = Node(self._bounds, clock, steady, reader, committer, slots, self._effectors, connections)
         node.budgeting = Budgeting(node, self._card)
         node.ownership, node.turns, node.hosts = Ownership(node), Turns(node), Hosts(node)
+        node.handing = Handing(node)
         node.moving, node.draining, node.holdups = Moving(node), Draining(node), Holdups(node)
         node.nodes, node.upgrading = Nodes(node), Upgrading(node)
         node.quota = Quota(reader, steady, self._bounds.agents_max)

@@ -1,7 +1,8 @@
 """From frames to units: what each step of a turn writes, all of it or nothing.
 
-Pure. Every unit of a turn starts with a fence, so that a host which lost its agent changes nothing,
-and names the journal position that it expects, so that a segment commits once. State and the
+Pure. Every unit of a turn starts with a fence, so that a host which lost its agent changes nothing; before
+it stands the guard of what the turn was handed before that was committed. It names the journal position
+that it expects, so that a segment commits once. State and the
 consumption of the message commit only at the end; external effects are written ahead.
 """
 
@@ -31,7 +32,7 @@ def park(turn: TurnRef, entries: Sequence[Entry], cpu_ns: int, now: float, outsi
     """A segment that ends in a durable await; the turn rests there, or another branch of it goes on."""
     rows, after = rows_of(turn, entries, now, outside)
     grown = _open_or_grow(turn, "parked" if rests else "running", len(entries), cpu_ns)
-    head = [fence(turn, now), *still_its(turn), grown]
+    head = [*turn.given, fence(turn, now), *still_its(turn), grown]
     return [*head, *(_record(turn, entry, now) for entry in entries), *rows], after
 
 
@@ -41,6 +42,7 @@ def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, outside: Outsid
     held = (turn.agent, turn.epoch, turn.owner, turn.version)
     state = (kept.text, kept.chunks, frame.state_digest, frame.state_version, now, *held)
     head: list[Row] = [
+        *turn.given,
         (sql.COMMIT, state, 1),
         *((states.DROP, (turn.agent, name), 1) for name in kept.drop),
         *((states.PUT, (turn.agent, name, body), 1) for name, body in kept.put),
@@ -62,7 +64,7 @@ def commit(turn: TurnRef, frame: Commit, kept: Kept, now: float, outside: Outsid
 
 def failed_again(turn: TurnRef, cpu_ns: int, now: float) -> list[Row]:
     """An attempt that failed and will be repeated; what was journaled stays."""
-    rows: list[Row] = [fence(turn, now), (sql.ATTEMPT, (turn.agent, turn.message_id), 1)]
+    rows: list[Row] = [*turn.given, fence(turn, now), (sql.ATTEMPT, (turn.agent, turn.message_id), 1)]
     if turn.recorded:
         grown = ("running", turn.attempts + 1, turn.epoch, cpu_ns, turn.entries, turn.turn_id, turn.entries)
         rows.append((sql.TURN_GROW, grown, 1))
@@ -111,6 +113,7 @@ def failed_for_good(turn: TurnRef, found: dict[str, Any], cpu_ns: int, now: floa
     text = orjson.dumps(found).decode()
     data = {"reason": found["reason"], "detail": found["detail"], "message_id": turn.message_id}
     rows: list[Row] = [
+        *turn.given,
         fence(turn, now) if owned else (sql.FENCE_SUSPENDED, (now, turn.agent, turn.epoch), 1),
         _end(turn, "failed", 0, cpu_ns, now, None, text),
         (external.OUTLIVE, (turn.turn_id, HELD_BACK, HELD_BACK), -1),
@@ -136,7 +139,7 @@ def plain(text: str) -> str:
 def intent(turn: TurnRef, ask: Ask, verdict: str, send_by: float, now: float, outside: Outside) -> Made:
     """An external effect, written ahead together with what was buffered before it."""
     rows, after = rows_of(turn, ask.entries, now, outside)
-    head = [fence(turn, now), *still_its(turn), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
+    head = [*turn.given, fence(turn, now), *still_its(turn), _open_or_grow(turn, "running", len(ask.entries) + 1, 0)]
     record = (
         turn.turn_id,
         ask.branch,
@@ -192,6 +195,7 @@ def receipt_of_await(await_id: str, outcome: str, result: bytes, now: float) -> 
 def intent_again(turn: TurnRef, ask: Ask, send_by: float, retry_of: str | None, now: float) -> list[Row]:
     """An effect that is sent once more, written ahead; an operator's `retry` is good for one time."""
     rows: list[Row] = [
+        *turn.given,
         fence(turn, now),
         (external.RESEND, (send_by, turn.turn_id, ask.branch, ask.position), 1),
     ]
@@ -203,6 +207,7 @@ def hold(
 ) -> list[Row]:
     """An effect in doubt, or that a budget holds back: the turn parks, or a branch waits; what is known is told."""
     return [
+        *turn.given,
         fence(turn, now),
         *still_its(turn),
         _open_or_grow(turn, "parked" if ask.branch == ROOT else "running", 0, 0),
@@ -280,6 +285,7 @@ def answered(turn: TurnRef, reply: bytes, now: float, after: Aftermath) -> list[
         return told
     after.answered.append(turn.replyto)
     text, reply_id = reply_envelope(turn.address, "", turn.replyto, orjson.Fragment(reply), now)
+    after.replied = text
     return [
         *told,
         (sql.ANSWER_REQUEST, (reply_id, text, now, turn.replyto), -1),

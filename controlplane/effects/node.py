@@ -1,9 +1,11 @@
 """What the rooms of the gate share: the clock, the writer, the reader, the slots, and each other.
 
 A room is a class that is given the node; wiring them is `gate.py`'s. `commit` hands rows to the
-writer and calls back on the loop, after the transaction ended; nothing is told, rung or sent before.
+writer and calls back on the loop, after the transaction ended; nothing is told, rung or sent before, but for what
+is handed on under a guard (`handing`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.effects.connections import Connections
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
+from controlplane.mesh.publishing import channel_of
 from controlplane.store import channels, divergences
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from controlplane.effects.diverging import Diverging
     from controlplane.effects.draining import Draining
     from controlplane.effects.execution import Execution
+    from controlplane.effects.handing import Handing
     from controlplane.effects.holding import Holding
     from controlplane.effects.holdups import Holdups
     from controlplane.effects.hosts import Hosts
@@ -96,10 +100,12 @@ class Node:
     slots: Slots
     effectors: Mapping[str, Performer]
     connections: Connections
+    publishing: Counter[tuple[str, str]] = field(default_factory=Counter)  # publications on their way, by channel
     budgeting: "Budgeting" = field(init=False)
     offers: "Offers" = field(init=False)
     ownership: "Ownership" = field(init=False)
     turns: "Turns" = field(init=False)
+    handing: "Handing" = field(init=False)
     hosts: "Hosts" = field(init=False)
     planes: "Planes" = field(init=False)
     timers: "Timers" = field(init=False)
@@ -129,7 +135,7 @@ class Node:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
         done = faults.around(unit, done)
         if not TELLING.isdisjoint([row[0] for row in rows]):
-            self.committer.submit(Job(rows, self._rousing(done), lane))
+            self.committer.submit(Job(rows, self._rousing(rows, done), lane))
         else:
             self.committer.submit(Job(rows, done, lane))
 
@@ -137,9 +143,13 @@ class Node:
         """Commit what goes into a channel."""
         self.commit("channel", rows, done, lane)
 
-    def _rousing(self, done: Done) -> Done:
+    def _rousing(self, rows: Sequence[Any], done: Done) -> Done:
+        channels = [channel_of(row[1]) for row in rows if row[0] == sql.CHANNEL_PUT]
+        self.publishing.update(channels)
+
         def told(outcome: str, detail: str) -> None:
             self.planes.rouse()
             done(outcome, detail)
+            self.publishing -= Counter(channels)
 
         return told

@@ -36,6 +36,7 @@ from schemas.posting import Placed
 from schemas.problem import Problem
 
 log = logging.getLogger("steward.gate")
+READERS_MAX = 16  # of a channel with more members, those are given a publication when it is committed
 ROOMS_MAX = 1_000  # agents; of a suspended one nothing stays for long
 _LABEL = re.compile(r"^(INSERT INTO|DELETE FROM) label ")
 _WAKING = ("inbox", "subscription", "timer", "awaiting", "invitation")
@@ -166,15 +167,20 @@ class Planes:
 
         def published(outcome: str, detail: str) -> None:
             self._put(uid)
+            busy = told(outcome == "ok")
             _answer(wire, frame.call, outcome, detail, {"message_id": frame.message_id, "duplicate": known})
             if until:
                 node.timers.arm(min(until, frame.placed.expires_at or until))
+            if uid in busy:
+                return
             if alone and outcome == "ok" and node.slots.holds(slot):
                 node.ownership.come(slot, (turn_id, frame.message_id, body))
             else:
                 node.ownership.ring(uid)
 
         node.commit("publish", rows, published, MESSAGES)
+        at_once = alone and frame.placed.plain and not frame.chain
+        told = node.handing.published([uid] if at_once else [], frame.message_id, body)
         if alone:
             node.ownership.acquire_ahead(slot)
 
@@ -241,24 +247,38 @@ class Planes:
         rows: list[Any] = [] if found else made(frame.first_use, *channel, frame.principal, now)
         if frame.invitation:
             rows.insert(0, (invitations.STANDS, (frame.invitation, now, *channel), 1))
-        rows += channel_rows(*channel, frame.message_id, frame.body.decode(), frame.placed, now)
+        body = frame.body.decode()
+        rows += channel_rows(*channel, frame.message_id, body, frame.placed, now, node.delivery.room)
+        readers = [] if queue or not found else self._readers(found, frame)
 
         def published(outcome: str, detail: str) -> None:
+            busy = told(outcome == "ok")
             try:
-                row = node.reader.one(sql.CHANNEL_POSITION, *channel, frame.message_id)
+                position = node.delivery.published(*channel, frame.message_id, busy)
             except Away as away:  # who publishes says it again under the same id; the sweep delivers
                 _answer(wire, frame.call, "error", f"IN_DOUBT: it may be published; the database went away: {away}", {})
                 return
-            if row is None and outcome == "ok" and found and frame.first_use:  # it has vanished meanwhile
+            if position is None and outcome == "ok" and found and frame.first_use:  # it has vanished meanwhile
                 self.publish_channel(wire, frame)
                 return
-            body = {"message_id": frame.message_id, "position": row[0] if row else 0}
-            if frame.invitation and row is not None and outcome == "conflict":  # it was taken in before that was over
+            said = {"message_id": frame.message_id, "position": position or 0}
+            gone = detail or "NOT_FOUND: the channel is gone"
+            if frame.invitation and position is not None and outcome == "conflict":  # taken in before that was over
                 outcome = "ok"
-            _answer(wire, frame.call, outcome if row else "error", detail or "NOT_FOUND: the channel is gone", body)
-            node.delivery.kick(*channel)
+            _answer(wire, frame.call, outcome if position else "error", gone, said)
 
         node.publish(rows, published, MESSAGES)
+        told = node.handing.published(readers, frame.message_id, body)
+
+    def _readers(self, channel: tuple[Any, ...], frame: PublishChannel) -> list[str]:
+        """The members that can begin with it at once; nobody, where it is there, or another one on its way."""
+        if self._node.publishing[frame.namespace, frame.name]:
+            return []
+        found = self._node.delivery.ready(channel[0], channel[1], READERS_MAX)
+        if not any(self._node.slots.get(it) for it in found):
+            return []
+        known = self._node.reader.one(sql.CHANNEL_POSITION, frame.namespace, frame.name, frame.message_id)
+        return found if known is None else []
 
     def post(self, wire: Wire, frame: Post) -> None:
         self._node.arriving.posted(frame.namespace, frame.name, Posted(frame.headers, frame.body), _done(wire, frame))

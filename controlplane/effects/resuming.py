@@ -64,6 +64,7 @@ def next_turn(node: Node, slot: Slot) -> bool:
         (turn_id, message_id, body), slot.coming = slot.coming, None
         slot.turn = _ref(node, slot, turn_id, message_id, "message", body, 0, "", node.clock(), None)
         slot.last, slot.asked = True, ""
+        node.handing.taken(slot, slot.turn)
         return True
     if slot.emptied:
         return False

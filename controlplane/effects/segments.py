@@ -132,7 +132,8 @@ def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> 
             address = orjson.loads(entry.body)["channel"]
             if split(address)[0] != turn.namespace and is_member(node, turn, address):
                 opened["leave", address] = ""
-    return Outside(generations, opened, frozenset((turn.namespace, it) for it in slot.first_uses))
+    absent = frozenset((turn.namespace, it) for it in slot.first_uses)
+    return Outside(generations, opened, absent, node.delivery.room)
 
 
 def is_member(node: Node, turn: TurnRef, address: str) -> bool:
@@ -268,7 +269,8 @@ def _no_room(node: Node, turn: TurnRef, kind: str, to: str) -> Unfit | None:
     namespace, name = split(to)
     if to == turn.address or (namespace != turn.namespace and not invited(node, turn, kind, to)):
         return None
-    row = node.reader.one(sql.AGENT_UID, namespace, name)
+    awake = node.slots.awake(namespace, name)
+    row = (awake.uid,) if awake is not None else node.reader.one(sql.AGENT_UID, namespace, name)
     if row is None:
         return None
     full = node.planes.full(row[0], to)

@@ -23,6 +23,7 @@ from controlplane.store import statements as sql
 from schemas.branches import Place
 
 if TYPE_CHECKING:
+    from controlplane.effects.handing import Answer, Handed
     from controlplane.effects.moving import Move
     from controlplane.effects.placing import Host
 
@@ -89,6 +90,10 @@ class Slot:
     scope: str | None = None  # what it ends with
     turn_s: float | None = None  # for how long its turn may be active, where a chain leaves it less than its limits
     narrowed: Excess | None = None  # the limit of that chain
+    handed: "dict[str, Handed]" = field(default_factory=dict)  # by id: what agents of this gate have for its inbox
+    answer: "Answer | None" = None  # to its turn, which is on its way to a rest
+    lane: int = 0  # by which what its turn was handed goes to the writer, and so its own units until that is committed
+    unsure: list[Callable[[], None]] | None = None  # what waits until that is committed which its turn was handed
 
     @property
     def digest(self) -> str:
@@ -189,6 +194,10 @@ class Slots:
     def named(self, namespace: str, name: str) -> Slot | None:
         found = self._by_name.get((namespace, name))
         return found or self._made(self._reader.one(sql.AGENT_BY_NAME, namespace, name))
+
+    def awake(self, namespace: str, name: str) -> Slot | None:
+        """The slot of an agent that has one."""
+        return self._by_name.get((namespace, name))
 
     def refresh(self, slot: Slot) -> None:
         """Take over what is declared by now."""

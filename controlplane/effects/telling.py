@@ -32,6 +32,7 @@ class Telling:
         self._attempt = short_id("attempt", turn.turn_id, frame.position, turn.epoch, node.clock())
         self._text = ""
         self._told = 0
+        self._last = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def part(self, text: str) -> None:
@@ -48,7 +49,7 @@ class Telling:
 
     def kick(self) -> None:
         """It is committed: whoever reads the channel may look."""
-        self._node.delivery.kick(self._turn.namespace, self._channel)
+        self._node.delivery.published(self._turn.namespace, self._channel, self._last)
 
     def _tell(self) -> None:
         self._timer = None
@@ -61,8 +62,9 @@ class Telling:
         about = {"turn_id": turn.turn_id, "position": at[1], "attempt": self._attempt, "part": self._told}
         to, now = f"{turn.namespace}/{self._channel}", self._node.clock()
         text = envelope(turn, made, KIND, to, {**about, "text": self._text, **more}, now, partitionkey=turn.turn_id)
-        self._text, self._told = "", self._told + 1
-        return channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now)
+        self._text, self._told, self._last = "", self._told + 1, made
+        room = self._node.delivery.room
+        return channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now, room)
 
 
 def telling(node: Node, turn: TurnRef, frame: Ask, act: Act) -> Telling | None:

@@ -173,7 +173,7 @@ class Timers:
         if slot is None or slot.turn is None:  # or it was made without a look at its turn
             self._node.ownership.ring(agent)
         elif slot.turn.turn_id == turn_id:
-            self._node.turns.resume(slot, place, outcome, result, at)
+            self._node.handing.resume(slot, place, outcome, result, at)
 
     def recheck(self, slot: Slot) -> None:
         """A turn has just parked: its answers may be there already, or never come, because it waits for itself."""
@@ -187,7 +187,7 @@ class Timers:
             return
         await_id, kind, outcome, result, at, target = row
         if at is not None:
-            self._node.turns.resume(slot, place, outcome, self._told(await_id, kind, result), at)
+            self._node.handing.resume(slot, place, outcome, self._told(await_id, kind, result), at)
         elif kind == "ask":
             self._break_rings(slot, [target])
         elif kind == "gather":

@@ -27,6 +27,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
     Of a message of a `queue` it is that channel's uid, with the `key` that is held as long as the turn is not over.
     `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
+    `given` is a guard, with which its units begin: it finds what the turn was handed before that was committed.
     """
 
     agent: str
@@ -65,19 +66,20 @@ class TurnRef(msgspec.Struct, frozen=True):
     key: str | None = None
     attempts_max: int | None = None
     expires: float | None = None
+    given: tuple[Row, ...] = ()
 
     def length(self, branch: str) -> int:
         """How many entries a branch has."""
         return self.branches.get(branch, 0) if branch != ROOT else self.entries - sum(self.branches.values())
 
     def grown(self, branches: Iterable[str]) -> "TurnRef":
-        """The turn with one entry more for each of these."""
+        """The turn with one entry more for each of these; what it was given is committed with them."""
         lengths, entries = dict(self.branches), self.entries
         for branch in branches:
             entries += 1
             if branch != ROOT:
                 lengths[branch] = lengths.get(branch, 0) + 1
-        return replace(self, recorded=True, entries=entries, branches=lengths)
+        return replace(self, recorded=True, entries=entries, branches=lengths, given=())
 
     @property
     def address(self) -> str:
@@ -89,16 +91,28 @@ class TurnRef(msgspec.Struct, frozen=True):
         return self.chain.chain_id if self.chain is not None else ""
 
 
+class Passed(NamedTuple):
+    """A message for the inbox of an agent, and where its turn waits for the answer, if it does."""
+
+    to: tuple[str, str]
+    message_id: str
+    body: str
+    asked_at: Place | None
+    alone: bool  # whether nothing stands in the way of its being handled at once
+
+
 @dataclass(slots=True)
 class Aftermath:
     """Whom to ring once the unit is committed."""
 
     agents: set[tuple[str, str]] = field(default_factory=set)
-    channels: set[tuple[str, str]] = field(default_factory=set)
+    published: list[tuple[str, str, str]] = field(default_factory=list)  # by namespace, channel and message
     asked: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     members: set[tuple[str, str]] = field(default_factory=set)  # channels that somebody joined or left
     queues: set[tuple[str, str]] = field(default_factory=set)  # of which a member has finished a message; and who
+    passed: list[Passed] = field(default_factory=list)  # the messages to agents that the unit sends
+    replied: str | None = None  # the envelope that answers an agent
     operators: list[str] = field(default_factory=list)  # of answers, those that operators wait for
     due_at: float | None = None
     open_until: float = 0.0
@@ -115,11 +129,13 @@ class Aftermath:
 class Outside(NamedTuple):
     """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
     what of other namespaces is open to it, by the kind of entry and the address, with the invitation that opens it, and
-    which channels, by namespace and name, were not there when it first named them."""
+    which channels, by namespace and name, were not there when it first named them. `room` is how many messages an inbox
+    may hold that what it publishes still goes to at once; None, and it is delivered afterwards."""
 
     generations: Mapping[str, int] = {}
     opened: Mapping[tuple[str, str], str] = {}
     absent: frozenset[tuple[str, str]] = frozenset()
+    room: int | None = None
 
 
 Made = tuple[list[Row], Aftermath]

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from controlplane.economy import meters
 from controlplane.effects import journaling
 from controlplane.effects.endings import said, too_long
+from controlplane.effects.handing import UNCOUNTED
 from controlplane.effects.hosts import Host
-from controlplane.effects.node import Node
+from controlplane.effects.node import TURNS, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.resuming import run_frame
 from controlplane.effects.segments import Unfit, outside, unfit, unfit_end, unfit_folder, weight
@@ -27,7 +28,7 @@ from controlplane.store.states import keep
 from schemas import faults
 from schemas.branches import Place
 from schemas.problem import Problem
-from schemas.wire import Ask, Commit, Entry, Evict, Failed, Park, Resolved
+from schemas.wire import Ask, Commit, Entry, Evict, Failed, Park
 
 log = logging.getLogger("steward.gate")
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 10.0
@@ -80,6 +81,14 @@ class Turns:
         host.wire.send(frame)
         faults.at("gate.run.sent")
 
+    def goes_on(self, slot: Slot, turn: TurnRef) -> None:
+        """A parked turn has its answer, and its host is about to hear it."""
+        slot.cancel_timers()
+        slot.state, slot.started = "running", self._node.steady()
+        self._node.hosts.count(slot)
+        self._by_turn[turn.turn_id] = slot
+        self._node.budgeting.began(slot)
+
     # What hosts say
 
     def heard(self, host: Host, frame: Ask | Park | Commit | Failed, act: Callable[[Slot, TurnRef], None]) -> None:
@@ -89,6 +98,8 @@ class Turns:
             return
         if slot.writing:
             slot.line.append(lambda: self.heard(host, frame, act))
+        elif slot.unsure is not None and (slot.unsure or isinstance(frame, Ask)):  # the world waits for what is sure
+            slot.unsure.append(lambda: self.heard(host, frame, act))
         else:
             act(slot, slot.turn)
 
@@ -156,7 +167,7 @@ class Turns:
         else:
             slot.started, slot.writing = self._node.steady(), True
         grown = turn.grown(it.branch for it in frame.entries)
-        self._submit(slot, "park", rows, lambda: then(grown, after))
+        self._submit(slot, "park", rows, lambda: then(grown, after), passes=(turn, after))
 
     def _wait_for(self, slot: Slot, waits: set[Place]) -> None:
         """From now on answers may be told; some may be there already."""
@@ -174,6 +185,9 @@ class Turns:
             self._node.ownership.arm_idle(slot)
         self.settle(after)
         if held:
+            self._node.handing.parked(slot)
+            if slot.state != "parked":  # it goes on at once
+                return
             self._node.timers.recheck(slot)
             self._node.cancelling.parked(slot)
             if slot.leave or slot.stale or slot.held:  # who waits for an operator does so as a row
@@ -210,7 +224,7 @@ class Turns:
             slot.state_version = frame.state_version
             self._over(slot, after)
 
-        self._submit(slot, "commit", rows, committed, told)
+        self._submit(slot, "commit", rows, committed, told, passes=(turn, after), at=now)
 
     def failed(self, host: Host, frame: Failed) -> None:
         found = Unfit(said(frame.problem), frame.retry)
@@ -309,24 +323,38 @@ class Turns:
         slot.used = meters.of_turn(active_s, cpu_ns, ended=ended, gpus=slot.gpus)
         rows[1:1] = meters.rows(slot.who, meters.TURN, slot.used, now)
 
-    def _submit(self, slot: Slot, unit: str, rows: Sequence[Row], then: Act, told: Act | None = None) -> None:
-        """Commit a unit of the turn; what is refused is fenced."""
+    def _submit(
+        self, slot: Slot, unit: str, rows: Sequence[Row], then: Act, told: Act | None = None,
+        passes: tuple[TurnRef, Aftermath] | None = None, at: float | None = None,
+    ) -> None:  # fmt: skip
+        """Commit a unit of the turn, and hand on what it `passes`; `at` its end. What is refused is fenced."""
+        handed: list[Callable[[bool], None]] = []
 
         def ended(outcome: str, detail: str) -> None:
             if told is not None:
                 told()
             self._node.budgeting.ended(slot, committed=outcome == "ok")
+            for tell in handed:
+                tell(outcome == "ok")
             if outcome == "ok":
                 then()
+            elif outcome == "conflict" and slot.turn is not None and slot.turn.given:
+                self._node.ownership.fenced(slot, unit, outcome, UNCOUNTED)
             else:
                 self._node.ownership.fenced(slot, unit, outcome, detail)
 
-        self._node.commit(unit, rows, ended)
+        lane = slot.lane if slot.turn is not None and slot.turn.given else TURNS
+        if passes is not None:  # first, for the writer's thread would be in the way of that
+            handed.append(self._node.handing.passed(slot, *passes, lane))
+            if at is not None:
+                handed.append(self._node.handing.answered(slot, *passes, lane, at))
+        self._node.commit(unit, rows, ended, lane)
 
     def _over(self, slot: Slot, after: Aftermath) -> None:
         """A turn has ended: the agent is idle, or goes on with the next."""
         self.forget(slot)
         if slot.turn is not None:
+            slot.handed.pop(slot.turn.message_id, None)
             self._node.hosts.suspects.discard(slot.turn.turn_id)
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
@@ -342,6 +370,8 @@ class Turns:
             slot.state = "free"
         self.settle(after)
         slot.emptied, slot.last = slot.last and not slot.more, False
+        if slot.emptied:
+            self._node.handing.next(slot)
         self._node.ownership.pump(slot)
         slot.emptied = False
 
@@ -356,42 +386,4 @@ class Turns:
                 self._node.timers.resolved(await_id)
             for address in after.agents:
                 self._node.ownership.ring_name(*address)
-            self._node.delivery.moved(after.channels, after.members, after.queues)
-
-    def resume(self, slot: Slot, place: Place, outcome: str, result: str, at: float) -> None:
-        """The answer to what a turn waits for, handed to the coroutine that still lives."""
-        turn, host, awaited = slot.turn, slot.host, place in (slot.awaits | slot.held | slot.lasting)
-        if turn is None or host is None or slot.state not in ("parked", "running") or not awaited:
-            slot.more = True
-            if slot.state in ("free", "idle"):  # it is not with its host: by replay, then
-                slot.awaits.clear()
-                self._node.ownership.pump(slot)
-            return
-        if outcome in ("retry", "retried"):
-            self._replay(slot)
-            return
-        if slot.state == "parked" and self._node.budgeting.shuts(slot):
-            slot.leave = True  # and it is looked at as any that goes on
-            self._node.ownership.let_go(slot)
-            return
-        if slot.state == "parked":
-            slot.cancel_timers()
-            slot.state, slot.started = "running", self._node.steady()
-            self._node.hosts.count(slot)
-            self._by_turn[turn.turn_id] = slot
-            self._node.budgeting.began(slot)
-        for of_attempt in (slot.awaits, slot.held, slot.lasting, slot.effects):
-            of_attempt.discard(place)
-        slot.told.add(place)
-        slot.said += 1
-        faults.at("gate.resume")
-        host.wire.send(Resolved(turn.turn_id, *place, outcome, result.encode(), at))
-
-    def _replay(self, slot: Slot) -> None:
-        """An operator wants an effect sent once more: whoever asks for it again has it sent."""
-        assert slot.host is not None
-        slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
-        slot.state, slot.more = "parked", True
-        slot.effects.clear()
-        self._node.hosts.turn_over(slot)
-        self._node.ownership.let_go(slot)
+            self._node.delivery.moved(after.published, after.members, after.queues)

@@ -1,5 +1,8 @@
 """From channels to inboxes: one unit moves a subscription forward and puts what it passed into the inbox.
 
+That is the unit of the publication itself, for members that have all before it and room for it; they are rung. What
+it did not reach is delivered here.
+
 A subscription may wait for more: from its oldest message on, what comes within `debounce_s` is delivered
 together, one by one or in batches. When that time is over follows from the message, so no death of the
 gate begins it anew. A route that reads its channel again was set back; what it got before comes under the ids that
@@ -11,7 +14,7 @@ member got it is told to it by a gap. What is being delivered to a member is del
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,7 +25,7 @@ from controlplane.mesh.batches import batch, fitting
 from controlplane.mesh.guests import Guests, still
 from controlplane.mesh.queues import Queues
 from controlplane.mesh.rows import Commit, Row, Rows
-from controlplane.store import replays, watching
+from controlplane.store import publishing, replays, watching
 from controlplane.store import statements as sql
 from schemas.base import canonical, rfc3339, short_id
 
@@ -31,6 +34,7 @@ AGAIN_MAX = 64
 SWEPT_MAX, SOME = 500, " LIMIT ? OFFSET ?"
 AGAIN_S = 0.05
 Pair = tuple[str, str]
+Triple = tuple[str, str, str]
 
 
 class Lagging(NamedTuple):
@@ -78,28 +82,48 @@ class Delivery:
         self._swept = 0
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
-    def kick(self, namespace: str, name: str) -> None:
-        """Something was published to a channel."""
-        row = self._reader.one(sql.CHANNEL, namespace, name)
-        if row is not None:
-            self._to_members(row[0])
-            self.queues.look(row[0])
-
     def changed(self, namespace: str, name: str) -> None:
         """Somebody joined or left a channel."""
         row = self._reader.one(sql.CHANNEL, namespace, name)
         if row is not None:
             self.deliver(row[0])
 
-    def moved(self, published: Iterable[Pair], members: Iterable[Pair], queues: Iterable[Pair]) -> None:
-        """What a unit was for: channels that got something, or whose members changed, by namespace and name; and
+    def moved(self, published: Iterable[Triple], members: Iterable[Pair], queues: Iterable[Pair]) -> None:
+        """What a unit was for: publications, by namespace, channel and message; channels whose members changed; and
         queues of which a member has finished a message, by the uids of both."""
-        for channel in published:
-            self.kick(*channel)
+        for message in published:
+            self.published(*message)
         for channel in members:
             self.changed(*channel)
         for of_queue in queues:
             self.queues.finished(*of_queue)
+
+    def published(self, namespace: str, name: str, message_id: str, busy: Collection[str] = ()) -> int | None:
+        """A message was published to a channel, and is committed: ring whom it has reached, but those who are `busy`
+        with it. Answers its position."""
+        row = self._reader.one(publishing.PUBLISHED, message_id, namespace, name)
+        if row is None:
+            return None
+        channel, mode, position = row
+        if mode == "queue":
+            self.queues.look(channel)
+            return None if position is None else int(position)
+        if position is not None:
+            for (agent,) in self._reader.rows(publishing.REACHED, channel, position):
+                if agent not in busy:
+                    self._ring(agent)
+        self._to_members(channel)
+        return None if position is None else int(position)
+
+    @property
+    def room(self) -> int:
+        """How many messages an inbox may hold at most that a publication still goes to at once."""
+        return min(publishing.FEW_WAIT, self._inbox_max - 1)
+
+    def ready(self, channel: str, next_position: int, most: int) -> list[str]:
+        """The members that have all before that position, and will have it at once; nobody where they are many."""
+        found = self._reader.rows(publishing.READY, channel, next_position - 1, most + 1)
+        return [agent for (agent,) in found if (channel, agent) not in self._moving] if len(found) <= most else []
 
     def deliver(self, channel: str) -> None:
         """Bring to all members, whoever they are by now, what they have not got yet."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from controlplane.store import queues
+from controlplane.store import publishing, queues
 from controlplane.store import statements as sql
 from controlplane.store.expired import NOTE
 from schemas.posting import Placed
@@ -11,13 +11,21 @@ from schemas.posting import Placed
 Row = tuple[str, Sequence[Any], int]
 
 
-def channel_rows(namespace: str, name: str, made: str, text: str, how: Placed, now: float) -> list[Row]:
-    """Take the next position of a channel; a message that is there already changes nothing. A queue has it to give."""
+def channel_rows(
+    namespace: str, name: str, made: str, text: str, how: Placed, now: float, room: int | None = None
+) -> list[Row]:
+    """Take the next position of a channel; a message that is there already changes nothing. A queue has it to give.
+    Of a broadcast, whoever has all that was before, and no more than `room` messages, gets it at once."""
+    along = (
+        (publishing.TO_MEMBERS, (now, namespace, name, room), -1),
+        (publishing.MEMBERS_FOLLOW, (namespace, name), -1),
+    )
     urged = how.rank is not None and how.key is not None
     return [
         (sql.CHANNEL_PUT, (made, how.key, how.rank, text, now, namespace, name, made), -1),
         (queues.QUEUE_PUT, (how.expires_at or None, namespace, name), -1),
         *([(queues.URGE, (how.rank, how.key, how.rank, namespace, name), -1)] if urged else ()),
+        *(along if room is not None else ()),
         (sql.CHANNEL_BUMP, (namespace, name), -1),
     ]
 
@@ -25,6 +33,11 @@ def channel_rows(namespace: str, name: str, made: str, text: str, how: Placed, n
 def expiring(await_id: str, how: Placed) -> list[Row]:
     """Behind the await of a question whose message has a time to live: it is looked at when that is over."""
     return [(NOTE, (how.expires_at, await_id), -1)] if how.expires_at else []
+
+
+def channel_of(put: Sequence[Any]) -> tuple[str, str]:
+    """The channel that a message is put into, by the values of `CHANNEL_PUT`."""
+    return put[5], put[6]
 
 
 def delayed(kind: str, namespace: str, name: str, made: str, text: str, how: Placed) -> Row:

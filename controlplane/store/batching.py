@@ -7,7 +7,7 @@ that neither a flood of messages delays turns, nor turns starve the plane.
 SQL marked `Many` says that it touches at most `expect` rows each time, and that it may run before
 statements of *other* jobs that are marked so too; statements of one job never change their order.
 Then all that are alike go to the database in one call. SQL that is not marked runs exactly in the
-order of the jobs.
+order of the jobs, and so does a job that begins with a `Guard`.
 """
 
 from collections import deque
@@ -25,6 +25,12 @@ Row = tuple[str, Sequence[Any], int]
 
 class Many(str):
     """SQL of which many may go in one call."""
+
+    __slots__ = ()
+
+
+class Guard(Many):
+    """SQL that a job begins with which builds on an earlier one: all of it comes behind what stands there already."""
 
     __slots__ = ()
 
@@ -101,6 +107,8 @@ def grouped(jobs: Sequence[Job]) -> list[Group]:
         after = floor
         for sql, params, expect in job.rows:
             place = known.get((sql, expect), -1) if isinstance(sql, Many) else -1
+            if isinstance(sql, Guard):
+                after = len(groups)
             if place < after:
                 place = len(groups)
                 groups.append(Group(sql, expect))

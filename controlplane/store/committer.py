@@ -60,6 +60,11 @@ class Committer(threading.Thread):
         if self._ended:
             self._refuse_rest()
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait, about."""
+        return self._submitted.qsize() + len(self._lanes)
+
     def stop(self, timeout_s: float = 10) -> None:
         """Commit what was submitted before, and end."""
         self._submitted.put(None)

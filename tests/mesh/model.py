@@ -54,9 +54,9 @@ class Mesh(MeshGate):
         expires_at = self.now + TTL_S if it.ttl and it.channel == QUEUE else 0.0
         how = Placed(it.key, it.priority, expires_at=expires_at)
         for fate in (it.fate, "well"):
-            self._unit(channel_rows("default", it.channel, made, text, how, self.now), fate)  # type: ignore[arg-type]
+            self._unit(channel_rows("default", it.channel, made, text, how, self.now, self.delivery.room), fate)  # type: ignore[arg-type]
         self._is_published(it.channel, made, it.key)
-        self.delivery.kick("default", it.channel)
+        self.delivery.published("default", it.channel, made)
 
     def _message(self, it: Act) -> tuple[str, str]:
         self._made += 1
@@ -147,13 +147,16 @@ class Mesh(MeshGate):
                 if self.reader.one(sql.CHANNEL, "default", BRIEF)
                 else made_channel(uid, "default", BRIEF, "test", self.now)
             )
-            self._unit([*first, *channel_rows("default", BRIEF, made, text, Placed(it.key), self.now)], fate)  # type: ignore[arg-type]
+            self._unit(
+                [*first, *channel_rows("default", BRIEF, made, text, Placed(it.key), self.now, self.delivery.room)],
+                fate,
+            )  # type: ignore[arg-type]
         self.brief.append(made)
         position = self.reader.one(sql.CHANNEL_POSITION, "default", BRIEF, made)
         assert position is not None
         rows = self.reader.rows(OF_BRIEF)
         assert [row[0] for row in rows] == self.brief[len(self.brief) - len(rows) :]
-        self.delivery.kick("default", BRIEF)
+        self.delivery.published("default", BRIEF, made)
 
     def _vanish(self, it: Act) -> None:
         """It goes when it is empty, unused and without members, and wholly; else nothing of it does."""

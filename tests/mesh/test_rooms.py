@@ -65,21 +65,21 @@ async def _published(url: str, members: int, waiting: int) -> Counter[str]:
 
     delivery = Delivery(reader, commit, lambda _: None, time.time, 100)
 
-    async def kick() -> None:
-        delivery.kick("default", "work")
+    async def published(message_id: str) -> None:
+        delivery.published("default", "work", message_id)
         while given:
             rows, done = given.pop()
             assert await writer.write([(sql, list(params), expect) for sql, params, expect in rows])
             done("ok", "")
 
     await _prepared(writer, members, waiting)
-    await kick()
+    await published("")
     reader.asked.clear()
     for n in range(20):
         assert delivery.queues.full("c", "default/work", MOST) is None
         unit = Unit().rows(channel_rows("default", "work", f"n{n}", "{}", Placed("k"), time.time()))
         assert await writer.write(unit.compiled("sqlite"))
-        await kick()
+        await published(f"n{n}")
     delivery.end()
     reader.reader.close()
     writer.close()
