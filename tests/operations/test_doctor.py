@@ -62,6 +62,10 @@ BROKEN = {  # what breaks the records so that a check finds it
         ("INSERT INTO feedback_watch (agent, watch, position, told, since, filter, debounce_s, batch_max)"
          " VALUES ('gone', 'w', 0, 0, 1, '{}', 0, 1)", []),
     ],
+    "agent.left.replay": [
+        ("INSERT INTO replay (agent, replay_id, source, keys, asked_at, principal, change_id) VALUES"
+         " ('gone', 'r', 'c', 'new', 1, 'p', 'chg')", []),
+    ],
     "agent.left.state_chunk": [("INSERT INTO state_chunk (agent, hash, body) VALUES ('gone', 'x', ?)", [b"x"])],
     "agent.left.workspace_file": [
         ("INSERT INTO workspace_file (agent, path, digest, executable, size, body) VALUES ('gone', 'x', 'x', 0, 1, ?)",
