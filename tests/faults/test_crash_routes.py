@@ -62,4 +62,4 @@ async def test_the_gate_dies_between_the_steps_of_routes(database_url: str, far:
         assert [it["causationid"] for it in await read(gate, "replies")] == [f"orders{n}" for n in range(many)]
         assert [it["id"] for it in await came(gate, "done", many)] == [100 + n for n in range(many)]
         assert far.do("SELECT count(*) FROM item WHERE id >= 100") == [(many,)]
-        assert await gate.rows("SELECT 1 FROM dead_letter") == []
+        assert await gate.rows("SELECT name, message_id, trigger, reason, detail FROM dead_letter") == []

@@ -196,7 +196,7 @@ async def test_what_names_no_place_is_refused(quick_url: str, far: Database) -> 
 
 def test_a_replay_of_before_says_nothing_to_who_joined_anew() -> None:
     """A route that left its source and came back stands behind what an old replay was to read."""
-    member = Lagging("c", "a", 3, 12, 0.0, 1, "default", "orders", "all-0", 4, "replay_1", "new", 5, 9)
+    member = Lagging("c", "a", 3, 12, 0.0, 1, "default", "orders", "all-0", 4, None, "replay_1", "new", 5, 9)
     assert member.again == Again("a", "replay_1", 5, 9, "default", "all")
     assert member._replace(position=5).again is None
     place = Place("a", "w", 3, 0, 0.0, "{}", 0.0, 1, "default", "all-0", 3, "replay_1", 5, 9)
