@@ -27,7 +27,7 @@ from schemas.branches import Place
 from schemas.wire import Evict, Resolved
 
 WAITING_MAX = 64  # jobs of the writer; with more, it is behind
-HANDED_MAX = 64  # messages that an agent is known to be about to get
+HANDED_MAX = 64  # questions in an inbox whose asker is known
 UNCOUNTED = "NOT_READY: what it was handed is not committed"
 
 
@@ -92,9 +92,8 @@ class Handing:
 
     def _hand(self, found: list[Handed]) -> None:
         for handed in found:
-            known = handed.to.handed
-            if len(known) < HANDED_MAX and handed.message_id not in known:
-                known[handed.message_id] = handed
+            if handed.message_id not in handed.to.handed:
+                handed.to.handed[handed.message_id] = handed
                 self.next(handed.to)
 
     def _ended(self, found: list[Handed], committed: bool) -> list[Slot]:
@@ -102,16 +101,13 @@ class Handing:
         here = [it for it in found if it.to.handed.get(it.message_id) is it]
         for it in here:
             it.open, it.body = False, ""
-        if committed:
-            at_it = [it.to for it in here if self._is_at(it)]
-            for to in at_it:
-                self._sure(to)
-            return at_it
+        at_it = [it.to for it in here if self._is_at(it)]
         for it in here:
-            del it.to.handed[it.message_id]
-            if self._is_at(it):
-                self._retract(it.to)
-        return []
+            if not committed or it.asker is None or len(it.to.handed) > HANDED_MAX:
+                del it.to.handed[it.message_id]
+        for to in at_it:
+            self._sure(to) if committed else self._retract(to)
+        return at_it
 
     def _is_at(self, handed: Handed) -> bool:
         to = handed.to

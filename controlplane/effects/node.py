@@ -4,6 +4,7 @@ A room is a class that is given the node; wiring them is `gate.py`'s. `commit` h
 writer and calls back on the loop, after the transaction ended; nothing is told, rung or sent before.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.effects.connections import Connections
 from controlplane.effects.reading import Reader
 from controlplane.effects.slots import Slots
+from controlplane.mesh.publishing import channel_of
 from controlplane.store import channels
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
@@ -95,6 +97,7 @@ class Node:
     slots: Slots
     effectors: Mapping[str, Performer]
     connections: Connections
+    publishing: Counter[tuple[str, str]] = field(default_factory=Counter)  # publications on their way, by channel
     budgeting: "Budgeting" = field(init=False)
     offers: "Offers" = field(init=False)
     ownership: "Ownership" = field(init=False)
@@ -128,7 +131,7 @@ class Node:
         """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
         done = faults.around(unit, done)
         if not TELLING.isdisjoint([row[0] for row in rows]):
-            self.committer.submit(Job(rows, self._rousing(done), lane))
+            self.committer.submit(Job(rows, self._rousing(rows, done), lane))
         else:
             self.committer.submit(Job(rows, done, lane))
 
@@ -136,9 +139,13 @@ class Node:
         """Commit what goes into a channel."""
         self.commit("channel", rows, done, lane)
 
-    def _rousing(self, done: Done) -> Done:
+    def _rousing(self, rows: Sequence[Any], done: Done) -> Done:
+        channels = [channel_of(row[1]) for row in rows if row[0] == sql.CHANNEL_PUT]
+        self.publishing.update(channels)
+
         def told(outcome: str, detail: str) -> None:
             self.planes.rouse()
             done(outcome, detail)
+            self.publishing -= Counter(channels)
 
         return told

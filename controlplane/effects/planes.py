@@ -247,7 +247,9 @@ class Planes:
         told = node.handing.published(readers, frame.message_id, body)
 
     def _readers(self, channel: tuple[Any, ...], frame: PublishChannel) -> list[str]:
-        """The members that can begin with it at once; nobody of what was published before."""
+        """The members that can begin with it at once; nobody, where it is there, or another one on its way."""
+        if self._node.publishing[frame.namespace, frame.name]:
+            return []
         found = self._node.delivery.ready(channel[0], channel[1], READERS_MAX)
         if not any(self._node.slots.get(it) for it in found):
             return []

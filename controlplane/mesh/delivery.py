@@ -88,7 +88,7 @@ class Delivery:
     def ready(self, channel: str, next_position: int, most: int) -> list[str]:
         """The members that have all before that position, and will have it at once; nobody where they are many."""
         found = self._reader.rows(publishing.READY, channel, next_position - 1, most + 1)
-        return [agent for (agent,) in found] if len(found) <= most else []
+        return [agent for (agent,) in found if (channel, agent) not in self._moving] if len(found) <= most else []
 
     def deliver(self, channel: str) -> None:
         """Bring to all members what they have not got yet."""

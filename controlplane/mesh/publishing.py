@@ -24,6 +24,11 @@ def channel_rows(namespace: str, name: str, made: str, text: str, how: Placed, n
     ]
 
 
+def channel_of(put: Sequence[Any]) -> tuple[str, str]:
+    """The channel that a message is put into, by the values of `CHANNEL_PUT`."""
+    return put[5], put[6]
+
+
 def delayed(kind: str, namespace: str, name: str, made: str, text: str, how: Placed) -> Row:
     """It waits until it is due; one that waits already changes nothing."""
     about = (made, how.key, how.rank, how.expires_at or None, text, how.due_at)

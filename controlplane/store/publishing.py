@@ -13,7 +13,7 @@ TO_MEMBERS = (
     " JOIN subscription s ON s.channel = c.uid AND s.position = c.next_position - 1"
     " WHERE c.namespace = ? AND c.name = ? AND c.mode = 'broadcast' AND s.debounce_s = 0 AND s.batch_max = 1"
     f" AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = s.agent LIMIT 1 OFFSET {FEW_WAIT})"
-    f" ORDER BY s.agent LIMIT {AT_ONCE} ON CONFLICT (agent, message_id) DO NOTHING"
+    f" LIMIT {AT_ONCE} ON CONFLICT (agent, message_id) DO NOTHING"
 )
 MEMBERS_FOLLOW = (
     "UPDATE subscription SET position = position + 1 WHERE (channel, position) = (SELECT c.uid, c.next_position - 1"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.store.batching import BYTES_MAX, JOBS_MAX, LANE_1_SHARE, Job, Lanes, Many, grouped, size_of
+from controlplane.store.batching import BYTES_MAX, JOBS_MAX, LANE_1_SHARE, Guard, Job, Lanes, Many, grouped, size_of
 
 
 def job(*sqls: str, lane: int = 0, size: int = 0) -> Job:
@@ -58,6 +58,7 @@ def test_alike_statements_share_a_call() -> None:
 
 
 SQLS = st.sampled_from([Many("A"), Many("B"), Many("C"), "P", "Q"])
+GUARD = Guard("G")
 
 
 @given(st.lists(st.lists(SQLS, min_size=1, max_size=5), max_size=20))
@@ -75,3 +76,17 @@ def test_no_job_sees_its_own_statements_in_another_order(shapes: list[list[str]]
         if not isinstance(shapes[number][place], Many):
             assert all(n <= number for n, _ in run[:at])
             assert all(n >= number for n, _ in run[at:])
+
+
+@given(st.lists(st.tuples(st.lists(SQLS, min_size=1, max_size=5), st.booleans()), max_size=20))
+def test_a_guarded_job_comes_behind_all_before_it(shapes: list[tuple[list[str], bool]]) -> None:
+    """Whatever is grouped: nothing of a job that begins with a guard runs before a statement of an earlier job."""
+    made = [[GUARD, *shape] if guarded else shape for shape, guarded in shapes]
+    jobs = [Job([(sql, [number], 1) for sql in shape], lambda *_: None) for number, shape in enumerate(made)]
+    run = [params[0] for group in grouped(jobs) for params in group.params]
+    for number, (_, guarded) in enumerate(shapes):
+        if guarded:
+            first = run.index(number)
+            assert all(run.index(n) < first for n in range(number))
+            last_before = max((at for at, n in enumerate(run) if n < number), default=-1)
+            assert last_before < first

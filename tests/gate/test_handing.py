@@ -1,0 +1,214 @@
+"""What is handed on while its commit is on its way: at once, and nothing of it is kept that builds on what was not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.faults.points import Arming, fault
+from tests.gate.running import RunningGate, running, true
+
+pytestmark = pytest.mark.anyio
+Asking = asyncio.Task[Any]
+COMMIT = {"sqlite": "store.sqlite.commit", "postgresql": "store.postgresql.commit"}
+STANDS_S = 60.0
+SOURCE = """
+import pathlib, time
+from pydantic import BaseModel
+from ray_runtime import Agent
+
+
+class Counts(BaseModel):
+    seen: int = 0
+
+
+def mark(path, word):
+    with open(path, "a") as out:
+        out.write(word + " ")
+
+
+def wait(data, who):
+    # for the test, in the very host
+    while data.get("waits") == who and not pathlib.Path(data["path"] + "-go").exists():
+        time.sleep(0.01)
+
+
+class Says(Agent):
+    state: Counts
+
+    async def on_message(self, turn, envelope):
+        if envelope.data is None:
+            return self.state.seen
+        mark(envelope.data["path"], "asked")
+        wait(envelope.data, "says")
+        self.state.seen += 1
+        if "note" in envelope.data:
+            mark(envelope.data["path"], "told")
+            await turn.perform("notes.again", path=envelope.data["note"], text="x")
+        return self.state.seen
+
+
+class Asks(Agent):
+    state: Counts
+
+    async def on_message(self, turn, envelope):
+        if envelope.data is None:
+            return self.state.seen
+        mark(envelope.data["path"], "began")
+        wait(envelope.data, "asks")
+        answer = await turn.ask(envelope.data["whom"], envelope.data)
+        mark(envelope.data["path"], "answered")
+        self.state.seen += 1
+        again = await turn.ask(envelope.data["whom"], envelope.data)
+        return [answer.data, again.data]
+"""
+GRANTS: dict[str, Any] = {"mandate": {"grants": [{"effect": "notes.*", "connection": None}]}}
+AWAKE: dict[str, Any] = {"suspend_after_ms": 60_000, **GRANTS}
+
+
+@pytest.fixture
+def arming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Arming:
+    return Arming(tmp_path, monkeypatch)
+
+
+@asynccontextmanager
+async def awake(url: str) -> AsyncIterator[RunningGate]:
+    """With one that asks and one that answers, both awake with nothing to do."""
+    async with running(url) as gate:
+        code = await gate.code(SOURCE)
+        for name, cls in (("asks", "Asks"), ("says", "Says")):
+            await gate.agent(name, code, cls, **AWAKE)
+        await gate.channel("news", "agent_says")
+        idle = "SELECT COUNT(*) FROM turn WHERE finished_at IS NOT NULL"
+        await gate.until(idle, lambda rows: rows[0][0] == 2)
+        yield gate
+
+
+@pytest.fixture
+async def gate(anyio_backend: str, database_url: str, arming: Arming) -> AsyncIterator[RunningGate]:
+    async with awake(database_url) as gate:
+        yield gate
+
+
+def commit_of(gate: RunningGate) -> str:
+    return COMMIT["sqlite" if gate.url.startswith("sqlite") else "postgresql"]
+
+
+def read(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+def stand(gate: RunningGate, arming: Arming) -> None:
+    """From now on, the writer stands before its next COMMIT, and all that comes is behind that."""
+    arming.put(fault(commit_of(gate), "stand", 1, STANDS_S))
+
+
+async def begun(gate: RunningGate, path: Path, who: str, fault_now: Callable[[], None], **more: Any) -> Asking:
+    """A question to who asks; when the handler of `who` has begun, and all before it is committed, comes the fault."""
+    given = {"whom": "says", "path": str(path), "waits": who, **more}
+    asking = asyncio.create_task(gate.ask("asks", given, "q", timeout_s=60))
+    word, kept = {"asks": ("began", "inbox"), "says": ("asked", "journal")}[who]
+    await true(lambda: word in read(path))
+    await gate.until(f"SELECT COUNT(*) FROM {kept}", _one)
+    fault_now()
+    path.with_name(path.name + "-go").touch()
+    return asking
+
+
+async def restarted(gate: RunningGate, arming: Arming) -> None:
+    gate.kill()
+    arming.put()
+    gate.start()
+    async with asyncio.timeout(30):
+        await gate.client.up()
+
+
+async def published(gate: RunningGate, message_id: str, data: Any) -> None:
+    body = {
+        "specversion": "1.0", "id": message_id, "source": "/operators/test", "type": "steward.message",
+        "time": "2026-01-01T00:00:00Z", "data": data,
+    }  # fmt: skip
+    await gate.client.publish_channel("default", "news", message_id, orjson.dumps(body))
+
+
+async def test_who_is_asked_begins_before_that_is_committed(gate: RunningGate, arming: Arming, tmp_path: Path) -> None:
+    """The writer stands before the COMMIT of the question. The gate is killed there: each has done all of it once."""
+    path = tmp_path / "said"
+    asking = await begun(gate, path, "asks", lambda: stand(gate, arming))
+    await true(lambda: "asked" in read(path))
+    assert not await gate.rows("SELECT 1 FROM awaiting WHERE kind = 'ask'")
+    await restarted(gate, arming)
+    assert await asking == [1, 2]
+    await _once(gate)
+
+
+async def test_who_asks_goes_on_before_the_answer_is_committed(
+    gate: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
+    """The writer stands before the COMMIT of the answer. The gate is killed there: each has done all of it once."""
+    path = tmp_path / "said"
+    asking = await begun(gate, path, "says", lambda: stand(gate, arming))
+    await true(lambda: "answered" in read(path))
+    assert await gate.rows("SELECT outcome FROM awaiting WHERE kind = 'ask'") == [(None,)]
+    await restarted(gate, arming)
+    assert await asking == [1, 2]
+    await _once(gate)
+
+
+async def test_who_is_asked_waits_with_the_world_until_the_question_is_committed(
+    gate: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
+    """An effect of a turn that was handed its message is not sent before; then it is, once."""
+    path, note = tmp_path / "said", tmp_path / "note"
+    asking = await begun(gate, path, "asks", lambda: stand(gate, arming), note=str(note))
+    await true(lambda: "told" in read(path))
+    before = await gate.rows("SELECT COUNT(*) FROM journal WHERE kind = 'effect'")
+    assert (before[0][0], note.exists()) == (0, False)
+    arming.go()
+    assert await asking == [1, 2]
+    assert note.read_text().split() == ["x", "x"]
+
+
+async def test_a_publication_reaches_a_member_that_rests_before_its_commit(
+    gate: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
+    """And it is nowhere, when the gate dies then: nobody was told that it is published."""
+    path = tmp_path / "said"
+    await published(gate, "m0", {"path": str(path)})
+    await gate.until("SELECT COUNT(*) FROM turn WHERE message_id = 'm0' AND finished_at IS NOT NULL", _one)
+    stand(gate, arming)
+    saying = asyncio.create_task(published(gate, "m1", {"path": str(path)}))
+    await true(lambda: len(read(path)) == 2)
+    await restarted(gate, arming)
+    await asyncio.gather(saying, return_exceptions=True)
+    assert await gate.ask("says", None, "seen") == 1
+    await published(gate, "m1", {"path": str(path)})
+    await gate.until("SELECT COUNT(*) FROM turn WHERE message_id = 'm1' AND finished_at IS NOT NULL", _one)
+    assert await gate.ask("says", None, "seen-again") == 2
+
+
+@pytest.mark.parametrize("who", ["asks", "says"])
+async def test_what_can_not_be_committed_is_taken_back(
+    sqlite_url: str, arming: Arming, tmp_path: Path, who: str
+) -> None:
+    """The disk is full as the question, or the answer, is committed: all that was built on it is done again, once."""
+    async with awake(sqlite_url) as gate:
+        full = [fault(COMMIT["sqlite"], "full", nth) for nth in (1, 2, 3)]
+        asking = await begun(gate, tmp_path / "said", who, lambda: arming.put(*full))
+        assert await asking == [1, 2]
+        await _once(gate)
+        assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1")
+
+
+async def _once(gate: RunningGate) -> None:
+    assert await gate.ask("says", None, "says-seen") == 2
+    assert await gate.ask("asks", None, "asks-seen") == 1
+    assert not await gate.rows("SELECT 1 FROM turn WHERE outcome <> 'committed'")
+
+
+def _one(rows: list[tuple[Any, ...]]) -> bool:
+    return bool(rows[0][0] == 1)
