@@ -1,12 +1,12 @@
 """What one agent has for another, handed on while its unit is still on its way to the disk.
 
 A message to an agent that is awake and has nothing to do, and the answer to one whose turn rests in its host, are
-handed over as soon as their unit is the writer's. Whoever was handed something builds on it: its units begin with a
+handed over as their unit goes to the writer. Whoever was handed something builds on it: its units begin with a
 guard, a statement that finds it, and come behind that unit in the same lane. So nothing is ever committed that
 builds on what was not. What a turn asks of the world waits until it is committed, and so does whoever asked from
 outside. Where it is not, it is taken back: the attempt is forgotten, and what is committed decides how it goes on.
 An agent is handed nothing while a unit of its own is on its way; so at most one thing is unsure in each. While the
-writer does not keep up, nothing is handed on.
+writer does not keep up, nothing is handed on. The unit itself goes to the writer right behind what is handed on.
 """
 
 from collections import Counter
@@ -67,7 +67,7 @@ class Handing:
     # Messages
 
     def passed(self, slot: Slot, turn: TurnRef, after: Aftermath, lane: int) -> Callable[[bool], None]:
-        """A unit that sends these is the writer's: hand them on. What is answered is told what became of it."""
+        """A unit that sends these goes to the writer: hand them on. What is answered is told what became of it."""
         many = Counter(it.to for it in after.passed)
         found: list[Handed] = []
         for it in after.passed:
@@ -121,6 +121,7 @@ class Handing:
         if handed is not None and handed.alone and self._node.committer.waiting < WAITING_MAX:
             turn_id = short_id("turn", slot.uid, handed.message_id)
             self._node.ownership.come(slot, (turn_id, handed.message_id, handed.body))
+            self._at_once(slot)
 
     def taken(self, slot: Slot, turn: TurnRef) -> None:
         """The agent's turn begins, of a message that it may have been handed."""
@@ -132,7 +133,7 @@ class Handing:
     # Answers
 
     def answered(self, slot: Slot, turn: TurnRef, after: Aftermath, lane: int, at: float) -> Callable[[bool], None]:
-        """A unit that ends a turn is the writer's: who asked goes on with the answer, or will as soon as it rests."""
+        """A unit that ends a turn goes to the writer: who asked goes on with the answer now, or as soon as it rests."""
         handed = slot.handed.get(turn.message_id)
         asker = None if handed is None else handed.asker
         if handed is None or asker is None or handed.place is None or after.replied is None:
@@ -173,6 +174,12 @@ class Handing:
             given: Row = (handing.ANSWERED, (slot.turn.turn_id, *place, answer.at), 1)
             slot.turn, slot.unsure, slot.lane = replace(slot.turn, given=(given,)), [], answer.lane
             answer.told = True
+            self._at_once(slot)
+
+    def _at_once(self, slot: Slot) -> None:
+        """What its host is told goes out now, and not with all else of this tick, as long as that is little."""
+        if slot.host is not None and not self._node.committer.waiting:
+            slot.host.wire.flush()
 
     def _at(self, slot: Slot, handed: Handed) -> bool:
         return self._node.slots.holds(slot) and slot.turn is not None and slot.turn.turn_id == handed.turn_id

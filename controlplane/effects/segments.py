@@ -258,7 +258,8 @@ def _no_room(node: Node, turn: TurnRef, kind: str, to: str) -> Unfit | None:
     namespace, name = split(to)
     if to == turn.address or (namespace != turn.namespace and not invited(node, turn, kind, to)):
         return None
-    row = node.reader.one(sql.AGENT_UID, namespace, name)
+    awake = node.slots.awake(namespace, name)
+    row = (awake.uid,) if awake is not None else node.reader.one(sql.AGENT_UID, namespace, name)
     if row is None:
         return None
     full = node.planes.full(row[0], to)

@@ -186,6 +186,8 @@ class Turns:
         self.settle(after)
         if held:
             self._node.handing.parked(slot)
+            if slot.state != "parked":  # it goes on at once
+                return
             self._node.timers.recheck(slot)
             self._node.cancelling.parked(slot)
             if slot.leave or slot.stale or slot.held:  # who waits for an operator does so as a row
@@ -342,11 +344,11 @@ class Turns:
                 self._node.ownership.fenced(slot, unit, outcome, detail)
 
         lane = slot.lane if slot.turn is not None and slot.turn.given else TURNS
-        self._node.commit(unit, rows, ended, lane)
-        if passes is not None:
+        if passes is not None:  # first, for the writer's thread would be in the way of that
             handed.append(self._node.handing.passed(slot, *passes, lane))
             if at is not None:
                 handed.append(self._node.handing.answered(slot, *passes, lane, at))
+        self._node.commit(unit, rows, ended, lane)
 
     def _over(self, slot: Slot, after: Aftermath) -> None:
         """A turn has ended: the agent is idle, or goes on with the next."""

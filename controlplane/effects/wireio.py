@@ -129,14 +129,14 @@ class Wire(asyncio.Protocol):
             return
         payload = _encode(frame)
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._out.append(HEAD.pack(len(payload)))
         self._out.append(payload)
 
     def close(self) -> None:
         """Send what waits, then end the connection."""
         self._deaf = True
-        self._flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -144,7 +144,8 @@ class Wire(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits."""
         out, self._out = self._out, []
         if self._transport is not None and out:
             self._transport.write(b"".join(out))

@@ -170,13 +170,13 @@ async def test_who_is_asked_waits_with_the_world_until_the_question_is_committed
     assert (before[0][0], note.exists()) == (0, False)
     arming.go()
     assert await asking == [1, 2]
-    assert note.read_text().split() == ["x", "x"]
+    assert note.read_text().split().count("x") == 2
 
 
 async def test_a_publication_reaches_a_member_that_rests_before_its_commit(
     gate: RunningGate, arming: Arming, tmp_path: Path
 ) -> None:
-    """And it is nowhere, when the gate dies then: nobody was told that it is published."""
+    """The gate dies then, and nobody was told that it is published: it is said again, and kept once."""
     path = tmp_path / "said"
     await published(gate, "m0", {"path": str(path)})
     await gate.until("SELECT COUNT(*) FROM turn WHERE message_id = 'm0' AND finished_at IS NOT NULL", _one)
@@ -184,11 +184,10 @@ async def test_a_publication_reaches_a_member_that_rests_before_its_commit(
     saying = asyncio.create_task(published(gate, "m1", {"path": str(path)}))
     await true(lambda: len(read(path)) == 2)
     await restarted(gate, arming)
-    await asyncio.gather(saying, return_exceptions=True)
-    assert await gate.ask("says", None, "seen") == 1
-    await published(gate, "m1", {"path": str(path)})
+    await saying  # the plane has said it again
     await gate.until("SELECT COUNT(*) FROM turn WHERE message_id = 'm1' AND finished_at IS NOT NULL", _one)
-    assert await gate.ask("says", None, "seen-again") == 2
+    assert await gate.ask("says", None, "seen") == 2
+    assert len(read(path)) == 3
 
 
 @pytest.mark.parametrize("who", ["asks", "says"])
