@@ -1,5 +1,6 @@
 """How many members from elsewhere come and go in a second, and that those that went have left nothing."""
 
+import asyncio
 import time
 
 from benchmarks import loads
@@ -27,6 +28,7 @@ async def measured(load: loads.Loaded, kind: str, seconds: float) -> float:
         ):
             await handlers[operation](Call(WHO, operation, time.time(), None, False), given)  # noqa: FBT003
 
+    await asyncio.gather(*map(life, range(IN_FLIGHT)))  # what is done once, is done
     found = 2 * await rate(life, IN_FLIGHT, seconds)
     at_least(f"members that come or go a second, {kind}", found, A_SECOND, WHY)
     at_most(f"what is left of members that went, {kind}", await _rows(load) - left, 0)

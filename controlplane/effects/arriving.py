@@ -71,7 +71,7 @@ class Arriving:
         rows: list[Any] = [(arrivals.ARRIVED, (link.uid, made, now), 1)]
         if found is None:
             rows += first_use(short_id("channel", made, now), *channel, f"{link.namespace}/{link.name}", now)
-        *put, bump = channel_rows(*channel, made, text, Placed(arrival.partitionkey), now)
+        *put, bump = channel_rows(*channel, made, text, Placed(arrival.partitionkey), now, node.delivery.room)
         rows += [*put, (*bump[:2], 1)]  # without a channel it does not count as come
 
         def published(outcome: str, detail: str) -> None:

@@ -27,7 +27,10 @@ def publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after
     lost = (turn.agent, turn.namespace, name, made, text, detail, turn.turn_id, now)
     return [
         *_first_used(turn, entry, body, reached, now),
-        *(waits(after, "Channel", reached, made, text, how) or channel_rows(*reached, made, text, how, now)),
+        *(
+            waits(after, "Channel", reached, made, text, how)
+            or channel_rows(*reached, made, text, how, now, body["room"])
+        ),
         (sql.PUBLISH_LOST, (*lost, name, *reached), -1),
         (sql.PUBLISH_LOST_EVENT, (now, turn.namespace, name, turn.turn_id, data, *reached), -1),
     ]

@@ -113,7 +113,7 @@ class Delaying:
                 (sql.SEND_LOST_EVENT, (now, *to, None, told, *to), -1),
             ]
         return [
-            *channel_rows(*to, made, text, how, now),
+            *channel_rows(*to, made, text, how, now, self._node.delivery.room),
             (sql.PUBLISH_LOST, (*lost, to[1], *to), -1),
             (sql.PUBLISH_LOST_EVENT, (now, *to, None, told, *to), -1),
         ]

@@ -48,7 +48,7 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outsid
         if entry.kind == "spawn":
             body["generation"] = outside.generations.get(body["name"], 1)
         if entry.kind in ("publish", "join"):
-            body["first_use"] = split(body["channel"]) in outside.absent
+            body["first_use"], body["room"] = split(body["channel"]) in outside.absent, outside.room
         body["opened"] = (entry.kind, body.get("to") or body.get("channel")) in outside.opened
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after

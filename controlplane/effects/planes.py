@@ -226,7 +226,7 @@ class Planes:
                 return
         rows: list[Any] = [] if found else made(frame.first_use, *channel, frame.principal, now)
         body = frame.body.decode()
-        rows += channel_rows(*channel, frame.message_id, body, frame.placed, now)
+        rows += channel_rows(*channel, frame.message_id, body, frame.placed, now, node.delivery.room)
         readers = [] if queue or not found else self._readers(found, frame)
 
         def published(outcome: str, detail: str) -> None:

@@ -128,7 +128,8 @@ def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> 
             address = body["channel"] if entry.kind == "publish" else body["to"]
             if split(address)[0] != turn.namespace and invited(node, turn, entry.kind, address):
                 opened.add((entry.kind, address))
-    return Outside(generations, frozenset(opened), frozenset((turn.namespace, it) for it in slot.first_uses))
+    absent = frozenset((turn.namespace, it) for it in slot.first_uses)
+    return Outside(generations, frozenset(opened), absent, node.delivery.room)
 
 
 def invited(node: Node, turn: TurnRef, kind: str, address: str) -> bool:

@@ -63,7 +63,8 @@ class Telling:
         to, now = f"{turn.namespace}/{self._channel}", self._node.clock()
         text = envelope(turn, made, KIND, to, {**about, "text": self._text, **more}, now, partitionkey=turn.turn_id)
         self._text, self._told, self._last = "", self._told + 1, made
-        return channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now)
+        room = self._node.delivery.room
+        return channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now, room)
 
 
 def telling(node: Node, turn: TurnRef, frame: Ask, act: Act) -> Telling | None:

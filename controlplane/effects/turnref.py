@@ -129,11 +129,13 @@ class Aftermath:
 class Outside(NamedTuple):
     """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
     what of other namespaces an invitation opens to it, by the kind of entry and the address, and which channels, by
-    namespace and name, were not there when it first named them."""
+    namespace and name, were not there when it first named them. `room` is how many messages an inbox may hold that what
+    it publishes still goes to at once; None, and it is delivered afterwards."""
 
     generations: Mapping[str, int] = {}
     opened: frozenset[tuple[str, str]] = frozenset()
     absent: frozenset[tuple[str, str]] = frozenset()
+    room: int | None = None
 
 
 Made = tuple[list[Row], Aftermath]

@@ -85,6 +85,11 @@ class Delivery:
         self.deliver(channel)
         return None if position is None else int(position)
 
+    @property
+    def room(self) -> int:
+        """How many messages an inbox may hold at most that a publication still goes to at once."""
+        return min(publishing.FEW_WAIT, self._inbox_max - 1)
+
     def ready(self, channel: str, next_position: int, most: int) -> list[str]:
         """The members that have all before that position, and will have it at once; nobody where they are many."""
         found = self._reader.rows(publishing.READY, channel, next_position - 1, most + 1)

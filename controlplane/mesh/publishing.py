@@ -10,16 +10,21 @@ from schemas.posting import Placed
 Row = tuple[str, Sequence[Any], int]
 
 
-def channel_rows(namespace: str, name: str, made: str, text: str, how: Placed, now: float) -> list[Row]:
-    """Take the next position of a channel; a message that is there already changes nothing. A queue has it to give,
-    and of a broadcast whoever has all that was before gets it at once."""
+def channel_rows(
+    namespace: str, name: str, made: str, text: str, how: Placed, now: float, room: int | None = None
+) -> list[Row]:
+    """Take the next position of a channel; a message that is there already changes nothing. A queue has it to give.
+    Of a broadcast, whoever has all that was before, and no more than `room` messages, gets it at once."""
+    along = (
+        (publishing.TO_MEMBERS, (now, namespace, name, room), -1),
+        (publishing.MEMBERS_FOLLOW, (namespace, name), -1),
+    )
     urged = how.rank is not None and how.key is not None
     return [
         (sql.CHANNEL_PUT, (made, how.key, how.rank, text, now, namespace, name, made), -1),
         (queues.QUEUE_PUT, (how.expires_at or None, namespace, name), -1),
         *([(queues.URGE, (how.rank, how.key, how.rank, namespace, name), -1)] if urged else ()),
-        (publishing.TO_MEMBERS, (now, namespace, name), -1),
-        (publishing.MEMBERS_FOLLOW, (namespace, name), -1),
+        *(along if room is not None else ()),
         (sql.CHANNEL_BUMP, (namespace, name), -1),
     ]
 

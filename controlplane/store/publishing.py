@@ -3,7 +3,7 @@
 Who has everything before it, and room in its inbox, has it in the same unit; whoever lags gets it by a delivery.
 """
 
-FEW_WAIT = 255  # so many messages in an inbox, and it lags until those are fewer
+FEW_WAIT = 255  # with more messages in its inbox, a member lags until those are fewer
 AT_ONCE = 256  # so many members in one unit; the others follow
 
 TO_MEMBERS = (
@@ -12,7 +12,7 @@ TO_MEMBERS = (
     " FROM channel c JOIN channel_message m ON m.channel = c.uid AND m.position = c.next_position"
     " JOIN subscription s ON s.channel = c.uid AND s.position = c.next_position - 1"
     " WHERE c.namespace = ? AND c.name = ? AND c.mode = 'broadcast' AND s.debounce_s = 0 AND s.batch_max = 1"
-    f" AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = s.agent LIMIT 1 OFFSET {FEW_WAIT})"
+    f" AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = s.agent LIMIT 1 OFFSET ?)"
     f" LIMIT {AT_ONCE} ON CONFLICT (agent, message_id) DO NOTHING"
 )
 MEMBERS_FOLLOW = (

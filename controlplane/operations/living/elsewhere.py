@@ -6,10 +6,11 @@ namespace may say so: who comes last is believed.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
-from sqlmodel import Session, col, func, select
+from sqlalchemy import Row, text
+from sqlmodel import Session
 
 from controlplane.mesh.traits import mark_of, meaning_text
 from controlplane.operations.living.envelopes import moment
@@ -17,7 +18,6 @@ from controlplane.operations.offered import require_schemas
 from controlplane.resources.problems import refuse
 from controlplane.store import members as sql
 from controlplane.store.store import Store
-from controlplane.store.tables import MemberRow
 from controlplane.store.unit import Scalar, Unit
 from schemas.base import canonical
 from schemas.calls import NamedAct
@@ -29,7 +29,14 @@ from schemas.principal import Call
 from schemas.problem import Next, Refusal
 
 T = TypeVar("T")
+Known = Row[Any]
 TRIES = 3
+# Members come and go often, and a mapped row would cost more than its read.
+KNOWN = text(
+    "SELECT namespace, name, principal, labels, purpose, capabilities, address, since, expires_at FROM member"
+    " WHERE namespace = :namespace AND name = :name AND expires_at > :now"
+)
+COUNT = text("SELECT COUNT(*) FROM member WHERE namespace = :namespace AND expires_at > :now")
 
 
 def handlers(store: Store) -> dict[str, Handler]:
@@ -52,19 +59,18 @@ class Members:
         require_schemas([it.model_dump() for it in _offered(given)], "/capabilities")
 
         async def attempt() -> RemoteMember | Preview | None:
-            row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
-            there = await self._store.read(lambda session: _count(session, given.namespace, call.now))
-            if row is None and there >= MEMBERS_MAX:
+            row, there = await self._store.read(lambda session: _seen(session, given.namespace, given.name, call.now))
+            if there >= MEMBERS_MAX:
                 raise _full(given.namespace, there)
             view = _registered(call, given, row)
             if call.dry_run:
                 would = f"{given.namespace}/{given.name} would be found until {view.expires_at:%Y-%m-%dT%H:%M:%SZ}"
                 return Preview(operation=call.operation, would=[would], undo="exact")
             capabilities = [it.model_dump(mode="json") for it in view.capabilities]
-            text = meaning_text(given.purpose, capabilities)
+            meant = meaning_text(given.purpose, capabilities)
             said = [canonical(given.labels).decode(), given.purpose, canonical(capabilities).decode(), given.address]
             lease = [call.now, call.now + given.lease_s]
-            meaning = mark_of(text) if text else ""
+            meaning = mark_of(meant) if meant else ""
             values: list[Scalar] = [given.namespace, given.name, call.principal.name, *said, meaning, *lease]
             unit = Unit().raw(sql.REGISTER, values, 1)
             return view if await self._store.write(_told(unit, "member.registered", given, call)) else None
@@ -110,14 +116,16 @@ async def again(attempt: Callable[[], Awaitable[T | None]]) -> T:
     raise refuse("CONFLICT", "others wrote at the same time; try again", retry_after_s=1.0)
 
 
-def _known(session: Session, namespace: str, name: str, now: float) -> MemberRow | None:
-    row = session.get(MemberRow, (namespace, name))
-    return row if row is not None and row.expires_at > now else None
+def _known(session: Session, namespace: str, name: str, now: float) -> Known | None:
+    return session.connection().execute(KNOWN, {"namespace": namespace, "name": name, "now": now}).one_or_none()
 
 
-def _count(session: Session, namespace: str, now: float) -> int:
-    living = (col(MemberRow.namespace) == namespace, col(MemberRow.expires_at) > now)
-    return int(session.exec(select(func.count()).select_from(MemberRow).where(*living)).one())
+def _seen(session: Session, namespace: str, name: str, now: float) -> tuple[Known | None, int]:
+    """A member as it is known; for one that is not, how many others there are."""
+    row = _known(session, namespace, name, now)
+    if row is not None:
+        return row, 0
+    return None, int(session.connection().execute(COUNT, {"namespace": namespace, "now": now}).scalar_one())
 
 
 def _told(unit: Unit, event: str, given: RegisterInput | NamedAct, call: Call) -> Unit:
@@ -125,7 +133,7 @@ def _told(unit: Unit, event: str, given: RegisterInput | NamedAct, call: Call) -
     return unit.event(event, kind="Member", namespace=given.namespace, name=given.name, now=call.now, principal=by)
 
 
-def _registered(call: Call, given: RegisterInput, before: MemberRow | None) -> RemoteMember:
+def _registered(call: Call, given: RegisterInput, before: Known | None) -> RemoteMember:
     return RemoteMember(
         namespace=given.namespace,
         name=given.name,
@@ -143,7 +151,7 @@ def _offered(given: RegisterInput) -> list[Capability]:
     return [it for it in given.capabilities if isinstance(it, Capability)]
 
 
-def _view(row: MemberRow) -> RemoteMember:
+def _view(row: Known) -> RemoteMember:
     return RemoteMember(
         namespace=row.namespace,
         name=row.name,
