@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,6 +45,17 @@ class Again(Agent):
 """
 
 
+async def some_at_once(act: Callable[[str], Awaitable[object]], names: Iterable[str]) -> None:
+    """Do it for each, so many at once."""
+    left = iter(names)
+
+    async def place() -> None:
+        for name in left:
+            await act(name)
+
+    await asyncio.gather(*(place() for _ in range(IN_FLIGHT)))
+
+
 class Ears:
     """What is heard, by the number of its message."""
 
@@ -52,6 +63,7 @@ class Ears:
         self._load = load
         self._code = code
         self._count = 0
+        self._agents: set[str] = set()
         self._socket = heard
         self._heard: dict[int, float] = {}
         self._all = 0
@@ -82,13 +94,23 @@ class Ears:
             self._all += 1
         self._more.set()
 
-    async def agent(self, name: str, cls: str = "Ear") -> None:
-        rows = await self._load.gate.rows("SELECT 1 FROM agent WHERE name = :it", it=name)
-        if not rows:
+    async def agents(self, names: Iterable[str], cls: str = "Ear") -> None:
+        """Agents that have had their first turn; those that are there already stay."""
+
+        async def made(name: str) -> None:
             await self._load.agent(name, cls, code=self._code)
 
-    async def channel(self, name: str, members: Sequence[str]) -> None:
-        await self._load.gate.channel(name, *(f"agent_{it}" for it in members))
+        new = [it for it in names if it not in self._agents]
+        self._agents.update(new)
+        await some_at_once(made, new)
+
+    async def channels(self, members: Mapping[str, Sequence[str]]) -> None:
+        """Channels, with the names of their members."""
+
+        async def made(name: str) -> None:
+            await self._load.gate.channel(name, *(f"agent_{it}" for it in members[name]))
+
+        await some_at_once(made, members)
 
     async def _publish(self, channel: str) -> int:
         self._count += 1
@@ -126,13 +148,8 @@ class Ears:
 
     async def seconds(self, channels: Sequence[str], *, heard: int) -> float:
         """Until all of what is published was heard; so many publications at once."""
-        begun, before, to = time.perf_counter(), self._all, iter(channels)
-
-        async def place() -> None:
-            for channel in to:
-                await self._publish(channel)
-
-        await asyncio.gather(*(place() for _ in range(IN_FLIGHT)))
+        begun, before = time.perf_counter(), self._all
+        await some_at_once(self._publish, channels)
         await self._until(lambda: self._all - before >= heard)
         return time.perf_counter() - begun
 

@@ -3,7 +3,7 @@
 It alone writes. It starts by migrating, releasing every owner (hosts start clean and say hello again),
 and taking up what waits: messages, open turns, timers. It listens on a unix socket that only its own
 user can open; what a peer may say follows from its first frame. Handlers are synchronous: no task per
-frame, and nothing is told before it is committed.
+frame, and nothing is told before it is committed, but for what agents hand to each other under a guard.
 """
 
 import asyncio

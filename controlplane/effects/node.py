@@ -1,7 +1,8 @@
 """What the rooms of the gate share: the clock, the writer, the reader, the slots, and each other.
 
 A room is a class that is given the node; wiring them is `gate.py`'s. `commit` hands rows to the
-writer and calls back on the loop, after the transaction ended; nothing is told, rung or sent before.
+writer and calls back on the loop, after the transaction ended; nothing is told, rung or sent before, but for what
+is handed on under a guard (`handing`).
 """
 
 from collections import Counter
