@@ -20,8 +20,8 @@ SAMPLES, SECONDS, ASKS = 300, 3.0, 40
 MEMBERS, CHANNELS, DELIVERED, READERS = (1, 10, 100, 1_000), (10, 100, 1_000, 10_000), 2_000, 10
 FLAT = 2.0
 WHY_CALL = (
-    "both directions are durable, and pass the gate, one Python process: one commit on the disk lies between the question"
-    " and the answer's line, and four ways between processes"
+    "both directions are durable, and pass the gate, one Python process: a commit on the disk lies between the question"
+    " and the line behind it, and so do four ways from process to process"
 )
 
 
