@@ -247,7 +247,15 @@ async def _overdue(world: World, arming: Arming, mark: str) -> None:
     await world.gate.until(query, lambda rows: len(rows) == 1, 60)
 
 
+async def _deliver(world: World, arming: Arming, mark: str) -> None:
+    """A member that lags: what was published before goes to it by a delivery."""
+    uid = await world.agent(f"lagging-{mark}", "Echo")
+    sql = f"INSERT INTO subscription (channel, agent, position, since) VALUES ('channel_news', '{uid}', 0, 1.0)"
+    await said(lambda: world.gate.store.write(Unit().run(text(sql + " ON CONFLICT DO NOTHING"))))
+
+
 PROVOKED: dict[str, Provoke] = {
+    "delivery": _deliver,
     "write": _write, "lease": _wait, "summary": _wait, "again": _stumble, "bury": _spoil,
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,

@@ -78,13 +78,15 @@ def arming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Arming:
 @asynccontextmanager
 async def awake(url: str) -> AsyncIterator[RunningGate]:
     """With one that asks and one that answers, both awake with nothing to do."""
-    async with running(url) as gate:
+    async with running(url, loop_held_s_max=60.0) as gate:  # handlers hold it, for the tests
         code = await gate.code(SOURCE)
         for name, cls in (("asks", "Asks"), ("says", "Says")):
             await gate.agent(name, code, cls, **AWAKE)
         await gate.channel("news", "agent_says")
         idle = "SELECT COUNT(*) FROM turn WHERE finished_at IS NOT NULL"
         await gate.until(idle, lambda rows: rows[0][0] == 2)
+        for name in ("asks", "says"):  # which the bell behind their declaration may have let go once more
+            assert await gate.ask(name, None, f"{name}-wakes") == 0
         yield gate
 
 
