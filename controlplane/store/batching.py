@@ -23,7 +23,13 @@ LANE_1_SHARE = 4  # lane 1 gets at least one in so many of jobs and bytes
 Row = tuple[str, Sequence[Any], int]
 
 
-class Many(str):
+class Fixed(str):
+    """SQL that is always the same, so that a database may prepare it once; it keeps its place."""
+
+    __slots__ = ()
+
+
+class Many(Fixed):
     """SQL of which many may go in one call."""
 
     __slots__ = ()

@@ -17,7 +17,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from psycopg.types.numeric import Int8Dumper
 
-from controlplane.store.batching import Group, Many
+from controlplane.store.batching import Fixed, Group, Many
 from controlplane.store.merging import Values, merged
 
 _PLACES = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?")
@@ -88,7 +88,7 @@ class Prepared:
         self._pq.enter_pipeline_mode()
         try:
             sent = [
-                it for at, group in enumerate(groups) for it in self._send(at, isinstance(group.sql, Many), dumped[at])
+                it for at, group in enumerate(groups) for it in self._send(at, isinstance(group.sql, Fixed), dumped[at])
             ]
             self._pq.pipeline_sync()
             self._flush()

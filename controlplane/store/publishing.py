@@ -4,6 +4,8 @@ Who has everything before it, and room in its inbox, has it in the same unit; wh
 do guests, whose invitation is looked at then, and routes that read again.
 """
 
+from controlplane.store.batching import Fixed
+
 FEW_WAIT = 255  # with more messages in its inbox, a member lags until those are fewer
 AT_ONCE = 256  # so many members in one unit; the others follow
 
@@ -11,7 +13,7 @@ _PLAIN = (  # waits for no more, is no guest, and reads nothing again
     "{0}.debounce_s = 0 AND {0}.batch_max = 1 AND {0}.invitation IS NULL"
     " AND NOT EXISTS (SELECT 1 FROM replay r WHERE r.agent = {0}.agent AND r.ended_at IS NULL)"
 )
-TO_MEMBERS = (
+TO_MEMBERS = Fixed(
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank, attempts_max)"  # noqa: S608
     " SELECT s.agent, m.message_id, 'message', m.body, ?, 0, m.key, m.rank, c.attempts_max"
     " FROM channel c JOIN channel_message m ON m.channel = c.uid AND m.position = c.next_position"
@@ -20,7 +22,7 @@ TO_MEMBERS = (
     f" AND {_PLAIN.format('s')} AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.agent = s.agent LIMIT 1 OFFSET ?)"
     f" LIMIT {AT_ONCE} ON CONFLICT (agent, message_id) DO NOTHING"
 )
-MEMBERS_FOLLOW = (
+MEMBERS_FOLLOW = Fixed(
     "UPDATE subscription SET position = position + 1 WHERE (channel, position) = (SELECT c.uid, c.next_position - 1"  # noqa: S608
     " FROM channel c WHERE c.namespace = ? AND c.name = ? AND c.mode = 'broadcast')"
     f" AND {_PLAIN.format('subscription')} AND EXISTS (SELECT 1 FROM channel_message m JOIN inbox i"

@@ -4,11 +4,11 @@ A message of a queue is in `queued` until a member has it, and then in that memb
 position, until its turn is over. Its key is held by whoever has an unfinished message of it.
 """
 
-from controlplane.store.batching import Many
+from controlplane.store.batching import Fixed, Many
 
 # Taken in: behind the message itself, before the position is passed
 
-QUEUE_PUT = (
+QUEUE_PUT = Fixed(
     "INSERT INTO queued (channel, position, key, own_rank, rank, ready, attempts, expires_at)"
     " SELECT m.channel, m.position, m.key, COALESCE(m.rank, 9), COALESCE(m.rank, 9), CASE WHEN m.key IS NULL THEN 1"
     " WHEN EXISTS (SELECT 1 FROM queued e WHERE e.channel = m.channel AND e.key = m.key)"
@@ -16,7 +16,7 @@ QUEUE_PUT = (
     " FROM channel c JOIN channel_message m ON m.channel = c.uid AND m.position = c.next_position"
     " WHERE c.namespace = ? AND c.name = ? AND c.mode = 'queue'"
 )
-URGE = (  # what is more urgent takes along what stands before it under its key
+URGE = Fixed(  # what is more urgent takes along what stands before it under its key
     "UPDATE queued SET rank = ? WHERE key = ? AND ready = 1 AND rank > ?"
     " AND channel = (SELECT c.uid FROM channel c WHERE c.namespace = ? AND c.name = ? AND c.mode = 'queue')"
 )
@@ -44,7 +44,7 @@ OF_HELD_KEYS = (  # of each key that a member with room holds the next, as urgen
     " AND q.position = (SELECT MIN(e.position) FROM queued e WHERE e.channel = ? AND e.key = h.key"
     " AND (e.expires_at IS NULL OR e.expires_at > ?)) ORDER BY urgency, q.position LIMIT ?"
 )
-TAKE = (
+TAKE = Fixed(
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank, channel, position,"
     " attempts_max) SELECT s.agent, m.message_id, 'message', m.body, ?, q.attempts, q.key, m.rank, q.channel,"
     " q.position, c.attempts_max FROM queued q JOIN channel c ON c.uid = q.channel"
@@ -52,7 +52,7 @@ TAKE = (
     " JOIN subscription s ON s.channel = q.channel AND s.agent = ?"
     " JOIN agent a ON a.uid = s.agent AND a.stopped = 0 WHERE q.channel = ? AND q.position = ?"
 )
-TAKEN = "DELETE FROM queued WHERE channel = ? AND position = ?"
+TAKEN = Fixed("DELETE FROM queued WHERE channel = ? AND position = ?")
 QUEUE = "SELECT mode, in_flight_max FROM channel WHERE uid = ?"
 WAITING_QUEUES = (
     "SELECT c.uid FROM channel c WHERE c.mode = 'queue' AND c.uid > ?"

@@ -5,7 +5,7 @@ of another job in the same batch (positions of channels) is not marked, and runs
 Every commit of a turn starts with a fence: the agent's row under its owner, epoch and version.
 """
 
-from controlplane.store.batching import Many
+from controlplane.store.batching import Fixed, Many
 from controlplane.store.questions import EXPIRED_EVENT
 from schemas.branches import FORMAT
 
@@ -152,12 +152,12 @@ TIMER_END = Many("DELETE FROM timer WHERE agent = ? AND name = ? AND version = ?
 
 # Channels: positions are taken in the order of jobs
 
-CHANNEL_PUT = (
+CHANNEL_PUT = Fixed(
     "INSERT INTO channel_message (channel, position, message_id, key, rank, body, accepted_at)"
     " SELECT uid, next_position, ?, ?, ?, ?, ? FROM channel WHERE namespace = ? AND name = ? AND NOT EXISTS"
     " (SELECT 1 FROM channel_message m WHERE m.channel = channel.uid AND m.message_id = ?)"
 )
-CHANNEL_BUMP = (
+CHANNEL_BUMP = Fixed(
     "UPDATE channel SET next_position = next_position + 1 WHERE namespace = ? AND name = ? AND EXISTS"
     " (SELECT 1 FROM channel_message m WHERE m.channel = channel.uid AND m.position = channel.next_position)"
 )
@@ -171,14 +171,14 @@ PUBLISH_LOST_EVENT = Many(
     " SELECT 'message.dead_lettered', ?, 'Channel', ?, ?, ?, ?"
     " WHERE NOT EXISTS (SELECT 1 FROM channel WHERE namespace = ? AND name = ?)"
 )
-DELIVER = (
+DELIVER = Fixed(
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts, key, rank, attempts_max)"
     " SELECT ?, message_id, 'message', body, ?, 0, key, rank,"
     " (SELECT c.attempts_max FROM channel c WHERE c.uid = channel_message.channel) FROM channel_message"
     " WHERE channel = ? AND position > ? AND position <= ? ORDER BY position"
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
-SUBSCRIPTION_ADVANCE = "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?"
+SUBSCRIPTION_ADVANCE = Fixed("UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?")
 SUBSCRIPTION_FOLLOWS = (  # and nothing of what it passes was taken by retention meanwhile
     "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?"
     " AND EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = ? AND m.position = ?)"
