@@ -40,7 +40,7 @@ OPERATIONS = (
         repeats_safely=False,
         imperative=True,
         agent_may=True,
-        problems=("SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY", "NOT_SET_UP", "QUOTA", "BACKLOG_FULL"),
+        problems=("NOT_FOUND", "SCHEMA_MISMATCH", "TOO_LARGE", "NOT_READY", "NOT_SET_UP", "QUOTA", "BACKLOG_FULL"),
         example={**_NAMED, "data": {"text": "hello"}},
     ),
     Operation(

@@ -61,10 +61,10 @@ class Channels:
         namespace, name = given.channel_namespace or given.namespace, given.name
         invitation = ""
         if (way := _way(call, given, "publish")) is not None:
+            found, invitation = await guesting.opened(self._store, way, call.now)
             if given.delay_s:
                 detail = f"a message to {namespace}/{name}, in another namespace, can not be delayed"
                 raise refuse("INVALID_VALUE", detail, field="/delay_s", to=f"{namespace}/{name}")
-            found, invitation = await guesting.opened(self._store, way, call.now)
         else:
             found = await find_or_make(self._store, namespace, name)
         schema: Any = orjson.loads(found.spec).get("dataschema")
