@@ -20,7 +20,7 @@ from controlplane.economy.accounts import Excess, Labels, Work
 from controlplane.economy.chains import Room
 from controlplane.economy.ledger import Ledger
 from controlplane.economy.rating import RateCard
-from controlplane.effects import journaling
+from controlplane.effects import eventing, journaling
 from controlplane.effects.admission import fitted
 from controlplane.effects.chaining import Chain
 from controlplane.effects.node import Node
@@ -247,7 +247,7 @@ class Budgeting:
         told = {"effect": frame.effect, "why": words(excess), **asdict(excess)}
         rows = [
             (statements.RELEASE_EPOCH, (now, uid, epoch), 1),
-            journaling.event("agent.paused", turn, told, now),
+            eventing.event("agent.paused", turn, told, now),
         ]
         if slot.host is not None:
             slot.host.wire.send(Evict(uid, epoch, abort=True))

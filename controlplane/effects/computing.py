@@ -15,7 +15,7 @@ import orjson
 
 from controlplane.economy import meters
 from controlplane.economy.accounts import Work
-from controlplane.effects import journaling
+from controlplane.effects import eventing, journaling
 from controlplane.effects.fitting import fits, lacking
 from controlplane.effects.node import MESSAGES, Node
 from controlplane.effects.sending import Act
@@ -319,7 +319,7 @@ def _told(task: Task, now: float) -> Row:
         "turn_id": task.turn_id, "branch": task.branch, "position": task.position,
         "function": task.given.function, "attempt": task.attempts, "why": task.why or ENDED,
     }  # fmt: skip
-    return journaling.agent_event("compute.lost", task.namespace, task.name, None, now, about)
+    return eventing.agent_event("compute.lost", task.namespace, task.name, None, now, about)
 
 
 def _lost(task: Task) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects import journaling
+from controlplane.effects import eventing, journaling
 from controlplane.effects.node import Node
 from controlplane.effects.reasons import why_awake
 from controlplane.effects.slots import Slot
@@ -88,7 +88,7 @@ def _wake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
     now = node.clock()
     rows: list[Row] = [(sql.UNSTOP, (now, slot.uid), -1)]
     if principal is not None:
-        rows.append(journaling.agent_event("agent.woken", slot.namespace, slot.name, principal, now))
+        rows.append(eventing.agent_event("agent.woken", slot.namespace, slot.name, principal, now))
 
     def woken(outcome: str, detail: str) -> None:
         if failed(outcome, detail, done):
@@ -121,7 +121,7 @@ def _stop(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
     now = node.clock()
     rows: list[Row] = [(sql.STOP, (now, slot.uid), 1)]
     if principal is not None:
-        rows.append(journaling.agent_event("agent.stopped", slot.namespace, slot.name, principal, now))
+        rows.append(eventing.agent_event("agent.stopped", slot.namespace, slot.name, principal, now))
     _abort(node, slot)
 
     def stopped(outcome: str, detail: str) -> None:

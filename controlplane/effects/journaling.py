@@ -14,6 +14,7 @@ import orjson
 from controlplane.effects import scoping
 from controlplane.effects.consuming import consumed, still_its
 from controlplane.effects.entries import continued, reply_envelope, rows_of
+from controlplane.effects.eventing import event
 from controlplane.effects.gathers import counted
 from controlplane.effects.turnref import Aftermath, Made, Outside, Row, TurnRef, at_time
 from controlplane.store import external, questions, states, workspaces
@@ -332,19 +333,6 @@ def question_expired(question_id: str, found: dict[str, Any], now: float) -> lis
         *resolution(question_id, "timeout", orjson.dumps(found).decode(), now),
         (questions.EXPIRED_EVENT, (now, told, question_id, now), -1),
     ]
-
-
-def event(kind: str, turn: TurnRef, data: dict[str, Any], now: float, principal: str | None = None) -> Row:
-    """A feedback event about the turn's agent."""
-    text = canonical(data).decode()
-    return sql.EVENT, (kind, now, "Agent", turn.namespace, turn.name, principal, turn.turn_id or None, text), 1
-
-
-def agent_event(
-    kind: str, namespace: str, name: str, principal: str | None, now: float, data: dict[str, Any] | None = None
-) -> Row:
-    """A feedback event about what an operator did to an agent."""
-    return sql.EVENT, (kind, now, "Agent", namespace, name, principal, None, canonical(data or {}).decode()), 1
 
 
 def fence(turn: TurnRef, now: float) -> Row:

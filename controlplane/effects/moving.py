@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.effects import journaling
+from controlplane.effects import eventing
 from controlplane.effects.controls import Answer, failed, soon
 from controlplane.effects.keys import Key
 from controlplane.effects.node import Node
@@ -142,7 +142,7 @@ class Moving:
             return
         now = self._node.clock()
         told = {"host": host_id}
-        event = journaling.agent_event("agent.placed", slot.namespace, slot.name, asked.principal, now, told)
+        event = eventing.agent_event("agent.placed", slot.namespace, slot.name, asked.principal, now, told)
 
         def placed(outcome: str, detail: str) -> None:
             if failed(outcome, detail, done):
@@ -222,7 +222,7 @@ class Moving:
         assert slot.move is not None
         gap_s = round(self._node.steady() - slot.move.began, 6)
         about = {"from": slot.move.from_host, "to": host.host_id, "epoch": slot.epoch + 1, "after_s": gap_s}
-        return journaling.agent_event("agent.migrated", slot.namespace, slot.name, slot.move.principal, now, about)
+        return eventing.agent_event("agent.migrated", slot.namespace, slot.name, slot.move.principal, now, about)
 
     def arrived(self, slot: Slot) -> None:
         """It was acquired."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from controlplane.effects import journaling
+from controlplane.effects import eventing
 from controlplane.effects.endings import expired, too_late, worn_out
 from controlplane.effects.fairness import Turnstile
 from controlplane.effects.node import MESSAGES, Node
@@ -230,7 +230,7 @@ class Ownership:
         now = self._node.clock()
         rows: list[Any] = [(sql.ACQUIRE, (host.host_id, slot.epoch + 1, now, slot.uid, slot.epoch), 1)]
         if slot.woken_by is not None:
-            rows.append(journaling.agent_event("agent.woken", slot.namespace, slot.name, slot.woken_by, now))
+            rows.append(eventing.agent_event("agent.woken", slot.namespace, slot.name, slot.woken_by, now))
         if slot.move is not None:
             rows.append(self._node.moving.arriving(slot, host, now))
         host_id, epoch = host.host_id, slot.epoch + 1
@@ -283,7 +283,7 @@ class Ownership:
         now = self._node.clock()
         rows: list[Any] = [(sql.RELEASE, (now, slot.uid, slot.epoch, slot.host.host_id), 1)]
         if slot.suspended_by is not None:
-            rows.append(journaling.agent_event("agent.suspended", slot.namespace, slot.name, slot.suspended_by, now))
+            rows.append(eventing.agent_event("agent.suspended", slot.namespace, slot.name, slot.suspended_by, now))
         self._node.commit("release", rows, lambda outcome, _: self._let_gone(slot, outcome))
 
     def _let_gone(self, slot: Slot, outcome: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from msgspec.structs import replace
 
-from controlplane.effects import journaling
+from controlplane.effects import eventing, journaling
 from controlplane.effects.node import Done, Node
 from controlplane.effects.resuming import pinned_by
 from controlplane.effects.slots import Slot
@@ -136,7 +136,7 @@ class Upgrading:
             journaling.fence(turn, now),
             (upgrades.PROVED, (slot.generation, turn.digest, pinned, turn.turn_id, turn.entries), 1),
             (upgrades.UNMARKED, (turn.turn_id,), -1),
-            journaling.event("turn.upgraded", turn, told, now),
+            eventing.event("turn.upgraded", turn, told, now),
         ]
         proved = replace(turn, proving="")
         self._node.commit("prove", rows, lambda *came: self._proved(slot, proved, set(waits), held, *came))
@@ -186,7 +186,7 @@ class Upgrading:
         told = {key: found[key] for key in ("reason", "detail", "metadata")}
         return [
             self._pinning(slot, turn, "differs", canonical(found).decode()),
-            journaling.event("turn.differs", turn, told, self._node.clock()),
+            eventing.event("turn.differs", turn, told, self._node.clock()),
         ]
 
     def _pinning(self, slot: Slot, turn: TurnRef, decided: str, differs: str | None) -> Row:
