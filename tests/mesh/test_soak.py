@@ -22,7 +22,7 @@ from tests.mesh.traffic import MeshTraffic
 from tests.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
-MESH_S = float(os.environ.get("STEWARD_MESH_S", "900" if SOAK else "6"))
+MESH_S = float(os.environ.get("STEWARD_MESH_S", "900" if SOAK else "30"))
 BOUNDS = {"lease_s": 1.5, "loop_held_s_max": 1.0, "turn_attempts_max": 200}
 
 
