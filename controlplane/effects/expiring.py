@@ -48,7 +48,7 @@ class Expiring:
         if slot is not None and slot.turn is not None and slot.turn.message_id == await_id and _about_to_begin(slot):
             self._node.ownership.pump(slot)  # it is judged there
         if _begun(slot, await_id) or self._node.reader.one(sql.HAS_TURN, turn_id) is not None:
-            self._end(await_id, [(sql.BEGUN, (await_id,), -1)])
+            self._end(uid, await_id, [(sql.BEGUN, (await_id,), -1)])
             return
         found = too_late(await_id)
         body = found.model_dump(mode="json")
@@ -61,14 +61,16 @@ class Expiring:
             (statements.EVENT, event, 1),
             *journaling.refusal(target, await_id, body, now),
         ]
-        self._end(await_id, rows)
+        self._end(uid, await_id, rows)
 
-    def _end(self, await_id: str, rows: list[Row]) -> None:
+    def _end(self, uid: str, await_id: str, rows: list[Row]) -> None:
         self._ending.add(await_id)
 
         def ended(outcome: str, _detail: str) -> None:
             self._ending.discard(await_id)
             if outcome == "ok":
+                if (slot := self._node.slots.get(uid)) is not None:
+                    slot.handed.pop(await_id, None)
                 self._node.timers.resolved(await_id)
             else:  # its turn began, or ended, at that very moment
                 self._node.timers.arm(self._node.clock() + AGAIN_S)

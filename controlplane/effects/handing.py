@@ -1,23 +1,26 @@
 """What one agent has for another, handed on while its unit is still on its way to the disk.
 
 A message to an agent that is awake and has nothing to do, and the answer to one whose turn rests in its host, are
-handed over as their unit goes to the writer. Whoever was handed something builds on it: its units begin with a
+handed over right after their unit went to the writer. Whoever was handed something builds on it: its units begin with a
 guard, a statement that finds it, and come behind that unit in the same lane. So nothing is ever committed that
 builds on what was not. What a turn asks of the world waits until it is committed, and so does whoever asked from
 outside. Where it is not, it is taken back: the attempt is forgotten, and what is committed decides how it goes on.
 An agent is handed nothing while a unit of its own is on its way; so at most one thing is unsure in each. While the
-writer does not keep up, nothing is handed on. The unit itself goes to the writer right behind what is handed on.
+writer does not keep up, nothing is handed on.
 """
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
+from controlplane.effects.surviving import survived
 from controlplane.effects.turnref import Aftermath, Row, TurnRef
 from controlplane.store import handing
 from controlplane.store import statements as sql
@@ -26,6 +29,7 @@ from schemas.base import short_id
 from schemas.branches import Place
 from schemas.wire import Evict, Resolved
 
+log = logging.getLogger("steward.gate")
 WAITING_MAX = 64  # jobs of the writer; with more, it is behind
 HANDED_MAX = 64  # questions in an inbox whose asker is known
 UNCOUNTED = "NOT_READY: what it was handed is not committed"
@@ -67,7 +71,7 @@ class Handing:
     # Messages
 
     def passed(self, slot: Slot, turn: TurnRef, after: Aftermath, lane: int) -> Callable[[bool], None]:
-        """A unit that sends these goes to the writer: hand them on. What is answered is told what became of it."""
+        """A unit that sends these is the writer's: hand them on. What is answered is told what became of it."""
         many = Counter(it.to for it in after.passed)
         found: list[Handed] = []
         for it in after.passed:
@@ -83,10 +87,12 @@ class Handing:
 
         return ended
 
-    def published(self, agents: Sequence[str], message_id: str, body: str) -> Callable[[bool], Collection[str]]:
+    def published(
+        self, agents: Sequence[str], message_id: str, body: str, lane: int
+    ) -> Callable[[bool], Collection[str]]:
         """The same of a publication that these will have; whoever is at it already is answered."""
         slots = [slot for uid in agents if (slot := self._node.slots.get(uid)) is not None]
-        found = [Handed(to, message_id, body, MESSAGES) for to in slots]
+        found = [Handed(to, message_id, body, lane) for to in slots]
         self._hand(found)
         return lambda committed: {to.uid for to in self._ended(found, committed)}
 
@@ -133,7 +139,7 @@ class Handing:
     # Answers
 
     def answered(self, slot: Slot, turn: TurnRef, after: Aftermath, lane: int, at: float) -> Callable[[bool], None]:
-        """A unit that ends a turn goes to the writer: who asked goes on with the answer now, or as soon as it rests."""
+        """A unit that ends a turn is the writer's: who asked goes on with the answer now, or as soon as it rests."""
         handed = slot.handed.get(turn.message_id)
         asker = None if handed is None else handed.asker
         if handed is None or asker is None or handed.place is None or after.replied is None:
@@ -196,11 +202,26 @@ class Handing:
 
     def _sure(self, slot: Slot) -> None:
         """What its turn was handed is committed."""
-        if slot.turn is not None:
+        if slot.turn is not None and slot.turn.given:
             slot.turn = replace(slot.turn, given=())
-        waiting, slot.unsure = slot.unsure or [], None
+        if slot.unsure:  # what fails of it shall not fail whoever has committed
+            asyncio.get_running_loop().call_soon(self._heard, slot, slot.unsure)
+        else:
+            slot.unsure = None
+
+    def _heard(self, slot: Slot, waiting: list[Callable[[], None]]) -> None:
+        """What the host said meanwhile; until then what it says comes behind that."""
+        if slot.unsure is not waiting:
+            return
+        slot.unsure = None
         for act in waiting:
-            act()
+            try:
+                survived(act, f"what was said of a turn of {slot.address}")
+            except Away as away:
+                log.warning("the database is away: %s", away)
+                if slot.host is not None:
+                    slot.host.wire.close()
+                return
 
     def _retract(self, slot: Slot) -> None:
         self._node.ownership.fenced(slot, "handing", "conflict", UNCOUNTED)

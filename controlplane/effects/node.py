@@ -149,7 +149,9 @@ class Node:
 
         def told(outcome: str, detail: str) -> None:
             self.planes.rouse()
-            done(outcome, detail)
-            self.publishing -= Counter(channels)
+            try:
+                done(outcome, detail)
+            finally:
+                self.publishing -= Counter(channels)
 
         return told

@@ -292,6 +292,7 @@ class Ownership:
             self.fenced(slot, "releasing", outcome, "")
             return
         more = slot.more or slot.coming is not None or slot.stale or slot.leave or outcome == "conflict"
+        more = more or (slot.turn is not None and not slot.awaits)  # it was about to begin
         move = slot.move
         self.forget(slot)
         if held and move is not None:

@@ -5,6 +5,7 @@ costs one commit. Each call is answered once, after its transaction ended.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import re
@@ -18,7 +19,7 @@ import orjson
 
 from controlplane.effects import controls, questions
 from controlplane.effects.chaining import opening
-from controlplane.effects.node import MESSAGES, Node
+from controlplane.effects.node import MESSAGES, TURNS, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
@@ -135,7 +136,12 @@ class Planes:
                 _answer(wire, frame.call, "error", "NOT_READY: the database is away", {})
             return
         for it, (stored,), all_ in zip(arrived, found, counted, strict=True):
-            survived(partial(self._put_in, *it, stored, counted=all_), "a message to an agent")
+            try:
+                done = survived(partial(self._put_in, *it, stored, counted=all_), "a message to an agent")
+            except Away:
+                done = False
+            if not done:
+                _answer(it[0], it[1].call, "error", "NOT_READY: it could not be taken in", {})
 
     def _looked_for(self, _: Wire, frame: Publish, slot: Slot, *, all_: bool) -> tuple[Any, ...]:
         most = self._node.bounds.inbox_messages_max if all_ else 1
@@ -180,9 +186,10 @@ class Planes:
 
         node.commit("publish", rows, published, MESSAGES)
         at_once = alone and frame.placed.plain and not frame.chain
-        told = node.handing.published([uid] if at_once else [], frame.message_id, body)
+        told = node.handing.published([uid] if at_once else [], frame.message_id, body, MESSAGES)
         if alone:
-            node.ownership.acquire_ahead(slot)
+            with contextlib.suppress(Away):
+                node.ownership.acquire_ahead(slot)
 
     def _delay(self, wire: Wire, frame: Publish | PublishChannel) -> None:
         """A message that waits for its time."""
@@ -267,12 +274,16 @@ class Planes:
                 outcome = "ok"
             _answer(wire, frame.call, outcome if position else "error", gone, said)
 
-        node.publish(rows, published, MESSAGES)
-        told = node.handing.published(readers, frame.message_id, body)
+        lane = TURNS if readers else MESSAGES  # then nothing that turns publish goes before it
+        node.publish(rows, published, lane)
+        told = node.handing.published(readers, frame.message_id, body, lane)
 
     def _readers(self, channel: tuple[Any, ...], frame: PublishChannel) -> list[str]:
-        """The members that can begin with it at once; nobody, where it is there, or another one on its way."""
+        """The members that can begin with it at once; nobody, where it is there, or another one on its way, or where
+        the channel says how often it is tried."""
         if self._node.publishing[frame.namespace, frame.name]:
+            return []
+        if channel[4] not in (None, self._node.bounds.turn_attempts_max):
             return []
         found = self._node.delivery.ready(channel[0], channel[1], READERS_MAX)
         if not any(self._node.slots.get(it) for it in found):

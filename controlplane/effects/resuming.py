@@ -68,9 +68,11 @@ def next_turn(node: Node, slot: Slot) -> bool:
         return True
     if slot.emptied:
         return False
-    slot.more = False  # whatever rang before is in what is read now
+    slot.unread = True
     row = node.reader.one(sql.NEXT_MESSAGE, slot.uid, slot.uid, slot.uid)
+    slot.more = False  # whatever rang before is in what was read
     if row is None:
+        slot.unread = False
         return False
     message_id, trigger, body, attempts, waiting, *placed = row
     if trigger == "start" and not _reached(node, slot):
@@ -83,6 +85,7 @@ def next_turn(node: Node, slot: Slot) -> bool:
         _consume_again(node, turn)
         return False
     slot.turn, slot.last, slot.asked = turn, waiting == 1, asked or ""
+    slot.unread = not slot.last
     return True
 
 

@@ -90,6 +90,7 @@ class Slot:
     scope: str | None = None  # what it ends with
     turn_s: float | None = None  # for how long its turn may be active, where a chain leaves it less than its limits
     narrowed: Excess | None = None  # the limit of that chain
+    unread: bool = False  # whether its inbox may hold what was not looked at
     handed: "dict[str, Handed]" = field(default_factory=dict)  # by id: what agents of this gate have for its inbox
     answer: "Answer | None" = None  # to its turn, which is on its way to a rest
     lane: int = 0  # by which what its turn was handed goes to the writer, and so its own units until that is committed
@@ -118,7 +119,7 @@ class Slot:
     def rests(self) -> bool:
         """Whether it is idle, and nobody wants anything of it."""
         wanted = self.more or self.keep or self.leave or self.queued or self.coming or self.move or self.retry_timer
-        return self.state == "idle" and self.turn is None and not wanted
+        return self.state == "idle" and self.turn is None and not (wanted or self.unread)
 
     @property
     def who(self) -> Who:

@@ -266,7 +266,8 @@ class Turns:
     def _retry(self, slot: Slot, turn: TurnRef, least_s: float | None) -> None:
         if not self._node.slots.holds(slot):
             return
-        slot.turn, slot.state, slot.resident = replace(turn, attempts=turn.attempts + 1), "idle", -1
+        given = slot.turn.given if slot.turn is not None else turn.given
+        slot.turn, slot.state, slot.resident = replace(turn, attempts=turn.attempts + 1, given=given), "idle", -1
         self._node.hosts.turn_over(slot)
         wait_s = max(least_s or 0.0, min(RETRY_MOST_S, RETRY_FIRST_S * 4**turn.attempts))
         slot.retry_timer = asyncio.get_running_loop().call_later(wait_s, self._again, slot)
@@ -335,7 +336,8 @@ class Turns:
                 told()
             self._node.budgeting.ended(slot, committed=outcome == "ok")
             for tell in handed:
-                tell(outcome == "ok")
+                with contextlib.suppress(Away):  # then the sweep finds whoever was told
+                    tell(outcome == "ok")
             if outcome == "ok":
                 then()
             elif outcome == "conflict" and slot.turn is not None and slot.turn.given:
@@ -344,11 +346,11 @@ class Turns:
                 self._node.ownership.fenced(slot, unit, outcome, detail)
 
         lane = slot.lane if slot.turn is not None and slot.turn.given else TURNS
-        if passes is not None:  # first, for the writer's thread would be in the way of that
+        self._node.commit(unit, rows, ended, lane)
+        if passes is not None:
             handed.append(self._node.handing.passed(slot, *passes, lane))
             if at is not None:
                 handed.append(self._node.handing.answered(slot, *passes, lane, at))
-        self._node.commit(unit, rows, ended, lane)
 
     def _over(self, slot: Slot, after: Aftermath) -> None:
         """A turn has ended: the agent is idle, or goes on with the next."""
@@ -382,8 +384,8 @@ class Turns:
         for await_id in after.operators:
             self._node.planes.answered(await_id)
         with contextlib.suppress(Away):  # then the sweep finds them
-            for await_id in (*after.answered, *after.asked):
-                self._node.timers.resolved(await_id)
             for address in after.agents:
                 self._node.ownership.ring_name(*address)
+            for await_id in (*after.answered, *after.asked):
+                self._node.timers.resolved(await_id)
             self._node.delivery.moved(after.published, after.members, after.queues)

@@ -343,7 +343,7 @@ BRANCHED_AGENTS = (  # one branch waits; another may have an answer that nobody 
 OWNED_AGENTS = "SELECT uid FROM agent WHERE owner IS NOT NULL"
 AGENTS_OF = "SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE namespace = ? LIMIT ?) AS counted"
 AGENT_UID = "SELECT uid FROM agent WHERE namespace = ? AND name = ?"
-CHANNEL = "SELECT uid, next_position, mode, backlog_max FROM channel WHERE namespace = ? AND name = ?"
+CHANNEL = "SELECT uid, next_position, mode, backlog_max, attempts_max FROM channel WHERE namespace = ? AND name = ?"
 CHANNEL_SPEC = (
     "SELECT r.spec, c.uid FROM channel c JOIN resource r ON r.uid = c.uid WHERE c.namespace = ? AND c.name = ?"
 )

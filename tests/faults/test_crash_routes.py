@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.history import said
 from tests.faults.points import Arming, supervised
 from tests.gate.routed import POLL, apply, came, publish, read, routed
 from tests.operations.plane import route
@@ -12,7 +13,7 @@ from tests.protocols.database import Database, database
 
 pytestmark = pytest.mark.anyio
 POINTS = (
-    "gate.delivery.committed",
+    "gate.channel.committed",
     "gate.intent.committed",
     "gate.effect.sent",
     "gate.receipt.before",
@@ -55,7 +56,7 @@ async def test_the_gate_dies_between_the_steps_of_routes(database_url: str, far:
         )
         for n, point in enumerate(POINTS):
             arming.arm(point)
-            await publish(gate, "orders", n, {"n": 100 + n})
+            await said(lambda n=n: publish(gate, "orders", n, {"n": 100 + n}))  # type: ignore[misc]
             await arming.fired()
         many = len(POINTS)
         assert await came(gate, "replies", many) == [{"rows_changed": 1}] * many
