@@ -4,6 +4,7 @@ All is read and answered by operations of the catalogue, under the rights of who
 holds its inbox, so each open question of it stands before the answer, whoever caused it; all of them are found.
 """
 
+from contextlib import suppress
 from typing import Any, cast
 
 from mcp_server.callers import Caller
@@ -46,7 +47,8 @@ class OpenQuestions:
         while coming and len(found) < QUESTIONS_MAX:
             namespace, name = coming.pop(0)
             named = {"namespace": namespace, "agent": name, "limit": QUESTIONS_MAX}
-            found |= {it.question_id: it for it in await self._questions(named)}
+            with suppress(Refusal):  # it is of a namespace that this principal does not see: the others still are
+                found |= {it.question_id: it for it in await self._questions(named)}
             for address in await self._waits_for(namespace, name):
                 if address not in seen and len(seen) < AGENTS_MAX:
                     seen.add(address)
