@@ -19,7 +19,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from mcp_server.back_channel import BackChannel, ClosedError, elicits
 from mcp_server.callers import Caller, Context, principal_of
 from mcp_server.hints import may
-from mcp_server.open_questions import OpenQuestions
+from mcp_server.open_questions import QUESTIONS_MAX, OpenQuestions
 from schemas.principal import Principal
 from schemas.problem import Refusal
 from schemas.question import QuestionView
@@ -86,7 +86,9 @@ class Returning(Person):
         return given
 
     async def _meet(self, questions: OpenQuestions) -> None:
-        for question_id, told in self._responses.items():
+        shown = [it for it in self._seen if it in self._responses]  # what was not asked is no answer
+        for question_id in shown[-QUESTIONS_MAX:]:
+            told = self._responses[question_id]
             if isinstance(told, types.ElicitResult) and told.action == "accept":
                 fault = await questions.answer(self._principal, question_id, told.content)
                 if fault is not None:

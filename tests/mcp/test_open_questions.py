@@ -1,13 +1,16 @@
-"""Which questions a call finds, whatever else goes wrong."""
+"""Which questions a call finds, and which answers it takes: no more than it asked, whatever else goes wrong."""
 
 import asyncio
 from types import SimpleNamespace as Of
 from typing import Any
 
+import mcp_types as types
+import orjson
 import pytest
 
 from controlplane.resources.problems import refuse
-from mcp_server.open_questions import OpenQuestions
+from mcp_server.eliciting import InputNeededError, Returning
+from mcp_server.open_questions import QUESTIONS_MAX, OpenQuestions
 from schemas.principal import Principal
 from schemas.question import QuestionView
 
@@ -49,3 +52,19 @@ async def test_an_agent_of_another_namespace_hides_no_question_of_the_others() -
     reads = Reads({"asked": ["guests/ann", "default/below"]})
     reads.open = {"q1": question("q1", "below")}
     assert list(await OpenQuestions(reads, reads, WHO, "default", "asked").open()) == ["q1"]
+
+
+async def test_only_what_was_asked_is_answered_and_a_few_at_most() -> None:
+    """However many answers come with a call, and whatever its state says."""
+    accepted = types.ElicitResult(action="accept", content={"answer": "yes"})
+    asked = [f"q{n}" for n in range(50)]
+    reads = Reads({})
+    reads.open = {"next": question("next", "asked")}
+    params = types.CallToolRequestParams(
+        name="act",
+        input_responses=dict.fromkeys([*asked, "never asked"], accepted),
+        request_state=orjson.dumps({"request_id": "r", "seen": asked}).decode(),
+    )
+    with pytest.raises(InputNeededError):
+        await Returning(reads, reads, WHO, params)._meet(OpenQuestions(reads, reads, WHO, "default", "asked"))
+    assert reads.answered == asked[-QUESTIONS_MAX:]
