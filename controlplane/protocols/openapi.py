@@ -89,6 +89,8 @@ def _fault_of(document: bytes) -> str | None:
         found = operations_of(orjson.loads(document))
     except DocumentError as error:
         return str(error)
+    except RecursionError:
+        return "it is nested too deep"
     if not found:
         return "it has no operation with an operationId"
     checked: set[int] = set()
