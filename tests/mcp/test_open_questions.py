@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from controlplane.resources.problems import refuse
-from mcp_server.eliciting import InputNeededError, Returning
+from mcp_server.back_channel import BackChannel, Requests
+from mcp_server.eliciting import InputNeededError, Listening, Returning
 from mcp_server.open_questions import QUESTIONS_MAX, OpenQuestions
 from schemas.principal import Principal
 from schemas.question import QuestionView
@@ -68,3 +69,59 @@ async def test_only_what_was_asked_is_answered_and_a_few_at_most() -> None:
     with pytest.raises(InputNeededError):
         await Returning(reads, reads, WHO, params)._meet(OpenQuestions(reads, reads, WHO, "default", "asked"))
     assert reads.answered == asked[-QUESTIONS_MAX:]
+
+
+async def test_more_questions_than_are_shown_at_once_are_shown_one_after_the_other() -> None:
+    """A form stays as long as its question is open, whatever comes before it; when one is over, the next is shown."""
+    below = [f"below{n}" for n in range(QUESTIONS_MAX + 1)]
+    reads = Reads({"asked": [f"default/{it}" for it in below]})
+    reads.open = {f"q-{it}": question(f"q-{it}", it) for it in below}
+    asked, cancelled = list[str](), list[str]()
+
+    class Client:
+        async def ask(self, _: str, params: dict[str, Any]) -> Any:
+            asked.append(params["message"])
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(params["message"])
+                raise
+
+    async def until(number: int) -> None:
+        async with asyncio.timeout(10):
+            while len(asked) < number:  # noqa: ASYNC110 - the forms come when they come
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(asked) == number
+
+    client: Any = Client()
+    meeting = asyncio.ensure_future(
+        Listening(reads, reads, WHO, client)._meet(OpenQuestions(reads, reads, WHO, "default", "asked"))
+    )
+    await until(QUESTIONS_MAX)
+    reads.open = {"q-first": question("q-first", "asked"), **reads.open}
+    await asyncio.sleep(0.1)
+    assert cancelled == []
+    del reads.open["q-below0"]
+    await until(QUESTIONS_MAX + 1)
+    assert cancelled == ["default/below0 asks: Go?"]
+    assert asked[-1] == "default/asked asks: Go?"
+    meeting.cancel()
+    await asyncio.gather(meeting, return_exceptions=True)
+
+
+async def test_what_was_never_sent_is_not_taken_back() -> None:
+    """Who stops waiting before the answer to the call has begun leaves nothing in it, and waits for nothing."""
+    sent = list[Any]()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    channel = BackChannel(Requests(), WHO.identity, send)
+    asking = asyncio.ensure_future(channel.ask("elicitation/create", {}))
+    await asyncio.sleep(0)
+    asking.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(asking, return_exceptions=True)
+    assert asking.cancelled()
+    assert sent == []
