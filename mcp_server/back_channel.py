@@ -8,6 +8,8 @@ rests on it: who makes one up is asked what it can not answer.
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import orjson
@@ -77,11 +79,14 @@ class BackChannel:
     async def ask(self, method: str, params: dict[str, Any]) -> Told:
         """What the client says; takes the request back when nobody waits for that any more. Raises ClosedError."""
         id_, told = self._requests.opened(self._identity)
+        sent = False  # only what may have reached the client is taken back
         try:
-            await self._event({"id": id_, "method": method, "params": params})
+            async with self._room():
+                sent = True
+                await self._write({"id": id_, "method": method, "params": params})
             return await told
         except asyncio.CancelledError:
-            if not told.done():
+            if sent and not told.done():
                 await self._take_back(id_)
             raise
         finally:
@@ -90,17 +95,23 @@ class BackChannel:
     async def _take_back(self, id_: str) -> None:
         params = {"requestId": id_, "reason": "the question is not open any more"}
         try:
-            await self._event({"method": "notifications/cancelled", "params": params})
+            async with self._room():
+                await self._write({"method": "notifications/cancelled", "params": params})
         except (ClosedError, OSError):
             return
 
-    async def _event(self, message: dict[str, Any]) -> None:
+    @asynccontextmanager
+    async def _room(self) -> AsyncIterator[None]:
+        """The stream, between two pieces of the answer. Raises ClosedError when that has ended."""
         await self._begun.wait()
         async with self._lock:
             if self._ended:
                 raise ClosedError
-            body = b"event: message\r\ndata: " + orjson.dumps({"jsonrpc": "2.0", **message}) + b"\r\n\r\n"
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            yield
+
+    async def _write(self, message: dict[str, Any]) -> None:
+        body = b"event: message\r\ndata: " + orjson.dumps({"jsonrpc": "2.0", **message}) + b"\r\n\r\n"
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 def elicits(capabilities: Any) -> bool:

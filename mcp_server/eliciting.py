@@ -19,7 +19,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from mcp_server.back_channel import BackChannel, ClosedError, elicits
 from mcp_server.callers import Caller, Context, principal_of
 from mcp_server.hints import may
-from mcp_server.open_questions import OpenQuestions
+from mcp_server.open_questions import QUESTIONS_MAX, OpenQuestions
 from schemas.principal import Principal
 from schemas.problem import Refusal
 from schemas.question import QuestionView
@@ -86,7 +86,9 @@ class Returning(Person):
         return given
 
     async def _meet(self, questions: OpenQuestions) -> None:
-        for question_id, told in self._responses.items():
+        shown = [it for it in self._seen if it in self._responses]  # what was not asked is no answer
+        for question_id in shown[-QUESTIONS_MAX:]:
+            told = self._responses[question_id]
             if isinstance(told, types.ElicitResult) and told.action == "accept":
                 fault = await questions.answer(self._principal, question_id, told.content)
                 if fault is not None:
@@ -96,7 +98,7 @@ class Returning(Person):
         cursor = await questions.cursor()
         while not (found := [it for it in (await questions.open()).values() if it.question_id not in self._seen]):
             cursor = await questions.changed(cursor)
-        raise InputNeededError(self._asks(found))
+        raise InputNeededError(self._asks(found[:QUESTIONS_MAX]))
 
     def _asks(self, found: list[QuestionView]) -> types.InputRequiredResult:
         seen = [*self._seen, *(it.question_id for it in found)][-SEEN_MAX:]
@@ -116,18 +118,25 @@ class Listening(Person):
         await asyncio.sleep(LOOK_AFTER_S)
         cursor = await questions.cursor()
         shown: dict[str, asyncio.Task[None]] = {}
+        ending: set[asyncio.Task[None]] = set()
         try:
             while True:
                 found = await questions.open()
                 for question_id in shown.keys() - found.keys():
-                    shown[question_id].cancel()
-                for question_id in found.keys() - shown.keys():
+                    over = shown.pop(question_id)
+                    over.cancel()
+                    ending.add(over)
+                    over.add_done_callback(ending.discard)
+                waiting = [it for it in found if it not in shown]
+                room = QUESTIONS_MAX - sum(not it.done() for it in shown.values())
+                for question_id in waiting[: max(room, 0)]:
                     shown[question_id] = asyncio.ensure_future(self._show(questions, found[question_id]))
                 cursor = await questions.changed(cursor)
         finally:
-            for task in shown.values():
+            last = [*shown.values(), *ending]
+            for task in last:
                 task.cancel()
-            await asyncio.gather(*shown.values(), return_exceptions=True)
+            await asyncio.gather(*last, return_exceptions=True)
 
     async def _show(self, questions: OpenQuestions, question: QuestionView) -> None:
         """Until it is answered, or the person does not want to."""

@@ -4,6 +4,7 @@ All is read and answered by operations of the catalogue, under the rights of who
 holds its inbox, so each open question of it stands before the answer, whoever caused it; all of them are found.
 """
 
+from contextlib import suppress
 from typing import Any, cast
 
 from mcp_server.callers import Caller
@@ -37,21 +38,22 @@ class OpenQuestions:
         return str(page.cursor)
 
     async def open(self) -> dict[str, QuestionView]:
-        """The open ones by id, the nearest agent's first, a few at most."""
+        """The open ones by id, the nearest agent's first, a few of each agent."""
         found: dict[str, QuestionView] = {}
         if not await self._questions({"namespace": self._namespace, "limit": 1}):
             return found
         seen = {(self._namespace, self._name)}
         coming = list(seen)
-        while coming and len(found) < QUESTIONS_MAX:
+        while coming:
             namespace, name = coming.pop(0)
             named = {"namespace": namespace, "agent": name, "limit": QUESTIONS_MAX}
-            found |= {it.question_id: it for it in await self._questions(named)}
+            with suppress(Refusal):  # it is of a namespace that this principal does not see: the others still are
+                found |= {it.question_id: it for it in await self._questions(named)}
             for address in await self._waits_for(namespace, name):
                 if address not in seen and len(seen) < AGENTS_MAX:
                     seen.add(address)
                     coming.append(address)
-        return dict(list(found.items())[:QUESTIONS_MAX])
+        return found
 
     async def answer(self, principal: Principal, question_id: str, content: Any) -> str | None:
         """Answer as who said it; what is wrong with the answer, if it may be given once more."""

@@ -19,7 +19,8 @@ SWEEP_S = 1.0
 class Guarded(Protocol):
     """A connection that the guard can end."""
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """End it now. It stands in no table of the guard from then on, long before its loss is told."""
 
 
 class Guard:
@@ -91,6 +92,8 @@ class Unsent:
 
     def end(self) -> None:
         """End the connection now, whatever it does."""
+        self._guard.open.discard(self)
+        self._taken()
         self.transport.abort()
 
     def pause_writing(self) -> None:

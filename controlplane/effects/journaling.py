@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects import scoping
+from controlplane.effects import abroad, scoping
 from controlplane.effects.consuming import consumed, still_its
 from controlplane.effects.entries import continued, reply_envelope, rows_of
 from controlplane.effects.eventing import event
@@ -86,12 +86,13 @@ def _channel(turn: TurnRef) -> tuple[str, str | None]:
 def _letter(turn: TurnRef, found: dict[str, Any], data: dict[str, Any], now: float) -> list[Row]:
     """The dead letter, and what is told of it.
 
-    What a guest gave up of a queue is of that queue's namespace, where it can be put back.
+    What a guest gave up of a queue is of that queue's namespace, where it can be put back; why, its own event says.
     """
     namespace, channel = _channel(turn)
     guest = turn.queue is not None and channel is not None and namespace != turn.namespace
     place = (namespace, channel) if guest else (turn.namespace, turn.name)
-    why = (plain(found["reason"]), plain(found["detail"]), turn.turn_id, now)
+    detail, turn_id = (abroad.gave_up(turn), None) if guest else (plain(found["detail"]), turn.turn_id)
+    why = (plain(found["reason"]), detail, turn_id, now)
     trigger = turn.trigger if turn.queue is None else "queue"
     told = {**data, "trigger": turn.trigger}
     rows: list[Row] = [
@@ -304,7 +305,7 @@ def refused(turn: TurnRef, found: dict[str, Any], now: float, after: Aftermath) 
     if turn.replyto is None:
         return []
     after.answered.append(turn.replyto)
-    return [_late(turn, now), *refusal(turn.address, turn.replyto, found, now)]
+    return [_late(turn, now), *refusal(turn.address, turn.replyto, abroad.for_asker(turn, found), now)]
 
 
 def refusal(by: str, await_id: str, found: dict[str, Any], now: float) -> list[Row]:

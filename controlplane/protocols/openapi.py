@@ -26,6 +26,7 @@ DOCUMENT_BYTES_MAX = 262_144
 OPERATIONS_MAX = 300
 REFERENCES_MAX = 500
 FOLLOWED_MAX = 10
+READ_MAX = 16  # documents whose operations are kept
 ABOUT_CHARS_MAX = 500
 PLACES = ("path", "query", "header", "cookie")
 _IGNORED = RESERVED | {"accept", "content-type"}  # as OpenAPI says of them; the rest is the connection's
@@ -77,6 +78,12 @@ def operations_of(document: Mapping[str, Any]) -> dict[str, Called]:
     return found
 
 
+@lru_cache(maxsize=READ_MAX)
+def read(document: bytes) -> Mapping[str, Called]:
+    """The operations of a document as JSON, kept for all who look at it; raises DocumentError."""
+    return operations_of(orjson.loads(document))
+
+
 def document_fault(document: Mapping[str, Any]) -> str | None:
     """Why no effects can be made of a document; None when they can. The largest take a second, once."""
     encoded = orjson.dumps(document)
@@ -86,9 +93,11 @@ def document_fault(document: Mapping[str, Any]) -> str | None:
 @lru_cache(maxsize=64)
 def _fault_of(document: bytes) -> str | None:
     try:
-        found = operations_of(orjson.loads(document))
+        found = read(document)
     except DocumentError as error:
         return str(error)
+    except RecursionError:
+        return "it is nested too deep"
     if not found:
         return "it has no operation with an operationId"
     checked: set[int] = set()

@@ -18,6 +18,7 @@ FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 TEXT, BYTES = "text/plain", "application/octet-stream"
 KINDS = (FORM, MULTIPART, TEXT, BYTES)  # in the order in which one is chosen
 BYTES_MAX = 262_144
+DEPTH_MAX = 10  # of lists in lists, in a field of a form
 AT = "/arguments/body"
 Json = dict[str, Any]
 Follow = Callable[[Any], Any]
@@ -89,16 +90,18 @@ def _argument(kind: str, schema: Json | None, followed: Follow) -> tuple[Json | 
     return closed, ""
 
 
-def _unfit(schema: Any, followed: Follow) -> str | None:
+def _unfit(schema: Any, followed: Follow, depth: int = 0) -> str | None:
     """What a field of a form is that no text can be; None where it can be sent."""
     if not isinstance(schema, dict):
         return None
+    if depth > DEPTH_MAX:
+        return "a list of lists without end"
     if schema.get("format") == "binary" or "contentMediaType" in schema or schema.get("contentEncoding"):
         return "a file"
     kinds = _listed(schema.get("type"))
     if "object" in kinds or "properties" in schema:
         return "an object"
-    return _unfit(followed(schema["items"]), followed) if isinstance(schema.get("items"), dict) else None
+    return _unfit(followed(schema["items"]), followed, depth + 1) if isinstance(schema.get("items"), dict) else None
 
 
 def _multipart(fields: list[tuple[str, str]]) -> tuple[bytes, str]:

@@ -6,10 +6,11 @@ Each is one `http.request`, made of arguments that meet the document; what may b
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from controlplane.protocols.http import HttpEffector
-from controlplane.protocols.openapi import Called, DocumentError, operations_of, request_of, under_defs
+from controlplane.protocols.openapi import Called, DocumentError, read, request_of, under_defs
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.http import HttpRequest
@@ -75,7 +76,7 @@ class Operations:
 
     def __init__(self, sender: HttpEffector) -> None:
         self._sender = sender
-        self._kept: dict[tuple[str, int], dict[str, Called]] = {}
+        self._kept: dict[tuple[str, int], Mapping[str, Called]] = {}
 
     def resolve(self, effect: str, link: Link) -> Operation:
         known = self._of(link)
@@ -107,7 +108,7 @@ class Operations:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
             try:
-                self._kept[key] = operations_of(document)
+                self._kept[key] = read(orjson.dumps(document))
             except DocumentError as error:  # it was let in by another release
                 detail = f"no effects can be made of the document of {link.name}: {error}"
                 raise refuse("UNKNOWN_EFFECT", detail, connection=link.name, why=str(error)) from None

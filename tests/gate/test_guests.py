@@ -171,8 +171,9 @@ async def test_a_guest_of_a_queue_gives_back_what_it_had_not_begun(database_url:
         invitation = await invited(gate, "read")
         await asked(gate, "ann", "join", "m1")
         await published(gate, "fail", "c1")
-        rows = await gate.until("SELECT namespace, name, channel FROM dead_letter", bool)
-        assert rows == [("default", "news", "news")]
+        rows = await gate.until("SELECT namespace, name, channel, reason, detail, turn_id FROM dead_letter", bool)
+        why = ("HANDLER_ERROR", "a guest, guests/ann, gave it up", None)  # no text of its own is read there
+        assert rows == [("default", "news", "news", *why)]
         listing = DeadLetterListInput(namespace="guests")
         call = Call(GUEST, "channels.dead_letters", time.time())
         assert (await dead_letters.handlers(gate.store)["channels.dead_letters"](call, listing)).items == []  # type: ignore[attr-defined]

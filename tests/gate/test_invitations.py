@@ -26,6 +26,11 @@ class Echo(Agent):
         return {"said": envelope.data, "by": envelope.source}
 
 
+class Frail(Agent):
+    async def on_message(self, turn, envelope):
+        raise ValueError("the inside")
+
+
 class Guest(Agent):
     async def on_message(self, turn, envelope):
         verb, to = envelope.data
@@ -40,7 +45,7 @@ class Guest(Agent):
         try:
             return (await turn.ask(to, 1)).data
         except Refusal as refusal:
-            return refusal.problem.reason
+            return refusal.problem.model_dump(mode="json") if verb == "why" else refusal.problem.reason
 """
 
 
@@ -83,6 +88,26 @@ async def test_an_invitation_opens_one_agent_until_it_is_revoked(database_url: s
         await call(gate, "invitations.revoke", InvitationInput(invitation_id=made.invitation_id))
         assert await says("ann", "ask", "default/echo", 8) == "TARGET_NOT_FOUND"
         assert await says("ann", "find", "", 9) == []
+
+
+async def test_a_failure_is_told_to_another_namespace_without_its_inside(database_url: str) -> None:
+    """Who asked from elsewhere hears the reason alone; who is of the same namespace hears what was raised."""
+    async with running(database_url, hosts=2, turn_attempts_max=1) as gate:
+        code = await gate.code(SOURCE)
+        await gate.agent("echo", code, "Frail")
+        await gate.agent("own", code, "Guest")
+        await gate.agent("ann", code, "Guest", namespace="guests")
+        await call(gate, "invitations.create", InvitationCreateInput(name="echo", to_namespace="guests"))
+        abroad = await asked(gate, "ann", ["why", "default/echo"], "m1")
+        assert (abroad["reason"], abroad["detail"]) == ("HANDLER_ERROR", "the turn of default/echo failed")
+        assert "inside" not in str(abroad)
+        assert abroad["metadata"] == {}
+        await gate.send("own", ["why", "echo"], "m2", time.time() + 60)
+        at_home = (await gate.until("SELECT result FROM awaiting WHERE await_id = 'm2' AND resolved_at > 0", bool))[0][
+            0
+        ]
+        assert "the inside" in at_home
+        assert "traceback" in at_home
 
 
 async def test_a_channel_is_opened_too_and_time_ends_it(database_url: str) -> None:

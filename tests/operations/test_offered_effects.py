@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from controlplane.operations.living import performing
+from controlplane.protocols.openapi import read
 from controlplane.store import offers
 from controlplane.store.packed import pack
 from controlplane.store.store import Store
@@ -57,6 +58,17 @@ async def test_requests_and_the_operations_of_a_document(plane: Plane) -> None:
     why = {it.effect: it.fault for it in found.values() if it.fault is not None}
     assert set(why) == {f"http.{it}" for it in ("eat", "upload", "file", "match", "lost")}
     assert "image/png" in str(why["http.upload"])
+
+
+async def test_a_document_is_read_once(plane: Plane) -> None:
+    """However often somebody looks, and by how many connections."""
+    options = {"openapi": {**DOCUMENT, "info": {"title": "read once", "version": "1"}}}
+    await plane.apply(connection("one", options=options), connection("two", options=options))
+    await effects(plane, "one")
+    before = read.cache_info().misses
+    for name in ("one", "two"):
+        await effects(plane, name)
+    assert read.cache_info().misses == before
 
 
 async def test_statements_and_models(plane: Plane) -> None:

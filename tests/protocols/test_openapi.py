@@ -220,6 +220,20 @@ def test_bodies_that_are_no_json_are_made_of_arguments() -> None:
         request_of(found["bytes"], {"body": "no base64!"})
 
 
+def test_a_field_that_is_a_list_of_itself_can_not_be_sent() -> None:
+    """A document may say so, by references alone; where the field is not needed the others are sent without it."""
+    endless = {"type": "array", "items": {"$ref": "#/components/schemas/A"}}
+    for needed in ([], ["a"]):
+        fields = {"a": {"$ref": "#/components/schemas/A"}, "b": {"type": "string"}}
+        form = {"type": "object", "properties": fields, "required": needed}
+        item = {"post": {"operationId": "o", **_body("multipart/form-data", form)}}
+        document = {"openapi": "3.1.0", "paths": {"/o": item}, "components": {"schemas": {"A": endless}}}
+        assert document_fault(document) is None
+        called = operations_of(document)["o"]
+        assert ("without end" in called.unusable) == bool(needed)
+        assert needed or list(called.arguments["properties"]["body"]["properties"]) == ["b"]
+
+
 def test_older_documents_are_read_in_newer_words() -> None:
     """Nullable and exclusive bounds of 3.0; a property that is called so stays one."""
     schema = {
