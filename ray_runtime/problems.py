@@ -17,6 +17,10 @@ FRAMES_MAX = 8
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
+class Unanswered(Exception):  # noqa: N818 - what it says is no error of the handler's
+    """What a handler needs of its machine is not to be had now; that says nothing about handler and message."""
+
+
 class Reason(NamedTuple):
     title: str
     status: int

@@ -62,6 +62,8 @@ class Replay:
         last, turn_id = self._said[-1] if self._said else None, self.turn_id
         if isinstance(last, Failed):
             problem = Problem.model_validate_json(last.problem)
+            if last.retry and problem.reason == "INTERNAL":  # of the machine, not of the code
+                return None
             return problem if problem.reason == "REPLAY_DIVERGED" else divergence.raised(turn_id, problem)
         if not isinstance(last, Commit):
             return None

@@ -22,7 +22,7 @@ from ray_runtime.awaits import EffectPromise, Promise
 from ray_runtime.branching import Branch, Branches, Branching
 from ray_runtime.code import Loaded
 from ray_runtime.journal import Answer, Journal
-from ray_runtime.problems import handler_error, problem
+from ray_runtime.problems import Unanswered, handler_error, problem
 from ray_runtime.sdk import Turn
 from ray_runtime.state import HASHED_BYTES_MAX, state_digest, state_mark
 from ray_runtime.stepping import Steps
@@ -318,6 +318,8 @@ class Activation:
             found = error.problem
         if found is not None:
             self._fail(found, retry=False)
+        elif isinstance(error, Unanswered):
+            self._fail(problem("INTERNAL", str(error), error=str(error)), retry=True)
         else:
             self._fail(handler_error(error, self._root), retry=True)
 

@@ -124,6 +124,9 @@ class Wish:
         return [it.claim(n, WITHIN_S * (n // self.batch + 1)) for n, it in enumerate(self.acts[:most])]
 
 
+Beside = Callable[[str], Unit]
+
+
 class Open(NamedTuple):
     """An operation's change that is not done."""
 
@@ -157,14 +160,20 @@ class OneShots:
         self._store = store
         self._one_at_a_time = asyncio.Lock()
 
-    async def begin(self, call: Call, wish: Wish, beside: Callable[[str], Unit] | None = None) -> str | None:
-        """Its change, recorded from now on; None when there is nothing to do. Raises CONFLICT.
+    async def begin(self, call: Call, wish: Wish) -> str | None:
+        """Its change, recorded from now on; None when there is nothing to do. Raises CONFLICT."""
+        return await self.begin_seen(call, lambda _: (wish, None))
 
-        `beside` makes, for the change's id, what is written in the same unit.
-        """
+    async def begin_seen(self, call: Call, seen: Callable[[Session], tuple[Wish, Beside | None]]) -> str | None:
+        """The same of what is seen at each attempt; beside it what is made, for the change's id, for the same unit."""
+
+        def look(session: Session) -> tuple[Wish, Beside | None, str | None, list[tuple[str, Claim]]]:
+            wish, beside = seen(session)
+            return wish, beside, *_before(session, call.operation, wish)
+
         async with self._one_at_a_time:
             for _ in range(ATTEMPTS_MAX):
-                known, ended = await self._store.read(lambda session: _before(session, call.operation, wish))
+                wish, beside, known, ended = await self._store.read(look)
                 if known is not None or not wish.acts:
                     return known
                 plan, unit = begin_unit(call, wish, ended)

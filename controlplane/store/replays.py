@@ -41,8 +41,19 @@ BEGIN = (  # in the place of the one that was seen, if any
     " resume_position = excluded.resume_position, gap_first = excluded.gap_first, gap_last = excluded.gap_last,"
     " message_id = excluded.message_id, ended_at = NULL, outcome = NULL WHERE replay.replay_id = ?"
 )
-OF_CHANNEL = "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position = ?"
-OF_EVENTS = "UPDATE feedback_watch SET position = ? WHERE agent = ? AND watch = ? AND position = ?"
+# A place goes forward while a replay is asked for. It is set back from wherever it is, and that is where it goes on.
+RESUME_OF_CHANNEL = (
+    "UPDATE replay SET resume_position = (SELECT position FROM subscription WHERE channel = ? AND agent = ?)"
+    " WHERE agent = ? AND resume_position < (SELECT position FROM subscription WHERE channel = ? AND agent = ?)"
+)
+RESUME_OF_EVENTS = (
+    "UPDATE replay SET resume_position = (SELECT position FROM feedback_watch WHERE watch = ? AND agent = ?)"
+    " WHERE agent = ? AND resume_position < (SELECT position FROM feedback_watch WHERE watch = ? AND agent = ?)"
+)
+BACK_OF_CHANNEL = "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position >= ?"
+BACK_OF_EVENTS = "UPDATE feedback_watch SET position = ? WHERE watch = ? AND agent = ? AND position >= ?"
+ON_OF_CHANNEL = "UPDATE subscription SET position = ? WHERE channel = ? AND agent = ? AND position < ?"
+ON_OF_EVENTS = "UPDATE feedback_watch SET position = ? WHERE watch = ? AND agent = ? AND position < ?"
 END = "UPDATE replay SET ended_at = ?, outcome = ? WHERE agent = ? AND replay_id = ? AND ended_at IS NULL"
 STANDS = "UPDATE replay SET outcome = outcome WHERE agent = ? AND replay_id = ? AND ended_at IS NULL"
 AGAIN = (  # of a channel: what stands behind a place, up to another

@@ -3,11 +3,12 @@ nobody else.
 
 `python -m ray_runtime.route.evaluator`, with a stream socket as its standard input: questions come as a length of four
 bytes and as many bytes of JSON, `{filter, transform, accept, data, envelope}`, and answers go back alike:
-`[passed, made, unfit]`. Memory is bounded for the whole, CPU time for each question; who goes beyond ends without an
-answer. It ends with whoever asks.
+`[passed, made, unfit]`; before the first it says `READY`. Memory is bounded for the whole, CPU time for each question;
+who goes beyond ends without an answer. It ends with whoever asks.
 """
 
 import resource
+import signal
 import socket
 import struct
 from typing import Any
@@ -17,8 +18,10 @@ import orjson
 from .expressions import EVALUATION_MS_MAX, Unfit, passes, transformed
 
 MEMORY_BYTES_MAX = 1_073_741_824
-CPU_S_MAX = EVALUATION_MS_MAX // 1000 + 1
+CPU_S_MAX = EVALUATION_MS_MAX / 1000
 LENGTH = struct.Struct("!I")
+READY = b"."
+NO_MEMORY = "it takes more memory than there is"
 
 
 def answered(asked: dict[str, Any]) -> tuple[bool, Any, str]:
@@ -32,7 +35,17 @@ def answered(asked: dict[str, Any]) -> tuple[bool, Any, str]:
     except Unfit as unfit:
         return False, None, str(unfit)
     except MemoryError:
-        return False, None, "it takes more memory than there is"
+        return False, None, NO_MEMORY
+
+
+def said(asked: dict[str, Any]) -> bytes:
+    """The answer, as it goes back."""
+    try:
+        told = orjson.dumps(answered(asked))
+        return LENGTH.pack(len(told)) + told
+    except MemoryError:
+        told = orjson.dumps((False, None, NO_MEMORY))
+        return LENGTH.pack(len(told)) + told
 
 
 def received(stream: socket.socket, many: int) -> bytes:
@@ -48,15 +61,14 @@ def received(stream: socket.socket, many: int) -> bytes:
 
 def bound_cpu() -> None:
     """From here on so many seconds more, whoever lives to see it."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_S_MAX, hard))
+    signal.setitimer(signal.ITIMER_PROF, CPU_S_MAX)
 
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with socket.socket(fileno=0) as stream:
+        stream.sendall(READY)
         while True:
             try:
                 (length,) = LENGTH.unpack(received(stream, LENGTH.size))
@@ -64,8 +76,7 @@ def main() -> None:
             except (EOFError, OSError):
                 return
             bound_cpu()
-            told = orjson.dumps(answered(asked))
-            stream.sendall(LENGTH.pack(len(told)) + told)
+            stream.sendall(said(asked))
 
 
 if __name__ == "__main__":

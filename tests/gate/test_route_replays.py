@@ -1,6 +1,7 @@
 """Routes that read their sources again: holes are filled, repeats are meant, a newer replay goes before an older."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from controlplane.mesh.again import Again
 from controlplane.mesh.delivery import Lagging
 from controlplane.mesh.events import Place
+from controlplane.operations.living import places
 from schemas.problem import Refusal
 from tests.gate.routed import POLL, apply, came, ended, publish, read, routed
 from tests.gate.running import RunningGate
@@ -19,6 +21,10 @@ from tests.protocols.database import Database, database
 
 pytestmark = pytest.mark.anyio
 ALL = route("all", source={"channel": "orders"}, sink={"channel": "done"})
+PLACES = (
+    "SELECT channel, position FROM subscription JOIN agent ON agent.uid = subscription.agent"
+    " UNION ALL SELECT watch, position FROM feedback_watch"
+)
 SOLD = {
     "effect": "sql.execute",
     "connection": "shop",
@@ -123,6 +129,44 @@ async def test_paused_overtaken_and_cancelled(quick_url: str, far: Database) -> 
         await publish(gate, "orders", 9, 9)
         assert await came(gate, "done", 10) == list(range(10))
         assert (await plane.call("routes.replay", name="all", cancel=True))["change_id"] is None
+
+
+async def test_a_route_that_goes_on_meanwhile_is_set_back_and_goes_on_from_there(
+    quick_url: str, far: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes between the look and the unit, as it does at all times on a busy route: nothing of it comes twice."""
+
+    def behind(*given: Any) -> Any:
+        source, back = look(*given)
+        return replace(source, position=source.position - 1), back
+
+    look = places.look
+    async with routed(quick_url, far, inbox_messages_max=2) as (gate, plane):
+        log = route("log", source={"events": {"types": ["resource.created"], "kind": "Channel"}},
+                    transform="$.subject.name", sink={"channel": "replies"})  # fmt: skip
+        await apply(plane, ALL, log)
+        for n in range(4):
+            await publish(gate, "orders", n, n)
+        await apply(plane, channel("made"))
+        assert await came(gate, "done", 4) == [0, 1, 2, 3]
+        assert await came(gate, "replies", 1) == ["made"]
+        monkeypatch.setattr(places, "look", behind)
+        was = dict(await gate.rows(PLACES))
+        await replay(plane, "all", after="0", keys="new")
+        await replay(plane, "log", keys="new")
+        assert await came(gate, "done", 8) == [0, 1, 2, 3] * 2
+        kept = dict(await gate.rows("SELECT source, resume_position FROM replay"))
+        assert all(kept[source] >= position for source, position in was.items() if source in kept)
+        await plane.call("routes.pause", name="all")
+        for n in (4, 5):
+            await publish(gate, "orders", n, n)
+        await gate.until("SELECT 1 FROM inbox", lambda rows: len(rows) == 2)  # it is full: nothing is delivered
+        await plane.call("routes.replay", name="all", after="2", keys="new")
+        answered = await plane.call("routes.replay", name="all", cancel=True)
+        assert answered["replay"]["state"] == "cancelled"
+        await plane.call("routes.resume", name="all")
+        await publish(gate, "orders", 6, 6)
+        assert (await came(gate, "done", 11))[8:] == [4, 5, 6]
 
 
 async def test_what_retention_took_is_told_as_a_gap(quick_url: str, far: Database) -> None:

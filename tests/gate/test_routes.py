@@ -42,7 +42,7 @@ async def test_from_a_channel_through_a_filter_and_a_transform_into_another(quic
 
 async def test_a_message_that_would_take_everything_takes_itself_alone(quick_url: str, far: Database) -> None:
     """Time or memory without end is a dead letter; another route of the same host goes on, and so does this one."""
-    async with routed(quick_url, far, turn_attempts_max=1) as (gate, plane):
+    async with routed(quick_url, far, turn_attempts_max=3) as (gate, plane):
         text = '$contains(text, /^(a+)+$/) ? "all" : $pad("x", wide)'
         await apply(
             plane,

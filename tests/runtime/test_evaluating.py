@@ -1,15 +1,28 @@
 """The process that judges and transforms for routes: bounded, made anew after a question that it did not survive."""
 
+import subprocess
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from ray_runtime import Agent, Envelope, Turn
+from ray_runtime.problems import Unanswered
+from ray_runtime.replaying import replay_of
+from ray_runtime.route import evaluating
 from ray_runtime.route.evaluating import Evaluator
 from ray_runtime.route.expressions import Unfit
+from schemas.problem import Problem
+from schemas.wire import Failed
+from tests.runtime.scripted import ScriptedTurn, load
+from tests.runtime.test_gathering import agent
+from tests.runtime.test_replaying import ended
 
 
 @pytest.fixture
-def evaluator() -> Iterator[Evaluator]:
+def evaluator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Evaluator]:
+    monkeypatch.setattr(evaluating, "ANSWER_S_MAX", 60.0)  # the machine is busy
     found = Evaluator()
     found.serve()
     yield found
@@ -52,3 +65,62 @@ def test_it_ends_with_whoever_asks(evaluator: Evaluator) -> None:
     assert evaluator._stream is not None
     evaluator._stream.close()
     assert process.wait(20) == 0
+
+
+def test_a_process_that_was_lost_says_nothing_about_the_message(evaluator: Evaluator) -> None:
+    """Another one answers."""
+    assert evaluator.ask(1, None, "$ + 1") == (True, 2)
+    assert evaluator._process is not None
+    evaluator._process.kill()
+    assert evaluator.ask(2, None, "$ + 1") == (True, 3)
+
+
+def test_where_none_can_be_made_it_is_no_fault_of_the_message(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told so at once, and the next question is answered when there is room again."""
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise BlockingIOError("fork")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", no_room)
+        with pytest.raises(Unanswered):
+            evaluator.ask(1, None, "$")
+    assert evaluator.ask(2, None, "$ + 1") == (True, 3)
+
+
+def test_nobody_waits_longer_than_a_loop_may_be_held(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor for a process that is slow to come, which is there for a later question."""
+    monkeypatch.setattr(evaluating, "ANSWER_S_MAX", 0.01)
+    began = time.monotonic()
+    with pytest.raises(Unanswered):
+        evaluator.ask(1, None, "$")
+    assert time.monotonic() - began < 2
+    monkeypatch.setattr(evaluating, "ANSWER_S_MAX", 60.0)
+    assert evaluator.ask(2, None, "$ + 1") == (True, 3)
+
+
+_room = {"there": True}
+
+
+async def _asks_its_machine(self: Agent, turn: Turn, envelope: Envelope) -> Any:
+    if not _room["there"]:
+        raise Unanswered("no answer")
+
+
+def test_a_turn_that_its_machine_did_not_answer_is_tried_again_and_its_replay_marks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn = ended(_asks_its_machine)
+    assert turn.activation is not None
+    turn.activation.longest_s = 0.0
+    monkeypatch.setitem(_room, "there", value=False)
+    replay = replay_of(turn.activation, load(turn.agent))
+    assert replay is not None
+    while replay.step():
+        pass
+    assert replay.found() is None
+    last = ScriptedTurn(agent(_asks_its_machine)).run()
+    assert isinstance(last, Failed)
+    assert (last.retry, Problem.model_validate_json(last.problem).reason) == (True, "INTERNAL")

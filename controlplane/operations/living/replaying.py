@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from sqlmodel import Session
 
 from controlplane.mesh.again import Again, over
 from controlplane.operations.living import envelopes, places
 from controlplane.operations.living.lookup import FoundAgent
 from controlplane.operations.living.places import Back, Source
-from controlplane.operations.oneshots import Act, OneShots, Wish, preview
+from controlplane.operations.oneshots import Act, Beside, OneShots, Wish, preview
 from controlplane.operations.replays import replays
 from controlplane.operations.workers import worker_name
 from controlplane.store import replays as sql
@@ -45,14 +46,20 @@ class Replaying:
 
     async def replay(self, call: Call, given: ReplayInput, worker: FoundAgent) -> Replayed | Preview:
         """Begin it, or end the one that is under way."""
-        source, back = await self._store.read(lambda session: places.look(session, given, worker.uid))
-        it = _Replay(call, given, worker.uid, source, back)
+
+        def seen(session: Session) -> _Replay:
+            return _Replay(call, given, worker.uid, *places.look(session, given, worker.uid))
+
+        def wished(session: Session) -> tuple[Wish, Beside]:
+            it = seen(session)
+            return it.wish, it.unit
+
+        it = await self._store.read(seen)
         if call.dry_run:
             return preview(call, it.wish, it.would)
-        change_id = await self._oneshots.begin(call, it.wish, it.unit)
+        change_id = await self._oneshots.begin_seen(call, wished)
         if change_id is not None:
-            of_channel = source.kind == "channel"
-            await self._gate.control(*(("deliver", source.uid) if of_channel else ("reload", worker.uid)), {})
+            await self._gate.control(*it.order, {})
         shown = await self._store.read(lambda session: replays(session, [worker.uid]).get(worker.uid))
         return Replayed(namespace=given.namespace, name=given.name, change_id=change_id, replay=shown)
 
@@ -101,6 +108,11 @@ class _Replay:
         )
 
     @property
+    def order(self) -> tuple[str, str]:
+        """What the gate is told when it is written."""
+        return ("deliver", self._source.uid) if self._source.kind == "channel" else ("reload", self._agent)
+
+    @property
     def would(self) -> list[str]:
         """What would be done, a sentence each."""
         route = f"route {self._given.namespace}/{self._given.name}"
@@ -139,22 +151,32 @@ class _Replay:
         head: list[Scalar] = [self._agent, self._id, self._source.uid, self._back.keys, self._call.now, by]
         places_ = [change_id, self._back.start, self._back.until, self._source.resume, *gap, message_id]
         unit.raw(sql.BEGIN, [*head, *places_, self._source.last_replay], expect=1)
-        return self._moved(unit, self._back.start)
+        return self._set_back(unit, self._back.start)
 
     def _goes_on(self, unit: Unit, known: Mapping[str, Any]) -> Unit:
         if self._source.kind == "poll":
             self._told(unit, {"cancel": known["replay_id"]})
         about = (known["until_position"] or 0, self._source.resume, self._given.namespace, self._given.name)
         again = Again(self._agent, known["replay_id"], *about)
-        return self._moved(unit.rows(over(again, "cancelled", self._call.now)), self._source.resume)
-
-    def _moved(self, unit: Unit, to: int) -> Unit:
-        """The place is put elsewhere, if it is where it was seen."""
-        if self._source.kind == "channel":
-            unit.raw(sql.OF_CHANNEL, [to, self._source.uid, self._agent, self._source.position], expect=1)
-        elif self._source.kind == "events":
-            unit.raw(sql.OF_EVENTS, [to, self._agent, self._source.uid, self._source.position], expect=1)
+        unit.rows(over(again, "cancelled", self._call.now))
+        if self._source.kind != "poll":
+            forward = sql.ON_OF_CHANNEL if self._source.kind == "channel" else sql.ON_OF_EVENTS
+            unit.raw(forward, [self._source.resume, *self._place, self._source.resume])
         return unit
+
+    def _set_back(self, unit: Unit, to: int) -> Unit:
+        """From where it was seen, or came since, which is where it goes on."""
+        if self._source.kind != "poll":
+            of_channel = self._source.kind == "channel"
+            resume = sql.RESUME_OF_CHANNEL if of_channel else sql.RESUME_OF_EVENTS
+            unit.raw(resume, [*self._place, self._agent, *self._place])
+            back = sql.BACK_OF_CHANNEL if of_channel else sql.BACK_OF_EVENTS
+            unit.raw(back, [to, *self._place, self._source.position], expect=1)
+        return unit
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self._source.uid, self._agent
 
     def _told(self, unit: Unit, data: dict[str, Any]) -> str:
         """A message to the worker, whose own the place of a poll is."""
