@@ -44,7 +44,7 @@ async def test_what_is_delayed_takes_its_place_when_it_is_due(living: Living) ->
     await living.call("channels.publish", PublishInput(name="log", data="now"))
     await living.until(lambda: is_got(living, ["now"]))
     await its_time_comes(living)
-    await living.until(lambda: is_got(living, ["now", "later", "late"]))  # the channel has one step more
+    await living.until(lambda: is_got(living, ["now", "late", "later"]))  # as it was delayed: the channel's came first
     read = await living.call("channels.read", ChannelReadInput(name="log"))
     assert [(it["data"], it["position"]) for it in read.envelopes] == [("now", "1"), ("late", "2")]
 
