@@ -19,6 +19,7 @@ from sqlalchemy import TextClause
 from controlplane import effects, feedback, guard, operations, store
 from controlplane.operations import living
 from controlplane.store.libpq import as_libpq
+from tests.postgres import Postgres
 
 NOT_ASKED_AGAIN = {"migrate", "migrating", "claims", "on_postgresql", "unit"}  # at a start, or of no table
 MODULES = [
@@ -91,10 +92,10 @@ def test_on_sqlite(sqlite_url: str) -> None:
     assert {it: walked for it, walked in walking.items() if it not in WALKS and not set(walked) <= few} == {}
 
 
-def test_on_postgresql(postgresql_url: str) -> None:
-    """With walking made dear, the planner finds an index for each statement."""
+def test_on_postgresql(postgres: Postgres) -> None:
+    """With walking made dear, the planner finds an index for each statement, in a database that knows no sizes."""
     walking: dict[str, list[str]] = {}
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+    with psycopg.connect(postgres.create(), autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
         for name, sql in STATEMENTS:
             rows: Any = connection.execute(b"EXPLAIN (GENERIC_PLAN) " + as_libpq(sql))
