@@ -220,6 +220,21 @@ async def test_events_and_polls_are_read_again_under_new_keys(database_url: str,
         assert await came(gate, "replies", 6) == [7, 8, 9, 8, 9, 10]
 
 
+async def test_a_poll_that_does_not_go_back_is_not_claimed_to(quick_url: str, far: Database) -> None:
+    """Its worker alone knows the place: of a value that lies ahead, or is of another type, nothing is read again."""
+    async with routed(quick_url, far) as (gate, plane):
+        await apply(plane, route("rows", source={"poll": POLL}, transform="id", sink={"channel": "replies"}))
+        assert len(await came(gate, "replies", 2)) >= 2
+        for n, value in enumerate((1_000_000, "b"), start=1):
+            answered = await plane.call("routes.replay", name="rows", value=value, keys="new")
+            await gate.until("SELECT 1 FROM dead_letter", lambda rows, n=n: len(rows) == n)
+            await step(plane)
+            change = await plane.call("changes.get", change_id=answered["change_id"])
+            assert change["claims"][0]["verdict"] is None, change
+            plane.now += 61
+            assert (await ended(plane, answered["change_id"]))["outcome"] != "verified"
+
+
 async def test_what_names_no_place_is_refused(quick_url: str, far: Database) -> None:
     async with routed(quick_url, far) as (_, plane):
         queued = route("queued", source={"channel": "jobs"}, sink={"channel": "done"})

@@ -3,7 +3,7 @@
 Change, claim, the replay's row, and the place that is set back are one unit, so that no death of anybody comes in
 between; from there on delivery goes forward as ever. A newer one takes the place of an older, and goes on, once it is
 done, where the route was before both. While the route is paused its worker handles nothing, so only that it was begun
-is claimed.
+is claimed. Of a poll it is claimed that its worker, who alone knows the place, went back, which it may refuse.
 """
 
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ class _Replay:
         elif self._back is None:
             acts = []
         else:
-            state = "begun" if self._source.paused or self._source.kind != "channel" else "done"
+            state = "begun" if self._source.paused or self._source.kind == "events" else "done"
             after = self._back.start if self._back.value is None else self._back.value
             acts = [self._act(f"replay.{self._id}.{state}", self._source.position, after)]
         return Wish(self._given.namespace, asked, acts, undo="none")
@@ -104,7 +104,7 @@ class _Replay:
             uid=self._agent,
             generation=self._source.generation,
             within_s=within_s,
-            fidelity="estimated" if done else "exact",
+            fidelity="estimated" if done and self._source.kind == "channel" else "exact",
         )
 
     @property
