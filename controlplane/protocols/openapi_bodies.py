@@ -57,13 +57,15 @@ def chosen(given: Any, followed: Follow) -> Body:
 def content_of(kind: str, value: Any) -> tuple[bytes, str]:
     """The bytes of a body that is no JSON, and its content type; raises INVALID_VALUE."""
     if kind == TEXT:
-        return str(value).encode(), "text/plain; charset=utf-8"
+        return _text(value, AT, "a body of text").encode(), "text/plain; charset=utf-8"
     if kind == BYTES:
         try:
             return base64.b64decode(value, validate=True), BYTES
         except (binascii.Error, ValueError):
             raise refuse("INVALID_VALUE", "a body of bytes is given as base64", field=AT) from None
-    fields = [(name, _text(it, name)) for name, many in value.items() for it in _listed(many)]
+    fields = [
+        (name, _text(it, f"{AT}/{name}", "a field of a form")) for name, many in value.items() for it in _listed(many)
+    ]
     if kind == FORM:
         return urlencode(fields).encode(), FORM
     return _multipart(fields)
@@ -72,6 +74,10 @@ def content_of(kind: str, value: Any) -> tuple[bytes, str]:
 def _argument(kind: str, schema: Json | None, followed: Follow) -> tuple[Json | None, str]:
     """The schema that the argument of a kind has, or why there can be none."""
     if kind == TEXT:
+        found = followed(schema)
+        kinds = _listed(found.get("type")) if isinstance(found, dict) else []
+        if "object" in kinds or "array" in kinds or (isinstance(found, dict) and "properties" in found):
+            return None, "its text is an object or a list"
         return schema or {"type": "string"}, ""
     if kind == BYTES:
         most = 4 * (-(-BYTES_MAX // 3))
@@ -123,12 +129,12 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: Any, at: str, what: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int | float):
-        detail = "a field of a form is text, a number, true or false, or a list of these"
-        raise refuse("INVALID_VALUE", detail, field=f"{AT}/{name}")
+        detail = f"{what} is text, a number, true or false{', or a list of these' if at != AT else ''}"
+        raise refuse("INVALID_VALUE", detail, field=at)
     return str(value)
 
 

@@ -234,6 +234,23 @@ def test_a_field_that_is_a_list_of_itself_can_not_be_sent() -> None:
         assert needed or list(called.arguments["properties"]["body"]["properties"]) == ["b"]
 
 
+@pytest.mark.parametrize("schema", [{"type": "object"}, {"type": ["array", "null"]}, {"properties": {}}])
+def test_a_text_that_would_be_an_object_can_not_be_sent(schema: Any) -> None:
+    """What it would look like the document does not say."""
+    item = {"post": {"operationId": "o", **_body("text/plain", schema)}}
+    assert operations_of({"openapi": "3.1.0", "paths": {"/o": item}})["o"].unusable.startswith("its text is")
+
+
+def test_a_text_of_any_kind_is_sent_where_it_is_one() -> None:
+    """A schema that says nothing lets in what is no text: that is refused when it is sent."""
+    item = {"post": {"operationId": "o", **_body("text/plain", {"description": "anything"})}}
+    called = operations_of({"openapi": "3.1.0", "paths": {"/o": item}})["o"]
+    assert request_of(called, {"body": True}).content == b"true"
+    for odd in ({"a": 1}, ["a"], None):
+        with pytest.raises(Refusal, match="a body of text"):
+            request_of(called, {"body": odd})
+
+
 def test_older_documents_are_read_in_newer_words() -> None:
     """Nullable and exclusive bounds of 3.0; a property that is called so stays one."""
     schema = {
