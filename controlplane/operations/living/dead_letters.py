@@ -13,7 +13,7 @@ from sqlalchemy import exists
 from sqlmodel import Session, and_, col, func, or_, select
 
 from controlplane.mesh.publishing import channel_rows
-from controlplane.operations.living import envelopes, paging
+from controlplane.operations.living import envelopes, pages, paging
 from controlplane.operations.visibility import within
 from controlplane.operations.workers import worker_name
 from controlplane.resources.dead_letters import DeadLetterList
@@ -36,8 +36,6 @@ from schemas.ports import Handler
 from schemas.posting import Placed
 from schemas.principal import Call, Principal
 
-PAGE_BYTES_MAX = 4 * 1024 * 1024
-CHUNK = 50
 LEFT_OUT = ("replyto", "deadline", "expires")  # it is answered to nobody, and lives as long as it must
 
 
@@ -85,19 +83,8 @@ def _page(
     query = select(DeadLetterRow).where(*within(principal, DeadLetterRow.namespace))
     if given.namespace is not None:
         query = query.where(DeadLetterRow.namespace == given.namespace)
-    query = query.where(*_narrowed(given)).order_by(col(DeadLetterRow.id))
-    rows: list[DeadLetterRow] = []
-    size = 0
-    while True:
-        chunk = session.exec(query.where(col(DeadLetterRow.id) > after).limit(CHUNK)).all()
-        for row in chunk:
-            if len(rows) == given.limit or (rows and size + len(row.body) > PAGE_BYTES_MAX):
-                return rows, True
-            rows.append(row)
-            size += len(row.body)
-            after = row.id or 0
-        if len(chunk) < CHUNK:
-            return rows, False
+    query = query.where(*_narrowed(given))
+    return pages.page(session, query, DeadLetterRow, after, given.limit)
 
 
 def _narrowed(given: DeadLetterListInput | RedriveInput) -> list[Any]:

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
 
-from controlplane.operations.living import paging
+from controlplane.operations.living import pages, paging
 from controlplane.operations.living.envelopes import moment
 from controlplane.operations.visibility import within
 from controlplane.resources.delayed import DelayedList
@@ -36,8 +36,6 @@ from schemas.posting import PRIORITY_MAX
 from schemas.principal import Call, Principal
 from schemas.problem import Next, Refusal
 
-PAGE_BYTES_MAX = 4 * 1024 * 1024
-CHUNK = 50
 Outcome = Literal["cancelled", "due"]
 
 
@@ -94,19 +92,7 @@ def _page(session: Session, given: DelayedListInput, after: int, principal: Prin
         (DelayedRow.namespace, given.namespace), (DelayedRow.kind, given.kind), (DelayedRow.name, given.name),
     ):  # fmt: skip
         query = query if wanted is None else query.where(col(column) == wanted)
-    query = query.order_by(col(DelayedRow.id))
-    rows: list[DelayedRow] = []
-    size = 0
-    while True:
-        chunk = session.exec(query.where(col(DelayedRow.id) > after).limit(CHUNK)).all()
-        for row in chunk:
-            if len(rows) == given.limit or (rows and size + len(row.body) > PAGE_BYTES_MAX):
-                return rows, True
-            rows.append(row)
-            size += len(row.body)
-            after = row.id or 0
-        if len(chunk) < CHUNK:
-            return rows, False
+    return pages.page(session, query, DelayedRow, after, given.limit)
 
 
 def _outcome(session: Session, given: CancelDelayedInput) -> Outcome | Literal["waits"] | None:
