@@ -27,6 +27,15 @@ class Again(NamedTuple):
     route: str
 
 
+def reading(
+    agent: str, replay: str | None, position: int, until: int | None, resume: int | None, namespace: str, worker: str
+) -> Again | None:
+    """What a place reads again, if it does; one that joined anew, behind that, does not."""
+    if replay is None or until is None or position >= until:
+        return None
+    return Again(agent, replay, until, resume or 0, namespace, worker.rpartition("-")[0])
+
+
 def passed(of: Again | None, until: int, now: float) -> tuple[int, list[Row]]:
     """Where the place is once it has passed `until`, and what is told of that."""
     if of is None:

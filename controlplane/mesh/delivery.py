@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import orjson
 
-from controlplane.mesh.again import Again, again, passed
+from controlplane.mesh.again import Again, again, passed, reading
 from controlplane.mesh.batches import batch, fitting
 from controlplane.mesh.guests import Guests, still
 from controlplane.mesh.queues import Queues
@@ -58,11 +58,9 @@ class Lagging(NamedTuple):
 
     @property
     def again(self) -> Again | None:
-        """What it reads again, if it does; one that joined anew, behind that, does not."""
-        if self.replay is None or self.until is None or self.position >= self.until:
-            return None
-        route = self.agent_name.rpartition("-")[0]
-        return Again(self.agent, self.replay, self.until, self.resume or 0, self.namespace, route)
+        """What it reads again, if it does."""
+        place = self.agent, self.replay, self.position, self.until, self.resume
+        return reading(*place, self.namespace, self.agent_name)
 
 
 class Delivery:

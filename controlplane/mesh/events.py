@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from controlplane.mesh.again import Again, passed
+from controlplane.mesh.again import Again, passed, reading
 from controlplane.mesh.batches import Row, batch, fitting, put
 from controlplane.mesh.rows import Commit, Rows
 from controlplane.store import statements as sql
@@ -50,11 +50,8 @@ class Place(NamedTuple):
 
     @property
     def again(self) -> Again | None:
-        """What it reads again, if it does; one that stands behind that does not."""
-        if self.replay is None or self.until is None or self.position >= self.until:
-            return None
-        route = self.name.rpartition("-")[0]
-        return Again(self.agent, self.replay, self.until, self.resume or 0, self.namespace, route)
+        """What it reads again, if it does."""
+        return reading(self.agent, self.replay, self.position, self.until, self.resume, self.namespace, self.name)
 
     @property
     def behind(self) -> bool:
