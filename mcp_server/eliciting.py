@@ -8,6 +8,7 @@ declines or closes the form leaves the question to others. This is no approval: 
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Any
 
@@ -37,7 +38,7 @@ class InputNeededError(Exception):
         self.result = result
 
 
-class Person:
+class Person(ABC):
     """Whoever sits at the client of one call."""
 
     def __init__(self, call: Caller, read: Caller, principal: Principal) -> None:
@@ -67,8 +68,9 @@ class Person:
                 task.cancel()
             await asyncio.gather(working, meeting, return_exceptions=True)
 
+    @abstractmethod
     async def _meet(self, questions: OpenQuestions) -> None:
-        raise NotImplementedError
+        """Have the person asked; ends, or raises, when the call has to."""
 
 
 class Returning(Person):
