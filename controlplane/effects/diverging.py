@@ -69,7 +69,7 @@ class Diverging:
             return
         namespace, digest, first = mark
         now, text = self._node.clock(), canonical(found.model_dump(mode="json")).decode()
-        data = canonical({"digest": digest, "first": first, "detail": found.detail}).decode()
+        data = canonical({"digest": digest, "first": first}).decode()  # values of state are not for the log
         rows = [
             (divergences.MARK, (first, text, now, turn_id, digest, namespace), 1),
             (divergences.TELL, (now, data, *mark), 1),
