@@ -8,7 +8,9 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy import text
 
+from controlplane.store.unit import Unit
 from tests.faults.points import Arming, fault
 from tests.gate.running import RunningGate, running, true
 
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.anyio
 Asking = asyncio.Task[Any]
 COMMIT = {"sqlite": "store.sqlite.commit", "postgresql": "store.postgresql.commit"}
 STANDS_S = 60.0
+REPEATS = 40
 SOURCE = """
 import pathlib, time
 from pydantic import BaseModel
@@ -50,6 +53,19 @@ class Says(Agent):
             mark(envelope.data["path"], "told")
             await turn.perform("notes.again", path=envelope.data["note"], text="x")
         return self.state.seen
+
+
+class Heard(BaseModel):
+    all: list = []
+
+
+class Hears(Agent):
+    state: Heard
+
+    async def on_message(self, turn, envelope):
+        if envelope.data is None:
+            return self.state.all
+        self.state.all.append(envelope.data)
 
 
 class Asks(Agent):
@@ -135,6 +151,25 @@ async def published(gate: RunningGate, message_id: str, data: Any) -> None:
         "time": "2026-01-01T00:00:00Z", "data": data,
     }  # fmt: skip
     await gate.client.publish_channel("default", "news", message_id, orjson.dumps(body))
+
+
+async def test_what_an_inbox_holds_is_not_overtaken(database_url: str) -> None:
+    """While an agent finds message after message that it has had, what is published comes in its order."""
+    async with running(database_url) as gate:
+        uid = await gate.agent("hears", await gate.code(SOURCE), "Hears", **AWAKE)
+        await gate.channel("news", uid)
+        for n in range(REPEATS):
+            await published(gate, f"r{n}", n)
+        await gate.until("SELECT COUNT(*) FROM turn WHERE trigger = 'message'", lambda rows: rows[0][0] == REPEATS)
+        again = (
+            "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
+            " SELECT 'agent_hears', message_id, 'message', body, 1.0, 0 FROM channel_message ORDER BY position"
+        )
+        assert await gate.store.write(Unit().run(text(again)))
+        for n in range(REPEATS, 2 * REPEATS):
+            await published(gate, f"r{n}", n)
+        await gate.until("SELECT COUNT(*) FROM inbox", lambda rows: rows[0][0] == 0)
+        assert await gate.ask("hears", None, "what") == list(range(2 * REPEATS))
 
 
 async def test_who_is_asked_begins_before_that_is_committed(gate: RunningGate, arming: Arming, tmp_path: Path) -> None:
