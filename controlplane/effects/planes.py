@@ -137,11 +137,12 @@ class Planes:
             return
         for it, (stored,), all_ in zip(arrived, found, counted, strict=True):
             try:
-                done = survived(partial(self._put_in, *it, stored, counted=all_), "a message to an agent")
-            except Away:
-                done = False
-            if not done:
-                _answer(it[0], it[1].call, "error", "NOT_READY: it could not be taken in", {})
+                if not survived(partial(self._put_in, *it, stored, counted=all_), "a message to an agent"):
+                    _answer(
+                        it[0], it[1].call, "error", "IN_DOUBT: it may be taken in; the log of the gate tells more", {}
+                    )
+            except Away as away:
+                _answer(it[0], it[1].call, "error", f"NOT_READY: the database is away: {away}", {})
 
     def _looked_for(self, _: Wire, frame: Publish, slot: Slot, *, all_: bool) -> tuple[Any, ...]:
         most = self._node.bounds.inbox_messages_max if all_ else 1
