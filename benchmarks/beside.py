@@ -28,7 +28,9 @@ class Found:
         return [self.why, ""] if theirs is None else [theirs, f"{theirs.p50_ms / ours_p50_ms:.1f}"]
 
     def rate(self, key: object) -> str:
-        return f"{self.figures['rate'][str(key)]:.0f}" if self.figures else self.why
+        """How many a second; `-` where it came to none."""
+        found = self.figures.get("rate", {}).get(str(key))
+        return self.why or ("-" if found is None else f"{found:.0f}")
 
 
 def measured(peer: str, given: Given, what: str, seconds: float, samples: int) -> Found:
