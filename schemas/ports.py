@@ -333,11 +333,13 @@ class ProbeRunner(Protocol):
 
 
 class Doorbell(Protocol):
-    """Rings after a commit that readers of the feedback log may care about. Only a hint."""
+    """Rings after a commit that readers of the feedback log may care about. Only a hint. `rung` is how often."""
+
+    rung: int
 
     def ring(self) -> None: ...
 
-    async def wait(self, timeout_s: float) -> None: ...
+    async def wait(self, timeout_s: float, since: int | None = None) -> None: ...
 
 
 class GatePort(Protocol):

@@ -48,13 +48,11 @@ class Hosts:
         self._placing = Placing(node)
         self.suspects: set[str] = set()
         self._drained: set[str] = set()  # of before the restart, and not back yet
+        self.ending: list[Host] = []  # gone, and their records are about to end
         self.pick, self.other = self._placing.pick, self._placing.other
         self.ensure, self.more_can_come = self._placing.ensure, self._placing.more_can_come
-        self.demand, self.waited_for, self.why_not = (
-            self._placing.demand,
-            self._placing.waited_for,
-            self._placing.why_not,
-        )
+        self.demand, self.waited_for = self._placing.demand, self._placing.waited_for
+        self.why_not = self._placing.why_not
         self.placer_lost, self.placers_told = self._placing.placer_lost, self._placing.placers_told
 
     def __len__(self) -> int:
@@ -155,11 +153,8 @@ class Hosts:
             host.seen, host.lag_ms = self._node.steady(), frame.loop_lag_ms
             host.leased = host.seen + self._node.bounds.lease_s
             host.holding, host.held_s = frame.holding, frame.held_ms / 1000
-            row = (
-                sql.HOST_LEASE,
-                (self._node.clock() + self._node.bounds.lease_s, frame.loop_lag_ms, frame.host_id),
-                -1,
-            )
+            until = self._node.clock() + self._node.bounds.lease_s
+            row = (sql.HOST_LEASE, (until, frame.loop_lag_ms, frame.host_id), -1)
             self._node.commit("lease", [row], _ignored, 1)
 
     def code(self, host: Host, frame: CodeWanted) -> None:
@@ -258,15 +253,13 @@ class Hosts:
         log.warning("host %s (pid %d) is lost with %d agents: %s", host.host_id, host.pid, len(host.slots), why)
         self._placing.departed(host.host_id)
         self._release(host, why, count=count, suspect=suspect)
-        self._end_record(host.host_id, "host.lost", {"reason": why})
-        self._ended(host)
+        self._end(host, "host.lost", why)
         self._placing.ensure()
 
     def retire(self, host: Host, why: str) -> None:
         log.info("host %s is let go: %s", host.host_id, why)
         self._placing.bye(host, why)
-        self._end_record(host.host_id, "host.retired", {"reason": why})
-        self._ended(host)
+        self._end(host, "host.retired", why)
 
     def drop(self, host_id: str, done: Done) -> None:
         """A host that is not here, and shall not come."""
@@ -274,11 +267,16 @@ class Hosts:
         self._end_record(host_id, "host.retired", {"reason": "it was drained"}, done)
         self._placing.ensure()
 
-    def _ended(self, host: Host) -> None:
+    def _end(self, host: Host, kind: str, why: str) -> None:
         self._drained.discard(host.host_id)
-        told, host.on_end = host.on_end, []
-        for tell in told:
-            tell()
+        self.ending.append(host)
+
+        def ended(_outcome: str, _detail: str) -> None:
+            self.ending = [it for it in self.ending if it is not host]
+            for tell in host.on_end:
+                tell()
+
+        self._end_record(host.host_id, kind, {"reason": why}, ended)
 
     def kill(self, host: Host, why: str, *, count: bool = True, suspect: Slot | None = None) -> None:
         """Fence first, then end the process, by pid and start time. Of a known suspect alone an attempt counts."""

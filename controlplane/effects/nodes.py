@@ -122,7 +122,7 @@ class Nodes:
         self._node.commit("node", [row, event], recorded)
 
     def _of(self, name: str) -> Sequence[Host]:
-        return [it for it in self._node.hosts.all() if it.node == name]
+        return [it for it in (*self._node.hosts.all(), *self._node.hosts.ending) if it.node == name]
 
     def _until(self, name: str, asked: Asked, done: Answer) -> None:
         """Answer when it is so, or with how far it is after a while."""

@@ -22,6 +22,7 @@ class LocalDoorbell:
         self._waiting: set[asyncio.Future[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self.rung = 0  # how often
 
     @property
     def closed(self) -> bool:
@@ -29,6 +30,7 @@ class LocalDoorbell:
 
     def ring(self) -> None:
         """Wake everybody who waits now."""
+        self.rung += 1
         loop = self._loop
         if loop is None or loop.is_closed():
             return
@@ -42,9 +44,14 @@ class LocalDoorbell:
         self._closed = True
         self.ring()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next ring or after `timeout_s`; raises NOT_READY once the plane is stopping."""
+    async def wait(self, timeout_s: float, since: int | None = None) -> None:
+        """Return at the next ring or after `timeout_s`; raises NOT_READY once the plane is stopping.
+
+        With `since`, what `rung` was before the caller looked, it returns at once when there was a ring meanwhile.
+        """
         self._refuse_when_closed()
+        if since is not None and since != self.rung:
+            return
         self._loop = asyncio.get_running_loop()
         ring = self._loop.create_future()
         self._waiting.add(ring)

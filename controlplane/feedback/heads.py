@@ -89,9 +89,10 @@ class Heads:
 
     async def _look(self) -> None:
         while True:
+            rung = self._doorbell.rung
             await asyncio.sleep(min(await self._look_once() * PACE_S, PAUSE_S_MAX))
             try:
-                await self._doorbell.wait(LOOK_AGAIN_S)
+                await self._doorbell.wait(LOOK_AGAIN_S, since=rung)
             except Refusal:
                 self._stopping = True
                 for head in self._heads.values():

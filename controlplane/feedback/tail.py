@@ -58,9 +58,10 @@ class Tail:
 
     async def _look(self) -> None:
         while True:
+            rung = self._doorbell.rung
             await self._look_once()
             try:
-                await self._doorbell.wait(LOOK_AGAIN_S)
+                await self._doorbell.wait(LOOK_AGAIN_S, since=rung)
             except Refusal:
                 self._moved.close()
                 return

@@ -48,15 +48,11 @@ async def wait_for_change(
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout_s
     while True:
-        rung = asyncio.ensure_future(doorbell.wait(max(0.0, min(until - loop.time(), LOOK_AGAIN_S))))
-        try:
-            await asyncio.sleep(0)  # listens before it reads, so that no ring is missed
-            change = await get_change(store, principal, change_id)
-            if change.done or loop.time() >= until:
-                return change
-            await rung
-        finally:
-            rung.cancel()
+        rung = doorbell.rung
+        change = await get_change(store, principal, change_id)
+        if change.done or loop.time() >= until:
+            return change
+        await doorbell.wait(max(0.0, min(until - loop.time(), LOOK_AGAIN_S)), since=rung)
 
 
 async def list_changes(store: Store, given: PageInput, principal: Principal) -> ChangeList:

@@ -43,13 +43,12 @@ def handlers(store: Store, gate: GatePort) -> dict[str, Handler]:
         change_id = await oneshots.begin(call, wish)
         told = await gate.control("drain_node", given.node, asked)
         hosts, agents = await store.read(lambda session: _counts(session, call.principal))
-        empty = told["draining"] and told["done"]  # its last records are about to be ended
         return NodeDrained(
             node=given.node,
             draining=told["draining"],
             done=told["done"],
-            hosts=0 if empty else hosts.get(given.node, 0),
-            agents=0 if empty else agents.get(given.node, 0),
+            hosts=hosts.get(given.node, 0),
+            agents=agents.get(given.node, 0),
             change_id=change_id,
         )
 
