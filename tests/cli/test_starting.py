@@ -70,7 +70,7 @@ def test_a_new_project_passes_its_own_test(script: Steward, tmp_path: Path) -> N
     assert manifest["metadata"]["name"] == "my-first-agent"
     manifest["spec"]["code"] = {"files": {"agent.py": (folder / "agent.py").read_text()}}
     AgentManifest.model_validate(manifest)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder,

@@ -199,9 +199,10 @@ async def test_events_and_polls_are_read_again_under_new_keys(database_url: str,
             route("rows", source={"poll": POLL}, transform="id", filter="data.stock >= 7", sink={"channel": "replies"}),
         )  # fmt: skip
         plane.now = max(plane.now, time.time())  # as the gate's clock, by which the log is in order
-        begun = datetime.fromtimestamp(plane.now - 0.5, UTC)
         await apply(plane, channel("made"))
         assert await came(gate, "done", 1) == ["made"]
+        made = await gate.rows("SELECT time FROM event WHERE type = 'resource.created' AND name = 'made'")
+        begun = datetime.fromtimestamp(made[0][0] - 0.00001, UTC)
         assert await came(gate, "replies", 3) == [7, 8, 9]
         for name in ("log", "rows"):
             with pytest.raises(Refusal) as unsaid:
