@@ -89,7 +89,7 @@ class Budgeting:
         """The turn is with its host."""
         room = self._room(slot)
         slot.turn_s, slot.narrowed = (None if room.narrowed is None else room.turn_s), room.narrowed
-        if self._counts(slot):
+        if self.counts(slot):
             self._ledger.reserve(slot.uid, _turn(slot, room))
 
     def spends(self, slot: Slot) -> bool:
@@ -122,7 +122,7 @@ class Budgeting:
         with self._ledger.without(self._doubted.get(slot.uid, ())):
             return self._ledger.chains.room(turn.chain.chain_id, most, begins=not turn.recorded, gpus=slot.gpus)
 
-    def _counts(self, slot: Slot) -> bool:
+    def counts(self, slot: Slot) -> bool:
         """Whether anything bounds the work of an agent."""
         self._node.slots.label(slot)
         return slot.who.chain != "" or self._ledger.known(slot.namespace, self._node.clock())
@@ -144,7 +144,7 @@ class Budgeting:
 
     def lacks(self, slot: Slot, frame: Ask, act: Act) -> Excess | None:
         """Why there is no room for the effect; where there is, it is reserved."""
-        if not self._counts(slot):
+        if not self.counts(slot):
             return None
         work = _effect(slot, frame, act)
         found = self._ledger.lacks(work, self._node.clock()) or self._ledger.chains.lacks(work)
@@ -154,7 +154,7 @@ class Budgeting:
 
     def reserve(self, slot: Slot, frame: Ask, act: Act) -> None:
         """An effect that was let in before, or that an operator wants: it is not asked whether there is room."""
-        if self._counts(slot):
+        if self.counts(slot):
             self._ledger.reserve(_key(frame), _effect(slot, frame, act))
 
     def over(self, frame: Ask, used: Work | None = None) -> None:

@@ -1,9 +1,9 @@
 """External effects: admitted, judged, written ahead, executed once, confirmed.
 
-The intent commits, fenced, before anything is sent; the lease is checked right before sending; the
-receipt commits before the turn hears of it. A denial is journaled like an effect that failed. After a
-crash an intent without a receipt is in doubt: sent again under the same key while the effector says
-that this is safe, otherwise held for an operator (`holding`). Effectors run as tasks under a bound
+The intent commits, fenced, before anything is sent; the lease is checked right before sending; the receipt commits
+before anything that the turn builds on it, which hears of it meanwhile (`handing`). A denial is journaled like an
+effect that failed. After a crash an intent without a receipt is in doubt: sent again under the same key while the
+effector says that this is safe, otherwise held for an operator (`holding`). Effectors run as tasks under a bound
 each, so that a slow one holds nobody else; over a connection that bound is the connection's own.
 """
 
@@ -22,8 +22,9 @@ from controlplane.effects.admission import admit, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
 from controlplane.effects.computing import awaited
 from controlplane.effects.guarding import featured, judge
+from controlplane.effects.handing import UNCOUNTED, ahead, nobody
 from controlplane.effects.hosts import Host
-from controlplane.effects.node import Node
+from controlplane.effects.node import TURNS, Node
 from controlplane.effects.previewing import Previewing, judged_before
 from controlplane.effects.segments import outside
 from controlplane.effects.sending import Act, Unsent, doubt_of, place, receipt_of, send, too_late
@@ -70,9 +71,9 @@ class Execution:
 
     def asked(self, host: Host, frame: Ask) -> None:
         """An effect, asked for the first time or again by a replay; several, of as many branches."""
-        self._node.turns.heard(host, frame, lambda slot, turn: self._asked(host, slot, turn, frame))
+        self._node.turns.heard(host, frame, partial(self._asked, host, frame), partial(ahead, self._node, frame))
 
-    def _asked(self, host: Host, slot: Slot, turn: TurnRef, frame: Ask) -> None:
+    def _asked(self, host: Host, frame: Ask, slot: Slot, turn: TurnRef) -> None:
         place = frame.branch, frame.position
         if place in slot.effects:
             return
@@ -126,15 +127,16 @@ class Execution:
         if refused is not None:
             rows += journaling.receipt(frame.turn_id, frame.branch, frame.position, "failed", told, now)
             rows.append(journaling.denied(turn, frame, refused, now))
-        grown = turn.grown([*(it.branch for it in frame.entries), frame.branch])
+        branches = [*(it.branch for it in frame.entries), frame.branch]
 
         def written(outcome: str, detail: str) -> None:
             if outcome != "ok":
                 self._node.budgeting.over(frame)
-                self._node.ownership.fenced(slot, "intending", outcome, detail)
+                because = UNCOUNTED if outcome == "conflict" and turn.given else detail
+                self._node.ownership.fenced(slot, "intending", outcome, because)
                 return
-            if slot.turn is turn:
-                slot.turn = grown
+            if slot.turn is not None and slot.turn.is_at(turn):
+                slot.turn = slot.turn.grown(branches)
             self._node.turns.settle(after)
             if isinstance(decided, Problem):
                 self._tell(frame, "failed", told, now)
@@ -145,7 +147,7 @@ class Execution:
             self._node.turns.wrote(slot)
 
         slot.writing = True
-        self._node.commit("intent", rows, written)
+        self._node.commit("intent", rows, written, slot.lane if turn.given else TURNS)
 
     def _send_by(self, now: float) -> tuple[float, float]:
         """Until when an effect is sent, by the clock of the records and by the steady one."""
@@ -351,11 +353,13 @@ class Execution:
 
         def confirmed(committed: str, detail: str) -> None:
             if committed == "error" and detail.startswith(("NOT_READY", "STORAGE_FULL")):
+                handed(False)  # noqa: FBT003
                 again = slot, frame, outcome, told, used, last, act
                 asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, *again)
                 return
             self._open.pop(key, None)
             self._awaited.pop(key, None)
+            handed(committed == "ok")
             self._node.budgeting.over(frame, used if committed == "ok" else None)
             if committed != "ok":
                 self._node.ownership.fenced(slot, "confirming", committed, detail)
@@ -367,6 +371,8 @@ class Execution:
                 self._node.ownership.ring(slot.uid)
 
         self._node.commit("receipt", rows, confirmed)
+        tell = partial(self._tell, frame, outcome, told, now)
+        handed = nobody if late else self._node.handing.confirmed(key, now, tell)
 
     def _still(self, slot: Slot, frame: Ask) -> bool:
         """Whether the turn that asked still has its host, and the host its lease."""

@@ -1,12 +1,12 @@
 """What one agent has for another, handed on while its unit is still on its way to the disk.
 
-A message to an agent that is awake and has nothing to do, and the answer to one whose turn rests in its host, are
-handed over right after their unit went to the writer. Whoever was handed something builds on it: its units begin with a
-guard, a statement that finds it, and come behind that unit in the same lane. So nothing is ever committed that
-builds on what was not. What a turn asks of the world waits until it is committed, and so does whoever asked from
-outside. Where it is not, it is taken back: the attempt is forgotten, and what is committed decides how it goes on.
-An agent is handed nothing while a unit of its own is on its way; so at most one thing is unsure in each. While the
-writer does not keep up, nothing is handed on.
+A message to an agent that is awake and has nothing to do, the answer to one whose turn rests in its host, and the
+receipt of an effect are handed over right after their unit went to the writer. Whoever was handed something builds on
+it: its units begin with a guard, a statement that finds it, and come behind that unit in the same lane. So nothing is
+ever committed that builds on what was not. Nothing is sent to the world before that is committed, since what is sent
+is written ahead, behind the guard; and whoever asked from outside waits. Where it is not, it is taken back: the
+attempt is forgotten, and what is committed decides how it goes on. An agent is handed nothing while a unit of its own
+is on its way; so at most one thing is unsure in each. While the writer does not keep up, nothing is handed on.
 """
 
 import asyncio
@@ -17,17 +17,19 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from controlplane.effects.node import Node
+from controlplane.effects.node import TURNS, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
 from controlplane.effects.turnref import Aftermath, Row, TurnRef
+from controlplane.protocols.finding import effector_of
 from controlplane.store import handing
 from controlplane.store import statements as sql
 from schemas import faults
 from schemas.base import short_id
 from schemas.branches import Place
-from schemas.wire import Evict, Resolved
+from schemas.ports import Lasting, Preview
+from schemas.wire import Ask, Evict, Resolved
 
 log = logging.getLogger("steward.gate")
 WAITING_MAX = 64  # jobs of the writer; with more, it is behind
@@ -143,7 +145,7 @@ class Handing:
         handed = slot.handed.get(turn.message_id)
         asker = None if handed is None else handed.asker
         if handed is None or asker is None or handed.place is None or after.replied is None:
-            return _nobody
+            return nobody
         answer = Answer(handed, after.replied, at, lane)
         if handed.open:
             asker.answer = answer
@@ -170,7 +172,7 @@ class Handing:
 
     def _tell(self, slot: Slot, answer: Answer) -> None:
         place = answer.of.place
-        waits = self._at(slot, answer.of) and slot.state == "parked" and place in slot.awaits
+        waits = self._at(slot, answer.of) and slot.state == "parked" and place in slot.awaits and slot.unsure is None
         if not waits or place is None or slot.leave or slot.stale or slot.held or slot.stopped:
             return  # it hears of it when that is committed
         if self._node.committer.waiting >= WAITING_MAX:
@@ -197,6 +199,27 @@ class Handing:
         except Away:
             return False
         return row is not None and row[5] == "answered" and row[7] == at
+
+    # Receipts
+
+    def confirmed(self, key: tuple[str, str, int], at: float, tell: Callable[[], None]) -> Callable[[bool], None]:
+        """A unit with an effect's receipt is the writer's: its turn hears of it now, where nothing else is unsure."""
+        slot = self._node.turns.running(key[0])
+        if slot is None or slot.turn is None or slot.writing or slot.unsure is not None or slot.turn.given:
+            return nobody
+        if self._node.committer.waiting >= WAITING_MAX:
+            return nobody
+        guard: Row = (handing.CONFIRMED, (*key, at), 1)
+        slot.turn, slot.unsure, slot.lane = replace(slot.turn, given=(guard,)), [], TURNS
+        tell()
+        self._at_once(slot)
+
+        def ended(committed: bool) -> None:
+            builds = self._node.slots.holds(slot) and slot.turn is not None and guard in slot.turn.given
+            if builds:
+                self._sure(slot) if committed else self._retract(slot)
+
+        return ended
 
     # What is unsure
 
@@ -263,5 +286,16 @@ class Handing:
         self._node.ownership.let_go(slot)
 
 
-def _nobody(committed: bool) -> None:
+def nobody(committed: bool) -> None:
     """Nobody was told."""
+
+
+def ahead(node: Node, frame: Ask, turn: TurnRef) -> bool:
+    """Whether an effect may be written ahead before what its turn builds on is committed: when it is asked for the
+    first time, has no preview, and no budget waits for what was used before."""
+    slot = node.turns.running(turn.turn_id)
+    if slot is None or turn.proving or node.budgeting.counts(slot):
+        return False
+    known = effector_of(frame.effect, node.effectors, None)
+    first = frame.position == turn.length(frame.branch) + sum(it.branch == frame.branch for it in frame.entries)
+    return first and known is not None and not isinstance(known, Preview | Lasting)

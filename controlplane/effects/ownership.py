@@ -215,6 +215,16 @@ class Ownership:
         if self._node.hosts.pick(slot.key, slot.placement) is not None:
             self._acquire(slot)
 
+    def acquire_at_once(self, slot: Slot) -> bool:
+        """The same, and whether it goes on as if that were committed: all that it does is fenced by it."""
+        if slot.state != "free" or slot.woken_by is not None or slot.move is not None:
+            return False
+        self.acquire_ahead(slot)
+        if slot.host is None:
+            return False
+        slot.state, slot.owner, slot.epoch, slot.resident = "idle", slot.host.host_id, slot.epoch + 1, -1
+        return True
+
     def _acquire(self, slot: Slot) -> None:
         if self._acquiring >= self._node.bounds.acquiring_max:
             slot.queued = True
@@ -253,6 +263,12 @@ class Ownership:
             if outcome == "ok":
                 self._orphan(slot.uid, epoch)
             return
+        at_it = (slot.owner, slot.epoch) == (host_id, epoch)
+        if outcome == "ok" and at_it:
+            slot.tell_awake()
+            if slot.more:
+                self.pump(slot)
+            return
         if outcome == "ok":
             slot.state, slot.owner, slot.epoch, slot.resident, slot.woken_by = "idle", host_id, epoch, -1, None
             slot.tell_awake()
@@ -260,6 +276,8 @@ class Ownership:
             self.pump(slot)
             return
         log.info("acquiring %s: %s %s", slot.address, outcome, detail)
+        if at_it and slot.host is not None:
+            slot.host.wire.send(Evict(slot.uid, epoch, abort=True))
         self.forget(slot)
         asyncio.get_running_loop().call_later(TROUBLE_S, self._anew, slot)
 

@@ -19,6 +19,7 @@ import orjson
 
 from controlplane.effects import controls, questions
 from controlplane.effects.chaining import opening
+from controlplane.effects.handing import WAITING_MAX
 from controlplane.effects.node import MESSAGES, TURNS, Node
 from controlplane.effects.reading import Away
 from controlplane.effects.slots import Slot
@@ -185,11 +186,14 @@ class Planes:
             else:
                 node.ownership.ring(uid)
 
-        node.commit("publish", rows, published, MESSAGES)
         at_once = alone and frame.placed.plain and not frame.chain
+        with contextlib.suppress(Away):
+            if at_once and node.committer.waiting < WAITING_MAX:  # its acquisition stands before its message then
+                node.ownership.acquire_at_once(slot)
+        node.commit("publish", rows, published, MESSAGES)
         told = node.handing.published([uid] if at_once else [], frame.message_id, body, MESSAGES)
-        if alone:
-            with contextlib.suppress(Away):
+        with contextlib.suppress(Away):
+            if alone:
                 node.ownership.acquire_ahead(slot)
 
     def _delay(self, wire: Wire, frame: Publish | PublishChannel) -> None:

@@ -81,6 +81,11 @@ class TurnRef(msgspec.Struct, frozen=True):
                 lengths[branch] = lengths.get(branch, 0) + 1
         return replace(self, recorded=True, entries=entries, branches=lengths, given=())
 
+    def is_at(self, other: "TurnRef") -> bool:
+        """Whether both are the same attempt of a turn, as far along."""
+        mine, others = ((it.turn_id, it.epoch, it.attempts, it.entries) for it in (self, other))
+        return mine == others
+
     @property
     def address(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -33,6 +33,8 @@ from schemas.wire import Ask, Commit, Entry, Evict, Failed, Park
 log = logging.getLogger("steward.gate")
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 10.0
 Act = Callable[[], None]
+Ahead = Callable[[TurnRef], bool]
+Said = Ask | Park | Commit | Failed
 
 
 class Turns:
@@ -91,15 +93,18 @@ class Turns:
 
     # What hosts say
 
-    def heard(self, host: Host, frame: Ask | Park | Commit | Failed, act: Callable[[Slot, TurnRef], None]) -> None:
-        """A frame of a turn, as soon as what its host said before is written."""
+    def heard(self, host: Host, frame: Said, act: Callable[[Slot, TurnRef], None], ahead: Ahead | None = None) -> None:
+        """A frame of a turn, as soon as what its host said before is written.
+
+        What it asks of the world waits for what is sure, unless `ahead` says that it may be written ahead before.
+        """
         slot = self.of(host, frame.turn_id, frame.epoch)
         if slot is None or slot.turn is None:
             return
         if slot.writing:
-            slot.line.append(lambda: self.heard(host, frame, act))
-        elif slot.unsure is not None and (slot.unsure or isinstance(frame, Ask)):  # the world waits for what is sure
-            slot.unsure.append(lambda: self.heard(host, frame, act))
+            slot.line.append(lambda: self.heard(host, frame, act, ahead))
+        elif slot.unsure or (slot.unsure is not None and isinstance(frame, Ask) and not (ahead and ahead(slot.turn))):
+            slot.unsure.append(lambda: self.heard(host, frame, act, ahead))
         else:
             act(slot, slot.turn)
 

@@ -10,3 +10,6 @@ ANSWERED = Guard(
     "UPDATE journal SET outcome = outcome"
     " WHERE turn_id = ? AND branch = ? AND position = ? AND outcome = 'answered' AND finished_at = ?"
 )
+CONFIRMED = Guard(
+    "UPDATE journal SET outcome = outcome WHERE turn_id = ? AND branch = ? AND position = ? AND finished_at = ?"
+)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,19 @@ class Hears(Agent):
         if envelope.data is None:
             return self.state.all
         self.state.all.append(envelope.data)
+
+
+class Does(Agent):
+    state: Counts
+
+    async def on_message(self, turn, envelope):
+        if envelope.data is None:
+            return self.state.seen
+        for n, wait_s in enumerate((1.0, 0.0)):
+            told = await turn.perform("notes.once", path=envelope.data["note"], text=f"n{n}", wait_s=wait_s)
+            mark(envelope.data["path"], told["noted"])
+        self.state.seen += 1
+        return self.state.seen
 
 
 class Asks(Agent):
@@ -227,6 +240,45 @@ async def test_a_publication_reaches_a_member_that_rests_before_its_commit(
     assert len(read(path)) == 3
 
 
+async def suspended(gate: RunningGate) -> None:
+    """The one that says is a row, and nothing else."""
+    await gate.client.control("suspend", "agent_says", {})
+    await gate.until("SELECT owner FROM agent WHERE name = 'says'", lambda rows: rows == [(None,)])
+
+
+async def test_a_suspended_agent_begins_before_its_message_and_owner_are_committed(
+    gate: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
+    """The gate is killed there: the message that was not taken in is said again, and handled once."""
+    await suspended(gate)
+    path = tmp_path / "said"
+    stand(gate, arming)
+    asking = asyncio.create_task(gate.ask("says", {"path": str(path)}, "q", timeout_s=60))
+    await true(lambda: read(path) == ["asked"])
+    assert await gate.rows("SELECT owner FROM agent WHERE name = 'says'") == [(None,)]
+    assert not await gate.rows("SELECT 1 FROM inbox")
+    await restarted(gate, arming)
+    assert await asking == 1
+    assert await gate.ask("says", None, "says-seen") == 1
+
+
+async def test_a_suspended_agent_whose_owner_can_not_be_committed_is_taken_back(
+    sqlite_url: str, arming: Arming, tmp_path: Path
+) -> None:
+    """The disk is full then: it is handled once, by whoever owns it at last."""
+    async with awake(sqlite_url) as gate:
+        await suspended(gate)
+        path = tmp_path / "said"
+        arming.put(*(fault(COMMIT["sqlite"], "full", nth) for nth in (1, 2)))
+        asking = asyncio.create_task(gate.ask("says", {"path": str(path)}, "q", timeout_s=60))
+        await true(lambda: read(path) != [])
+        with suppress(Exception):  # it may be told that it was not taken in, and is said again then
+            await asking
+        assert await gate.ask("says", {"path": str(path)}, "q", timeout_s=60) == 1
+        assert await gate.ask("says", None, "says-seen") == 1
+        assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1")
+
+
 @pytest.mark.parametrize("who", ["asks", "says"])
 async def test_what_can_not_be_committed_is_taken_back(
     sqlite_url: str, arming: Arming, tmp_path: Path, who: str
@@ -238,6 +290,56 @@ async def test_what_can_not_be_committed_is_taken_back(
         assert await asking == [1, 2]
         await _once(gate)
         assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1")
+
+
+async def doing(gate: RunningGate, tmp_path: Path) -> tuple[Asking, Path, Path]:
+    """A turn of two effects, as the first has been sent and is not confirmed."""
+    await gate.agent("does", await gate.code(SOURCE), "Does", **AWAKE)
+    path, note = tmp_path / "said", tmp_path / "note"
+    asking = asyncio.create_task(gate.ask("does", {"path": str(path), "note": str(note)}, "q", timeout_s=60))
+    await true(lambda: "n0" in read(note))
+    return asking, path, note
+
+
+async def test_a_turn_hears_of_its_receipt_before_the_commit_and_sends_nothing_more(
+    gate: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
+    """The writer stands before the COMMIT of the receipt. The next effect is sent behind that, once."""
+    asking, path, note = await doing(gate, tmp_path)
+    stand(gate, arming)
+    await true(lambda: "n0" in read(path))
+    assert await gate.rows("SELECT outcome FROM journal WHERE kind = 'effect'") == [(None,)]
+    assert "n1" not in read(note)
+    arming.go()
+    assert await asking == 1
+    assert [it for it in read(note) if it.startswith("n")] == ["n0", "n1"]
+    assert read(path) == ["n0", "n1"]
+    assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1")
+
+
+async def test_a_receipt_that_dies_with_the_gate_is_in_doubt(gate: RunningGate, arming: Arming, tmp_path: Path) -> None:
+    """Its turn had heard of it, and nothing is kept of what it did with that; the effect is not sent again."""
+    asking, path, note = await doing(gate, tmp_path)
+    stand(gate, arming)
+    await true(lambda: "n0" in read(path))
+    await restarted(gate, arming)
+    await gate.until("SELECT COUNT(*) FROM awaiting WHERE kind = 'effect' AND resolved_at IS NULL", _one)
+    assert [it for it in read(note) if it.startswith("n")] == ["n0"]
+    assert read(path) == ["n0"]
+    assert not asking.done()
+    asking.cancel()
+
+
+async def test_a_receipt_that_can_not_be_committed_is_taken_back(
+    sqlite_url: str, arming: Arming, tmp_path: Path
+) -> None:
+    """The disk is full as it is committed: the turn runs again and hears of it then, and nothing is sent again."""
+    async with awake(sqlite_url) as gate:
+        asking, _, note = await doing(gate, tmp_path)
+        arming.put(*(fault(COMMIT["sqlite"], "full", nth) for nth in (1, 2, 3)))
+        assert await asking == 1
+        assert [it for it in read(note) if it.startswith("n")] == ["n0", "n1"]
+        assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1 OR outcome <> 'committed'")
 
 
 async def _once(gate: RunningGate) -> None:
