@@ -132,8 +132,8 @@ class Execution:
         def written(outcome: str, detail: str) -> None:
             if outcome != "ok":
                 self._node.budgeting.over(frame)
-                because = UNCOUNTED if outcome == "conflict" and turn.given else detail
-                self._node.ownership.fenced(slot, "intending", outcome, because)
+                unsure = outcome == "conflict" and slot.turn is not None and slot.turn.given
+                self._node.ownership.fenced(slot, "intending", outcome, UNCOUNTED if unsure else detail)
                 return
             if slot.turn is not None and slot.turn.is_at(turn):
                 slot.turn = slot.turn.grown(branches)
@@ -343,10 +343,9 @@ class Execution:
         self._confirm(slot, frame, outcome, told, used, last, act)
 
     def _confirm(
-        self, slot: Slot, frame: Ask, outcome: str, told: bytes, used: Work, last: list[Row], act: Act
+        self, slot: Slot, frame: Ask, outcome: str, told: bytes, used: Work, last: list[Row], act: Act, tries: int = 1
     ) -> None:
-        now = self._node.clock()
-        key = _key(frame)
+        now, key = self._node.clock(), _key(frame)
         late = bool(self._open.get(key))
         rows = journaling.receipt(frame.turn_id, frame.branch, frame.position, outcome, told, now, late=late)
         rows += [*meters.rows(used.who, used.what, used.amounts, now), *last]
@@ -354,16 +353,17 @@ class Execution:
         def confirmed(committed: str, detail: str) -> None:
             if committed == "error" and detail.startswith(("NOT_READY", "STORAGE_FULL")):
                 handed(False)  # noqa: FBT003
-                again = slot, frame, outcome, told, used, last, act
-                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, *again)
+                more = outcome, told, used, last, act, tries + 1
+                asyncio.get_running_loop().call_later(AGAIN_S, self._confirm, slot, frame, *more)
                 return
             self._open.pop(key, None)
             self._awaited.pop(key, None)
-            handed(committed == "ok")
             self._node.budgeting.over(frame, used if committed == "ok" else None)
             if committed != "ok":
                 self._node.ownership.fenced(slot, "confirming", committed, detail)
+                handed(False)  # noqa: FBT003  # behind that, which counts
                 return
+            handed(True)  # noqa: FBT003
             self._tell(frame, outcome, told, now)
             if act.telling is not None:
                 act.telling.kick()
@@ -371,8 +371,8 @@ class Execution:
                 self._node.ownership.ring(slot.uid)
 
         self._node.commit("receipt", rows, confirmed)
-        tell = partial(self._tell, frame, outcome, told, now)
-        handed = nobody if late else self._node.handing.confirmed(key, now, tell)
+        once, tell = not late and tries == 1, partial(self._tell, frame, outcome, told, now)
+        handed = self._node.handing.confirmed(key, now, tell) if once else nobody
 
     def _still(self, slot: Slot, frame: Ask) -> bool:
         """Whether the turn that asked still has its host, and the host its lease."""

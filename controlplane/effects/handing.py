@@ -207,6 +207,8 @@ class Handing:
         slot = self._node.turns.running(key[0])
         if slot is None or slot.turn is None or slot.writing or slot.unsure is not None or slot.turn.given:
             return nobody
+        if key[1:] not in slot.effects:  # nobody waits for it
+            return nobody
         if self._node.committer.waiting >= WAITING_MAX:
             return nobody
         guard: Row = (handing.CONFIRMED, (*key, at), 1)

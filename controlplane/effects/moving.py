@@ -217,11 +217,11 @@ class Moving:
             slot.move, slot.keep = move, True
             self._node.ownership.pump(slot)
 
-    def arriving(self, slot: Slot, host: Host, now: float) -> Any:
+    def arriving(self, slot: Slot, host: Host, epoch: int, now: float) -> Any:
         """The event of the unit in which it is acquired elsewhere."""
         assert slot.move is not None
         gap_s = round(self._node.steady() - slot.move.began, 6)
-        about = {"from": slot.move.from_host, "to": host.host_id, "epoch": slot.epoch + 1, "after_s": gap_s}
+        about = {"from": slot.move.from_host, "to": host.host_id, "epoch": epoch, "after_s": gap_s}
         return eventing.agent_event("agent.migrated", slot.namespace, slot.name, slot.move.principal, now, about)
 
     def arrived(self, slot: Slot) -> None:

@@ -49,6 +49,7 @@ class Ownership:
         self._node = node
         self._line: Turnstile[Slot] = Turnstile()
         self._acquiring = 0
+        self._spoken: dict[str, int] = {}  # epochs that a host may have heard of, and that were not committed
         self._look_at = 0.0  # at turns of which one branch waits, and another could go on
         self._waiting_from = self._branched_from = ""
         self._first_round = True  # of those that wait, which is done without a rest
@@ -222,8 +223,13 @@ class Ownership:
         self.acquire_ahead(slot)
         if slot.host is None:
             return False
-        slot.state, slot.owner, slot.epoch, slot.resident = "idle", slot.host.host_id, slot.epoch + 1, -1
+        slot.state, slot.owner, slot.epoch, slot.resident = "idle", slot.host.host_id, self._next_epoch(slot), -1
+        self._spoken[slot.uid] = slot.epoch
         return True
+
+    def _next_epoch(self, slot: Slot) -> int:
+        """One that nobody has heard of: what a host still says of one that was not committed counts for no other."""
+        return max(slot.epoch, self._spoken.get(slot.uid, 0)) + 1
 
     def _acquire(self, slot: Slot) -> None:
         if self._acquiring >= self._node.bounds.acquiring_max:
@@ -237,13 +243,12 @@ class Ownership:
         self._acquiring += 1
         slot.state, slot.host = "acquiring", host
         host.slots.add(slot)
-        now = self._node.clock()
-        rows: list[Any] = [(sql.ACQUIRE, (host.host_id, slot.epoch + 1, now, slot.uid, slot.epoch), 1)]
+        now, host_id, epoch = self._node.clock(), host.host_id, self._next_epoch(slot)
+        rows: list[Any] = [(sql.ACQUIRE, (host_id, epoch, now, slot.uid, slot.epoch), 1)]
         if slot.woken_by is not None:
             rows.append(eventing.agent_event("agent.woken", slot.namespace, slot.name, slot.woken_by, now))
         if slot.move is not None:
-            rows.append(self._node.moving.arriving(slot, host, now))
-        host_id, epoch = host.host_id, slot.epoch + 1
+            rows.append(self._node.moving.arriving(slot, host, epoch, now))
 
         def acquired(outcome: str, detail: str) -> None:
             self._acquiring -= 1
@@ -259,6 +264,8 @@ class Ownership:
             self.pump(slot)
 
     def _acquired(self, slot: Slot, host_id: str, epoch: int, outcome: str, detail: str) -> None:
+        if outcome == "ok" and self._spoken.get(slot.uid) == epoch:
+            del self._spoken[slot.uid]
         if not self._node.slots.holds(slot):  # the host was lost, or an operator came in between
             if outcome == "ok":
                 self._orphan(slot.uid, epoch)

@@ -188,7 +188,7 @@ class Planes:
 
         at_once = alone and frame.placed.plain and not frame.chain
         with contextlib.suppress(Away):
-            if at_once and node.committer.waiting < WAITING_MAX:  # its acquisition stands before its message then
+            if at_once and node.committer.waiting + 2 < WAITING_MAX:  # its acquisition stands before its message then
                 node.ownership.acquire_at_once(slot)
         node.commit("publish", rows, published, MESSAGES)
         told = node.handing.published([uid] if at_once else [], frame.message_id, body, MESSAGES)

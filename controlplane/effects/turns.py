@@ -101,9 +101,11 @@ class Turns:
         slot = self.of(host, frame.turn_id, frame.epoch)
         if slot is None or slot.turn is None:
             return
-        if slot.writing:
+        if slot.unsure:  # first of all, so that frames stay in their order
+            slot.unsure.append(lambda: self.heard(host, frame, act, ahead))
+        elif slot.writing:
             slot.line.append(lambda: self.heard(host, frame, act, ahead))
-        elif slot.unsure or (slot.unsure is not None and isinstance(frame, Ask) and not (ahead and ahead(slot.turn))):
+        elif slot.unsure is not None and isinstance(frame, Ask) and not (ahead and ahead(slot.turn)):
             slot.unsure.append(lambda: self.heard(host, frame, act, ahead))
         else:
             act(slot, slot.turn)
