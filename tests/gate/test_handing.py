@@ -268,8 +268,9 @@ async def test_a_suspended_agent_whose_owner_can_not_be_committed_is_taken_back(
     """The disk is full then: it is handled once, by whoever owns it at last."""
     async with awake(sqlite_url) as gate:
         await suspended(gate)
+        (before,) = await gate.rows("SELECT epoch FROM agent WHERE name = 'says'")
         path = tmp_path / "said"
-        arming.put(*(fault(COMMIT["sqlite"], "full", nth) for nth in (1, 2)))
+        arming.put(*(fault(COMMIT["sqlite"], "full", nth) for nth in (1, 2, 3, 4)))  # together, apart, and each alone
         asking = asyncio.create_task(gate.ask("says", {"path": str(path)}, "q", timeout_s=60))
         await true(lambda: read(path) != [])
         with suppress(Exception):  # it may be told that it was not taken in, and is said again then
@@ -277,6 +278,8 @@ async def test_a_suspended_agent_whose_owner_can_not_be_committed_is_taken_back(
         assert await gate.ask("says", {"path": str(path)}, "q", timeout_s=60) == 1
         assert await gate.ask("says", None, "says-seen") == 1
         assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1")
+        (after,) = await gate.rows("SELECT epoch FROM agent WHERE name = 'says'")
+        assert after[0] >= before[0] + 2, "the epoch that its host had heard of is not given again"
 
 
 @pytest.mark.parametrize("who", ["asks", "says"])
