@@ -131,22 +131,22 @@ def _open_turn(node: Node, slot: Slot) -> bool:
     if message is None:
         return False
     about = (message[1], message[2], message[3], digest, started_at, entries)
-    slot.turn = _ref(node, slot, turn_id, message_id, *about)
-    slot.turn = _placed(replace(slot.turn, looked_for=looked_for or 0, ends_by=ends_by), *message[4:])
+    turn = _ref(node, slot, turn_id, message_id, *about)
+    turn = _placed(replace(turn, looked_for=looked_for or 0, ends_by=ends_by), *message[4:])
     if pinned is not None:
-        slot.turn = replace(slot.turn, pinned=orjson.loads(pinned))
+        turn = replace(turn, pinned=orjson.loads(pinned))
     if written not in FORMATS_READ:  # nobody here can run it: it rests, until it is ended
-        slot.turn, slot.awaits = replace(slot.turn, format=written), {(ROOT, entries)}
+        slot.turn, slot.awaits = replace(turn, format=written), {(ROOT, entries)}
         return True
     last = node.reader.rows(sql.JOURNAL_LAST, turn_id)
     branched = [Filed(*row) for row in node.reader.rows(sql.JOURNAL_BRANCHES, turn_id)]
-    slot.turn = replace(slot.turn, branches=dict(Counter(it.branch for it in branched)))
 
     def held(place: Place) -> bool:
         return node.reader.one(WAITS_AT, turn_id, *place) is not None
 
     root = [Filed(ROOT, position, kind, "{}", outcome) for position, kind, outcome in last]
-    slot.awaits = waiting(root, held) or waiting(branched, held)
+    awaits = waiting(root, held) or waiting(branched, held)  # all of it is read before any of it counts
+    slot.turn, slot.awaits = replace(turn, branches=dict(Counter(it.branch for it in branched))), awaits
     return True
 
 
