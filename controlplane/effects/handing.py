@@ -240,13 +240,19 @@ class Handing:
             return
         slot.unsure = None
         for act in waiting:
-            try:
-                survived(act, f"what was said of a turn of {slot.address}")
-            except Away as away:
-                log.warning("the database is away: %s", away)
-                if slot.host is not None:
-                    slot.host.wire.close()
+            if not self.take_up(slot, act):
                 return
+
+    def take_up(self, slot: Slot, act: Callable[[], None]) -> bool:
+        """Do what had to wait; with the database away, what its host said ends with the connection, all of it."""
+        try:
+            survived(act, f"what was said of a turn of {slot.address}")
+        except Away as away:
+            log.warning("the database is away: %s", away)
+            if slot.host is not None:
+                slot.host.wire.close()
+            return False
+        return True
 
     def _retract(self, slot: Slot) -> None:
         self._node.ownership.fenced(slot, "handing", "conflict", UNCOUNTED)
@@ -292,11 +298,10 @@ def nobody(committed: bool) -> None:
     """Nobody was told."""
 
 
-def ahead(node: Node, frame: Ask, turn: TurnRef) -> bool:
+def ahead(node: Node, frame: Ask, slot: Slot, turn: TurnRef) -> bool:
     """Whether an effect may be written ahead before what its turn builds on is committed: when it is asked for the
     first time, has no preview, and no budget waits for what was used before."""
-    slot = node.turns.running(turn.turn_id)
-    if slot is None or turn.proving or node.budgeting.counts(slot):
+    if turn.proving or node.budgeting.counts(slot):
         return False
     known = effector_of(frame.effect, node.effectors, None)
     first = frame.position == turn.length(frame.branch) + sum(it.branch == frame.branch for it in frame.entries)

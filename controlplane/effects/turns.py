@@ -33,7 +33,7 @@ from schemas.wire import Ask, Commit, Entry, Evict, Failed, Park
 log = logging.getLogger("steward.gate")
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 10.0
 Act = Callable[[], None]
-Ahead = Callable[[TurnRef], bool]
+Ahead = Callable[[Slot, TurnRef], bool]
 Said = Ask | Park | Commit | Failed
 
 
@@ -105,7 +105,7 @@ class Turns:
             slot.unsure.append(lambda: self.heard(host, frame, act, ahead))
         elif slot.writing:
             slot.line.append(lambda: self.heard(host, frame, act, ahead))
-        elif slot.unsure is not None and isinstance(frame, Ask) and not (ahead and ahead(slot.turn)):
+        elif slot.unsure is not None and isinstance(frame, Ask) and not (ahead and ahead(slot, slot.turn)):
             slot.unsure.append(lambda: self.heard(host, frame, act, ahead))
         else:
             act(slot, slot.turn)
@@ -121,7 +121,8 @@ class Turns:
         """A unit of a running turn is committed: the next one may be."""
         slot.writing = False
         while slot.line and not slot.writing and self._node.slots.holds(slot):
-            slot.line.popleft()()
+            if not self._node.handing.take_up(slot, slot.line.popleft()):
+                return
 
     def park(self, host: Host, frame: Park) -> None:
         self.heard(host, frame, lambda slot, turn: self._park(slot, turn, frame))
