@@ -105,7 +105,7 @@ def _wake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
 
 def _awake(node: Node, slot: Slot, principal: str | None, done: Answer) -> None:
     """Bring it to a host, whether there is a message or not."""
-    if slot.owner is not None and slot.host is not None:
+    if slot.host is not None and node.ownership.owned(slot):
         done({"stopped": False})
         return
     slot.keep = True

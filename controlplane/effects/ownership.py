@@ -227,6 +227,10 @@ class Ownership:
         self._spoken[slot.uid] = slot.epoch
         return True
 
+    def owned(self, slot: Slot) -> bool:
+        """Whether it has an owner, and that is committed."""
+        return slot.owner is not None and self._spoken.get(slot.uid) != slot.epoch
+
     def _next_epoch(self, slot: Slot) -> int:
         """One that nobody has heard of: what a host still says of one that was not committed counts for no other."""
         return max(slot.epoch, self._spoken.get(slot.uid, 0)) + 1
@@ -309,12 +313,12 @@ class Ownership:
         rows: list[Any] = [(sql.RELEASE, (now, slot.uid, slot.epoch, slot.host.host_id), 1)]
         if slot.suspended_by is not None:
             rows.append(eventing.agent_event("agent.suspended", slot.namespace, slot.name, slot.suspended_by, now))
-        self._node.commit("release", rows, lambda outcome, _: self._let_gone(slot, outcome))
+        self._node.commit("release", rows, partial(self._let_gone, slot))
 
-    def _let_gone(self, slot: Slot, outcome: str) -> None:
+    def _let_gone(self, slot: Slot, outcome: str, detail: str) -> None:
         held = self._node.slots.holds(slot)
         if held and outcome == "error" and slot.host is not None:  # the store is in trouble: the host forgot it already
-            self.fenced(slot, "releasing", outcome, "")
+            self.fenced(slot, "releasing", outcome, detail)
             return
         more = slot.more or slot.coming is not None or slot.stale or slot.leave or outcome == "conflict"
         more = more or (slot.turn is not None and not slot.awaits)  # it was about to begin

@@ -262,6 +262,21 @@ async def test_a_suspended_agent_begins_before_its_message_and_owner_are_committ
     assert await gate.ask("says", None, "says-seen") == 1
 
 
+async def test_who_wakes_it_is_told_so_once_its_owner_is_committed(
+    gate: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
+    """Until then it may be anybody's yet."""
+    await suspended(gate)
+    path = tmp_path / "said"
+    stand(gate, arming)
+    asking = asyncio.create_task(gate.ask("says", {"path": str(path)}, "q", timeout_s=60))
+    await true(lambda: read(path) == ["asked"])
+    assert "waits_for" in await gate.client.control("wake", "agent_says", {})
+    arming.go()
+    assert await asking == 1
+    assert "waits_for" not in await gate.client.control("wake", "agent_says", {})
+
+
 async def test_a_suspended_agent_whose_owner_can_not_be_committed_is_taken_back(
     sqlite_url: str, arming: Arming, tmp_path: Path
 ) -> None:
