@@ -10,6 +10,7 @@ a unit that is slow to reach that is one, which a seed chooses; in a soak it is 
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -155,14 +156,17 @@ class _Armed:
         self._version: tuple[int, int] | None = None
         self._faults: list[Fault] = []
         self._passed: Counter[str] = Counter()
+        self._counting = threading.Lock()  # the writer's thread passes points beside the loop's
 
     def passed(self, point: str) -> None:
         if point not in POINTS:
             raise RuntimeError(f"{point} is no fault point")
-        self._read()
-        self._passed[point] += 1
-        for fault in self._faults:
-            if fault.point == point and fault.nth == self._passed[point] and self._first(fault):
+        with self._counting:
+            self._read()
+            self._passed[point] += 1
+            met = [it for it in self._faults if it.point == point and it.nth == self._passed[point]]
+        for fault in met:
+            if self._first(fault):
                 _happen(fault, self._folder)
 
     def _read(self) -> None:
@@ -178,13 +182,16 @@ class _Armed:
             self._passed.clear()
 
     def _first(self, fault: Fault) -> bool:
-        """Whether no process of this folder has met the fault before."""
+        """Whether no process of this folder has met the fault before; its mark is there whole, or not at all.
+
+        Another thread's fault may end this process at any step of it.
+        """
+        own = self._folder / f"met-{fault.id}-{os.getpid()}"
+        own.write_text(str(os.getpid()))
         try:
-            mark = os.open(self._folder / f"fired-{fault.id}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.link(own, self._folder / f"fired-{fault.id}")
         except FileExistsError:
             return False
-        os.write(mark, str(os.getpid()).encode())
-        os.close(mark)
         return True
 
 
