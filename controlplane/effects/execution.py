@@ -22,7 +22,7 @@ from controlplane.effects.admission import admit, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
 from controlplane.effects.computing import awaited
 from controlplane.effects.guarding import featured, judge
-from controlplane.effects.handing import UNCOUNTED, ahead, nobody
+from controlplane.effects.handing import UNCOUNTED, ahead
 from controlplane.effects.hosts import Host
 from controlplane.effects.node import TURNS, Node
 from controlplane.effects.previewing import Previewing, judged_before
@@ -99,8 +99,7 @@ class Execution:
     def _first(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         verdict, decided = self._decided(slot, turn, frame)
         if isinstance(decided, Act) and isinstance(decided.effector, Preview):
-            until = self._send_by(self._node.clock())[1]
-            self._previewing.begin(slot, turn, frame, verdict, decided, until, self._judged)
+            self._previewing.begin(slot, turn, frame, verdict, decided, self._send_by(0.0)[1], self._judged)
         else:
             self._judged(slot, turn, frame, verdict, decided)
 
@@ -370,9 +369,10 @@ class Execution:
             if late:
                 self._node.ownership.ring(slot.uid)
 
-        self._node.commit("receipt", rows, confirmed)
-        once, tell = not late and tries == 1, partial(self._tell, frame, outcome, told, now)
-        handed = self._node.handing.confirmed(key, now, tell) if once else nobody
+        hears = self._node.handing.hears(key) if not late and tries == 1 else None
+        patient = hears is not None and not self._node.budgeting.counts(hears)  # which next waits for what this used
+        self._node.commit("receipt", rows, confirmed, patient=patient)
+        handed = self._node.handing.confirmed(hears, key, now, partial(self._tell, frame, outcome, told, now))
 
     def _still(self, slot: Slot, frame: Ask) -> bool:
         """Whether the turn that asked still has its host, and the host its lease."""

@@ -202,14 +202,19 @@ class Handing:
 
     # Receipts
 
-    def confirmed(self, key: tuple[str, str, int], at: float, tell: Callable[[], None]) -> Callable[[bool], None]:
-        """A unit with an effect's receipt is the writer's: its turn hears of it now, where nothing else is unsure."""
+    def hears(self, key: tuple[str, str, int]) -> Slot | None:
+        """Whose turn hears of an effect's receipt before that is committed: one of which nothing else is unsure."""
         slot = self._node.turns.running(key[0])
         if slot is None or slot.turn is None or slot.writing or slot.unsure is not None or slot.turn.given:
-            return nobody
-        if key[1:] not in slot.effects:  # nobody waits for it
-            return nobody
-        if self._node.committer.waiting >= WAITING_MAX:
+            return None
+        waits = key[1:] in slot.effects and self._node.committer.waiting < WAITING_MAX
+        return slot if waits else None
+
+    def confirmed(
+        self, slot: Slot | None, key: tuple[str, str, int], at: float, tell: Callable[[], None]
+    ) -> Callable[[bool], None]:
+        """A unit with an effect's receipt is the writer's: the turn that hears of it, if one does, is told now."""
+        if slot is None or slot.turn is None:
             return nobody
         guard: Row = (handing.CONFIRMED, (*key, at), 1)
         slot.turn, slot.unsure, slot.lane = replace(slot.turn, given=(guard,)), [], TURNS

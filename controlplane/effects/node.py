@@ -131,13 +131,15 @@ class Node:
     sweep_soon: Callable[[], None] = field(init=False)
     removing: Callable[[str, Callable[[Any], None]], None] = field(init=False)
 
-    def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
-        """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read."""
+    def commit(self, unit: str, rows: Sequence[Any], done: Done, lane: int = TURNS, *, patient: bool = False) -> None:
+        """Commit rows together; `done(outcome, detail)` comes on the loop. Planes are roused by what they may read.
+
+        Patient is what nobody waits for, and more of the same turn follows.
+        """
         done = faults.around(unit, done)
         if not TELLING.isdisjoint([row[0] for row in rows]):
-            self.committer.submit(Job(rows, self._rousing(rows, done), lane))
-        else:
-            self.committer.submit(Job(rows, done, lane))
+            done = self._rousing(rows, done)
+        self.committer.submit(Job(rows, done, lane, patient))
 
     def publish(self, rows: Sequence[Any], done: Done, lane: int = TURNS) -> None:
         """Commit what goes into a channel."""

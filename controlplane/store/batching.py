@@ -43,11 +43,15 @@ class Guard(Many):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One unit. `done(outcome, detail)` is called once, after COMMIT; outcome is ok, conflict or error."""
+    """One unit. `done(outcome, detail)` is called once, after COMMIT; outcome is ok, conflict or error.
+
+    One that is patient may be kept a moment for others to share its transaction.
+    """
 
     rows: Sequence[Row]
     done: Callable[[str, str], None]
     lane: int = 0
+    patient: bool = False
 
 
 @dataclass(slots=True)
@@ -79,6 +83,11 @@ class Lanes:
 
     def put(self, job: Job) -> None:
         self._lanes[1 if job.lane else 0].append(job)
+
+    @property
+    def patient(self) -> bool:
+        """Whether all that waits may be kept a moment."""
+        return all(job.patient for lane in self._lanes for job in lane)
 
     def take(self) -> list[Job]:
         """The next batch: never empty while something waits, even if one job alone is too large."""

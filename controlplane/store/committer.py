@@ -22,6 +22,7 @@ __all__ = ["Committer", "Delivery", "Job", "Many", "Row"]
 
 AWAY_S_MAX = 10.0
 REST_AFTER_S = 0.05
+PATIENCE_S = 0.002  # for what follows from a patient job: a turn's next effect, or its end
 OK = ("ok", "")
 CONFLICT = ("conflict", "")
 Outcome = tuple[str, str]
@@ -92,21 +93,28 @@ class Committer(threading.Thread):
             self._connection.close()
 
     def _gather(self) -> bool:
-        """Take in what was submitted; wait when there is nothing. False ends the thread."""
-        while True:
-            try:
-                patience = REST_AFTER_S if self._restless else None
-                job = self._submitted.get(block=not len(self._lanes), timeout=patience)
-                while job is not None:
-                    self._lanes.put(job)
-                    job = self._submitted.get_nowait()
-            except queue.Empty:
-                if len(self._lanes):
-                    return True
+        """Take in what was submitted; wait while that is nothing, and a moment while all is patient. False: the end."""
+        going = self._take_in(0.0)
+        while going and not len(self._lanes):
+            going = self._take_in(REST_AFTER_S if self._restless else None)
+            if going and not len(self._lanes):
                 self._rest()
-                continue
-            self._submitted.put(None)  # stays the last one, until the lanes are empty
-            return len(self._lanes) > 0
+        kept_until = time.monotonic() + PATIENCE_S
+        while going and self._lanes.patient and (left := kept_until - time.monotonic()) > 0:
+            going = self._take_in(left)
+        return len(self._lanes) > 0
+
+    def _take_in(self, wait_s: float | None) -> bool:
+        """What was submitted, if the first of it comes in time; False when that is all that will come."""
+        try:
+            job = self._submitted.get(timeout=wait_s)
+            while job is not None:
+                self._lanes.put(job)
+                job = self._submitted.get_nowait()
+        except queue.Empty:
+            return True
+        self._submitted.put(None)  # stays the last one, until the lanes are empty
+        return False
 
     def _rest(self) -> None:
         self._restless = False

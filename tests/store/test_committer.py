@@ -169,3 +169,31 @@ def test_who_has_the_writer_hears_that_it_died(sqlite_url: str, monkeypatch: pyt
     thread.join(10)
     assert submit(thread, "b", "v") == ("error", "NOT_READY: the writer has ended")
     assert (told, stored(sqlite_url)) == ([], set())
+
+
+def test_a_patient_job_shares_the_transaction_of_what_follows(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept until something comes that is not, or a moment is over, or the writer ends."""
+    deliveries: list[list[str]] = []
+    told = threading.Semaphore(0)
+
+    def deliver(delivery: Delivery) -> None:
+        deliveries.append([str(job.rows[0][1][0]) for job, outcome, _ in delivery if outcome == "ok"])
+        told.release()
+
+    def put(key: str, *, patient: bool) -> None:
+        thread.submit(Job([(PUT, [key, "v"], 1), (MARK, [key], 1)], lambda outcome, detail: None, patient=patient))
+
+    thread = Committer(sqlite_url, deliver)
+    thread.start()
+    put("alone", patient=True)
+    assert told.acquire(timeout=30)
+    monkeypatch.setattr(committing, "PATIENCE_S", 3600.0)
+    put("first", patient=True)
+    assert not told.acquire(timeout=0.2)
+    put("second", patient=True)
+    put("third", patient=False)
+    assert told.acquire(timeout=30)
+    put("last", patient=True)
+    thread.stop()
+    assert deliveries == [["alone"], ["first", "second", "third"], ["last"]]
+    assert stored(sqlite_url) == {"alone", "first", "second", "third", "last"}
