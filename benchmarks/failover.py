@@ -35,6 +35,10 @@ WHY_GATE = (
     "a spare that has imported its code begins some 50 ms after the death, and listens some 50 ms later; the rest is"
     " the turn, and the load of the machine"
 )
+ABOUT = (
+    "Hosts are plain processes of a gate without Ray and plane; gates and nodes are a whole installation's, the nodes"
+    " raylets of this machine.\n\n"
+)
 FIRST_MS, ALL_S, HUNG_S, GAP_MS, GATE_S = 50.0, 1.0, 3.0, 10.0, 0.5
 GATE_S_MAX, SPARE_S_MAX, SPARE_CPU_S = 60.0, 60.0, 0.3
 BURN = "while True: pass"
@@ -54,7 +58,7 @@ def measure(given: Given) -> str:
             rows.append(asyncio.run(_false_alarms(kind, url, given.several(int(LOAD_S)))))
     at_most("gate killed → flowing again, s", flowing, GATE_S, WHY_GATE)
     rows.append(["SQLite: kill -9 of the gate → a turn answered (median)", f"{flowing:.2f} s"])
-    return table(["", ""], rows)
+    return ABOUT + table(["", ""], rows)
 
 
 async def _of(kind: str, url: str, agents: int, rounds: int, moves: int) -> list[list[object]]:
@@ -65,8 +69,9 @@ async def _of(kind: str, url: str, agents: int, rounds: int, moves: int) -> list
             await asyncio.gather(*(load.agent(it, stays_ms=600_000) for it in names[start : start + AT_ONCE]))
         gap, usual = await _moved(load, names[0], moves)
         killed = [await _struck(load, names, signal.SIGKILL) for _ in range(rounds)]
-        hung = await _struck(load, names, signal.SIGSTOP)
+        stopped = [await _struck(load, names, signal.SIGSTOP) for _ in range(rounds)]
     first, last = (statistics.median(it[at] for it in killed) for at in (0, 1))
+    hung = [statistics.median(it[at] for it in stopped) for at in (0, 1)]
     at_most(f"host killed, {kind}: first turn, ms", first * 1e3, FIRST_MS, WHY_FIRST)
     at_most(f"host killed, {kind}: all {agents:,}, s", last, ALL_S, WHY_ALL)
     at_most(f"host stopped, {kind}: first turn, s", hung[0], HUNG_S)
@@ -75,7 +80,7 @@ async def _of(kind: str, url: str, agents: int, rounds: int, moves: int) -> list
     return [
         [f"{kind}: kill -9 {struck} → first turn (median of {rounds})", f"{first * 1e3:.0f} ms"],
         [f"{kind}: → a turn of each of them", f"{last:.2f} s"],
-        [f"{kind}: SIGSTOP {struck} → first turn", f"{hung[0]:.2f} s"],
+        [f"{kind}: SIGSTOP {struck} → first turn (median of {rounds})", f"{hung[0]:.2f} s"],
         [f"{kind}: → a turn of each of them", f"{hung[1]:.2f} s"],
         [f"{kind}: migration, last turn here → first turn there, n={gap.n}, p50 / p99", f"{gap} ms"],
         [f"{kind}: the same agent, from turn to turn meanwhile, p50 / p99", f"{usual} ms"],

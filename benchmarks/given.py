@@ -13,17 +13,22 @@ SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 
 
 class Given:
-    """`quick` is for a look: a tenth of the samples. `agents` is the most that are made at once."""
+    """`quick` is for a look: a tenth of the samples. `agents` is the most that are made at once; None: as is usual."""
 
-    def __init__(self, *, quick: bool, agents: int) -> None:
+    def __init__(self, *, quick: bool, agents: int | None = None) -> None:
         self.quick = quick
-        self.agents = agents
+        self._agents = agents
         self._stack: Stack | None = None
         self._postgres: Postgres | None = None
 
     def several(self, full: int, quick: int = 0) -> int:
         """How many samples to take, or seconds to load."""
         return (quick or max(full // 10, 3)) if self.quick else full
+
+    def agents(self, usual: int) -> int:
+        """The most agents that are made at once."""
+        asked = usual if self._agents is None else self._agents
+        return min(asked, 100) if self.quick else asked
 
     def new_stack(self) -> Stack:
         """An installation that has not been started; those after it get the same one, started."""

@@ -36,13 +36,13 @@ def measure(stack: Stack, *, quick: bool) -> list[list[object]]:
     """Rows of both; each a median, and beside its target."""
     numbers = itertools.count()
     kills = [_struck(stack, f"n{next(numbers)}", signal.SIGKILL) for _ in range(1 if quick else KILLS)]
-    hung = _struck(stack, f"n{next(numbers)}", signal.SIGSTOP)
-    killed = statistics.median(kills)
+    hangs = [_struck(stack, f"n{next(numbers)}", signal.SIGSTOP) for _ in kills]
+    killed, hung = statistics.median(kills), statistics.median(hangs)
     at_most("node killed → a turn of its agent elsewhere, s", killed, KILLED_S)
     at_most("node hung → a turn of its agent elsewhere, s", hung, HUNG_S, WHY_HUNG)
     return [
         [f"SQLite: kill -9 of a node → a turn of its agent elsewhere (median of {len(kills)})", f"{killed:.2f} s"],
-        ["SQLite: SIGSTOP of a node → a turn of its agent elsewhere", f"{hung:.2f} s"],
+        [f"SQLite: SIGSTOP of a node → a turn of its agent elsewhere (median of {len(hangs)})", f"{hung:.2f} s"],
     ]
 
 

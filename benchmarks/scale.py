@@ -67,7 +67,7 @@ def say(line: str) -> None:
 
 def measure(given: Given) -> str:
     """The whole section; draws the picture, too."""
-    largest = given.agents
+    largest = given.agents(SIZES[-1])
     given.drop()
     sizes = [it for it in SIZES if it <= largest] or [largest]
     with Stack(ray_dashboard=True) as stack:
