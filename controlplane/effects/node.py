@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 Done = Callable[[str, str], None]
 TELLING = sql.TELLING | channels.TELLING | divergences.TELLING
+HAPPENING = TELLING - {sql.RESOLVE_OPERATOR}  # of which the log may say more
 TURNS, MESSAGES = 0, 1
 
 
@@ -147,10 +148,11 @@ class Node:
 
     def _rousing(self, rows: Sequence[Any], done: Done) -> Done:
         channels = [channel_of(row[1]) for row in rows if row[0] == sql.CHANNEL_PUT]
+        happened = not HAPPENING.isdisjoint([row[0] for row in rows])
         self.publishing.update(channels)
 
         def told(outcome: str, detail: str) -> None:
-            self.planes.rouse()
+            self.planes.rouse(happened=happened)
             try:
                 done(outcome, detail)
             finally:

@@ -52,7 +52,7 @@ class Planes:
         self._key = key
         self._planes: set[Wire] = set()
         self._answered: list[str] = []
-        self._roused = False
+        self._roused = self._happened = False
         self.rooms = Rooms(ROOMS_MAX)
         self._arrived: list[tuple[Wire, Publish, Slot]] = []
         self._putting: Counter[str] = Counter()  # messages on their way to the inbox of an agent
@@ -76,16 +76,19 @@ class Planes:
         self._answered.append(await_id)
         self._roused = True
 
-    def rouse(self) -> None:
-        """Something was committed that planes may want to read."""
+    def rouse(self, *, happened: bool = True) -> None:
+        """Something was committed that planes may want to read, an event among it unless it is said otherwise."""
         self._roused = True
+        self._happened = self._happened or happened
 
     def moved(self) -> None:
         """After a batch was committed: planes may look."""
         if not self._roused:
             return
         told, self._answered, self._roused = self._answered, [], False
-        self._node.events.kick()
+        if self._happened:
+            self._happened = False
+            self._node.events.kick()
         for plane in self._planes:
             plane.send(Moved(told, self._node.trouble.words))
 
