@@ -120,8 +120,7 @@ class Execution:
         send_by, steady_by = self._send_by(now)
         rows, after = journaling.intent(turn, frame, verdict.model_dump_json(), send_by, now, met)
         lasts = isinstance(decided, Act) and isinstance(decided.effector, Lasting)
-        if lasts and isinstance(decided, Act):
-            rows.append(awaited(turn, frame, decided, now))
+        rows += [awaited(turn, frame, decided, now)] if lasts and isinstance(decided, Act) else []
         told = b"" if refused is None else refused.model_dump_json().encode()
         if refused is not None:
             rows += journaling.receipt(frame.turn_id, frame.branch, frame.position, "failed", told, now)
@@ -208,7 +207,8 @@ class Execution:
         act.age_s, act.judged = max(0.0, self._node.clock() - row[3]), judged_before(row[4])
         if held is not None and retried:
             self._resend(slot, turn, frame, act, held[0])
-        elif key in self._unsent or self._repeats(act, row[3]):
+        elif (known := key in self._unsent) or self._repeats(act, row[3]):
+            act.unsent = known
             self._unsent.discard(key)
             self._resend(slot, turn, frame, act, None)
         else:
@@ -226,12 +226,13 @@ class Execution:
         self._node.budgeting.reserve(slot, frame, act)
         rows = journaling.intent_again(turn, frame, send_by, retry_of, self._node.clock())
         lasts = isinstance(act.effector, Lasting)
-        if lasts:
-            rows.append(awaited(turn, frame, act, self._node.clock()))
+        rows += [awaited(turn, frame, act, self._node.clock())] if lasts else []
 
         def written(outcome: str, detail: str) -> None:
             if outcome != "ok":
                 self._node.budgeting.over(frame)
+                if act.unsent:
+                    self._not_sent(frame)
                 self._node.ownership.fenced(slot, "sending again", outcome, detail)
                 return
             if lasts:
@@ -336,8 +337,7 @@ class Execution:
             return
         outcome, told = receipt_of(task, act)
         amounts = meters.of_effect(len(frame.arguments), len(told), act.used)
-        what = meters.What(frame.effect, frame.connection or "")
-        used = Work(act.who or slot.who, slot.labels, what, amounts)
+        used = Work(act.who or slot.who, slot.labels, meters.What(frame.effect, frame.connection or ""), amounts)
         last = act.telling.last(outcome) if act.telling is not None else []
         self._confirm(slot, frame, outcome, told, used, last, act)
 

@@ -39,6 +39,7 @@ class Act:
     arguments: BaseModel
     declared: Link | None
     call: EffectCall = field(default_factory=lambda: EffectCall(""))
+    unsent: bool = False  # whether its intent is certainly one of which nothing was sent
     age_s: float = 0.0  # how long ago it was first written ahead
     used: dict[str, float] = field(default_factory=dict)  # what its effector says that it took
     telling: "Telling | None" = None  # of its result, while that comes

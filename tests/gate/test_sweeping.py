@@ -157,6 +157,30 @@ async def test_an_effect_that_waits_for_its_lease_is_known_as_not_sent(
     assert (key in execution._unsent, len(over)) == ((False, 0) if resent else (True, 1))
 
 
+@pytest.mark.parametrize("unsent", [False, True])
+@pytest.mark.parametrize("outcome", ["conflict", "error", "ok"])
+async def test_an_effect_whose_resend_is_not_committed_is_still_known_as_not_sent(
+    monkeypatch: pytest.MonkeyPatch, outcome: str, *, unsent: bool
+) -> None:
+    """Where it was known; what may have been sent before stays in doubt."""
+    written: list[Any] = []
+    node: Any = SimpleNamespace(
+        bounds=SimpleNamespace(send_within_s=1.0), clock=time.time, steady=time.monotonic, effectors={},
+        budgeting=SimpleNamespace(over=lambda _: None, reserve=lambda *_: None),
+        ownership=SimpleNamespace(fenced=lambda *_: None), turns=SimpleNamespace(wrote=lambda _: None),
+        commit=lambda unit, rows, done: written.append(done),
+    )  # fmt: skip
+    execution, key = Execution(node), ("turn_1", "0", 0)
+    monkeypatch.setattr(executing.journaling, "intent_again", lambda *_: [])
+    monkeypatch.setattr(execution, "_start", lambda *_: None)
+    frame: Any = SimpleNamespace(turn_id="turn_1", branch="0", position=0, epoch=0)
+    act: Any = SimpleNamespace(unsent=unsent, effector=None)
+    turn: Any = None
+    execution._resend(_slot(), turn, frame, act, None)
+    written[0](outcome, "")
+    assert (key in execution._unsent) == (unsent and outcome != "ok")
+
+
 async def test_agents_that_can_not_go_on_hide_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two are looked at in one go: at a start one window follows the other, then each sweep has one.
 
