@@ -183,8 +183,7 @@ CHECKS: tuple[Check, ...] = (
         " JOIN meta p ON p.key = 'python.before' JOIN meta s ON s.key = 'python.since'"
         " WHERE t.finished_at IS NULL AND t.started_at < CAST(s.value AS DOUBLE PRECISION)",
         "a turn of agent {namespace}/{name} was begun before this installation left Python {more}. It goes on by a"
-        " replay on another one, and fails with REPLAY_DIVERGED should that come to something else; Steward can be"
-        " started with Python {more} again, until it has ended",
+        " replay on another one, and fails with REPLAY_DIVERGED should that come to something else",
         "agents.inspect",
         "shows what it waits on",
     ),
