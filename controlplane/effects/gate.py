@@ -38,6 +38,7 @@ from controlplane.effects.nodes import Nodes
 from controlplane.effects.offers import Offers
 from controlplane.effects.ownership import Ownership
 from controlplane.effects.planes import Planes
+from controlplane.effects.pythons import noted
 from controlplane.effects.quota import Quota
 from controlplane.effects.reading import Away, Reader
 from controlplane.effects.relays import Relays
@@ -52,7 +53,7 @@ from controlplane.effects.upgrading import Upgrading
 from controlplane.effects.wireio import Wire
 from controlplane.mesh.delivery import Delivery
 from controlplane.mesh.events import Events
-from controlplane.store import migrate
+from controlplane.store import migrate, upgrades
 from controlplane.store import statements as sql
 from controlplane.store.clocks import ForwardClock
 from controlplane.store.committer import Committer
@@ -206,7 +207,9 @@ class Gate:
         released = asyncio.Event()
         about = canonical({"pid": os.getpid(), "node": node.bounds.node}).decode()
         started = (sql.EVENT, ("gate.started", node.clock(), "Plane", "", "plane", None, None, about), 1)
-        node.commit("recover", [(sql.RELEASE_ALL, (), -1), started], lambda *_: released.set())
+        known = node.reader.one(upgrades.PYTHON)
+        python = noted(known[0] if known else None, node.clock())
+        node.commit("recover", [(sql.RELEASE_ALL, (), -1), started, *python], lambda *_: released.set())
         await released.wait()
         node.nodes.recover()
         for host_id, where, pid, started, draining_since, *serves in node.reader.rows(sql.LIVE_HOSTS):

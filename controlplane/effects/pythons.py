@@ -1,8 +1,12 @@
-"""One Python for all hosts: a turn may be replayed on any of them, and must come to the same. Pure."""
+"""One Python for all hosts: a turn may be replayed on any of them, and must come to the same.
+
+It is recorded with the installation, so that turns of before are found where it has become another. Pure.
+"""
 
 from typing import Any
 
 from controlplane.resources.problems import problem
+from controlplane.store import upgrades as sql
 from schemas.problem import Next, Problem
 from schemas.processes import PYTHON
 from schemas.wire import Hello
@@ -19,3 +23,13 @@ def other_python(said: Hello) -> Problem | None:
     look = Next(operation="nodes.list", why="shows the nodes")
     about: dict[str, Any] = {"host": said.host_id, "node": said.node, "python": said.python, "wanted": PYTHON}
     return problem("OTHER_PYTHON", detail, next=[look], **about)
+
+
+def noted(before: str | None, now: float) -> list[Any]:
+    """The rows that record the Python of a gate that starts now; where it is another, `before` and since when too."""
+    if before == PYTHON:
+        return []
+    known = {"python": PYTHON}
+    if before is not None:
+        known |= {"python.before": before, "python.since": repr(now)}
+    return [(sql.PYTHON_PUT, it, 1) for it in known.items()]

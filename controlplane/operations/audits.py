@@ -175,6 +175,18 @@ CHECKS: tuple[Check, ...] = (
         "agents.inspect",
         "shows where it differed first, and what to do",
     ),
+    Check(
+        "python.changed",
+        "late",
+        "Agent",
+        "SELECT a.namespace, a.name, t.started_at AS since, p.value AS more FROM turn t JOIN agent a ON a.uid = t.agent"
+        " JOIN meta p ON p.key = 'python.before' JOIN meta s ON s.key = 'python.since'"
+        " WHERE t.finished_at IS NULL AND t.started_at < CAST(s.value AS DOUBLE PRECISION)",
+        "a turn of agent {namespace}/{name} was begun before this installation left Python {more}. It goes on by a"
+        " replay on another one, and fails with REPLAY_DIVERGED should that come to something else",
+        "agents.inspect",
+        "shows what it waits on",
+    ),
     _left("inbox", "messages"),
     _left("timer", "timers"),
     _left("subscription", "subscriptions"),

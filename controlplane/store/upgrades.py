@@ -9,6 +9,8 @@ PROVED = (
     "UPDATE turn SET looked_for = ?, decided = 'proved', ends_by = NULL, differs = NULL, digest = ?, pinned = ?"
     " WHERE turn_id = ? AND entries = ? AND finished_at IS NULL"
 )
+PYTHON = "SELECT value FROM meta WHERE key = 'python'"  # that gates of this database have run last
+PYTHON_PUT = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 UNMARKED = "UPDATE journal SET state = NULL WHERE turn_id = ? AND state IS NOT NULL"  # hashes of what other code kept
 OVERDUE = (  # what is pinned, and shall end by now
     "SELECT t.agent FROM turn t JOIN agent a ON a.uid = t.agent"

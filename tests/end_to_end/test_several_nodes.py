@@ -13,12 +13,34 @@ import pytest
 
 from tests.end_to_end.agents import agent
 from tests.end_to_end.test_apart import hosts_of, where
-from tests.end_to_end.test_living import agree, ask, until
+from tests.end_to_end.test_living import agree, ask, condition, until
 from tests.gate.counting import Counting, counting
 from tests.raylet import Raylet
 from tests.stack import Stack
 
 HOME = os.uname().nodename
+OF_GPUS = """
+import os
+import pathlib
+import time
+
+from ray_runtime import Agent, Turn
+
+
+def work(folder):
+    here = pathlib.Path(folder)
+    (here / "began").write_text("yes")
+    while not (here / "go").exists():
+        time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+class Trainer(Agent):
+    async def on_message(self, turn: Turn, envelope):
+        if envelope.data is None:
+            return os.environ.get("CUDA_VISIBLE_DEVICES")
+        return await turn.compute("trainer:work", envelope.data, resources={"num_gpus": 1})
+"""
 
 
 @pytest.fixture
@@ -66,8 +88,8 @@ def test_other_nodes_take_hosts_hang_are_lost_drained_and_left(
 ) -> None:
     """Agents apart go where resource or label is; one that hangs or dies costs a retry; of another nothing is left."""
 
-    def node(name: str, n: float, **labels: str) -> Raylet:
-        nodes.append(Raylet(stack.data, name, resources={"far": n}, labels=labels))
+    def node(name: str, n: float, gpus: int = 0, **labels: str) -> Raylet:
+        nodes.append(Raylet(stack.data, name, resources={"far": n}, labels=labels, gpus=gpus))
         return nodes[-1]
 
     second = node("second", 2, zone="b")
@@ -92,8 +114,10 @@ def test_other_nodes_take_hosts_hang_are_lost_drained_and_left(
     third = node("third", 2)
     _hung(stack, second, far, tmp_path / "mark")
     agree(stack)
-    fourth = node("fourth", 1)
+    fourth = node("fourth", 1, gpus=1)
     until(lambda: _node(stack, "fourth")["alive"], 60)
+    agree(stack)
+    _gpus(stack, fourth, tmp_path)
     third.kill()
     assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [3, 3]
     until(lambda: _node(stack, "third")["alive"] is False, 30)
@@ -128,6 +152,42 @@ def _hung(stack: Stack, node: Raylet, far: Counting, mark: Path) -> None:
     assert ask(stack, "late", {}) == 3
     assert len(far.asked) == 3
     assert len(mark.read_text().split()) == 2
+
+
+def _gpus(stack: Stack, node: Raylet, folder: Path) -> None:
+    """The one GPU is an agent's while that is awake, and a function's while that runs, and else nobody's."""
+
+    def free() -> bool:
+        return node.free().get("GPU") == 1.0
+
+    def trainer(name: str, **spec: Any) -> dict[str, Any]:
+        code = {"files": {"trainer.py": OF_GPUS}}
+        return agent(name, "Trainer", code=code, entrypoint="trainer:Trainer", grants=["compute.run"], **spec)
+
+    own = {"isolation": "dedicated", "resources": {"num_gpus": 1}, "suspend_after_ms": 60_000}
+    assert _node(stack, "fourth")["resources"]["GPU"] == 1.0
+    assert free()
+    stack.apply(trainer("painter", **own), trainer("trainer", suspend_after_ms=20))
+    assert ask(stack, "painter", None) == "0"
+    assert [it["node"] for it in hosts_of(stack, "painter")] == ["fourth"]
+    until(lambda: not free())
+    stack.call("agents.suspend", name="painter")
+    until(free)
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(stack, "trainer", str(folder))))
+    asking.start()
+    until(lambda: (folder / "began").exists(), 60)
+    until(lambda: not free())
+    until(lambda: condition(stack, "trainer", "Active")["status"] == "false")
+    assert not free(), "the function has it, not the agent, which is suspended"
+    (folder / "go").touch()
+    asking.join(60)
+    assert answers == ["0"]
+    until(free)
+    assert ask(stack, "trainer", None) in (None, "")
+    assert free(), "a turn that computes nothing takes none"
+    for name in ("painter", "trainer"):
+        assert stack.call("usage.report", agent=name)["meters"]["gpu_s"] > 0
 
 
 def _drained_and_left(stack: Stack, node: Raylet) -> None:

@@ -7,6 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from controlplane.operations import doctor
+from controlplane.store.unit import Unit
+from schemas.doctor import DoctorInput
+from schemas.principal import Call, Principal
+from schemas.processes import PYTHON
 from tests.gate.running import RunningGate, running
 from tests.gate.zoo import SOURCE as ZOO
 
@@ -282,3 +287,30 @@ async def test_a_new_generation_starts_on_its_own_spec_whatever_rings_first(data
             rows = await gate.until(starts, lambda rows, many=generation: len(rows) == many)  # type: ignore[misc]
             assert rows[-1] == (code,)
             assert await gate.ask("told", None, f"m{generation}") == {"n": generation}
+
+
+async def test_turns_of_another_python_are_found_until_they_end(database_url: str) -> None:
+    """The gate records which it runs; a turn that began under another goes on, and the doctor names it meanwhile."""
+    async with running(database_url, hosts=2) as gate:
+        examine = doctor.handlers(gate.store)["system.doctor"]
+
+        async def found() -> list[tuple[str, str]]:
+            report = await examine(
+                Call(Principal("eye", "viewer", ("*",)), "system.doctor", time.time()), DoctorInput()
+            )
+            return [(it.subject.name, it.metadata["more"]) for it in report.findings if it.check == "python.changed"]  # type: ignore[attr-defined]
+
+        await parked(gate)
+        assert await gate.rows("SELECT key, value FROM meta WHERE key LIKE 'python%'") == [("python", PYTHON)]
+        await gate.store.write(Unit().raw("UPDATE meta SET value = '2.7' WHERE key = 'python'", []))
+        for starts in (2, 3):
+            gate.kill()
+            gate.start()
+            await gate.until("SELECT 1 FROM event WHERE type = 'gate.started'", lambda it, n=starts: len(it) == n)  # type: ignore[misc]
+            assert await found() == [("deal", "2.7")], "the second start leaves it as it was"
+        await gate.client.up()
+        await answer(gate)
+        assert await came(gate) == ["old", "yes"]
+        await gate.until("SELECT 1 FROM turn WHERE finished_at IS NULL", lambda rows: not rows)
+        assert await gate.ask("deal", "hello", "d2") == "old"
+        assert await found() == []

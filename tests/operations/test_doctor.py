@@ -58,6 +58,12 @@ BROKEN = {  # what breaks the records so that a check finds it
         ("INSERT INTO divergence (namespace, digest, kind, agent, turn_id, problem, at) SELECT namespace,"
          f" '{world.DIGEST}', 'state', name, 'turn_1', '{{}}', 1 FROM agent WHERE name = 'echo'", []),
     ],
+    "python.changed": [
+        ("INSERT INTO meta (key, value) VALUES ('python.before', '2.7'), ('python.since', '5.5')", []),
+        ("INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest, started_at,"
+         " cpu_ns, entries) SELECT 'turn_1', uid, 'm', 'message', '{}', 'parked', 1, 1, 'd', 5, 0, 1 FROM agent"
+         " WHERE name = 'echo'", []),
+    ],
     "guest.left": [*GUEST, ("UPDATE subscription SET invitation = 'inv_gone'", [])],
     "guest.uninvited": GUEST,
     "agent.left.inbox": [

@@ -156,14 +156,15 @@ async def test_several_go_a_batch_at_a_time_and_every_claim_is_held(plane: Plane
     assert (await plane.commit(plan))["outcome"] == "already_committed"
 
 
+@pytest.mark.parametrize("selector", [{"from_host": "h-1"}, {"node": "local"}], ids=["host", "node"])
 @pytest.mark.parametrize("how", ["late", "refused"])
-async def test_a_miss_stops_what_was_not_begun(plane: Plane, mover: Mover, how: str) -> None:
+async def test_a_miss_stops_what_was_not_begun(plane: Plane, mover: Mover, how: str, selector: dict[str, str]) -> None:
     """What was begun goes on; the rest stays where it is, and the answer says so of each."""
     await five(plane)
     (mover.held if how == "late" else mover.refused).add("a-w")
-    asked: dict[str, Any] = {"fleet": None, "from_host": "h-1", "batch": 2}
+    asked: dict[str, Any] = {"fleet": None, "batch": 2} | selector
     answer = await plane.call("agents.migrate", **asked)
-    assert (answer["name"], answer["moved"], answer["from_host"]) == (None, False, "h-1")
+    assert (answer["name"], answer["moved"], answer["from_host"]) == (None, False, selector.get("from_host"))
     again = (await plane.call("agents.migrate", **asked))["change_id"]
     assert again == answer["change_id"], "the same asked again is the same"
     await tick(plane, 2)
