@@ -31,13 +31,15 @@ from schemas.problem import Next, Problem
 class Asked(msgspec.Struct):
     """What an operator wants of one agent; `warm` says whether it may know of unspecialised hosts.
 
-    `from_host`: to leave that one, and none but that; empty for one that is suspended. `patient`: to wait a while
+    `from_host`: to leave that one, and none but that; empty for one that is suspended. `off_node`: for a host of another
+    node, if one can take it. `patient`: to wait a while
     for the answer.
     """
 
     principal: str
     to_host: str | None = None
     from_host: str | None = None
+    off_node: bool = False
     warm: bool = False
     dry_run: bool = False
     patient: bool = True
@@ -159,7 +161,7 @@ class Moving:
         if slot is None or slot.host is None:
             done(self._answer(uid, None))
             return
-        target = named or self._node.hosts.other(slot.key, slot.host)
+        target = named or self._node.hosts.other(slot.key, slot.host, off_node=asked.off_node)
         if target is None:
             self._seek(slot, slot.host, asked, done)
             return

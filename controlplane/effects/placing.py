@@ -113,9 +113,13 @@ class Placing:
                 return self._specialised(wished, key)
         return self.other(key, None) or self._leaving(key)
 
-    def other(self, key: Key, than: Host | None) -> Host | None:
-        """The least loaded host of a key but for one; a warm one is specialised for it."""
+    def other(self, key: Key, than: Host | None, *, off_node: bool = False) -> Host | None:
+        """The least loaded host of a key but for one; a warm one is specialised for it. Elsewhere, if it can be."""
         hosts = [it for it in self.here.values() if self._takes(it) and not it.emptying and it is not than]
+        if off_node and than is not None:
+            elsewhere = [it for it in hosts if it.wire.node != than.wire.node]
+            serves = any(it.key == key or (not it.digest and it.reserved == key.reserved) for it in elsewhere)
+            hosts = elsewhere if serves else hosts
         fitting = [it for it in hosts if it.key == key]
         if fitting:
             return min(fitting, key=lambda it: len(it.slots))

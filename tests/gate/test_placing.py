@@ -134,3 +134,20 @@ def test_a_spare_host_stays_while_who_waits_is_not_asked_for() -> None:
     scene.now += 60
     scene.placing.ensure()
     assert scene.asked_for == ["n/own"]
+
+
+def test_who_leaves_a_node_goes_to_another_one_if_that_can_be() -> None:
+    """To a host that serves its code there, or a spare one; else to another of the same node."""
+    scene, key = Scene(hosts_max=6), Key("n", "d", "")
+    scene.node.diverging = SimpleNamespace(one_in=lambda _: 0)
+    for host_id, node, digest in (("here", "a", "d"), ("beside", "a", "d"), ("far", "b", "other")):
+        scene.has(host_id, digest)
+        host = scene.placing.here[host_id]
+        host.wire.node, host.namespace, host.emptying, host.held_s = node, "n", False, 0.0
+        host.key = Key("n", digest, "")
+    here, far = scene.placing.here["here"], scene.placing.here["far"]
+    assert scene.placing.other(key, here, off_node=True) is scene.placing.here["beside"]
+    far.key = key
+    far.slots = set(range(9))
+    assert scene.placing.other(key, here, off_node=True) is far
+    assert scene.placing.other(key, here) is scene.placing.here["beside"]

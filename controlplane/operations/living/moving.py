@@ -129,6 +129,8 @@ def _act(given: MigrateInput, it: Chosen) -> Act:
     else:
         measure, expected = "placement", None
     told = {"to_host": to, "from_host": it.owner or "", "warm": True}  # it was looked at when it was asked
+    if given.node is not None and to is None:
+        told["off_node"] = True
     path, before = ("/status/placement", it.placement) if it.owner is None else ("/status/host", it.owner)
     return Act(
         "Agent", given.namespace, it.name, measure, "migrate", told, path, before, to, it.uid, it.generation, expected
