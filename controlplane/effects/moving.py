@@ -31,9 +31,8 @@ from schemas.problem import Next, Problem
 class Asked(msgspec.Struct):
     """What an operator wants of one agent; `warm` says whether it may know of unspecialised hosts.
 
-    `from_host`: to leave that one, and none but that; empty for one that is suspended. `off_node`: for a host of another
-    node, if one can take it. `patient`: to wait a while
-    for the answer.
+    `from_host`: to leave that one, and none but that; empty for one that is suspended. `off_node`: for a host of
+    another node, if one can take it. `patient`: to wait a while for the answer.
     """
 
     principal: str
