@@ -26,7 +26,7 @@ from schemas.branches import FORMATS_READ, ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
-CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope", "taint")
+CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope", "taint", "traceparent")
 PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 
