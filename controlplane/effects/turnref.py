@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 import orjson
@@ -154,9 +154,17 @@ def at_time(seconds: float) -> str:
     return rfc3339(datetime.fromtimestamp(seconds, UTC))
 
 
-def carried(turn: TurnRef | None) -> dict[str, str]:
-    """What of a turn's message goes along with an effect."""
-    return {} if turn is None else {"traceparent": turn.traceparent or "", "taint": turn.taint or ""}
+class Carried(TypedDict):
+    """What of a turn's message goes along with an effect; empty where it says nothing."""
+
+    traceparent: str
+    taint: str
+
+
+def carried(turn: TurnRef | None) -> Carried:
+    """That of a turn, if there is one."""
+    traceparent, taint = (None, None) if turn is None else (turn.traceparent, turn.taint)
+    return {"traceparent": traceparent or "", "taint": taint or ""}
 
 
 def split(address: str) -> tuple[str, str]:

@@ -57,8 +57,8 @@ class HttpEffector:
         assert isinstance(arguments, HttpRequest)
         assert call.link is not None
         headers = {**arguments.headers, "Accept-Encoding": "identity"}
+        arguments = labelled(arguments, call.taint)
         if arguments.event is not None:
-            arguments = labelled(arguments, call.taint)
             headers |= to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
         own = own_headers(call.link, call.key) | traced(call)
         if isinstance(arguments, MadeRequest) and arguments.cookie:
