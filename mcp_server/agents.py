@@ -17,9 +17,10 @@ from mcp import MCPError
 from mcp.server import Server
 
 from controlplane.feedback.presence import ClientGoneError, while_there
+from controlplane.mesh.tracing import tracing
 from controlplane.operations.living.capabilities import capabilities_of
 from controlplane.resources.problems import refuse
-from mcp_server.callers import Caller, Context, principal_of
+from mcp_server.callers import Caller, Context, principal_of, trace_at
 from mcp_server.calling import unexpected
 from mcp_server.eliciting import InputNeededError, Person, person_at
 from mcp_server.promising import McpServer
@@ -167,7 +168,8 @@ def agents_server(agents: AgentTools, version: str) -> Server[Any]:
         about = principal_of(context), _namespace(context), state["call_id"]
         work = agents.call(*about, params, state.get("refused"), agents.person(context, params))
         try:  # watched here: in the older era the request's own task is not this one
-            return cast(types.CallToolResult, await while_there(state["receive"], telling(context, work)))
+            with tracing(trace_at(context)):
+                return cast(types.CallToolResult, await while_there(state["receive"], telling(context, work)))
         except ClientGoneError:
             raise MCPError(types.CONNECTION_CLOSED, "the client has gone") from None
 

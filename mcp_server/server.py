@@ -20,9 +20,10 @@ from starlette.types import Receive, Scope, Send
 
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import WAITING, while_there
+from controlplane.mesh.tracing import tracing
 from mcp_server.agents import BETWEEN, AgentTools, agents_server
 from mcp_server.back_channel import BackChannel, Requests, elicits, is_labelled, labelling
-from mcp_server.callers import Caller, Context, principal_of
+from mcp_server.callers import Caller, Context, principal_of, trace_at
 from mcp_server.calling import ASK, Tools
 from mcp_server.eliciting import person_at
 from mcp_server.intents import INTENT_TOOLS
@@ -156,7 +157,8 @@ def _server(
         if (found := state.get("refused")) is not None:
             return cast(types.CallToolResult, calling.refuse(who, call_id, params.name, found))
         person = person_at(context, params, *callers)
-        result = await telling(context, calling.call(who, call_id, params.name, params.arguments or {}, person))
+        with tracing(trace_at(context)):
+            result = await telling(context, calling.call(who, call_id, params.name, params.arguments or {}, person))
         return cast(types.CallToolResult, result)  # its wire form, which the server takes as it is
 
     return McpServer(

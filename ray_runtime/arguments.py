@@ -153,6 +153,16 @@ def allowance(said: str, value: dict[str, float] | None) -> dict[str, Any]:
         raise refuse("INVALID_VALUE", f"{said}: {path}: {fault['msg']}", field=f"/{path}", what=path) from error
 
 
+def received(said: str, over: str | None) -> dict[str, str]:
+    """What a record says of the connection that data came in over: nothing where it came over none."""
+    if over is None:
+        return {}
+    if not isinstance(over, str) or not _NAME.fullmatch(over):
+        detail = f"{said}: {over!r} is no name of a connection"
+        raise refuse("INVALID_VALUE", detail, field="/received_over", what=said)
+    return {"received_over": over}
+
+
 def seconds(said: str, value: float, least: float = 0.0) -> float:
     """A finite number of seconds within bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

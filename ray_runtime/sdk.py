@@ -33,6 +33,7 @@ from ray_runtime.arguments import (
     least_answers,
     posting,
     question_bytes,
+    received,
     seconds,
     spawn_bytes,
     urgency,
@@ -93,22 +94,22 @@ class Turn:
 
     def send(
         self, to: str, data: Json = None, key: str | None = None, *, priority: int = 0, delay_s: float = 0.0,
-        ttl_s: float | None = None, budget: dict[str, float] | None = None,
+        ttl_s: float | None = None, budget: dict[str, float] | None = None, received_over: str | None = None,
     ) -> Done:  # fmt: skip
         """A message for an agent's inbox; one key keeps its order, and the highest `priority` (0 to 9) goes first.
 
-        It takes its place after `delay_s`, and is given up `ttl_s` seconds later unless a turn has begun with it.
-        Answers the message id."""
-        how = posting("send", key, priority, delay_s, ttl_s)
+        It takes its place after `delay_s`, and is given up `ttl_s` seconds later unless a turn has begun with it. Data
+        that was `received_over` a connection is labelled by the connection's trust. Answers the message id."""
+        how = posting("send", key, priority, delay_s, ttl_s) | received("send", received_over)
         body = {"to": agent_address(to, self._namespace), "data": data, **how}
         return self._message("send", {**body, **allowance("send", budget)})
 
     def publish(
         self, channel: str, data: Json = None, key: str | None = None, *, priority: int = 0, delay_s: float = 0.0,
-        ttl_s: float | None = None,
+        ttl_s: float | None = None, received_over: str | None = None,
     ) -> Done:  # fmt: skip
         """A message for a channel, which is made if it is not there; the rest as of `send`. Answers the message id."""
-        how = posting("publish", key, priority, delay_s, ttl_s)
+        how = posting("publish", key, priority, delay_s, ttl_s) | received("publish", received_over)
         return self._message("publish", {"channel": channel_address(channel, self._namespace), "data": data, **how})
 
     def join(self, channel: str, start: str = "now", after: str | None = None) -> Done:

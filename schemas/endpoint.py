@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from schemas.base import Frozen, Name
 from schemas.secret import SecretKey
 
+UNTRUSTED: Literal["untrusted"] = "untrusted"
 LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _SEGMENT = "[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
@@ -41,7 +42,7 @@ class ConnectionSpec(Frozen):
     protocol: str
     endpoint: str
     secret: SecretRef | None = None
-    trust: Literal["untrusted"] = "untrusted"
+    trust: Literal["untrusted"] = UNTRUSTED
     limits: ConnectionLimits = Field(default_factory=ConnectionLimits)
     options: Any = None
 

@@ -56,13 +56,15 @@ class EffectCall:
     """What an effector is given beside its arguments: the idempotency key, the connection if it needs one, who
     is told of its result while that comes, if anybody is, and who counts what it took, also where it fails then;
     `traceparent` is the W3C trace context that goes along with what is sent, empty where there is none, `namespace`
-    and `agent` who asks, and `judged` the magnitudes that it was judged by, if it was previewed."""
+    and `agent` who asks, and `judged` the magnitudes that it was judged by, if it was previewed. `taint` is the label
+    of the turn's message, which an event that is sent has, too; empty where there is none."""
 
     key: str
     link: Link | None = None
     tell: Callable[[str], None] | None = None
     count: Callable[[dict[str, float]], None] = lambda _: None
     traceparent: str = ""
+    taint: str = ""
     namespace: str = ""
     agent: str = ""
     judged: dict[str, int] = field(default_factory=dict)

@@ -29,13 +29,17 @@ class Principal:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one operation, at one moment (`now`: seconds since 1970, from the boundary's clock)."""
+    """One call of one operation, at one moment (`now`: seconds since 1970, from the boundary's clock).
+
+    `traceparent` is the W3C trace context that it is part of, if it brought a valid one.
+    """
 
     principal: Principal
     operation: str
     now: float
     request_id: str | None = None
     dry_run: bool = False
+    traceparent: str | None = None
 
 
 PLANE = Principal(PLANE_NAME, "admin", ("*",))

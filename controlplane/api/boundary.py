@@ -23,6 +23,8 @@ from controlplane.api.bearers import bearer, socket_bearer
 from controlplane.api.bodies import PARSED_AT_ONCE_MAX, Held, header, parse_json, read_body, require_json_type
 from controlplane.feedback.places import Places
 from controlplane.feedback.presence import ClientGoneError
+from controlplane.mesh.tracing import tracing
+from controlplane.protocols.envelopes import trace_of
 from controlplane.resources.problems import problem, refuse
 from schemas.calls import DATA_BYTES_MAX
 from schemas.principal import Principal
@@ -67,7 +69,8 @@ class Boundary:
         call_id = state["call_id"] = secrets.token_hex(10)
         answer = _Watched(send, call_id)
         try:
-            await self._app(scope, await self._admit(scope, receive), answer)
+            with tracing(_trace(scope)):
+                await self._app(scope, await self._admit(scope, receive), answer)
         except ClientGoneError:
             return
         except Refusal as refusal:
@@ -182,6 +185,12 @@ class _Replay:
             return await self._receive()
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _trace(scope: Scope) -> str | None:
+    """The trace that a request is part of; what is malformed is none, as the W3C asks."""
+    given = header(scope, b"traceparent")
+    return None if given is None else trace_of(given.decode("latin-1"))
 
 
 def _require_own_host(scope: Scope) -> None:

@@ -26,6 +26,8 @@ from controlplane.feedback.heads import Heads
 from controlplane.feedback.places import Places
 from controlplane.feedback.stream import EventStreams
 from controlplane.mesh.strict import parse_json_now
+from controlplane.mesh.tracing import tracing
+from controlplane.protocols.envelopes import trace_of
 from controlplane.resources.problems import refuse
 from schemas.calls import ChannelRead
 from schemas.principal import Principal
@@ -37,7 +39,7 @@ SOCKETS_MAX = 512
 PAGE = 100
 HEARTBEAT_S = 15.0
 REFUSED, BROKEN = 1008, 1011  # codes of RFC 6455: a policy, an unexpected condition
-_SAID = frozenset({"publish", "ref"})
+_SAID = frozenset({"publish", "ref", "traceparent"})
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -104,7 +106,8 @@ class ChannelStreams:
                 said = _said(await socket.receive())
                 ref = said.get("ref")
                 given = {**said["publish"], "namespace": reading.given["namespace"], "name": reading.given["name"]}
-                answered = await self._call(await reading.still(), PUBLISH, given)
+                with tracing(trace_of(said.get("traceparent"))):
+                    answered = await self._call(await reading.still(), PUBLISH, given)
                 await _tell(socket, {"ref": ref, "published": answered.model_dump(mode="json")})
             except Refusal as refusal:
                 await _tell(socket, {"ref": ref, "problem": refusal.problem.model_dump(mode="json")})
@@ -156,7 +159,8 @@ def frames(page: ChannelRead) -> bytes:
 
 
 def _said(message: Any) -> dict[str, Any]:
-    """What a client says: `{"publish": {"data": …}, "ref": …}`; raises Refusal, or WebSocketDisconnect at its end."""
+    """What a client says: `{"publish": {"data": …}, "ref": …, "traceparent": …}`; raises Refusal, or
+    WebSocketDisconnect at its end."""
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
     text = message.get("text")

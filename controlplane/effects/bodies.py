@@ -59,6 +59,7 @@ class _Urgency(msgspec.Struct, kw_only=True):
 class _Posted(_Urgency, kw_only=True):
     key: Key | None = None
     delay_s: Annotated[float, Meta(ge=0, le=DELAY_S_MAX)] = 0.0
+    received_over: Name | None = None
 
 
 class _Send(_Posted, kw_only=True):

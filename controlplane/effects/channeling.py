@@ -20,7 +20,7 @@ def publish(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after
     made, how = message_id(turn, entry), placed_by(body, now)
     channel = body["channel"]
     reached, name = reach(turn, channel, opened=body["opened"]), split(channel)[1]
-    text = envelope(turn, made, "steward.message", channel, body["data"], now, **said(how))
+    text = envelope(turn, made, "steward.message", channel, body["data"], now, taint=body["taint"], **said(how))
     after.published.append((*reached, made))
     detail = f"{turn.address} published it to {channel}, which is not there and can not be made"
     data = canonical({"message_id": made, "reason": "TARGET_NOT_FOUND", "from": turn.address, "to": channel}).decode()

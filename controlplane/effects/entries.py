@@ -52,6 +52,7 @@ def rows_of(turn: TurnRef, entries: Sequence[Entry], now: float, outside: Outsid
             body["first_use"], body["room"] = split(body["channel"]) in outside.absent, outside.room
         body["invitation"] = outside.opened.get((entry.kind, body.get("to") or body.get("channel") or ""))
         body["opened"] = body["invitation"] is not None
+        body["taint"] = turn.taint or outside.trusts.get(body.get("received_over") or "")
         rows += _KINDS[entry.kind](turn, entry, body, now, after)
     return rows, after
 
@@ -67,7 +68,7 @@ def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: 
     made = message_id(turn, entry)
     opened, within = opened_by(turn, made, body.get("budget"), now)
     how = channeling.placed_by(body, now)
-    more = {**channeling.said(how), **within}
+    more = {"taint": body["taint"], **channeling.said(how), **within}
     text = envelope(turn, made, "steward.message", body["to"], body["data"], now, **more)
     reached = reach(turn, body["to"], opened=body["opened"])
     later = channeling.waits(after, "Agent", reached, made, text, how)
@@ -134,7 +135,9 @@ def _lost_request(turn: TurnRef, made: str, to: str, lost: str, now: float) -> l
     return [(sql.ANSWER_REQUEST_LOST, (reply_id, text, now, made), -1)]
 
 
-def reply_envelope(by: str, to: str, await_id: str, data: Any, now: float, *, failed: bool = False) -> tuple[str, str]:
+def reply_envelope(
+    by: str, to: str, await_id: str, data: Any, now: float, *, failed: bool = False, taint: str | None = None
+) -> tuple[str, str]:
     """The envelope that answers a question, and its id."""
     namespace, name = split(by)
     reply_id = short_id("msg", "reply", await_id)
@@ -148,6 +151,7 @@ def reply_envelope(by: str, to: str, await_id: str, data: Any, now: float, *, fa
         "datacontenttype": "application/json",
         "data": data,
         "causationid": await_id,
+        **({} if taint is None else {"taint": taint}),
     }
     return orjson.dumps(body).decode(), reply_id
 

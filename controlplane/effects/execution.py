@@ -30,7 +30,7 @@ from controlplane.effects.segments import outside
 from controlplane.effects.sending import Act, Unsent, doubt_of, place, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
 from controlplane.effects.telling import telling
-from controlplane.effects.turnref import Row, TurnRef
+from controlplane.effects.turnref import Row, TurnRef, carried
 from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
 from controlplane.store import external
@@ -289,7 +289,7 @@ class Execution:
                 f"{frame.turn_id}:{frame.branch}:{frame.position}",
                 None if declared is None else self._node.connections.link(declared),
                 None if act.telling is None else act.telling.part,
-                traceparent=(turn.traceparent if turn is not None else None) or "",
+                **carried(turn),
                 namespace=slot.namespace,
                 agent=slot.name,
                 judged=act.judged,

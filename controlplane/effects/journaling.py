@@ -286,7 +286,7 @@ def answered(turn: TurnRef, reply: bytes, now: float, after: Aftermath) -> list[
         after.operators.append(turn.replyto)
         return told
     after.answered.append(turn.replyto)
-    text, reply_id = reply_envelope(turn.address, "", turn.replyto, orjson.Fragment(reply), now)
+    text, reply_id = reply_envelope(turn.address, "", turn.replyto, orjson.Fragment(reply), now, taint=turn.taint)
     after.replied = text
     return [
         *told,

@@ -26,7 +26,7 @@ from schemas.branches import FORMATS_READ, ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
-CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope")
+CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope", "taint", "traceparent")
 PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
 
 
@@ -41,6 +41,7 @@ class Head(msgspec.Struct):
     intentid: str | None = None
     chainid: str | None = None
     scope: str | None = None
+    taint: str | None = None
     expires: datetime | None = None
 
     @property
@@ -200,6 +201,7 @@ def _ref(
         intentid=about.intentid,
         scope=slot.scope or about.scope,
         scoped=slot.scope is not None,
+        taint=about.taint,
         expires=about.expires.timestamp() if about.expires is not None else None,
         chain=node.budgeting.chain(about.chainid or slot.chain),
     )

@@ -22,6 +22,7 @@ from controlplane.store import statements as sql
 from schemas.branches import ORDER, is_branch
 from schemas.chain import DEPTH_MAX
 from schemas.channel import CHANNELS_MAX
+from schemas.endpoint import UNTRUSTED
 from schemas.problem import Refusal
 from schemas.wire import Ask, Commit, Entry
 from schemas.workspace import Workspace, over, saved, unfit_paths
@@ -118,6 +119,7 @@ def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> 
     """What of the world beyond its agent a segment is committed by, as it is now."""
     generations: dict[str, int] = {}
     opened: dict[tuple[str, str], str] = {}
+    trusts: dict[str, str] = {}
     for entry in entries:
         if entry.kind == "spawn":
             name = orjson.loads(entry.body)["name"]
@@ -128,12 +130,15 @@ def outside(node: Node, slot: Slot, turn: TurnRef, entries: Sequence[Entry]) -> 
             address = body.get("channel") or body["to"]
             if split(address)[0] != turn.namespace and (by := invited(node, turn, entry.kind, address)) is not None:
                 opened[entry.kind, address] = by
+            if (name := body.get("received_over")) is not None and name not in trusts:
+                link = node.connections.named(turn.namespace, name)
+                trusts[name] = UNTRUSTED if link is None else link.spec.trust  # it may be gone by now
         elif entry.kind == "leave":  # whoever is a guest may always go
             address = orjson.loads(entry.body)["channel"]
             if split(address)[0] != turn.namespace and is_member(node, turn, address):
                 opened["leave", address] = ""
     absent = frozenset((turn.namespace, it) for it in slot.first_uses)
-    return Outside(generations, opened, absent, node.delivery.room)
+    return Outside(generations, opened, absent, node.delivery.room, trusts)
 
 
 def is_member(node: Node, turn: TurnRef, address: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 import orjson
@@ -24,6 +24,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     `entries` is the journal's length, `branches` those of what is not the handler itself, `recorded` whether it has a
     row. `pinned` is what of the spec the turn began on, and replays on; what it may do is `spec`, as of now.
     `scope` is the innermost one that it lies within; `scoped` says that its agent lives in one.
+    `taint` is the label of its message, which all that it sends carries on.
     `looked_for` is the generation that it was held against, `ends_by` until when it may stay on older code;
     Of a message of a `queue` it is that channel's uid, with the `key` that is held as long as the turn is not over.
     `proving` is the code that it is on, while its journal is only replayed on newer code, up to `rests_at`.
@@ -56,6 +57,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     intentid: str | None = None
     scope: str | None = None
     scoped: bool = False
+    taint: str | None = None
     chain: Chain | None = None
     looked_for: int = 0
     ends_by: float | None = None
@@ -135,12 +137,14 @@ class Outside(NamedTuple):
     """What a segment meets beyond its agent: the next generation of names that its spawns take over from the deleted,
     what of other namespaces is open to it, by the kind of entry and the address, with the invitation that opens it, and
     which channels, by namespace and name, were not there when it first named them. `room` is how many messages an inbox
-    may hold that what it publishes still goes to at once; None, and it is delivered afterwards."""
+    may hold that what it publishes still goes to at once; None, and it is delivered afterwards. `trusts` is how far
+    connections are trusted that what it sends came in over, by their names."""
 
     generations: Mapping[str, int] = {}
     opened: Mapping[tuple[str, str], str] = {}
     absent: frozenset[tuple[str, str]] = frozenset()
     room: int | None = None
+    trusts: Mapping[str, str] = {}
 
 
 Made = tuple[list[Row], Aftermath]
@@ -148,6 +152,19 @@ Made = tuple[list[Row], Aftermath]
 
 def at_time(seconds: float) -> str:
     return rfc3339(datetime.fromtimestamp(seconds, UTC))
+
+
+class Carried(TypedDict):
+    """What of a turn's message goes along with an effect; empty where it says nothing."""
+
+    traceparent: str
+    taint: str
+
+
+def carried(turn: TurnRef | None) -> Carried:
+    """That of a turn, if there is one."""
+    traceparent, taint = (None, None) if turn is None else (turn.traceparent, turn.taint)
+    return {"traceparent": traceparent or "", "taint": taint or ""}
 
 
 def split(address: str) -> tuple[str, str]:
@@ -171,6 +188,7 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
         "traceparent": turn.traceparent,
         "intentid": turn.intentid,
         "scope": turn.scope,
+        "taint": turn.taint,
         "chainid": turn.chain.chain_id if turn.chain is not None else None,
         "deadline": at_time(turn.deadline) if turn.deadline is not None else None,  # a question's own is no later
         **more,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 
+import msgspec
 import orjson
 
 from controlplane.store import statements as sql
@@ -16,6 +17,13 @@ Row = tuple[str, Sequence[object], int]
 BATCH_BYTES_MAX = 1_048_576
 
 
+class _Labelled(msgspec.Struct):
+    taint: str | None = None
+
+
+_labels = msgspec.json.Decoder(_Labelled)
+
+
 def fitting(bodies: Sequence[str]) -> int:
     """How many of the first bodies go into one batch: at least one."""
     sizes = accumulate(len(body.encode()) for body in bodies)
@@ -23,8 +31,9 @@ def fitting(bodies: Sequence[str]) -> int:
 
 
 def batch(agent: str, source: str, parts: tuple[object, ...], bodies: Sequence[str], now: float) -> Row:
-    """The row of a batch; `parts` make its id."""
+    """The row of a batch, which has the label of any of its envelopes; `parts` make its id."""
     message_id = short_id("msg", "batch", agent, *parts)
+    taint = next((found for it in bodies if (found := _labels.decode(it).taint) is not None), None)
     body = {
         "specversion": "1.0",
         "id": message_id,
@@ -32,6 +41,7 @@ def batch(agent: str, source: str, parts: tuple[object, ...], bodies: Sequence[s
         "type": "steward.batch",
         "time": rfc3339(datetime.fromtimestamp(now, UTC)),
         "datacontenttype": "application/json",
+        **({} if taint is None else {"taint": taint}),
         "data": [orjson.Fragment(it) for it in bodies],
     }
     return put(agent, message_id, "batch", orjson.dumps(body).decode(), now)

@@ -7,11 +7,12 @@ is always a `Refusal`; nothing here knows of HTTP, MCP or the CLI, and no surfac
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from controlplane.mesh.tracing import coming_trace
 from controlplane.operations.discovery import find_operation
 from controlplane.operations.repeating import Repeats
 from controlplane.operations.validation import pointer, validate
@@ -45,13 +46,13 @@ class Dispatcher:
         require_role(principal, operation)
         require_namespaces(principal, operation, raw)
         given = validate(operation, raw)
-        handler, now = self.handlers[name], self.clock()
-        if not isinstance(given, Imperative):
-            answer = await handler(Call(principal, name, now), given)
-        elif given.request_id is None:
-            answer = await handler(Call(principal, name, now, None, given.dry_run), given)
+        handler, call = self.handlers[name], Call(principal, name, self.clock(), traceparent=coming_trace())
+        if isinstance(given, Imperative):
+            call = replace(call, request_id=given.request_id, dry_run=given.dry_run)
+        if call.request_id is None:
+            answer = await handler(call, given)
         else:
-            call = Call(principal, name, now, given.request_id, given.dry_run)
+            assert isinstance(given, Imperative)
             answer = await self.repeats.answer(call, operation, given, handler)
         faults.at("plane.answering")
         return answer

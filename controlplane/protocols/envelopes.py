@@ -41,9 +41,9 @@ class Arrived:
     traceparent: str | None = None
 
 
-def trace_of(text: str | None) -> str | None:
-    """A `traceparent` that is one; None for any other text."""
-    return text if text is not None and _TRACE.fullmatch(text) and not text.startswith(NOTHING) else None
+def trace_of(given: object) -> str | None:
+    """A `traceparent` that is one; None for anything else."""
+    return given if isinstance(given, str) and _TRACE.fullmatch(given) and not given.startswith(NOTHING) else None
 
 
 def from_http(headers: Mapping[str, str], body: bytes, parse: Callable[[bytes], Any]) -> Arrived:

@@ -57,6 +57,7 @@ class HttpEffector:
         assert isinstance(arguments, HttpRequest)
         assert call.link is not None
         headers = {**arguments.headers, "Accept-Encoding": "identity"}
+        arguments = labelled(arguments, call.taint)
         if arguments.event is not None:
             headers |= to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
         own = own_headers(call.link, call.key) | traced(call)
@@ -83,6 +84,13 @@ def traced(call: EffectCall) -> dict[str, str]:
     """The trace that the call is part of, as the W3C has it; told to the endpoint's own origin only."""
     found = trace_of(call.traceparent)
     return {} if found is None else {"traceparent": found}
+
+
+def labelled(asked: HttpRequest, taint: str) -> HttpRequest:
+    """With the label of what caused it on its event: what an agent says of that does not take it away."""
+    if not taint or asked.event is None:
+        return asked
+    return asked.model_copy(update={"event": asked.event.model_copy(update={"taint": taint})})
 
 
 def own_headers(link: Link, key: str) -> dict[str, str]:

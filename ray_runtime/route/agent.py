@@ -88,7 +88,7 @@ class RouteAgent(Agent):
         found = await turn.perform("sql.query", connection=poll.connection, statement=poll.statement, parameters=given)
         rows = rows_of(poll, self.state, found)
         for row in rows[:ROWS_AT_ONCE]:
-            turn.send(self.config["worker"], row.data)
+            turn.send(self.config["worker"], row.data, received_over=poll.connection)
             self.state.took(row)
         if len(rows) > ROWS_AT_ONCE or (rows and found["truncated"]):
             turn.send(self.config["worker"], MORE)  # behind these rows, so that the inbox holds no more than them
@@ -130,7 +130,7 @@ async def _pass(turn: Turn, route: RouteSpec, made: Any, key: str | None) -> int
         turn.publish(sink.channel, made, key)
     elif isinstance(sink, EffectSink):
         result, attempts = await _performed(turn, sink, made)
-        _reply(turn, route, result, key)
+        _reply(turn, route, result, key, sink.connection)
     elif route.reply is None:
         turn.send(sink.agent, made, key)
     else:
@@ -138,9 +138,10 @@ async def _pass(turn: Turn, route: RouteSpec, made: Any, key: str | None) -> int
     return attempts - 1
 
 
-def _reply(turn: Turn, route: RouteSpec, answer: Any, key: str | None) -> None:
+def _reply(turn: Turn, route: RouteSpec, answer: Any, key: str | None, over: str | None = None) -> None:
+    """The answer, to whom it is for; `over` is the connection that it came in over."""
     if route.reply is not None:
-        turn.publish(route.reply.channel, answer, key)
+        turn.publish(route.reply.channel, answer, key, received_over=over)
 
 
 async def _performed(turn: Turn, sink: EffectSink, made: Any) -> tuple[Any, int]:

@@ -179,6 +179,17 @@ async def test_who_may_not_is_told_before_it_begins(
     assert response.headers["content-type"] == "application/problem+json"
 
 
+async def test_what_is_published_over_a_socket_goes_on_in_its_trace(plane: Plane) -> None:
+    """Each message says its own; one that says none, or none that is one, begins another."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with socket(plane) as peer:
+        for given in (trace, "x", 7, None):
+            await peer.send(orjson.dumps({"publish": {"data": 1}, "traceparent": given}).decode())
+        told = [(await said(peer, "envelope"))["envelope"]["traceparent"] for _ in range(4)]
+        assert told[0] == trace
+        assert len({it.split("-")[1] for it in told}) == 4
+
+
 async def test_a_viewer_reads_and_does_not_publish(plane: Plane) -> None:
     """And a foreign origin has no socket at all."""
     async with socket(plane, "viewer") as peer:

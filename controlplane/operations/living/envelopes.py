@@ -49,7 +49,7 @@ def source(principal: Principal) -> str:
 
 
 def envelope(call: Call, identifier: str, subject: str, data: bytes, **extensions: str | int | None) -> bytes:
-    """The CloudEvent as JSON; `data` is JSON already."""
+    """The CloudEvent as JSON, part of the call's trace or the first of a new one; `data` is JSON already."""
     attributes: dict[str, Any] = {
         "specversion": "1.0",
         "id": identifier,
@@ -58,7 +58,7 @@ def envelope(call: Call, identifier: str, subject: str, data: bytes, **extension
         "subject": subject,
         "time": at(call.now),
         "datacontenttype": "application/json",
-        "traceparent": new_trace(),
+        "traceparent": call.traceparent or new_trace(),
         "onbehalfof": call.principal.name,
         **{name: value for name, value in extensions.items() if value is not None},
         "data": orjson.Fragment(data),
