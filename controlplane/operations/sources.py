@@ -94,7 +94,7 @@ def brought(
 
 def _events(
     session: Session, namespace: str, worker: str, wanted: Mapping[str, Any], ends: Sequence[float]
-) -> tuple[list[int], Count]:
+) -> tuple[Sequence[float], Count]:
     """The places in the log where hours end, and what counts the events between two."""
     condition, values = _matching(wanted)
     query = text(EVENTS_COUNTED.format(condition))
