@@ -96,7 +96,7 @@ class PlanNote(Output):
     """What is worth knowing of a plan beside its steps and claims; it decides nothing."""
 
     subject: Target
-    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "DIVERGED"]
+    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "POLLS", "LOOP", "DIVERGED"]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -119,7 +119,8 @@ class Plan(Output):
     reverts: str | None = Field(default=None, description="The change that this plan takes back.")
     notes: list[PlanNote] = Field(
         default_factory=list,
-        description="Of routes: what is drafted, lost, promised. Of code: that it differed in a replay.",
+        description="Of routes: what is drafted, lost, promised, polled, and may go in circles. "
+        "Of code: that it differed in a replay.",
     )
 
 

@@ -148,7 +148,9 @@ class RouteStatus(Output):
     turns: int = Field(description="Turns that it committed: one for each message or poll.")
     waiting: int = Field(description="Messages that wait for it.")
     behind: int | None = Field(description="Messages of its channel that it has not taken yet; null: not known.")
-    source_per_hour: int | None = Field(description="Messages of its channel in the last hour; null: not known.")
+    source_per_hour: int | None = Field(
+        description="What its source brought in the last hour: messages, events, or rows; null: not known."
+    )
     passed: int = Field(description="Messages that reached the sink.")
     filtered: int = Field(description="Messages that the filter did not let through.")
     retried: int = Field(description="Attempts at the sink in vain, of messages that reached it in the end.")

@@ -221,8 +221,12 @@ def matches(wanted: dict[str, Any], place: Place, it: Happened) -> bool:
         return False
     if not wanted["own"] and _own(place, it):
         return False
-    types = wanted["types"]
-    return any(_of_type(it.type, pattern) for pattern in types) if types else it.type != UNASKED
+    return of_types(wanted["types"], it.type)
+
+
+def of_types(types: Sequence[str], type_: str) -> bool:
+    """Whether an event of this type is among those that are watched; without any, all but one are."""
+    return any(_of_type(type_, pattern) for pattern in types) if types else type_ != UNASKED
 
 
 def _own(place: Place, it: Happened) -> bool:

@@ -1,9 +1,8 @@
 """Prediction: the claims of a plan, each of which gets exactly one verdict after the commit.
 
 What is claimed here is computed from the decision alone and expected exactly, but for the traffic of routes, which is
-estimated; a claim names the read
-that shows it and how long it may take. Resources that already are as wanted are claimed too: a plan
-without steps still says what shall be true. Pure.
+estimated; a claim names the read that shows it and how long it may take. Resources that already are as wanted are
+claimed too: a plan without steps still says what shall be true. Pure.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from math import ceil
 from typing import Any
 
 from controlplane.operations.hourly import HOUR_S, band
+from controlplane.operations.sources import source_name
 from controlplane.operations.world import Wanted, World
 from schemas.plan import Claim, Expected, Probe
 
@@ -34,7 +34,7 @@ def claims(wanted: Sequence[Wanted], world: World) -> list[Claim]:
 
 
 def _source(it: Wanted) -> tuple[str, str]:
-    return it.namespace, it.spec["source"].get("channel", "")
+    return it.namespace, source_name(it.spec["source"])
 
 
 def _traffic(claim_id: str, it: Wanted, known: Sequence[int]) -> Claim:
@@ -97,7 +97,7 @@ def measure(claim: Claim, output: dict[str, Any] | None) -> Any:
         return _of_machine(claim, output["items"])
     status: dict[str, Any] = output.get("status", {})
     if group == "source_per_hour":
-        return status[group] if output["spec"]["source"].get("channel") == name else None
+        return status[group] if source_name(output["spec"]["source"]) == name else None
     if group == "off_host":
         return status["host"] != name
     if group == "replay":

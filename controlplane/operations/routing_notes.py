@@ -1,10 +1,13 @@
-"""What a plan says of a route beside its steps: what is drafted, gets lost, is promised. Pure."""
+"""What a plan says of a route beside its steps: what is drafted, gets lost, is promised, may go in a circle. Pure."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from controlplane.operations.drafting import Shape
+from controlplane.operations.hourly import band
+from controlplane.operations.loops import Ways, leads
 from controlplane.operations.routing import effect_of, source_shape, spec_of
+from controlplane.operations.sources import source_name
 from controlplane.operations.world import Wanted, World
 from schemas.plan import PlanNote
 from schemas.ports import Routing
@@ -18,12 +21,15 @@ def notes(given: Sequence[Wanted], wanted: Sequence[Wanted], world: World, routi
     if routing is None:
         return []
     before = {it.key: it for it in given}
+    routes = [it for it in wanted if it.kind == "Route" and it.action == "apply"]
+    ways = {name: _ways(name, wanted, world) for name in {it.namespace for it in routes}}
     found: list[PlanNote] = []
-    for it in wanted:
-        if it.kind == "Route" and it.action == "apply":
-            found += _drafted(before[it.key], it)
-            found += _lost(it, source_shape(it, wanted, world), routing)
-            found += _promised(it, wanted, world, routing)
+    for it in routes:
+        found += _drafted(before[it.key], it)
+        found += _lost(it, source_shape(it, wanted, world), routing)
+        found += _promised(it, wanted, world, routing)
+        found += _polled(it, world)
+        found += _circling(it, ways[it.namespace])
     return found
 
 
@@ -72,3 +78,39 @@ def _promised(it: Wanted, wanted: Sequence[Wanted], world: World, routing: Routi
     if "poll" in source:
         message = f"{message} {POLLED.format(source['poll']['cursor'])}"
     yield _note(it, "GUARANTEE", message, weakest=weakest)
+
+
+def _polled(it: Wanted, world: World) -> Iterator[PlanNote]:
+    """How often it asks; what that brings is claimed, if it is known at all."""
+    if "poll" not in it.spec["source"]:
+        return
+    cron = it.spec["source"]["poll"]["cron"]
+    if (many := world.firings.get(cron)) is None:
+        return
+    known = world.traffic.get((it.namespace, source_name(it.spec["source"])), ())
+    message = f"By its schedule it asks {many} times in the next hour; how many rows come is "
+    message += f"not known before: {len(known)} hours of it are on record." if band(known) is None else "estimated."
+    yield _note(it, "POLLS", message, polls_per_hour=many, hours_known=len(known))
+
+
+def _ways(namespace: str, wanted: Sequence[Wanted], world: World) -> Ways:
+    """Which routes set which to work, once this is committed."""
+    decided = [it for it in wanted if it.kind == "Route" and it.namespace == namespace]
+    names = {it.name for it in decided}
+    there = [it for it in world.leads.get(namespace, ()) if it.name not in names]
+    return Ways([*there, *(leads(it.name, it.spec) for it in decided if it.action == "apply")])
+
+
+def _circling(it: Wanted, ways: Ways) -> Iterator[PlanNote]:
+    """A circle that goes by events, of which nobody knows before whether they come."""
+    circle = ways.circle(leads(it.name, it.spec))
+    types = sorted({type_ for step in circle for type_ in step.types})
+    if not types:
+        return
+    names = [step.route for step in circle]
+    what = ", ".join(types)
+    message = (
+        f"what the work of {', '.join(names)} may make ({what}) comes back to {it.name}, and may be made again without "
+        "end; a filter that leaves out what is told of their agents ends that"
+    )
+    yield _note(it, "LOOP", message, routes=names, types=types)

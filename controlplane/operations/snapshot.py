@@ -12,17 +12,21 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
-from controlplane.operations.hourly import hours
+from controlplane.operations.hourly import HOUR_S
+from controlplane.operations.loops import leads
 from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
 from controlplane.operations.routing import edges
+from controlplane.operations.sources import Bound, brought, source_name
 from controlplane.operations.using import connections_of
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
+from controlplane.store.schedules import Schedule, many_between
 from controlplane.store.tables import CodeReachRow, CodeRow, ResourceRow
 from schemas.resource import Kind, Ref
 
 Code = Mapping[str, Mapping[str, str]]
+Specs = Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]  # of routes with their names, by namespace
 KNOWN = many("SELECT * FROM resource WHERE kind = :kind AND namespace = :namespace AND name IN :names", "names")
 OWNERS = many("SELECT uid, kind, namespace, name FROM resource WHERE uid IN :uids AND deleted_at IS NULL", "uids")
 EVERYWHERE = ("*",)
@@ -55,15 +59,20 @@ def read_world(
 ) -> World:
     """All that the decisions may know; stored code only as far as `reach` goes; traffic up to `now`, if it is given."""
     known = read_known(session, reads(wanted))
+    routes = [it for it in wanted if it.kind == "Route" and it.action == "apply"]
+    looked_at = routes if now is not None else [it for it in routes if edges(it.name, it.spec)]
+    specs = {name: _specs(session, name) for name in sorted({it.namespace for it in looked_at})}
     owners = read_owners(session, {it.owner for it in known.values() if it.owner})
     digests = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
     return World(
         known,
         {**_code(session, digests - code.keys(), reach), **code},
         owners,
-        tuple(_members(session, wanted)),
+        tuple(_members(session, wanted, specs)),
         _agents(session, {it.namespace for it in wanted}) if digests else {},
-        _traffic(session, wanted, now) if now is not None else {},
+        _traffic(session, routes, specs, now) if now is not None else {},
+        _firings(routes, now) if now is not None else {},
+        {name: tuple(leads(*it) for it in found) for name, found in specs.items()} if now is not None else {},
         _diverged(session, digests) if now is not None else {},
     )
 
@@ -129,10 +138,11 @@ def _agents(session: Session, namespaces: Iterable[str]) -> dict[str, int]:
     return dict(session.exec(query.group_by(col(ResourceRow.namespace))).all())
 
 
-def _members(session: Session, wanted: Sequence[Wanted]) -> Iterable[Members]:
+def _members(session: Session, wanted: Sequence[Wanted], specs: Specs) -> Iterable[Members]:
     for it in wanted:
         if it.kind == "Route" and it.action == "apply" and edges(it.name, it.spec):
-            yield Members("routes", it.namespace, "", _leading(session, it.namespace))
+            found = sorted(edge for one in specs[it.namespace] for edge in edges(*one))
+            yield Members("routes", it.namespace, "", tuple(found))
         if it.kind in ("Fleet", "Route") and it.action == "apply":
             names = siblings(session, it.namespace, it.name)
             yield Members("siblings", it.namespace, it.name, names)
@@ -158,19 +168,35 @@ def users(session: Session, namespace: str, connection: str) -> tuple[str, ...]:
     return tuple(sorted(f"{kind}/{name}" for kind, name, spec in named if connection in connections_of(kind, spec)))
 
 
-def _leading(session: Session, namespace: str) -> tuple[str, ...]:
-    """From which channel to which the routes of a namespace lead."""
-    found = rows(session, ROUTES, namespace=namespace, many=ROUTES_MAX)
-    return tuple(sorted(edge for it in found for edge in edges(it["name"], orjson.loads(it["spec"]))))
+def _specs(session: Session, namespace: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The routes of a namespace, with their specs."""
+    return [
+        (it["name"], orjson.loads(it["spec"])) for it in rows(session, ROUTES, namespace=namespace, many=ROUTES_MAX)
+    ]
 
 
-def _traffic(session: Session, wanted: Sequence[Wanted], now: float) -> dict[tuple[str, str], tuple[int, ...]]:
-    """How many messages the sources of routes had in each of the last hours."""
-    found = {}
-    for it in wanted:
-        if it.kind == "Route" and it.action == "apply" and (name := it.spec["source"].get("channel")) is not None:
-            found[it.namespace, name] = hours(session, it.namespace, name, now)
+def _traffic(
+    session: Session, routes: Sequence[Wanted], specs: Specs, now: float
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """What the sources of routes brought in each of the last hours; a poll is known by a route that has it."""
+    found: dict[tuple[str, str], tuple[int, ...]] = {}
+    bound = Bound()
+    for it in routes:
+        source = it.spec["source"]
+        place = it.namespace, source_name(source)
+        if "poll" not in source:
+            found[place] = brought(session, it.namespace, it.name, source, now, bound)
+        elif place not in found:
+            same = [name for name, spec in specs[it.namespace] if source_name(spec["source"]) == place[1]]
+            route = it.name if it.name in same else next(iter(same), None)
+            found[place] = brought(session, it.namespace, route, source, now, bound) if route is not None else ()
     return found
+
+
+def _firings(routes: Sequence[Wanted], now: float) -> dict[str, int]:
+    """How often the schedules of polls are due in the next hour."""
+    crons = {it.spec["source"]["poll"]["cron"] for it in routes if "poll" in it.spec["source"]}
+    return {cron: many_between(Schedule(cron=cron), now, now + HOUR_S) for cron in sorted(crons)}
 
 
 def _diverged(session: Session, digests: Iterable[str]) -> dict[tuple[str, str], list[str]]:

@@ -18,12 +18,12 @@ from sqlmodel import Session, SQLModel, select
 
 from controlplane.operations import observing
 from controlplane.operations.conditions import Seen, moment, of_agent, ready_once
-from controlplane.operations.hourly import hours
 from controlplane.operations.living import paging
 from controlplane.operations.living.lookup import absent
 from controlplane.operations.rollouts import Rollout, mark, rollout
 from controlplane.operations.routed import Routed, routed
 from controlplane.operations.snapshot import known_of, read_known, read_owners
+from controlplane.operations.sources import Bound, brought
 from controlplane.operations.workers import worker_name
 from controlplane.operations.world import Key, Known
 from controlplane.resources.catalogue import OPERATIONS
@@ -262,19 +262,18 @@ def _routes(session: Session, found: Sequence[Known], owners: Owners) -> list[Ba
     ours = {it.uid: known.get(name) for it, name in zip(found, names, strict=True)}
     workers = [it for uid, it in ours.items() if it is not None and it.live and it.owner == uid]
     seen = observing.seen_agents(session, workers)
-    now = time.time()
+    now, bound = time.time(), Bound()
     did = routed(session, [it.uid or "" for it in workers], now)
     uids = {it.uid: _worker_uid(ours[it.uid]) for it in found}
     return [
-        _route(it, owners, seen.get(uids[it.uid]), did.get(uids[it.uid]) or Routed(), _came(session, it, now))
+        _route(it, owners, seen.get(uids[it.uid]), did.get(uids[it.uid]) or Routed(), _came(session, it, now, bound))
         for it in found
     ]
 
 
-def _came(session: Session, route: Known, now: float) -> int | None:
-    """What the channel that a route reads had in the last hour."""
-    name = route.spec["source"].get("channel")
-    known = hours(session, route.namespace, name, now, 1) if name is not None else ()
+def _came(session: Session, route: Known, now: float, bound: Bound) -> int | None:
+    """What the source of a route brought in the last hour."""
+    known = brought(session, route.namespace, route.name, route.spec["source"], now, bound, 1)
     return known[0] if known else None
 
 

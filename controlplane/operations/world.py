@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from controlplane.operations.loops import Leads
 from controlplane.operations.workers import worker_spec
 from schemas.resource import Kind, Ref
 
@@ -70,7 +71,11 @@ class World:
     members: tuple[Members, ...] = ()
     agents: Mapping[str, int] = field(default_factory=dict)  # how many live in each namespace
     traffic: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
-    """Of channels by namespace and name: messages of each of the last hours that are known whole, the newest first."""
+    """Of sources of routes, by namespace and `source_name`: what each of the last hours brought, the newest first."""
+    firings: Mapping[str, int] = field(default_factory=dict)
+    """Of the schedules of polls: how often each is due in the next hour."""
+    leads: Mapping[str, tuple[Leads, ...]] = field(default_factory=dict)
+    """Of each namespace for which a route is decided: the routes that there are."""
     diverged: Mapping[tuple[str, str], list[str]] = field(default_factory=dict)
     """Code by namespace and digest that differed in a replay, and what differed first."""
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -67,6 +67,11 @@ def passed(schedule: Schedule, due_at: float, now: float) -> Passed:
         newest.append(at)
         count += 1
     return Passed(tuple(newest), count, None)
+
+
+def many_between(schedule: Schedule, after: float, until: float) -> int:
+    """How often a cron expression is due after the one moment, and up to the other."""
+    return sum(1 for _ in takewhile(lambda at: at <= until, _times(schedule, after)))
 
 
 def _times(schedule: Schedule, after: float) -> Iterator[float]:

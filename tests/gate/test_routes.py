@@ -1,5 +1,6 @@
 """Routes on a real gate: from channel to channel, from a database and into it, with replies, paused, and mended."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -113,15 +114,46 @@ async def test_what_is_not_accepted_is_not_done_again(quick_url: str, far: Datab
         assert far.do("SELECT stock FROM item WHERE id = 9") == [(8,)]
 
 
-async def test_a_large_table_is_read_by_and_by(quick_url: str, far: Database) -> None:
+async def test_a_large_table_is_read_by_and_by(
+    database_url: str, far: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each row once and in order; what is read waits for the rows before, so that the inbox stays small."""
     many = 230
     far.do(*(f"INSERT INTO item VALUES ({n}, 'item', 1)" for n in range(100, 100 + many)))
-    async with routed(quick_url, far, inbox_messages_max=130) as (gate, plane):
+    async with routed(database_url, far, inbox_messages_max=130) as (gate, plane):
         poll = {**POLL, "begin": 100}
         await apply(plane, route("rows", source={"poll": poll}, sink={"channel": "done"}))
         assert [it["id"] for it in await came(gate, "done", many)] == list(range(100, 100 + many))
         assert await gate.rows(LETTERS) == []
+        await gate.until("SELECT 1 FROM inbox WHERE trigger = 'message'", lambda rows: not rows)
+        (began,) = await gate.rows("SELECT updated_at FROM resource WHERE kind = 'Route'")
+        monkeypatch.setattr("controlplane.operations.views.time.time", lambda: began[0] + 3600)
+        found = await plane.call("routes.get", name="rows")
+        assert found["status"]["source_per_hour"] == many == found["status"]["passed"], "what it told itself is no row"
+
+
+async def test_what_is_told_in_the_log_is_passed_on_and_counted(
+    database_url: str, far: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the others' failures each; of its own, and of what its own turns make, none."""
+    async with routed(database_url, far, turn_attempts_max=1) as (gate, plane):
+        began, source = time.time(), {"events": {"types": ["message.dead_lettered", "turn.failed"]}}
+        await apply(
+            plane,
+            route("letters", source=source, sink={"channel": "done"}),
+            route("odd", source={"channel": "orders"}, sink={"agent": "nobody"}, transform="n"),
+            route("lost", source=source, sink={"agent": "nobody"}),
+        )
+        await gate.send("letters-0", {"n": 8}, "past")
+        await gate.until("SELECT 1 FROM event WHERE type = 'turn.failed' AND name = 'letters-0'", bool)
+        await publish(gate, "orders", 0, {"n": 1})
+        told = await came(gate, "done", 4)
+        assert [it["subject"]["name"] for it in told] == ["nobody"] * 4, "three of what the other passed on in vain"
+        monkeypatch.setattr("controlplane.operations.views.time.time", lambda: began + 3600)
+        for name, many in (("letters", 4), ("lost", 3)):
+            await gate.until(f"SELECT 1 FROM agent WHERE name = '{name}-0' AND version > {many}", bool)
+            found = (await plane.call("routes.get", name=name))["status"]
+            assert (found["source_per_hour"], found["passed"]) == (many, many), name
 
 
 async def test_a_paused_route_keeps_what_comes(quick_url: str, far: Database) -> None:

@@ -130,6 +130,71 @@ async def test_circles_are_found_over_several_routes(plane: Plane) -> None:
     await plane.apply(leads("two", "b", "e"), leads("three", "c", "a"))
 
 
+def loops(plan: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
+    """The circles that a plan tells of, by the route: which routes, and by what events."""
+    notes = [it for it in plan["notes"] if it["code"] == "LOOP"]
+    return {it["subject"]["name"]: (it["data"]["routes"], it["data"]["types"]) for it in notes}
+
+
+def hears(route_name: str, sink: dict[str, Any], *types: str, **more: Any) -> dict[str, Any]:
+    return route(route_name, source={"events": {"types": list(types), **more}}, sink=sink)
+
+
+LETTERS = "message.dead_lettered"
+
+
+async def test_circles_over_events_are_told_and_not_refused(plane: Plane) -> None:
+    """What the work of a route may make, and another takes; by channels between them, and by those that are there."""
+    await plane.apply(channel("told"), channel("else"), connection("far"))
+    post = {"effect": "http.request", "connection": "far"}
+    alone = hears("letters", {"channel": "told"}, LETTERS)
+    assert loops(await plane.propose(alone)) == {}, "a channel that letters are told in makes none"
+    await plane.apply(alone)
+    onward = route("onward", source={"channel": "told"}, sink=post)
+    assert loops(await plane.propose(onward)) == {"onward": (["onward", "letters"], [LETTERS])}
+    both = await plane.propose(alone, onward)
+    assert loops(both)["letters"] == (["letters", "onward"], [LETTERS])
+    await plane.apply(onward)
+    middle = route("middle", source={"channel": "else"}, sink={"channel": "told"})
+    assert loops(await plane.propose(middle)) == {}, "no way leads back to it"
+    assert loops(await plane.propose(hears("letters", {"channel": "else"}, LETTERS), middle)) == {
+        "letters": (["letters", "middle"], [LETTERS]),
+        "middle": (["middle", "letters"], [LETTERS]),
+    }
+    plan = await plane.propose({**alone, "metadata": {"namespace": "other", "name": "letters"}})
+    assert loops(plan) == {}, "events are of the route's own namespace"
+
+
+HEARD: list[tuple[dict[str, Any], list[str]]] = [
+    (hears("one", {"effect": "machine.read"}, LETTERS), []),
+    (hears("one", {"effect": "machine.read"}, LETTERS, own=True), [LETTERS]),
+    (hears("one", {"agent": "x"}, "turn.*"), ["turn.failed"]),
+    (hears("one", {"agent": "x"}, "turn.*", name="x"), ["turn.failed"]),
+    (hears("one", {"agent": "x"}, "turn.*", name="y"), []),
+    (hears("one", {"agent": "x"}, "turn.*", kind="Channel"), []),
+    (hears("one", {"agent": "x"}, "resource.*", "change.*"), []),
+    (hears("one", {"agent": "x"}, "turns.summary"), ["turns.summary"]),
+]
+
+
+@pytest.mark.parametrize(("manifest", "types"), HEARD)
+async def test_a_route_that_hears_of_its_own_work_is_told(
+    plane: Plane, manifest: dict[str, Any], types: list[str]
+) -> None:
+    """Of its own worker only if it says so; of the agent that it hands on to in any case."""
+    assert loops(await plane.propose(manifest)) == ({"one": (["one"], types)} if types else {})
+
+
+async def test_two_that_hear_of_each_other_are_told(plane: Plane) -> None:
+    """Each fails, and the other hears of it. Many routes cost a moment."""
+    sink = {"effect": "machine.read"}
+    plan = await plane.propose(hears("one", sink, LETTERS), hears("two", sink, "message.*"))
+    assert loops(plan) == {"one": (["one", "two"], [LETTERS]), "two": (["two", "one"], [LETTERS])}
+    await plane.apply(*(hears(f"r{n}", sink, LETTERS, name=f"r{n + 1}-0") for n in range(100)))
+    closed = await plane.propose(hears("r100", sink, LETTERS, name="r0-0"))
+    assert len(loops(closed)["r100"][0]) == 101
+
+
 async def test_a_route_is_done_by_an_agent_of_its_own(plane: Plane) -> None:
     """It watches the source, may do what the sink needs, belongs to the route, and goes with it."""
     await plane.apply(channel("readings"), connection("far"))

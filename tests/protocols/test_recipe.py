@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import os
 import re
 import subprocess
@@ -11,15 +12,20 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import httpx
+import orjson
 import pytest
 import yaml
 
+from controlplane.feedback.doorbell import LocalDoorbell
 from controlplane.protocols.registry import load
 from controlplane.store.store import Store
 from schemas.connection import connection_spec
 from schemas.problem import Refusal
 from schemas.protocols import GROUP
 from tests import zygote
+from tests.api.parts import Parts
+from tests.api.plane import Plane as Surface
 from tests.gate import far
 from tests.gate.running import RunningGate, running
 from tests.gate.zoo import SOURCE
@@ -69,10 +75,12 @@ def of_its_own(folder: Path) -> Any:
     return start
 
 
-async def put(gate: RunningGate, name: str, endpoint: str, **options: Any) -> None:
+async def put(
+    gate: RunningGate, name: str, endpoint: str, secret: dict[str, str] | None = None, **options: Any
+) -> None:
     from controlplane.store.unit import Unit
 
-    spec = connection_spec({"protocol": "finger", "endpoint": endpoint, "options": options})
+    spec = connection_spec({"protocol": "finger", "endpoint": endpoint, "secret": secret, "options": options})
     await far.put(gate, Unit(), "Connection", name, spec.model_dump(mode="json"))
 
 
@@ -94,6 +102,54 @@ async def test_its_effects_are_performed_by_a_gate(
         assert await gate.ask("asker", {**query, "user": "a b"}, "m4") == "INVALID_VALUE"
         assert await gate.ask("asker", {**query, "effect": "finger.drink"}, "m5") == "UNKNOWN_EFFECT"
         assert asked == ["jones"]
+
+
+def told(body: bytes, unique: str = "17", key: str = far.SECRET) -> dict[str, str]:
+    signature = hmac.new(key.encode(), unique.encode() + b"\n" + body, "sha256").hexdigest()
+    return {"finger-id": unique, "finger-signature": signature}
+
+
+async def test_what_is_posted_in_its_own_form_becomes_an_envelope(
+    quick_url: str, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over /hooks, signed by the connection's secret, once for an id; no other signature is told anything."""
+    monkeypatch.setattr(zygote, "start", of_its_own(installed))
+    body = b"jones\r\nat home\r\nuntil six"
+    async with running(quick_url) as gate:
+        await far.secret(gate, "campus")
+        named = {"name": "campus", "key": "token"}
+        await put(gate, "campus", "finger://127.0.0.1:1", named, channel="whois")
+        await put(gate, "deaf", "finger://127.0.0.1:1", named)
+        await put(gate, "bare", "finger://127.0.0.1:1", channel="whois")
+        app = Surface(Parts(gate.store, gate.client, LocalDoorbell())).app()
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=20) as client:
+
+            async def post(name: str, said: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+                answered = await client.post(f"/hooks/default/{name}", content=said, headers=headers)
+                return answered.status_code, answered.json()
+
+            first, again = [await post("campus", body, told(body)) for _ in range(2)]
+            assert (first[0], again[0], first[1]["duplicate"], again[1]["duplicate"]) == (200, 200, False, True)
+            refused = [
+                await post("campus", b"smith\r\naway", told(body)),
+                await post("campus", body, told(body, key="another")),
+                await post("campus", body, told(body) | {"finger-id": "18"}),
+                await post("campus", body, {}),
+                await post("deaf", body, told(body)),
+                await post("bare", body, told(body)),
+                await post("bare", body, told(body, key="")),
+            ]
+            assert {(status, it["reason"]) for status, it in refused} == {(401, "UNAUTHENTICATED")}
+            bad = await post("campus", b"no such user\r\n", told(b"no such user\r\n", "19"))
+            assert (bad[0], bad[1]["reason"]) == (422, "INVALID_VALUE")
+        ((found,),) = await gate.rows("SELECT m.body FROM channel_message m JOIN channel c ON c.uid = m.channel")
+    envelope = orjson.loads(found)
+    assert {it: envelope.get(it) for it in ("source", "subject", "type", "data", "partitionkey", "taint")} == {
+        "source": "/default/connections/campus", "subject": "default/whois", "type": "finger.told",
+        "data": {"user": "jones", "text": "at home\r\nuntil six"}, "partitionkey": "jones", "taint": "untrusted",
+    }  # fmt: skip
+    assert envelope["id"] == first[1]["message_id"]
 
 
 async def test_its_connections_are_checked_when_proposed(quick_store: Store, installed: Path) -> None:
