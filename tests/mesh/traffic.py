@@ -20,6 +20,8 @@ from tests.faults.checking import History, Hold, Stream, Turn
 from tests.faults.traffic import Traffic, heard
 from tests.gate.zoo import SOURCE
 
+BACKLOG = "SELECT (SELECT COUNT(*) FROM inbox) + (SELECT COUNT(*) FROM queued)"
+BACKLOG_MAX, LOOK_S = 300, 0.25
 KEYS, WORKERS, READERS = ("a", "b", "c"), 4, ("reader-0", "reader-1")
 MORE = """
 
@@ -71,18 +73,30 @@ class MeshTraffic(Traffic):
         return self
 
     async def go_on(self, until: Callable[[], bool]) -> None:
+        """Nobody speaks while too much is left to do: a backlog must not grow with the length of a run."""
         speakers: list[Callable[[int], Awaitable[None]]] = [
             *[self._job(key) for key in KEYS], self._agency, self._town, self._churn, self._visit,
         ]  # fmt: skip
 
+        on = asyncio.Event()
+
+        async def listen() -> None:
+            while not until():
+                behind = (await self._rows(BACKLOG))[0][0] > BACKLOG_MAX
+                on.clear() if behind else on.set()
+                await asyncio.sleep(LOOK_S)
+            on.set()
+
         async def speak(speaker: Callable[[int], Awaitable[None]]) -> None:
             n = 0
             while not until():
+                await on.wait()
                 await speaker(n)
                 n += 1
                 await asyncio.sleep(self._chance.uniform(0.0, 0.1))
 
         async with asyncio.TaskGroup() as group:
+            group.create_task(listen())
             for speaker in speakers:
                 group.create_task(speak(speaker))
 
