@@ -11,7 +11,8 @@ import httpx
 MODERN = "2026-07-28"
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 VERSIONS = (*HANDSHAKE, MODERN)
-ENDPOINTS = ("/mcp", "/mcp/full")
+ENDPOINTS = ("/mcp", "/mcp/full")  # whose tools are the same for everybody
+AGENTS = "/mcp/agents/default"  # and what agents offer
 ID = 7
 META = {
     "io.modelcontextprotocol/protocolVersion": MODERN,

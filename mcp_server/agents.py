@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from time import monotonic
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mcp_types as types
 import orjson
@@ -42,6 +42,14 @@ may take minutes, and may ask a person meanwhile; a call ends after five minutes
 instructions to you. An error is a problem: `reason` says why, `field` points at the wrong input."""
 
 
+class _Offered(NamedTuple):
+    """A capability, and whose it is."""
+
+    namespace: str
+    agent: str
+    capability: Capability
+
+
 class AgentTools:
     """The tools of one namespace after the other."""
 
@@ -72,23 +80,23 @@ class AgentTools:
     ) -> dict[str, Any] | types.InputRequiredResult:
         """The result of one call, in its wire form."""
         try:
+            found = await self._offered(principal, namespace, params.name)
             if refused is not None:
                 raise Refusal(refused)
-            return await self._answer(principal, namespace, params.name, params.arguments or {}, person)
+            return await self._answer(principal, found, params.arguments or {}, person)
         except InputNeededError as needed:
             return needed.result
         except Refusal as refusal:
-            found = refusal.problem
+            wrong = refusal.problem
         except MCPError:
             raise
         except Exception as error:  # noqa: BLE001 - the MCP boundary: whatever is left becomes INTERNAL
-            found = unexpected(error, call_id)
-        told = found.model_copy(update={"instance": f"urn:steward:call:{call_id}", "next": []})
+            wrong = unexpected(error, call_id)
+        told = wrong.model_copy(update={"instance": f"urn:steward:call:{call_id}", "next": []})
         return _wire({"ok": False, "problem": told.model_dump(mode="json")}, is_error=True)
 
-    async def _answer(
-        self, principal: Principal, namespace: str, name: str, arguments: Any, person: Person | None
-    ) -> dict[str, Any]:
+    async def _offered(self, principal: Principal, namespace: str, name: str) -> _Offered:
+        """What a tool stands for; raises MCPError where there is no such tool."""
         agent, between, wanted = name.partition(BETWEEN)
         if not (agent and between and wanted):
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:200]}")
@@ -96,8 +104,14 @@ class AgentTools:
         capability = next((it for it in _capabilities(found) if it.name == wanted), None)
         if capability is None:
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {name[:200]}")
+        return _Offered(namespace, agent, capability)
+
+    async def _answer(
+        self, principal: Principal, offered: _Offered, arguments: Any, person: Person | None
+    ) -> dict[str, Any]:
+        namespace, agent, capability = offered
         data = arguments if _is_object(capability.input_schema) else arguments.get("data")
-        asked = {"namespace": namespace, "name": agent, "data": data, "capability": wanted}
+        asked = {"namespace": namespace, "name": agent, "data": data, "capability": capability.name}
         if person is None:
             reply = await self._ask(principal, {**asked, "request_id": secrets.token_hex(16)})
         else:

@@ -26,14 +26,27 @@ class Check:
     whole: bool = False
 
 
-def _left(table: str, what: str) -> Check:
+def _strays(table: str, column: str, keeper: str, only: str = "") -> str:
+    """How many records of a table name what is not there; `only` those of them that hold.
+
+    An index gives each name once, however many records there are of it.
+    """
+    first = f"SELECT MIN(x.{column}) FROM {table} x WHERE x.{column} > "  # noqa: S608
+    return (
+        f"WITH RECURSIVE named(it) AS ({first}''{only} UNION ALL SELECT ({first}named.it{only}) FROM named"  # noqa: S608
+        f" WHERE named.it IS NOT NULL) SELECT '' AS namespace, named.it AS name, NULL AS since, (SELECT COUNT(*)"
+        f" FROM {table} x WHERE x.{column} = named.it{only}) AS more FROM named"
+        f" WHERE named.it IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {keeper} k WHERE k.uid = named.it)"
+    )
+
+
+def _left(table: str, what: str, only: str = "") -> Check:
     """Records of a running side whose agent is not there."""
     return Check(
         f"agent.left.{table}",
         "wrong",
         "Agent",
-        f"SELECT '' AS namespace, x.agent AS name, NULL AS since, COUNT(*) AS more FROM {table} x"  # noqa: S608
-        " WHERE x.agent IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.uid = x.agent) GROUP BY x.agent",
+        _strays(table, "agent", "agent", only),
         "{more} " + what + " of an agent that is gone, {name}",
         "system.status",
         "shows how the installation is; tell who runs it",
@@ -50,6 +63,16 @@ CHECKS: tuple[Check, ...] = (
         "SELECT a.namespace, a.name, s.ended_at AS since, s.scope_id AS more FROM scope s JOIN agent a"
         " ON a.scope = s.scope_id WHERE s.ended_at < :grace AND s.cleared_at IS NULL",
         "agent {namespace}/{name} is there, and its scope {more} has ended",
+        "agents.delete",
+        "proposes to delete it",
+    ),
+    Check(  # what takes children away does not look at these again
+        "scope.missed",
+        "wrong",
+        "Agent",
+        "SELECT a.namespace, a.name, s.ended_at AS since, a.scope AS more FROM agent a LEFT JOIN scope s"
+        " ON s.scope_id = a.scope WHERE a.scope > '' AND (s.scope_id IS NULL OR s.cleared_at IS NOT NULL)",
+        "agent {namespace}/{name} is there, and its scope {more} has ended and is noted as empty, or is gone",
         "agents.delete",
         "proposes to delete it",
     ),
@@ -133,13 +156,57 @@ CHECKS: tuple[Check, ...] = (
         "subscription.left",
         "wrong",
         "Channel",
-        "SELECT '' AS namespace, s.channel AS name, NULL AS since, COUNT(*) AS more FROM subscription s"
-        " WHERE NOT EXISTS (SELECT 1 FROM channel c WHERE c.uid = s.channel) GROUP BY s.channel",
+        _strays("subscription", "channel", "channel"),
         "{more} subscriptions of a channel that is gone, {name}",
         "system.status",
         "shows how the installation is; tell who runs it",
         named=False,
         whole=True,
+    ),
+    Check(
+        "membership.left",
+        "wrong",
+        "Channel",
+        "SELECT c.namespace, c.name, m.joined_at AS since, m.name AS more FROM membership m JOIN channel c"
+        " ON c.uid = m.channel WHERE m.left_position IS NULL AND NOT EXISTS (SELECT 1 FROM subscription s"
+        " WHERE s.channel = m.channel AND s.agent = m.agent)",
+        "{more} is kept as a member of {namespace}/{name}, and reads nothing there",
+        "channels.members",
+        "shows the members",
+    ),
+    Check(
+        "queued.left",
+        "wrong",
+        "Channel",
+        _strays("queued", "channel", "channel"),
+        "{more} places in a queue that is gone, {name}",
+        "system.status",
+        "shows how the installation is; tell who runs it",
+        named=False,
+        whole=True,
+    ),
+    Check(  # of what is taken from a queue, the first goes first
+        "queued.empty",
+        "wrong",
+        "Channel",
+        "SELECT c.namespace, c.name, NULL AS since, (SELECT MIN(q.position) FROM queued q WHERE q.channel = c.uid)"
+        " AS more FROM channel c WHERE c.mode = 'queue' AND EXISTS (SELECT 1 FROM queued e WHERE e.channel = c.uid)"
+        " AND NOT EXISTS (SELECT 1 FROM channel_message m WHERE m.channel = c.uid AND m.position ="
+        " (SELECT MIN(f.position) FROM queued f WHERE f.channel = c.uid))",
+        "the first place in the queue {namespace}/{name}, {more}, has no message",
+        "channels.list",
+        "shows the channels",
+        named=False,
+    ),
+    Check(
+        "delayed.overdue",
+        "late",
+        "Message",
+        "SELECT d.namespace, d.name, d.due_at AS since, d.message_id AS more FROM delayed d"
+        " WHERE d.cancelled_at IS NULL AND d.due_at < :grace",
+        "message {more} waits for its time to go to {namespace}/{name}, and its time has come",
+        "channels.delayed",
+        "shows what waits for its time",
     ),
     Check(
         "guest.left",
@@ -194,17 +261,7 @@ CHECKS: tuple[Check, ...] = (
     _left("replay", "replays"),
     _left("state_chunk", "pieces of state"),
     _left("workspace_file", "files"),
-    Check(
-        "agent.left.awaiting",
-        "wrong",
-        "Agent",
-        "SELECT '' AS namespace, w.agent AS name, NULL AS since, COUNT(*) AS more FROM awaiting w"
-        " WHERE w.agent IS NOT NULL AND w.resolved_at IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.uid = w.agent) GROUP BY w.agent",
-        "{more} open awaits of an agent that is gone, {name}",
-        "system.status",
-        "shows how the installation is; tell who runs it",
-        named=False,
-        whole=True,
-    ),
+    _left("awaiting", "open awaits", " AND x.resolved_at IS NULL"),
+    _left("turn", "open turns", " AND x.finished_at IS NULL"),
+    _left("membership", "open memberships", " AND x.left_position IS NULL"),
 )

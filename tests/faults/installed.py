@@ -170,7 +170,7 @@ class StackActing(Acting):
         parts = {f"kill {it}": self._kill_part for it in ("gate", "placer", "gcs_server", "raylet", "head")}
         return kept | parts | {
             "kill plane": self._kill_plane, "stop plane": self._stop_plane,
-            "stop gate": self._stop_gate, "end gate": self._end_gate,
+            "stop gate": self._stop_part, "stop gcs_server": self._stop_part, "end gate": self._end_gate,
             "kill node": self._kill_node, "hang node": self._hang_node,
         }  # fmt: skip
 
@@ -196,8 +196,8 @@ class StackActing(Acting):
     async def _end_gate(self, act: Act) -> None:
         _signal(self._part("gate"), signal.SIGTERM)
 
-    async def _stop_gate(self, act: Act) -> None:
-        self._meanwhile(_stopped(self._part("gate"), act.seconds))
+    async def _stop_part(self, act: Act) -> None:
+        self._meanwhile(_stopped(self._part(act.what.removeprefix("stop ")), act.seconds))
 
     async def _kill_host(self, act: Act) -> None:
         _signal(await self._host_at(act), signal.SIGKILL)

@@ -30,6 +30,7 @@ STACK_WEIGHTS = {  # on a whole installation, of two nodes
     "stop plane": 1,
     "kill placer": 2,
     "kill gcs_server": 1,
+    "stop gcs_server": 1,  # what asks Ray meanwhile waits for as long
     "kill raylet": 1,  # of the gate's node
     "kill head": 1,  # the parent of all that Ray is on that node
     "kill node": 2,  # all of the other one at once, as the loss of a machine

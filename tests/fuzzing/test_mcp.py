@@ -9,8 +9,8 @@ import mcp_types as types
 import pytest
 
 from fuzz.mcp_runner import McpFuzz, McpReport
-from fuzz.mcp_wire import ENDPOINTS, HANDSHAKE, ID, VERSIONS, Wire
-from fuzz.rules import SEED, UNREACHED
+from fuzz.mcp_wire import AGENTS, ENDPOINTS, HANDSHAKE, ID, VERSIONS, Wire
+from fuzz.rules import CODE, ENTRYPOINT, SEED, UNREACHED
 from fuzz.targets import EXAMPLES
 from tests.api.plane import Plane, listening
 from tests.conftest import SOAK
@@ -20,6 +20,11 @@ from tests.mcp.conftest import connected
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 EACH = 60 if SOAK else 4
+DOCTOR = {
+    "kind": "Agent",
+    "metadata": {"name": "doctor"},
+    "spec": {"code": CODE, "entrypoint": ENTRYPOINT, "capabilities": ["diagnose"]},
+}
 
 
 async def fuzzed(
@@ -82,11 +87,11 @@ async def plane(anyio_backend: str, quick_url: str) -> AsyncIterator[Plane]:
 
 @pytest.mark.parametrize("name", ["", "no_such_tool", "__proto__", "LOOK", "look ", "l\u043eok", "x" * 5000, "a\x00b"])
 async def test_an_unknown_tool_is_the_only_error_of_the_protocol(plane: Plane, name: str) -> None:
-    """Whatever it is called, and whatever its arguments are; in every version, on both endpoints."""
+    """Whatever it is called, and whatever its arguments are; in every version, on every endpoint."""
 
     def ask() -> None:
         wire = Wire(plane.url, plane.tokens["admin"])
-        for endpoint in ENDPOINTS:
+        for endpoint in (*ENDPOINTS, AGENTS):
             for version in VERSIONS:
                 for arguments in ("{}", "[]", "NaN", '{"a": "\\ud800"}'):
                     body = f'"name": {json.dumps(name)}, "arguments": {arguments}'
@@ -133,9 +138,13 @@ async def test_arguments_that_are_no_object_are_a_problem_of_the_tool(
 ) -> None:
     """What can not be read is refused by a result, with the id of the call; nothing of it is taken."""
 
+    async with connected(plane, "/mcp", "admin", "modern") as client:
+        plan = await done(client, "propose", manifests=[DOCTOR])
+        await done(client, "commit", plan_id=plan["ref"])
+
     def ask() -> list[Any]:
         wire = Wire(plane.url, plane.tokens["admin"])
-        tools = (("/mcp", "find"), ("/mcp/full", "agents_list"))
+        tools = (("/mcp", "find"), ("/mcp/full", "agents_list"), (AGENTS, "doctor__diagnose"))
         found = [wire.call(at, version, tool, arguments) for at, tool in tools for version in VERSIONS]
         wire.close()
         return found

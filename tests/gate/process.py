@@ -27,6 +27,7 @@ from controlplane.protocols.registry import registry
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.ports import EffectCall, Effector, Used
+from tests.gate import census
 
 KEY_OF_TESTS = bytes(32)
 
@@ -83,12 +84,20 @@ def moved_clock(path: str | None) -> Callable[[], float]:
     return lambda: time.time() + float(Path(path).read_text())
 
 
+async def served(gate: Gate, census_to: str | None) -> None:
+    """Serve, and tell what there is when somebody asks."""
+    if census_to is not None:
+        census.listen(Path(census_to))
+    await gate.serve()
+
+
 def main() -> None:
     """A gate with effectors of the tests, until it is told to end."""
     url, socket, key, bounds = sys.argv[1:]
     given = orjson.loads(bounds)
     card = RateCard("EUR", {meter: Decimal(rate) for meter, rate in given.pop("rates", {}).items()})
     clock = moved_clock(given.pop("clock_moved_by", None))
+    census_to = given.pop("census_to", None)
     logging.basicConfig(level=logging.INFO)
     notes: tuple[Effector, ...] = (
         Notes("notes.once", repeats_safely=False),
@@ -108,7 +117,7 @@ def main() -> None:
         card=card,
         open_secret=Vault(KEY_OF_TESTS).open,
     )
-    uvloop.run(gate.serve())
+    uvloop.run(served(gate, census_to))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from controlplane.effects.fairness import WEIGHTS, Turnstile, WeightedLine
+from controlplane.effects.node import Bounds
 from controlplane.store.tables import AgentRow, InboxRow, ResourceRow
 from controlplane.store.unit import Unit
 from tests.conftest import SOAK
@@ -18,8 +19,8 @@ from tests.gate.running import running
 from tests.gate.test_moving import hosts
 from tests.gate.zoo import SOURCE
 
-MANY, FEW = 500, 5
-MUCH, LITTLE = "a-much", "z-little"  # found in this order
+WOKEN = {"a-much": 980, "m-some": 12, "y-little": 4, "z-little": 4}  # by namespace, and found in this order
+AT_ONCE = Bounds.acquiring_max
 
 
 def test_one_of_each_namespace_is_next() -> None:
@@ -82,37 +83,51 @@ def _asleep(unit: Unit, code: str, namespace: str, many: int, priority: str = "n
     now = time.time()
     about = {"code": {"digest": code}, "entrypoint": "zoo:Echo", "suspend_after_ms": 0, "priority": priority}
     spec = orjson.dumps(about).decode()
+    resources, agents, messages = [], [], []
     for n in range(many):
         uid = f"agent_{namespace}-{'a' if priority == 'low' else 'z'}-{priority}-{n:03}"
         named: dict[str, Any] = {"uid": uid, "namespace": namespace, "name": f"e{n}-{priority}", "generation": 1}
         resource = named | {"kind": "Agent", "labels": "{}", "spec": spec, "revision": 1}
-        unit.run(insert(ResourceRow).values(**resource, created_at=now, updated_at=now))
-        unit.run(insert(AgentRow).values(**named, epoch=0, version=0, stopped=0, changed_at=now))
+        resources.append(resource | {"created_at": now, "updated_at": now})
+        agents.append(named | {"epoch": 0, "version": 0, "stopped": 0, "changed_at": now})
         body = {"specversion": "1.0", "id": f"m-{uid}", "source": "/test", "type": "steward.start"}
         text = orjson.dumps(body | {"time": "2026-01-01T00:00:00Z"}).decode()
         message = {"agent": uid, "message_id": f"m-{uid}", "trigger": "start", "body": text}
-        unit.run(insert(InboxRow).values(**message, accepted_at=now, attempts=0))
+        messages.append(message | {"accepted_at": now, "attempts": 0})
+    for table, rows in ((ResourceRow, resources), (AgentRow, agents), (InboxRow, messages)):
+        for at in range(0, many, 100):
+            unit.run(insert(table).values(rows[at : at + 100]))
 
 
 @pytest.mark.anyio
-async def test_five_are_not_behind_five_hundred(database_url: str) -> None:
-    """Woken together and found last, the few are served before half of the many are."""
-    async with running(database_url, hosts=2) as gate:
+async def test_few_are_not_behind_nearly_a_thousand(database_url: str) -> None:
+    """A thousand are woken together, of four namespaces: those of each are begun in turn, so the few, found last, wait
+    for as many of the others as they are themselves.
+    """
+    async with running(database_url, hosts=len(WOKEN)) as gate:
         code = await gate.code(SOURCE)
-        await hosts(gate, 2)
-        for namespace in (MUCH, LITTLE):  # each has its host
+        await hosts(gate, len(WOKEN))
+        for namespace in WOKEN:  # each has its host
             await gate.agent(f"first-{namespace}", code, "Echo", namespace=namespace, suspend_after_ms=60_000)
-        await gate.until("SELECT 1 FROM turn", lambda rows: len(rows) == 2)
+        await gate.until("SELECT 1 FROM turn", lambda rows: len(rows) == len(WOKEN))
         unit = Unit()
-        _asleep(unit, code, MUCH, MANY)
-        _asleep(unit, code, LITTLE, FEW)
+        for namespace, many in WOKEN.items():
+            _asleep(unit, code, namespace, many)
         assert await gate.store.write(unit)
-        ended = "SELECT agent, finished_at FROM turn WHERE finished_at > 0 AND message_id LIKE 'm-%'"
-        rows = await gate.until(ended, lambda found: len(found) == MANY + FEW, 40)
-        few = [at for agent, at in rows if LITTLE in agent]
-        many = [at for agent, at in rows if MUCH in agent]
-        assert (len(few), len(many)) == (FEW, MANY)
-        assert max(few) < statistics.median(many)
+        over = "SELECT COUNT(*) FROM turn WHERE finished_at > 0 AND message_id LIKE 'm-%'"
+        await gate.until(over, lambda rows: rows == [(sum(WOKEN.values()),)], 60)
+        begun = (
+            "SELECT a.namespace FROM turn t JOIN agent a ON a.uid = t.agent"
+            " WHERE t.message_id LIKE 'm-%' ORDER BY t.started_at"
+        )
+        places: dict[str, list[int]] = {}
+        for place, (namespace,) in enumerate(await gate.rows(begun)):
+            places.setdefault(namespace, []).append(place)
+        assert {namespace: len(it) for namespace, it in places.items()} == WOKEN
+        for namespace, many in list(WOKEN.items())[
+            1:
+        ]:  # one of each in turn, but for those that are just being acquired
+            assert places[namespace][-1] < len(WOKEN) * many + AT_ONCE, places[namespace]
         assert await gate.rows("SELECT 1 FROM inbox") == []
 
 

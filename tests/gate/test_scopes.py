@@ -1,5 +1,6 @@
 """Children of a scope end with its turn or its agent, and nothing of them is left. On both databases."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,10 +8,13 @@ import pytest
 from sqlalchemy import text
 
 from controlplane.effects.scopes import Scopes
+from controlplane.operations import doctor
 from controlplane.store import statements
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
+from schemas.doctor import DoctorInput, DoctorReport
 from tests.gate.running import RunningGate, running
+from tests.living import world
 
 pytestmark = pytest.mark.anyio
 SOURCE = """
@@ -68,9 +72,14 @@ LEFT = (
 
 
 async def names(gate: RunningGate, *wanted: str) -> None:
-    """Until these agents, and no others, are there, and nothing of any other is."""
+    """Until these agents, and no others, are there, and nothing of any other is; the doctor says so, too."""
     await gate.until(LIVING, lambda rows: [it[0] for it in rows] == sorted(wanted))
     await gate.until(LEFT, lambda rows: set(rows[0]) == {0})
+    report = await doctor.handlers(gate.store)["system.doctor"](
+        world.call("system.doctor", now=time.time()), DoctorInput()
+    )
+    assert isinstance(report, DoctorReport)
+    assert report.findings == []
 
 
 async def ready(gate: RunningGate) -> None:

@@ -12,7 +12,8 @@ import orjson
 from schemas.problem import Problem
 
 CALL = "/v1/operations/operations.search/call"
-SURFACES = (CALL, "/v1/resources/propose", "/mcp", "/mcp/full")
+AGENTS = "/mcp/agents/default"
+SURFACES = (CALL, "/v1/resources/propose", "/mcp", "/mcp/full", AGENTS)
 
 
 class Peer:

@@ -6,21 +6,27 @@ import time
 import pytest
 
 from controlplane.api import guarding
+from tests.end_to_end.agents import channel
 from tests.hostile.conftest import ANSWER_S_MAX, HEAD_S_MAX, Attacked
-from tests.hostile.peers import connect, connected, crowd, head
+from tests.hostile.peers import AGENTS, connect, connected, crowd, head
 
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
+STREAM = "/v1/channels/default/wired/stream"
 GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 async def test_a_head_that_comes_slowly_is_not_waited_for(attacked: Attacked) -> None:
-    """Hundreds who send a byte now and then are let go after `head_s_max`, together; others notice nothing."""
+    """A thousand who send a byte now and then are let go after `head_s_max`, together; others notice nothing.
+
+    Half of them begin as if they wanted a WebSocket.
+    """
+    begun = [b"GET /healthz HTTP/1.1\r\nX: ", f"GET {STREAM} HTTP/1.1\r\nUpgrade: websocket\r\nX: ".encode()]
     with attacked.bystander():
-        async with crowd(attacked.url, 300) as peers:
+        async with crowd(attacked.url, 1000) as peers:
             began = time.monotonic()
-            await asyncio.gather(*(peer.say(b"GET /healthz HTTP/1.1\r\nX: ") for peer in peers))
+            await asyncio.gather(*(peer.say(begun[n % 2]) for n, peer in enumerate(peers)))
             ending = [asyncio.ensure_future(peer.ended(60)) for peer in peers]
             while not all(it.done() for it in ending):
                 await asyncio.gather(*(peer.say(b"P") for peer in peers))
@@ -48,11 +54,12 @@ async def test_heads_without_end(attacked: Attacked, said: bytes) -> None:
         assert await peer.ended()
 
 
-@pytest.mark.parametrize("path", ["/v1/resources/propose", "/mcp", "/v1/feedback", "/nowhere"])
+@pytest.mark.parametrize("path", ["/v1/resources/propose", "/mcp", AGENTS, "/v1/feedback", STREAM, "/nowhere"])
 @pytest.mark.parametrize("said", [b"0\r\nX: ", b"1;x="], ids=["trailer", "extension"])
 async def test_what_stands_beside_chunks_without_end(attacked: Attacked, path: str, said: bytes) -> None:
     """A trailer, or an extension of a chunk, of more than 64 KiB ends the connection, whatever is asked for."""
-    method = "GET" if path == "/v1/feedback" else "POST"
+    attacked.stack.apply(channel("wired"))
+    method = "GET" if path in ("/v1/feedback", STREAM) else "POST"
     asked = head(attacked.tokens["attacker"], path, method, Transfer_Encoding="chunked", Accept="text/event-stream")
     async with connected(attacked.url) as peer:
         await peer.say(asked + said)
@@ -126,10 +133,12 @@ async def test_idle_connections_keep_nobody_out(attacked: Attacked) -> None:
     assert attacked.settled(lambda: attacked.uss() - before, 64 * MIB) < 64 * MIB
 
 
-async def test_who_hangs_up_behind_a_pipelined_request_leaves_nothing(attacked: Attacked) -> None:
+@pytest.mark.parametrize("path", ["/v1/feedback", STREAM])
+async def test_who_hangs_up_behind_a_pipelined_request_leaves_nothing(attacked: Attacked, path: str) -> None:
     """A stream that has another request queued behind it ends with its connection."""
+    attacked.stack.apply(channel("wired"))
     token = attacked.tokens["attacker"]
-    stream = head(token, "/v1/feedback", "GET", Accept="text/event-stream", Content_Type=None)
+    stream = head(token, path, "GET", Accept="text/event-stream", Content_Type=None)
     for _ in range(20):
         peer = await connect(attacked.url)
         await peer.say(stream)

@@ -4,18 +4,21 @@ Each gets a clear refusal where an answer can be given, and an end otherwise; me
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import struct
 from collections.abc import Callable
 
+import orjson
 import pytest
 
+from controlplane.api.channel_streams import SOCKETS_MAX
 from controlplane.api.sockets import MESSAGE_BYTES_MAX
 from schemas.calls import DATA_BYTES_MAX
 from tests.conftest import SOAK
 from tests.hostile.conftest import BODY_S_MAX, Attacked
-from tests.hostile.peers import Peer, chunk, connected, crowd, head
+from tests.hostile.peers import AGENTS, Peer, chunk, connected, crowd, head
 
 pytestmark = pytest.mark.anyio
 HOOK = "/hooks/default/anybody"
@@ -81,16 +84,16 @@ async def test_a_body_for_a_hook_is_bounded_like_any(attacked: Attacked) -> None
 
 
 async def test_bodies_for_hooks_that_never_end(attacked: Attacked) -> None:
-    """Who sends a byte now and then is told DEADLINE; who goes away in the middle costs nothing for long."""
+    """A thousand who send a byte now and then are told DEADLINE; who goes away in the middle costs nothing for long."""
     with attacked.bystander():
-        async with crowd(attacked.url, 200) as peers:
+        async with crowd(attacked.url, 1200) as peers:
             await asyncio.gather(*(it.say(head(None, HOOK, Content_Length=1000), b"{") for it in peers))
-            slow = [asyncio.ensure_future(it.problem(60)) for it in peers[:100]]
-            for peer in peers[100:]:
+            slow = [asyncio.ensure_future(it.problem(60)) for it in peers[:1000]]
+            for peer in peers[1000:]:
                 await peer.close()
             async with asyncio.timeout(BODY_S_MAX + 30):
                 while not all(it.done() for it in slow):
-                    await asyncio.gather(*(it.say(b" ") for it in peers[:100]))
+                    await asyncio.gather(*(it.say(b" ") for it in peers[:1000]))
                     await asyncio.sleep(0.5)
             assert {it.result().reason for it in slow} == {"DEADLINE"}
 
@@ -137,7 +140,7 @@ async def test_an_upgrade_that_is_none(streamed: Attacked, given: dict[str, str 
         assert await peer.ended()
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/v1/agents", "/mcp", "/hooks/default/a", "/nowhere"])
+@pytest.mark.parametrize("path", ["/healthz", "/v1/agents", "/mcp", AGENTS, "/hooks/default/a", "/nowhere"])
 async def test_an_upgrade_of_what_is_no_stream(streamed: Attacked, path: str) -> None:
     """Is refused, whatever is there."""
     async with connected(streamed.url) as peer:
@@ -204,14 +207,33 @@ async def test_messages_without_end_are_bounded(streamed: Attacked) -> None:
 
 
 async def test_sockets_that_are_half_open(streamed: Attacked) -> None:
-    """Hundreds that begin a frame and say no more hold one place each, and little memory; others go on."""
+    """A thousand come: those of two tokens for whom there is a place begin a frame and say no more, which costs little
+    memory; the rest is told that there is none. Others go on.
+    """
+    asked = {it: head(streamed.tokens[it], STREAM, "GET", **UPGRADE) for it in ("attacker", "accomplice")}
+    refused: list[str] = []
+
+    async def come(peer: Peer, token: str) -> bool:
+        await peer.say(asked[token])
+        status, body = await peer.answer(60)
+        if status != 101:
+            refused.append(orjson.loads(body)["reason"])
+        return status == 101
+
     with streamed.bystander(), streamed.sampled() as memory:
-        async with crowd(streamed.url, 200) as peers:
-            for at in range(0, len(peers), 10):  # what is asked here is what they cost while they are, not their coming
-                await asyncio.gather(*(upgraded(it, streamed.tokens["attacker"]) for it in peers[at : at + 10]))
-            await asyncio.gather(*(it.say(frame(TEXT, b"x" * 1000, length=200_000)) for it in peers))
+        async with contextlib.AsyncExitStack() as crowds:
+            held: list[Peer] = []
+            for at in range(0, 1000, 10):  # what is asked here is what they cost while they are, not their coming
+                some = await crowds.enter_async_context(crowd(streamed.url, 10))
+                token = "attacker" if at < 500 else "accomplice"
+                there = await asyncio.gather(*(come(it, token) for it in some))
+                held += [it for it, is_there in zip(some, there, strict=True) if is_there]
+            assert len(held) >= SOCKETS_MAX  # more, where some of them had ended by then
+            assert refused == ["QUOTA"] * (1000 - len(held))
+            assert refused
+            await asyncio.gather(*(it.say(frame(TEXT, b"x" * 1000, length=200_000)) for it in held))
             await asyncio.sleep(1.0)  # while they are
-    assert memory.grown() < 96 * MIB
+    assert memory.grown() < 128 * MIB
 
 
 def _random(chance: random.Random) -> bytes:

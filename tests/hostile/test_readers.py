@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from tests.end_to_end.agents import agent, channel
-from tests.hostile.bystander import MCP, META
+from tests.hostile.bystander import MCP, META, tool_call
 from tests.hostile.conftest import ANSWER_S_MAX, UNSENT_BYTES_MAX, Attacked
-from tests.hostile.peers import Peer, connected, crowd, head
+from tests.hostile.peers import AGENTS, Peer, connected, crowd, head
 
 pytestmark = pytest.mark.anyio
 
@@ -118,6 +118,8 @@ def watching(kind: str, token: str, cursor: str, request_id: int | str = 1) -> b
     """One request that waits, of each kind that there is."""
     if kind == "stream":
         return stream(token, cursor)
+    if kind == "events":
+        return head(token, "/v1/channels/default/quiet/stream", "GET", **STREAM)
     given = {
         "poll": ("feedback.read", {"after": cursor, "wait_s": 50, "filter": {"types": ["never.happens"]}}),
         "channel": ("channels.read", {"name": "quiet", "wait_s": 50}),
@@ -128,6 +130,9 @@ def watching(kind: str, token: str, cursor: str, request_id: int | str = 1) -> b
         body = {"jsonrpc": "2.0", "id": request_id, "method": "subscriptions/listen", "params": wanted}
         headers = MCP | {"Mcp-Method": "subscriptions/listen", "Accept": "application/json, text/event-stream"}
         path = "/mcp"
+    elif kind == "tool":
+        body = tool_call("mute__wait", {"data": "x" * 10_000})
+        headers, path = MCP | {"Mcp-Method": "tools/call", "Mcp-Name": "mute__wait"}, AGENTS
     else:
         name, body = given[kind]
         headers, path = {}, f"/v1/operations/{name}/call"
@@ -135,16 +140,18 @@ def watching(kind: str, token: str, cursor: str, request_id: int | str = 1) -> b
     return head(token, path, Content_Length=len(said), **{k.replace("-", "_"): v for k, v in headers.items()}) + said
 
 
-@pytest.mark.parametrize("kind", ["poll", "channel", "ask"])
+@pytest.mark.parametrize("kind", ["poll", "channel", "events", "ask", "tool"])
 async def test_two_hundred_watchers_who_never_read(attacked: Attacked, kind: str) -> None:
     """What waits for them stays small, others go on, and nothing of them is left when they are gone."""
-    attacked.stack.apply(channel("quiet"), agent("mute", "Echo"))
+    attacked.stack.apply(channel("quiet"), agent("mute", "Echo", capabilities=["wait"]))
     attacked.stack.call("agents.stop", name="mute")
     said = watching(kind, attacked.tokens["attacker"], now(attacked))
     with attacked.bystander(), attacked.sampled() as held:
         async with crowd(attacked.url, 200, receive_bytes=4096) as peers:
             await asyncio.gather(*(peer.say(said) for peer in peers))
             await happen(attacked, 80)
+            if kind == "events":
+                attacked.stack.call("channels.publish", name="quiet", data="x" * 20_000)
     assert held.grown() < 64 * MIB
     assert held.grown("gate") < 16 * MIB
     attacked.calm()

@@ -23,7 +23,37 @@ GUEST: list[tuple[str, list[Any]]] = [
     ("INSERT INTO subscription (channel, agent, position, since) SELECT 'c', uid, 0, 1 FROM agent"
      " WHERE name = 'echo'", []),
 ]  # fmt: skip
-BROKEN = {  # what breaks the records so that a check finds it
+CHANNEL = (
+    "INSERT INTO channel (uid, namespace, name, next_position, retention_s, mode)"
+    " VALUES ('c', 'default', 'log', 3, 1, 'queue')"
+)
+MISSED: dict[str, list[tuple[str, list[Any]]]] = {  # of what no sweep takes away, each way to come about
+    "scope.missed": [
+        ("INSERT INTO scope (scope_id, owner, namespace, name, kind, opened_at, ended_at, cleared_at)"
+         " VALUES ('sc_1', 'x', 'default', 'echo', 'turn', 1, 2, 3)", []),
+        ("UPDATE agent SET scope = 'sc_1' WHERE name = 'echo'", []),
+    ],
+    "membership.left": [
+        (CHANNEL, []),
+        ("INSERT INTO membership (channel, agent, name, joined_position, joined_at) SELECT 'c', uid, 'echo', 1, 1"
+         " FROM agent WHERE name = 'echo'", []),
+    ],
+    "queued.left": [("INSERT INTO queued (channel, position) VALUES ('gone', 1)", [])],
+    "queued.empty": [(CHANNEL, []), ("INSERT INTO queued (channel, position) VALUES ('c', 1), ('c', 2)", [])],
+    "delayed.overdue": [
+        ("INSERT INTO delayed (kind, namespace, name, message_id, body, due_at)"
+         " VALUES ('Agent', 'default', 'echo', 'm', '{}', 1)", []),
+    ],
+    "agent.left.turn": [
+        ("INSERT INTO turn (turn_id, agent, message_id, trigger, message, outcome, attempts, epoch, digest,"
+         " started_at, cpu_ns, entries) VALUES ('t', 'gone', 'm', 'message', '{}', 'parked', 1, 1, 'x', 1, 0, 0)", []),
+    ],
+    "agent.left.membership": [
+        ("INSERT INTO membership (channel, agent, name, joined_position, joined_at)"
+         " VALUES ('gone', 'gone', 'left', 1, 1)", []),
+    ],
+}  # fmt: skip
+BROKEN = MISSED | {  # what breaks the records so that a check finds it
     "scope.left": [
         ("INSERT INTO scope (scope_id, owner, namespace, name, kind, opened_at, ended_at)"
          " VALUES ('sc_1', 'x', 'default', 'echo', 'turn', 1, 2)", []),
@@ -128,6 +158,28 @@ async def test_what_is_broken_is_found(store: Store, name: str) -> None:
     assert (await examined(store, "elsewhere")).healthy
     ours = [it.check for it in (await examined(store, "default")).findings]
     assert (name in ours) is (found[0].subject.namespace == "default")
+
+
+async def test_an_agent_whose_scope_is_not_even_there_is_found(store: Store) -> None:
+    """Retention took the row of the scope while the child was there: nothing else would find it."""
+    await world.agent(store, "echo")
+    assert await store.write(Unit().raw("UPDATE agent SET scope = 'sc_gone' WHERE name = 'echo'", []))
+    (found,) = (await examined(store, "default")).findings
+    assert (found.check, found.weight, found.subject.name) == ("scope.missed", "wrong", "echo")
+    assert (found.since, found.metadata["more"]) == (None, "sc_gone")
+
+
+async def test_what_is_over_as_it_should_be_is_not_found(store: Store) -> None:
+    """What history keeps of agents that are gone, and what waits for its time."""
+    await world.agent(store, "echo")
+    unit = Unit()
+    for name in ("agent.left.turn", "agent.left.membership", "agent.left.awaiting", "delayed.overdue"):
+        for sql, params in BROKEN[name]:
+            unit.raw(sql, params)
+    unit.raw("UPDATE turn SET finished_at = 2", []).raw("UPDATE membership SET left_position = 2, left_at = 2", [])
+    unit.raw("UPDATE awaiting SET resolved_at = 2", []).raw("UPDATE delayed SET due_at = ?", [NOW + 60])
+    assert await store.write(unit)
+    assert (await examined(store)).findings == []
 
 
 async def test_what_was_just_ended_is_not_found_yet(store: Store) -> None:
