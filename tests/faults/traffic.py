@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy.exc import SQLAlchemyError
 
+from controlplane.store.states import whole
 from schemas.problem import Refusal
 from tests.faults.checking import Answer, Effect, History, Pile, Stream, Turn
 from tests.faults.history import UNQUIET
@@ -270,14 +271,22 @@ class Traffic:
         found: list[tuple[Any, ...]] = await heard(lambda: self.gate.rows(sql))
         return found
 
+    async def _states(self) -> dict[str, Any]:
+        """By agent; those of long runs are in pieces."""
+        pieces: dict[str, list[tuple[str, bytes]]] = {}
+        for agent, name, body in await self._rows("SELECT agent, hash, body FROM state_chunk"):
+            pieces.setdefault(agent, []).append((name, bytes(body)))
+        return {
+            name: orjson.loads(state or (whole(chunks, pieces[uid]) if chunks else "{}"))
+            for uid, name, state, chunks in await self._rows("SELECT uid, name, state, chunks FROM agent")
+        }
+
     async def history(self) -> History:
         """When everything has come to rest, or had its time."""
         unended = await self.rest()
         orphans = await self._orphans()
         turns = await self._rows("SELECT agent, message_id, outcome, epoch, problem FROM turn")
-        states = {
-            name: orjson.loads(state or "{}") for name, state in await self._rows("SELECT name, state FROM agent")
-        }
+        states = await self._states()
         got = {name: state.get("got", []) for name, state in states.items()}
         streams = [Stream(it, self._counted, _pairs(got[it])) for it in ("counter", "ledger")]
         streams += [Stream(it, self._news, _pairs(got[it])) for it in ("member-0", "member-1")]

@@ -143,7 +143,7 @@ class MeshTraffic(Traffic):
         unended = await self.rest()
         orphans = await self._orphans()
         turns = await self._rows("SELECT agent, message_id, outcome, epoch, problem FROM turn")
-        states = {it: orjson.loads(state or "{}") for it, state in await self._rows("SELECT name, state FROM agent")}
+        states = await self._states()
         shares = [tuple(it) for n in range(WORKERS) for it in states[f"worker-{n}"].get("got", [])]
         holds = [
             Hold(body["partitionkey"], body["data"][1], agent, began, ended)
