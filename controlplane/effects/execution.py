@@ -370,8 +370,7 @@ class Execution:
                 self._node.ownership.ring(slot.uid)
 
         hears = self._node.handing.hears(key) if not late and tries == 1 else None
-        patient = hears is not None and not self._node.budgeting.counts(hears)  # which next waits for what this used
-        self._node.commit("receipt", rows, confirmed, patient=patient)
+        self._node.commit("receipt", rows, confirmed, patient=not last and self._node.handing.patient(hears))
         handed = self._node.handing.confirmed(hears, key, now, partial(self._tell, frame, outcome, told, now))
 
     def _still(self, slot: Slot, frame: Ask) -> bool:

@@ -210,6 +210,10 @@ class Handing:
         waits = key[1:] in slot.effects and self._node.committer.waiting < WAITING_MAX
         return slot if waits else None
 
+    def patient(self, slot: Slot | None) -> bool:
+        """Whether nobody waits for the commit of a receipt that a turn hears of; where a budget bounds it, one does."""
+        return slot is not None and not self._node.budgeting.counts(slot)
+
     def confirmed(
         self, slot: Slot | None, key: tuple[str, str, int], at: float, tell: Callable[[], None]
     ) -> Callable[[bool], None]:

@@ -107,6 +107,7 @@ class Turns:
             slot.line.append(lambda: self.heard(host, frame, act, ahead))
         elif slot.unsure is not None and isinstance(frame, Ask) and not (ahead and ahead(slot, slot.turn)):
             slot.unsure.append(lambda: self.heard(host, frame, act, ahead))
+            self._node.committer.hurry()
         else:
             act(slot, slot.turn)
 

@@ -26,7 +26,7 @@ EVENTS = text(
 )
 OLDEST_EVENT = text("SELECT time AS at FROM event ORDER BY cursor LIMIT 1")  # retention takes them in this order
 EVENTS_COUNTED = (
-    "SELECT COUNT(*) AS seen, SUM(CASE WHEN {} THEN 1 ELSE 0 END) AS came FROM"
+    "SELECT COUNT(*) AS seen, SUM({came}) AS came FROM"
     " (SELECT type, kind, name, principal, turn_id FROM event WHERE namespace = :namespace AND cursor > :begin"
     " AND cursor <= :end ORDER BY cursor LIMIT :most) e"
 )
@@ -97,7 +97,7 @@ def _events(
 ) -> tuple[Sequence[float], Count]:
     """The places in the log where hours end, and what counts the events between two."""
     condition, values = _matching(wanted)
-    query = text(EVENTS_COUNTED.format(condition))
+    query = text(EVENTS_COUNTED.format(came=f"CASE WHEN {condition} THEN 1 ELSE 0 END"))
     given = values | {"namespace": namespace}
     if not wanted["own"]:
         given |= {"worker": worker, "address": f"{namespace}/{worker}"}

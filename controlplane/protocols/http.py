@@ -59,7 +59,8 @@ class HttpEffector:
         headers = {**arguments.headers, "Accept-Encoding": "identity"}
         arguments = labelled(arguments, call.taint)
         if arguments.event is not None:
-            headers |= to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
+            said = to_http(arguments.event.model_dump(mode="json"), arguments.event_mode)[0]
+            headers = {name: it for name, it in headers.items() if not _of_event(name)} | said
         own = own_headers(call.link, call.key) | traced(call)
         if isinstance(arguments, MadeRequest) and arguments.cookie:
             if any(it.lower() == "cookie" for it in own):
@@ -72,6 +73,11 @@ class HttpEffector:
         await self.ready()
         assert self._answer is not None
         return await self._answer(arguments, call.link, headers, own)
+
+
+def _of_event(name: str) -> bool:
+    """Whether a header is the event's to set: a second one of another case would go beside it."""
+    return name.lower() == "content-type" or name.lower().startswith("ce-")
 
 
 def _loaded() -> Answer:

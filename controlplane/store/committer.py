@@ -61,6 +61,10 @@ class Committer(threading.Thread):
         if self._ended:
             self._refuse_rest()
 
+    def hurry(self) -> None:
+        """Somebody waits for what is patient."""
+        self.submit(Job((), lambda outcome, detail: None))
+
     @property
     def waiting(self) -> int:
         """How many jobs wait, about."""

@@ -7,10 +7,12 @@ import pytest
 
 from controlplane.effects.admission import admit
 from controlplane.mesh.dataschema import data_fault, schema_fault
+from controlplane.protocols.http import HttpEffector
 from controlplane.protocols.openapi import DOCUMENT_BYTES_MAX, OPERATIONS_MAX, document_fault, operations_of, request_of
 from controlplane.protocols.registry import registry
 from schemas.connection import connection_spec
-from schemas.ports import Link
+from schemas.http import HttpRequest
+from schemas.ports import EffectCall, Link
 from schemas.problem import Problem, Refusal
 from tests.gate.counting import counting
 from tests.gate.far import HONOURED, connected, secret
@@ -353,3 +355,23 @@ async def test_an_operation_is_sent_as_the_connection_says(quick_url: str) -> No
         seen = far.asked[-1]
         assert seen.headers["cookie"] == "session=s"
         assert seen.headers["content-type"].startswith("multipart/form-data; boundary=")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+async def test_no_header_of_an_agent_stands_beside_one_of_its_event(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Whatever its case: else the far side would choose between the label and what an agent says of it."""
+    effector, sent = HttpEffector(), dict[str, str]()
+
+    async def answer(request: Any, link: Link, headers: dict[str, str], own: dict[str, str]) -> None:
+        sent.update(headers)
+
+    monkeypatch.setattr(effector, "_answer", answer)
+    event = {"specversion": "1.0", "id": "e1", "source": "/mine", "type": "told", "data": 1}
+    given = {"Ce-Taint": "trusted", "CE-ID": "other", "content-Type": "text/plain", "X-Mine": "1"}
+    asked = HttpRequest.model_validate({"method": "POST", "event": event, "event_mode": mode, "headers": given})
+    await effector.execute(asked, EffectCall("key", with_options(), taint="untrusted"))
+    names = [name.lower() for name in sent]
+    assert len(names) == len(set(names))
+    assert (sent["X-Mine"], "Ce-Taint" in sent, "CE-ID" in sent) == ("1", False, False)
+    assert sent.get("ce-taint") == ("untrusted" if mode == "binary" else None)

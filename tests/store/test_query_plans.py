@@ -55,6 +55,9 @@ WALKS = {
     "verification.MISSED": "open changes alone, by their partial index",
     "progress.DECLARED": "a window, in the order of an index",
     "progress.CHANNELS_DECLARED": "a window, in the order of an index",
+    "sources.OLDEST_EVENT": "stops at the first row of the order",
+    "sources.EVENTS_COUNTED": "its own list of an hour's events, with a limit",
+    "sources.ROWS_COUNTED": "its own list of an hour's turns, with a limit",
     "progress.RUNNING": "a window, in the order of an index",
     "progress.CHANNELS_RUNNING": "a window, in the order of an index",
     # What an audit holds against each other, one of the two by its index; asked by people.
