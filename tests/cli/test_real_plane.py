@@ -12,6 +12,7 @@ import pytest
 
 from controlplane.resources.catalogue import OPERATIONS
 from tests.cli.conftest import Ran, Steward
+from tests.end_to_end.test_living import until
 from tests.stack import Stack, runtime_folder
 
 BAD: list[Any] = [{"no_such_field": 1}, [1], {"namespace": "UPPER CASE", "name": 5, "limit": 0}]
@@ -114,6 +115,7 @@ def test_following_sees_what_happens(stack: Stack, real: Steward, tmp_path: Path
 
 def test_the_command_line_and_rest_answer_the_same(rest: httpx.Client, real: Steward) -> None:
     """Every operation that only reads, on its example: the same output, or the same Problem."""
+    until(lambda: all(it["done"] for it in _called(rest, "changes.list", '{"limit": 500}').json()["items"]))
     for operation in OPERATIONS.values():
         if operation.effect == "read" and operation.name not in ("feedback.read", "system.status", "system.brief"):
             text = json.dumps(operation.example)
@@ -159,10 +161,13 @@ def test_down_ends_what_a_killed_plane_left(steward: Steward) -> None:
 
 
 def _same(rest: httpx.Client, ran: Ran, name: str, text: str) -> None:
-    headers = {"Content-Type": "application/json"}
-    answer = rest.post(f"/v1/operations/{name}/call", content=text, headers=headers)
+    answer = _called(rest, name, text)
     assert ran.code == int(answer.status_code != httpx.codes.OK), name
     assert _timeless(ran.json) == _timeless(answer.json()), name
+
+
+def _called(rest: httpx.Client, name: str, text: str) -> httpx.Response:
+    return rest.post(f"/v1/operations/{name}/call", content=text, headers={"Content-Type": "application/json"})
 
 
 OF_THE_CALL = ("instance", "lease_until", "loop_lag_ms", "as_of")

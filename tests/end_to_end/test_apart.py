@@ -85,7 +85,7 @@ def test_a_confined_agent_is_supervised_by_ray(stack: Stack) -> None:
     os.kill(actor["pid"], 9)
     second = ask(stack, "inmate", None)
     assert (second["seen"], second["place"]) == (2, "inside")
-    assert not psutil.pid_exists(host["pid"])
+    until(lambda: not psutil.pid_exists(host["pid"]))
     (host,) = hosts_of(stack, "inmate")
     stack.call("agents.suspend", name="inmate")
     until(lambda: not psutil.pid_exists(host["pid"]))
