@@ -18,7 +18,7 @@ SAMPLES, SECONDS = 150, 4.0
 RATES = {SQLITE: 5000.0, POSTGRES: 2500.0}  # turns a second without effects
 WHY_RATE = {
     SQLITE: "the gate is one Python process: a turn takes 0.27 ms of its loop and 0.2 ms of its writer, under one lock",
-    POSTGRES: "a turn takes 0.6 ms of the gate's loop, a read over a socket among it, and 0.4 ms of its writer",
+    POSTGRES: "gate, server, host and caller share two cores, and half of the time the writer waits for the server",
 }
 WHY_EFFECTS = "an effect takes 0.25 ms of the gate's loop and 0.15 ms of its writer, and a turn of nine takes its own"
 WHY_EFFECT = (
