@@ -22,7 +22,7 @@ from tests.stack import Stack
 
 KILLS, AGENTS_MAX, APPEARS_S_MAX = 3, 12, 90.0
 KILLED_S, HUNG_S = 1.0, 3.0
-WHY_HUNG = "Ray's health checks say so after 2.4 s; all after that is as with one that was killed"
+WHY_HUNG = "Ray's health checks say so after 2.4 s; where the rest of it goes is not known yet"
 STAYS_MS = 600_000
 CODE = """from ray_runtime import Agent
 
