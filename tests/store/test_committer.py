@@ -177,7 +177,7 @@ def test_a_patient_job_shares_the_transaction_of_what_follows(sqlite_url: str, m
     told = threading.Semaphore(0)
 
     def deliver(delivery: Delivery) -> None:
-        deliveries.append([str(job.rows[0][1][0]) for job, outcome, _ in delivery if outcome == "ok"])
+        deliveries.append([str(job.rows[0][1][0]) for job, outcome, _ in delivery if outcome == "ok" and job.rows])
         told.release()
 
     def put(key: str, *, patient: bool) -> None:
@@ -193,7 +193,17 @@ def test_a_patient_job_shares_the_transaction_of_what_follows(sqlite_url: str, m
     put("second", patient=True)
     put("third", patient=False)
     assert told.acquire(timeout=30)
+    put("waited for", patient=True)
+    thread.hurry()
+    assert told.acquire(timeout=30)
     put("last", patient=True)
     thread.stop()
-    assert deliveries == [["alone"], ["first", "second", "third"], ["last"]]
-    assert stored(sqlite_url) == {"alone", "first", "second", "third", "last"}
+    assert deliveries == [["alone"], ["first", "second", "third"], ["waited for"], ["last"]]
+    assert stored(sqlite_url) == {"alone", "first", "second", "third", "waited for", "last"}
+
+
+def test_hurrying_a_writer_that_has_nothing_changes_nothing(committer: Committer) -> None:
+    """What was patient may have gone already."""
+    for n in range(3):
+        committer.hurry()
+        assert submit(committer, f"k{n}", "v") == ("ok", "")
