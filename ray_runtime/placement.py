@@ -183,6 +183,7 @@ class Placer:
         log.info("host %s is gone: %s", host_id, reason)
         faults.at("placer.gone")
         self._send(HostGone(host_id, reason))
+        self._look.set()  # its node may be gone, where no other shall be asked for
 
     def _send(self, frame: Frame) -> None:
         if self._connection is not None:

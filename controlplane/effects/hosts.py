@@ -216,6 +216,7 @@ class Hosts:
             return
         slot.counted = False
         host.inflight -= 1
+        host.rested_since = self._node.steady()
         if host.alone is slot:
             host.alone = None
         self.drain_waiting(host)

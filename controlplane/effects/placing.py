@@ -4,8 +4,8 @@ A host is warm until it is specialised for one namespace and one code digest, fo
 kept ahead of need on every node; never more than `hosts_max` on one, and the emptiest node that is open
 gets the next. Who waits for a host waits in the order of coming,
 one place for each namespace and digest; when there is no room, the host that has had nothing to do
-for longest makes place, then the one that has served for longest: it finishes its turns, and its
-agents come to the end of the line. What is wanted is said as a list of ids, so that saying it twice
+for longest makes place, then the one whose agents have rested for longest, and when others were patient
+the one that has served for longest: it finishes its turns, and its agents come to the end of the line. What is wanted is said as a list of ids, so that saying it twice
 changes nothing.
 """
 
@@ -50,6 +50,7 @@ class Host:
     since: float
     lag_ms: float = 0.0
     inflight: int = 0
+    rested_since: float = 0.0  # when a turn of its agents last ended
     draining: bool = False
     alone: Slot | None = None
     served: Slot | None = None
@@ -286,17 +287,20 @@ class Placing:
                 del self._lines[key]
 
     def _make_room(self, now: float, oldest: float, fitting: set[str]) -> None:
-        """Let one host go: an idle or spare one at once; when others were patient, who has served for longest."""
+        """Let one host go: an idle, spare or resting one at once; when others were patient, who served for longest."""
         serving = sorted((it for it in self.here.values() if it.digest), key=lambda it: it.idle_since)
         idle = next((it for it in serving if not it.slots and now - it.idle_since > IDLE_S_MIN), None)
         idle = idle or next((it for it in self.here.values() if not it.digest and it.reserved not in fitting), None)
         if idle is not None:
             self._node.hosts.retire(idle, "others need its place")
             return
-        if oldest >= now - PATIENCE_S or any(it.draining for it in serving):
+        if any(it.draining for it in serving):
             return
         served = [it for it in serving if now - it.since > SERVED_S_MIN]
-        if served:
+        resting = [it for it in served if not it.inflight and now - it.rested_since > IDLE_S_MIN]
+        if resting:  # its agents lose a wish to stay awake, no time
+            self._drain(min(resting, key=lambda it: it.rested_since))
+        elif served and oldest < now - PATIENCE_S:
             self._drain(min(served, key=lambda it: (it.inflight > 0, it.since)))
 
     def _drain(self, host: Host) -> None:

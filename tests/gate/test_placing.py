@@ -26,11 +26,13 @@ class Scene:
         )
         self.placing = Placing(self.node)
         self.node.hosts = SimpleNamespace(retire=lambda host, _why: self.placing.departed(host.host_id))
+        self.node.ownership = SimpleNamespace(let_go=lambda _: None)
 
-    def has(self, host_id: str, digest: str = "", slots: int = 0) -> None:
-        """A host is here, warm unless it has a digest."""
-        about = {"digest": digest, "reserved": "", "slots": set(range(slots)), "idle_since": 0.0, "since": 0.0}
-        host: Any = SimpleNamespace(host_id=host_id, wire=SimpleNamespace(node=""), draining=False, inflight=0, **about)
+    def has(self, host_id: str, digest: str = "", slots: int = 0, inflight: int = 1, rested: float = 0.0) -> None:
+        """A host is here, warm unless it has a digest; a turn is in flight there unless it rests."""
+        about = {"digest": digest, "reserved": "", "idle_since": 0.0, "since": 0.0}
+        about |= {"slots": [SimpleNamespace(leave=False)] * slots, "inflight": inflight, "rested_since": rested}
+        host: Any = SimpleNamespace(host_id=host_id, wire=SimpleNamespace(node=""), draining=False, **about)
         self.placing.remember(host_id, Known(0, "", "", ""))
         self.placing.here[host_id] = host
 
@@ -118,6 +120,16 @@ def test_a_spare_host_is_no_place_for_an_agent_with_one_of_its_own() -> None:
     scene.waits("more")
     assert set(scene.placing.here) == {"busy"}
     assert [it for it in scene.asked_for if it] == ["n/more", "n/own"]
+
+
+def test_a_host_whose_agents_rest_makes_place_at_once() -> None:
+    """The one that has rested for longest; one with a turn in flight is left to it while others can be patient."""
+    scene = Scene(hosts_max=3)
+    scene.has("works", "d", slots=1)
+    scene.has("rests", "d", slots=1, inflight=0, rested=50.0)
+    scene.has("rested lately", "d", slots=1, inflight=0, rested=90.0)
+    scene.waits("own")
+    assert [it for it, host in scene.placing.here.items() if host.draining] == ["rests"]
 
 
 def test_a_spare_host_stays_while_who_waits_is_not_asked_for() -> None:
