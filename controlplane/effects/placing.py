@@ -5,8 +5,8 @@ kept ahead of need on every node; never more than `hosts_max` on one, and the em
 gets the next. Who waits for a host waits in the order of coming,
 one place for each namespace and digest; when there is no room, the host that has had nothing to do
 for longest makes place, then the one whose agents have rested for longest, and when others were patient
-the one that has served for longest: it finishes its turns, and its agents come to the end of the line. What is wanted is said as a list of ids, so that saying it twice
-changes nothing.
+the one that has served for longest: it finishes its turns, and its agents come to the end of the line.
+What is wanted is said as a list of ids, so that saying it twice changes nothing.
 """
 
 import logging
@@ -238,12 +238,14 @@ class Placing:
         places = self._places(open_nodes)
         patient = {key: it.since for key, it in self._lines.items() if self._can_be_asked_for(key.reserved)}
         fitting = {key.reserved for key in patient}  # a spare one is no use to an agent with a host of its own
-        if open_nodes and len(patient) > len(places) + sum(warm[it] + coming[it] for it in fitting):
+        usable = [it for it in places if any(not self._wanted.too_early(of, [it]) for of in fitting)]
+        if open_nodes and len(patient) > len(usable) + sum(warm[it] + coming[it] for it in fitting):
             self._make_room(self._node.steady(), min(patient.values()), fitting)
             places = self._places(open_nodes)
         for reserved in self._in_turn(missing):
-            if places and self._wanted.ask(reserved, places[0]):
-                del places[0]
+            at = next((n for n, node in enumerate(places) if self._wanted.ask(reserved, node)), None)
+            if at is not None:
+                del places[at]
         self._spare(here, open_nodes)
         self._tell()
 
@@ -273,7 +275,8 @@ class Placing:
 
     def _can_be_asked_for(self, reserved: str) -> bool:
         """Whether a place for it would be used: some node fits, and it is not too early to ask again."""
-        return not self._fitting.lacks(reserved) and not self._wanted.too_early(reserved)
+        lacking = self._fitting.lacks(reserved)
+        return not lacking and not self._wanted.too_early(reserved, self._node.nodes.open())
 
     def _since(self, key: Key, now: float) -> float:
         return self._lines[key].since if key in self._lines else now

@@ -1,7 +1,8 @@
 """Which hosts are wanted, by id: each for whoever shares hosts, or kept for one agent.
 
 Of a host that never comes another is asked for, less and less often, and by what it was wanted for: an
-agent that wants more than there is delays nobody else.
+agent that wants more than there is delays nobody else. So it is by node of those that agents share: one that
+dies with a host on its way delays no host elsewhere.
 """
 
 import secrets
@@ -43,7 +44,7 @@ class Wishes:
         self._steady = steady
         self._uids = uids
         self._wishes: dict[str, Wish] = {}
-        self._setbacks: dict[str, Setback] = {}
+        self._setbacks: dict[tuple[str, str], Setback] = {}  # by what it is for, and where a shared one shall be
 
     def __len__(self) -> int:
         return len(self._wishes)
@@ -73,7 +74,7 @@ class Wishes:
         """Whether it was asked for."""
         asked = host_id in self._wishes
         self.put(host_id, reserved, node, self.uid_of(host_id))
-        self._setbacks.pop(reserved, None)
+        self._setbacks.pop(_place(reserved, node), None)
         return asked
 
     def drop(self, host_id: str) -> None:
@@ -84,24 +85,24 @@ class Wishes:
         wish = self._wishes.pop(host_id, None)
         if wish is None:
             return
-        setback = self._setbacks.setdefault(wish.reserved, Setback())
+        setback = self._setbacks.setdefault(_place(wish.reserved, wish.node), Setback())
         setback.again_at = self._steady() + min(BACKOFF_S * 2**setback.failures, BACKOFF_S_MAX)
         setback.failures += 1
         setback.why = why
 
     def why_not(self, reserved: str) -> str:
         """What was said of the last host that never came; empty when none failed to."""
-        setback = self._setbacks.get(reserved)
-        return setback.why if setback is not None else ""
+        found = [it for (of, _), it in self._setbacks.items() if of == reserved]
+        return max(found, key=lambda it: it.again_at).why if found else ""
 
-    def too_early(self, reserved: str) -> bool:
-        """Whether none is asked for again yet."""
-        setback = self._setbacks.get(reserved)
-        return setback is not None and self._steady() < setback.again_at
+    def too_early(self, reserved: str, nodes: Sequence[str]) -> bool:
+        """Whether none is asked for again yet on any of these nodes."""
+        found = [self._setbacks.get(_place(reserved, it)) for it in nodes]
+        return all(it is not None and self._steady() < it.again_at for it in found)
 
     def ask(self, reserved: str, node: str) -> bool:
         """One more on this node, unless it is too early to ask again."""
-        if self.too_early(reserved):
+        if self.too_early(reserved, [node]):
             return False
         uid = self._free_uid() if is_confined(reserved) else 0
         self.put(f"h{secrets.token_hex(6)}", reserved, node, uid)
@@ -131,13 +132,15 @@ class Wishes:
 
     def unneeded(self, here: set[str], needed: set[str]) -> list[str]:
         """Those on their way to an agent that wants none any more; setbacks of such agents are forgotten."""
-        for reserved in self._setbacks.keys() - needed - {SHARED}:
-            del self._setbacks[reserved]
+        for place in [it for it in self._setbacks if it[0] not in needed | {SHARED}]:
+            del self._setbacks[place]
         gone = (it for it in self._wishes.items() if it[0] not in here and it[1].reserved)
         return [host_id for host_id, it in gone if it.reserved not in needed]
 
     def stranded(self, here: set[str], nodes: Sequence[str]) -> list[str]:
-        """Those on their way to another node that takes none any more."""
+        """Those on their way to another node that takes none any more; setbacks there are forgotten."""
+        for place in [it for it in self._setbacks if it[1] and it[1] not in nodes]:
+            del self._setbacks[place]
         on_their_way = (it for it in self._wishes.items() if it[0] not in here and it[1].node)
         return [host_id for host_id, it in on_their_way if not it.reserved and it.node not in nodes]
 
@@ -153,3 +156,8 @@ class Wishes:
             dict(sorted(uids.items())),
             list(avoid),
         )
+
+
+def _place(reserved: str, node: str) -> tuple[str, str]:
+    """What one setback is about: where a host of an agent's own comes to is the placer's choice."""
+    return reserved, "" if reserved else node

@@ -132,6 +132,21 @@ def test_a_host_whose_agents_rest_makes_place_at_once() -> None:
     assert [it for it, host in scene.placing.here.items() if host.draining] == ["rests"]
 
 
+def test_a_node_that_dies_with_a_host_on_its_way_delays_none_elsewhere() -> None:
+    """Who waits for a shared host is asked for on another node at once, and there less often."""
+    scene = Scene(hosts_max=1, hosts_warm=1)
+    scene.node.nodes.open = lambda: ["", "far"]
+    scene.placing.ensure()
+    nodes = {it.node: host_id for host_id, it in scene.placing._wanted._wishes.items()}
+    assert set(nodes) == {"", "far"}
+    scene.fails(nodes["far"])
+    assert [it.node for it in scene.placing._wanted._wishes.values()] == [""]
+    scene.has(nodes[""], "d", slots=1, inflight=0)
+    slot: Any = SimpleNamespace(queued=False, key=Key("n", "e", ""), state="free")
+    scene.placing.demand(slot)
+    assert scene.placing.here[nodes[""]].draining
+
+
 def test_a_spare_host_stays_while_who_waits_is_not_asked_for() -> None:
     """Else spares would come and go for as long as its host does not come."""
     scene = Scene(hosts_max=1, hosts_warm=1)
