@@ -50,7 +50,8 @@ def measure(given: Given) -> str:
     agents, rounds, moves = (100, 1, 5) if given.quick else (AGENTS, ROUNDS, MOVES)
     stack = given.stack()
     flowing = _gate_killed(stack, 1 if given.quick else GATES)
-    rows = nodes.measure(stack, quick=given.quick)
+    given.drop()
+    rows = nodes.measure(quick=given.quick)
     given.drop()
     for kind in (SQLITE, POSTGRES):
         with given.database(kind) as url:
