@@ -1,7 +1,7 @@
 """What trouble costs: a host or a node killed or stopped under its agents, a gate killed, an agent that moves.
 
 Hosts are plain processes of a gate without Ray; a second one waits, unspecialised, as a gate keeps one. All agents
-are awake, and all are asked from the moment of the trouble on, 64 at a time. The gate's death is that of a whole
+are awake. From the moment of the trouble on one of them is asked, or all are, 64 at a time. The gate's death is that of a whole
 installation's, whose supervisor has a spare that waits; each is killed when its own spare does. Nodes are that
 installation's, too.
 """
@@ -28,7 +28,7 @@ from schemas.problem import Refusal
 from tests.stack import Stack
 
 AGENTS, ROUNDS, MOVES, GATES, LOAD_S, AT_ONCE, SENDERS = 1000, 3, 50, 3, 8.0, 32, 4
-WHY_FIRST = "the waiting host fetches and imports the agents' code first, and 64 are asked and acquired at once"
+WHY_FIRST = "all 1,000 are released by one unit first, and the waiting host fetches and imports the agents' code"
 WHY_ALL = "each is acquired and has a turn: two commits, at the rate of turns that the gate has"
 WHY_GAP = "release and acquisition are a commit each, and the state is loaded, under the messages of four senders"
 WHY_GATE = (
@@ -69,19 +69,25 @@ async def _of(kind: str, url: str, agents: int, rounds: int, moves: int) -> list
         for start in range(0, agents, AT_ONCE):
             await asyncio.gather(*(load.agent(it, stays_ms=600_000) for it in names[start : start + AT_ONCE]))
         gap, usual = await _moved(load, names[0], moves)
+        alone = []
+        for n in range(rounds):
+            alone.append((await _struck(load, names[n : n + 1], signal.SIGKILL))[0])
+            await asyncio.gather(*(load.asked(it) for it in names))  # each is awake again
         killed = [await _struck(load, names, signal.SIGKILL) for _ in range(rounds)]
         stopped = [await _struck(load, names, signal.SIGSTOP) for _ in range(rounds)]
+    lone = statistics.median(alone)
     first, last = (statistics.median(it[at] for it in killed) for at in (0, 1))
     hung = [statistics.median(it[at] for it in stopped) for at in (0, 1)]
-    at_most(f"host killed, {kind}: first turn, ms", first * 1e3, FIRST_MS, WHY_FIRST)
+    at_most(f"host killed, {kind}: first turn, ms", lone * 1e3, FIRST_MS, WHY_FIRST)
     at_most(f"host killed, {kind}: all {agents:,}, s", last, ALL_S, WHY_ALL)
     at_most(f"host stopped, {kind}: first turn, s", hung[0], HUNG_S)
     at_most(f"migration gap, {kind}: p50 ms", gap.p50_ms, GAP_MS, WHY_GAP)
     struck = f"of a host with {agents:,} agents"
     return [
-        [f"{kind}: kill -9 {struck} → first turn (median of {rounds})", f"{first * 1e3:.0f} ms"],
+        [f"{kind}: kill -9 {struck} → a turn of one that is asked (median of {rounds})", f"{lone * 1e3:.0f} ms"],
+        [f"{kind}: all are asked, 64 at a time: → first turn (median of {rounds})", f"{first * 1e3:.0f} ms"],
         [f"{kind}: → a turn of each of them", f"{last:.2f} s"],
-        [f"{kind}: SIGSTOP {struck} → first turn (median of {rounds})", f"{hung[0]:.2f} s"],
+        [f"{kind}: SIGSTOP {struck}, all are asked → first turn (median of {rounds})", f"{hung[0]:.2f} s"],
         [f"{kind}: → a turn of each of them", f"{hung[1]:.2f} s"],
         [f"{kind}: migration, last turn here → first turn there, n={gap.n}, p50 / p99", f"{gap} ms"],
         [f"{kind}: the same agent, from turn to turn meanwhile, p50 / p99", f"{usual} ms"],
