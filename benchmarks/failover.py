@@ -1,9 +1,9 @@
 """What trouble costs: a host or a node killed or stopped under its agents, a gate killed, an agent that moves.
 
 Hosts are plain processes of a gate without Ray; a second one waits, unspecialised, as a gate keeps one. All agents
-are awake. From the moment of the trouble on one of them is asked, or all are, 64 at a time. The gate's death is that of a whole
-installation's, whose supervisor has a spare that waits; each is killed when its own spare does. Nodes are that
-installation's, too.
+are awake. From the moment of the trouble on one of them is asked, or all are, 64 at a time. The gate's death is that
+of a whole installation's, whose supervisor has a spare that waits; each is killed when its own spare does. Nodes are
+those of an installation, too.
 """
 
 import asyncio
@@ -72,7 +72,8 @@ async def _of(kind: str, url: str, agents: int, rounds: int, moves: int) -> list
         alone = []
         for n in range(rounds):
             alone.append((await _struck(load, names[n : n + 1], signal.SIGKILL))[0])
-            await asyncio.gather(*(load.asked(it) for it in names))  # each is awake again
+            for start in range(0, agents, AT_ONCE):  # each is awake again
+                await asyncio.gather(*(load.asked(it) for it in names[start : start + AT_ONCE]))
         killed = [await _struck(load, names, signal.SIGKILL) for _ in range(rounds)]
         stopped = [await _struck(load, names, signal.SIGSTOP) for _ in range(rounds)]
     lone = statistics.median(alone)
