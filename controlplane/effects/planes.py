@@ -31,6 +31,7 @@ from controlplane.mesh.rooms import RETRY_AFTER_S, Rooms
 from controlplane.resources.problems import problem
 from controlplane.store import invitations, queues
 from controlplane.store import statements as sql
+from controlplane.store.kept import kept
 from schemas.base import short_id
 from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Post, Publish, PublishChannel, Write
 from schemas.ports import Posted
@@ -100,7 +101,7 @@ class Planes:
     # Calls
 
     def write(self, wire: Wire, frame: Write) -> None:
-        rows = [(it.sql, it.params, it.expect) for it in frame.statements]
+        rows = [(kept(it.sql), it.params, it.expect) for it in frame.statements]
 
         def written(outcome: str, detail: str) -> None:
             if outcome == "ok":

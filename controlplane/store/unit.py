@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from controlplane.store.batching import Fixed
 from controlplane.store.location import Dialect
 
 Scalar = str | int | float | bytes | None
@@ -27,7 +28,7 @@ _DIALECTS: dict[Dialect, SqlDialect] = {
     "sqlite": sqlite.dialect(paramstyle="qmark"),
     "postgresql": postgresql.dialect(paramstyle="qmark"),  # type: ignore[no-untyped-call]
 }
-_EVENT = (
+EVENT = Fixed(
     "INSERT INTO event (type, time, kind, namespace, name, principal, change_id, turn_id, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -81,7 +82,7 @@ class Unit:
     ) -> Self:
         """What the feedback log says of this unit."""
         text = orjson.dumps(data or {}).decode()
-        return self.raw(_EVENT, [type, now, kind, namespace, name, principal, change_id, turn_id, text], 1)
+        return self.raw(EVENT, [type, now, kind, namespace, name, principal, change_id, turn_id, text], 1)
 
     def compiled(self, dialect: Dialect) -> list[Statement]:
         """The statements as the writer takes them."""

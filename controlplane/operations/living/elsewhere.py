@@ -94,18 +94,15 @@ class Members:
         return await again(attempt)
 
     async def unregister(self, call: Call, given: NamedAct) -> Unregistered | Preview:
-        async def attempt() -> Unregistered | Preview | None:
+        gone = Unregistered(namespace=given.namespace, name=given.name)
+        if call.dry_run:
             row = await self._store.read(lambda session: _known(session, given.namespace, given.name, call.now))
-            if call.dry_run:
-                would = [] if row is None else [f"{given.namespace}/{given.name} would be found no more"]
-                return Preview(operation=call.operation, would=would, undo="none")
-            if row is None:
-                return Unregistered(namespace=given.namespace, name=given.name)
-            unit = Unit().raw(sql.UNREGISTER, [given.namespace, given.name, row.since], 1)
-            done = await self._store.write(_told(unit, "member.unregistered", given, call))
-            return Unregistered(namespace=given.namespace, name=given.name) if done else None
-
-        return await again(attempt)
+            would = [] if row is None else [f"{given.namespace}/{given.name} would be found no more"]
+            return Preview(operation=call.operation, would=would, undo="none")
+        which: list[Scalar] = [given.namespace, given.name, call.now]
+        unit = Unit().raw(sql.UNREGISTERED_EVENT, [call.now, call.principal.name, *which], 1)
+        await self._store.write(unit.raw(sql.UNREGISTER, which, 1))  # a conflict: there is none
+        return gone
 
 
 async def again(attempt: Callable[[], Awaitable[T | None]]) -> T:
