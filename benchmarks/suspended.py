@@ -19,9 +19,11 @@ from tests.stack import Stack
 
 SIZES, MOST, ACTIVE, ACTIVE_S, QUIET_S, FLEET = (1_000, 10_000), 100_000, 100, 5.0, 5.0, 10_000
 STORE_BYTES, GATE_BYTES = 2048, 2048
+STANDS = "… in what stands for it: agent, resource, label"
 STANDING, KEPT = ("agent", "resource", "label"), ("turn", "event", "usage")
-WHY_STORE = "two fifths are the record of its first turn, which retention ends: the turn, two events, three meters"
 ABOUT = (
+    "Of the bytes in the store, those of what stands for an agent are there for as long as it is, and are judged; the"
+    " rest is the record of its first turn (the turn, two events, three meters), which retention ends.\n\n"
     "The bytes in the gate's memory are what it holds more than with no agent, by the number of agents; the target is"
     " judged by what it holds more than with the fewest, since its pages of the database's file are in both.\n\n"
 )
@@ -62,7 +64,7 @@ def _measured(stack: Stack, n: int, empty: dict[str, float]) -> Figures:
     figures = Figures()
     figures["bytes an agent in the store"] = (growth.store_bytes(stack) - empty["store"]) / n
     by_table = {it: (held - empty.get(it, 0)) / n for it, held in growth.tables(stack).items()}
-    figures["… in what stands for it: agent, resource, label"] = sum(by_table.get(it, 0) for it in STANDING)
+    figures[STANDS] = sum(by_table.get(it, 0) for it in STANDING)
     figures["… in what history keeps for a while: turn, event, usage"] = sum(by_table.get(it, 0) for it in KEPT)
     held = growth.memory(stack)
     figures |= {f"{it}: MB": held[it] for it in sorted(held)}
@@ -123,12 +125,7 @@ async def _count(store: Store, sql: str) -> int:
 def _tables(found: dict[int, Figures]) -> str:
     largest, least = max(found), min(found)
     last = found[largest]
-    at_most(
-        f"{largest:,} suspended: bytes an agent in the store",
-        last["bytes an agent in the store"],
-        STORE_BYTES,
-        WHY_STORE,
-    )
+    at_most(f"{largest:,} suspended: bytes in the store that stand for an agent", last[STANDS], STORE_BYTES)
     held = last["bytes an agent in the gate's memory"]
     if least < largest:  # what it holds of none of them, its pages of the database's file above all, is in both
         held = (last["gate: MB"] - found[least]["gate: MB"]) * 1e6 / (largest - least)
