@@ -14,6 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -25,6 +26,7 @@ from controlplane.effects.turnref import Aftermath, Row, TurnRef
 from controlplane.protocols.finding import effector_of
 from controlplane.store import handing
 from controlplane.store import statements as sql
+from controlplane.store.batching import Behind, Guard
 from schemas import faults
 from schemas.base import short_id
 from schemas.branches import Place
@@ -135,7 +137,7 @@ class Handing:
         """The agent's turn begins, of a message that it may have been handed."""
         handed = slot.handed.get(turn.message_id)
         if handed is not None and handed.open:
-            slot.turn = replace(turn, given=((handing.IN_INBOX, (slot.uid, turn.message_id), 1),))
+            slot.turn = replace(turn, given=(self._guard(handing.IN_INBOX, slot.uid, turn.message_id),))
             slot.unsure, slot.lane = [], handed.lane
 
     # Answers
@@ -179,7 +181,7 @@ class Handing:
             return
         self.resume(slot, place, "answered", answer.body, answer.at)
         if slot.turn is not None and slot.state == "running":
-            given: Row = (handing.ANSWERED, (slot.turn.turn_id, *place, answer.at), 1)
+            given = self._guard(handing.ANSWERED, slot.turn.turn_id, *place, answer.at)
             slot.turn, slot.unsure, slot.lane = replace(slot.turn, given=(given,)), [], answer.lane
             answer.told = True
             self._at_once(slot)
@@ -220,7 +222,7 @@ class Handing:
         """A unit with an effect's receipt is the writer's: the turn that hears of it, if one does, is told now."""
         if slot is None or slot.turn is None:
             return nobody
-        guard: Row = (handing.CONFIRMED, (*key, at), 1)
+        guard = self._guard(handing.CONFIRMED, *key, at)
         slot.turn, slot.unsure, slot.lane = replace(slot.turn, given=(guard,)), [], TURNS
         tell()
         self._at_once(slot)
@@ -233,6 +235,10 @@ class Handing:
         return ended
 
     # What is unsure
+
+    def _guard(self, sql: Guard, *params: Any) -> Row:
+        """What finds the thing that was handed over just now: its unit is the writer's already."""
+        return sql, Behind.of(params, self._node.committer.last), 1
 
     def _sure(self, slot: Slot) -> None:
         """What its turn was handed is committed."""

@@ -7,9 +7,10 @@ that neither a flood of messages delays turns, nor turns starve the plane.
 SQL marked `Many` says that it touches at most `expect` rows each time, and that it may run before
 statements of *other* jobs that are marked so too; statements of one job never change their order.
 Then all that are alike go to the database in one call. SQL that is not marked runs exactly in the
-order of the jobs, and so does a job that begins with a `Guard`.
+order of the jobs. A job that begins with a `Guard` comes behind the jobs that it builds on, or behind all.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,22 +37,36 @@ class Many(Fixed):
 
 
 class Guard(Many):
-    """SQL that a job begins with which builds on an earlier one: all of it comes behind what stands there already."""
+    """SQL that a job begins with which builds on an earlier one: all of it comes behind that, see `Behind`."""
 
     __slots__ = ()
+
+
+class Behind(tuple[Any, ...]):
+    """Parameters of a guard, and the number of the last job that it can build on. Without one it is behind all."""
+
+    number: int
+
+    @classmethod
+    def of(cls, params: Sequence[Any], number: int) -> "Behind":
+        found = cls(params)
+        found.number = number
+        return found
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """One unit. `done(outcome, detail)` is called once, after COMMIT; outcome is ok, conflict or error.
 
-    One that is patient may be kept a moment for others to share its transaction.
+    One that is patient may be kept a moment for others to share its transaction. Each that is submitted gets the next
+    number.
     """
 
     rows: Sequence[Row]
     done: Callable[[str, str], None]
     lane: int = 0
     patient: bool = False
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -113,17 +128,36 @@ def _move(lane: deque[Job], batch: list[Job], jobs: int, size: int) -> int:
     return taken
 
 
+class _Ends:
+    """Behind which group all jobs are that came up to a number. Each lane holds its jobs in the order of numbers."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[list[int], list[int]]] = []
+
+    def add(self, number: int, end: int) -> None:
+        if not self._runs or self._runs[-1][0][-1] > number:
+            self._runs.append(([], []))
+        numbers, ends = self._runs[-1]
+        numbers.append(number)
+        ends.append(max(end, ends[-1]) if ends else end)
+
+    def of(self, number: int) -> int:
+        places = ((ends, bisect_right(numbers, number)) for numbers, ends in self._runs)
+        return max((ends[at - 1] for ends, at in places if at), default=0)
+
+
 def grouped(jobs: Sequence[Job]) -> list[Group]:
     """The calls that do all of the jobs, in an order that each job could see."""
     groups: list[Group] = []
     known: dict[tuple[str, int], int] = {}
     floor = 0  # nothing goes before the last SQL that keeps its place
+    ends = _Ends()
     for job in jobs:
         after = floor
         for sql, params, expect in job.rows:
             place = known.get((sql, expect), -1) if isinstance(sql, Many) else -1
             if isinstance(sql, Guard):
-                after = len(groups)
+                after = max(after, ends.of(params.number) if isinstance(params, Behind) else len(groups))
             if place < after:
                 place = len(groups)
                 groups.append(Group(sql, expect))
@@ -133,4 +167,5 @@ def grouped(jobs: Sequence[Job]) -> list[Group]:
                     floor = place + 1
             groups[place].params.append(params)
             after = place
+        ends.add(job.number, after + 1)
     return groups

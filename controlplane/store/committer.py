@@ -48,6 +48,7 @@ class Committer(threading.Thread):
         super().__init__(name="committer", daemon=True)
         self._died = died
         self._deliver = deliver
+        self.last = 0  # the number of the job that was submitted last
         self._submitted: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lanes = Lanes()
         self._stopping = threading.Event()
@@ -56,7 +57,8 @@ class Committer(threading.Thread):
         self._connection: Connection = connect(url, self._stopping.wait, sole)
 
     def submit(self, job: Job) -> None:
-        """From any thread. The job's outcome comes by `deliver`."""
+        """From any thread. The job's outcome comes by `deliver`. Numbers follow the order of one thread's calls."""
+        self.last = job.number = self.last + 1
         self._submitted.put(job)
         if self._ended:
             self._refuse_rest()

@@ -3,7 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.store.batching import BYTES_MAX, JOBS_MAX, LANE_1_SHARE, Guard, Job, Lanes, Many, grouped, size_of
+from controlplane.store.batching import (
+    BYTES_MAX,
+    JOBS_MAX,
+    LANE_1_SHARE,
+    Behind,
+    Guard,
+    Job,
+    Lanes,
+    Many,
+    grouped,
+    size_of,
+)
 
 
 def job(*sqls: str, lane: int = 0, size: int = 0) -> Job:
@@ -90,3 +101,44 @@ def test_a_guarded_job_comes_behind_all_before_it(shapes: list[tuple[list[str], 
             assert all(run.index(n) < first for n in range(number))
             last_before = max((at for at, n in enumerate(run) if n < number), default=-1)
             assert last_before < first
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(SQLS, min_size=1, max_size=5), st.none() | st.integers(0, 20), st.booleans()), max_size=20
+    )
+)
+def test_a_guarded_job_comes_behind_what_it_builds_on(shapes: list[tuple[list[str], int | None, bool]]) -> None:
+    """In whichever lane they are, nothing of it runs before a statement of those jobs, and its own order holds."""
+    lanes = Lanes()
+    for number, (shape, behind, low) in enumerate(shapes):
+        rows: list[tuple[str, tuple[int, int], int]] = [(sql, (number, at), 1) for at, sql in enumerate(shape, start=1)]
+        if behind is not None:
+            behind = min(behind, number - 1)  # it was submitted later
+            lane = int(any(it[2] for it in shapes[: behind + 1])) if behind >= 0 else 0  # of what it waits for
+            lanes.put(Job([(GUARD, Behind.of((number, 0), behind), 1), *rows], lambda *_: None, lane, number=number))
+        else:
+            lanes.put(Job(rows, lambda *_: None, int(low), number=number))
+    jobs = lanes.take() if shapes else []
+    at_number = {it.number: at for at, it in enumerate(jobs)}
+    run = [(params[0], params[1]) for group in grouped(jobs) for params in group.params]
+    for number, (_, behind, _low) in enumerate(shapes):
+        own = [place for n, place in run if n == number]
+        assert own == sorted(own)
+        if behind is not None:
+            before = [n for n in range(min(behind, number - 1) + 1) if at_number[n] < at_number[number]]
+            assert all(run.index((number, 0)) > at for at, (n, _) in enumerate(run) if n in before)
+
+
+def test_turns_that_build_on_an_earlier_batch_share_their_calls() -> None:
+    """Guards included; those that build on one of this batch are behind it, and share theirs."""
+    put, end = Many("PUT"), Many("END")
+
+    def turn(number: int, behind: int) -> Job:
+        return Job([(GUARD, Behind.of([number], behind), 1), (end, [number], 1)], lambda *_: None, number=number)
+
+    before = [turn(number, 5) for number in range(10, 20)]
+    puts = [Job([(put, [number], 1)], lambda *_: None, number=number) for number in range(20, 30)]
+    after = [turn(number, 29) for number in range(30, 40)]
+    found = [(it.sql, len(it.params)) for it in grouped([*before, *puts, *after])]
+    assert found == [("G", 10), ("END", 10), ("PUT", 10), ("G", 10), ("END", 10)]
