@@ -260,7 +260,7 @@ CHECKS: tuple[Check, ...] = (
         "Route",
         "SELECT r.namespace, r.name, NULL AS since, w.name AS more FROM resource r JOIN resource w ON w.owner = r.uid"
         " AND w.deleted_at IS NULL JOIN agent a ON a.uid = w.uid WHERE r.kind = 'Route' AND r.deleted_at IS NULL"
-        """ AND a.state LIKE '%"failing":{%'""",
+        """ AND r.spec LIKE '%"poll":{%' AND a.state LIKE '%"failing":{%'""",
         "the poll of route {namespace}/{name} fails",
         "routes.get",
         "shows since when, and why",

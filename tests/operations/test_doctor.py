@@ -96,7 +96,7 @@ BROKEN = MISSED | {  # what breaks the records so that a check finds it
     ],
     "route.poll_failing": [
         ("INSERT INTO resource (uid, kind, namespace, name, labels, spec, revision, generation, created_at, updated_at)"
-         " VALUES ('route_1', 'Route', 'default', 'rows', '{}', '{}', 1, 1, 1, 1)", []),
+         " VALUES ('route_1', 'Route', 'default', 'rows', '{}', '{\"source\":{\"poll\":{}}}', 1, 1, 1, 1)", []),
         ("UPDATE resource SET owner = 'route_1' WHERE name = 'echo'", []),
         ("""UPDATE agent SET state = '{"cursor":7,"failing":{"detail":"x"},"ids":[]}' WHERE name = 'echo'""", []),
     ],
