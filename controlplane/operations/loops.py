@@ -9,6 +9,7 @@ only what it did before, as traffic was counted. So these circles are told, not 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from controlplane.mesh.events import of_types
@@ -19,6 +20,7 @@ TOLD = (  # what is told of an agent, without an operator, because it handles a 
     "message.dead_lettered", "turn.failed", "turns.summary", "answer.late", "agent.paused",
     "effect.denied", "effect.refused", "effect.held", "effect.in_doubt",
 )  # fmt: skip
+STEPS_MAX = 200_000  # are gone for all circles of one plan together: half a second
 Key = tuple[str, str | None]  # a channel by its name, or the agent that an event is about: without one, any
 
 
@@ -94,9 +96,11 @@ class Ways:
 
     def __init__(self, routes: Iterable[Leads], heard: Heard | None = None) -> None:
         self.heard = heard or Heard()
+        self.steps = STEPS_MAX
         self._routes = {it.name: it for it in routes}
         self._workers = {worker_name(it) for it in self._routes}
         self._by: dict[Key, list[Leads]] = {}
+        self._hearing = any(it.types for it in self._routes.values())
         for it in self._routes.values():
             if it.channel is not None:
                 self._by.setdefault(("", it.channel), []).append(it)
@@ -105,13 +109,16 @@ class Ways:
 
     def circle(self, start: Node, *, events: bool, observed: bool) -> list[Step]:
         """The shortest way from a route or an agent back to it that passes a route; none where there is none."""
+        if not self._may_return(start, events=events, observed=observed):
+            return []
         left: dict[Key, list[Leads]] = {}  # those that no event has set to work yet
         begin, end = (start, start.kind == "Route"), (start, True)
         came: dict[tuple[Node, bool], tuple[tuple[Node, bool], Step]] = {}
         waiting = deque([begin])
-        while waiting and end not in came:
+        while waiting and end not in came and self.steps > 0:
             here = waiting.popleft()
             for there, step in self.onward(here[0], left, events=events, observed=observed):
+                self.steps -= 1
                 place = there, here[1] or there.kind == "Route"
                 if place not in came:
                     came[place] = here, step
@@ -122,6 +129,23 @@ class Ways:
             place, step = came[place]
             way.insert(0, step)
         return way
+
+    def _may_return(self, start: Node, *, events: bool, observed: bool) -> bool:
+        """Whether anything could set it to work at all: most routes are seen here to be in no circle."""
+        if start.kind != "Route":
+            return True
+        if events and self._hearing:
+            return True
+        channel = self._routes[start.name].channel
+        return channel is not None and (channel in self._led or (observed and channel in self._spoken))
+
+    @cached_property
+    def _led(self) -> frozenset[str]:
+        return frozenset(channel for it in self._routes.values() for channel in it.channels)
+
+    @cached_property
+    def _spoken(self) -> frozenset[str]:
+        return frozenset(talk.channel for talks in self.heard.talks.values() for talk in talks)
 
     def onward(
         self, here: Node, left: dict[Key, list[Leads]], *, events: bool, observed: bool

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.operations import circles
+from controlplane.operations import circles, loops
 from controlplane.store.store import Store
 from controlplane.store.unit import Unit
 from schemas.principal import Principal
@@ -136,7 +136,7 @@ async def test_nothing_of_another_namespace_is_followed(plane: Plane) -> None:
 
 
 async def test_no_more_is_read_than_a_bound(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A circle beyond so many levels, or so many records, is not found."""
+    """A circle beyond so many levels, so many records, or so many steps, is not found."""
     await plane.apply(watching("clerk", "told"))
     await heard(plane, "clerk", "ear", "orders")
     assert found(await plane.propose(IN)) != {}
@@ -145,3 +145,8 @@ async def test_no_more_is_read_than_a_bound(plane: Plane, monkeypatch: pytest.Mo
     monkeypatch.setattr(circles, "LEVELS_MAX", 40)
     monkeypatch.setattr(circles, "RECORDS_MAX", 1)
     assert found(await plane.propose(filtered("1 < 3"))) == {}
+    monkeypatch.setattr(circles, "RECORDS_MAX", 5_000)
+    monkeypatch.setattr(loops, "STEPS_MAX", 3)
+    assert found(await plane.propose(filtered("1 < 4"))) == {}
+    monkeypatch.setattr(loops, "STEPS_MAX", 4)
+    assert found(await plane.propose(filtered("1 < 5"))) != {}
