@@ -43,7 +43,8 @@ async def fired(gate: RunningGate, more: int) -> None:
 
 
 async def test_a_database_that_is_away_is_told_once_and_read_on_from(database_url: str, far: Database) -> None:
-    """One event when it begins and one when it is over, nothing lost, no dead letter; route and doctor say it."""
+    """One event when it begins and one when it is over, also where the gate dies in between; nothing is lost, no dead
+    letter; route and doctor say it."""
     async with routed(database_url, far) as (gate, plane):
         await apply(plane, ROWS)
         assert len(await came(gate, "done", 10)) == 10
@@ -51,7 +52,11 @@ async def test_a_database_that_is_away_is_told_once_and_read_on_from(database_ur
         ((kind, about),) = await told(gate, 1)
         assert (kind, about["fault"], about["reason"]) == ("route.poll_failed", "away", "EFFECT_FAILED")
         assert about["connection"] == "shop"
-        await fired(gate, 3)
+        await fired(gate, 2)
+        gate.kill()
+        gate.start()
+        await gate.client.up()
+        await fired(gate, 2)
         status = (await plane.call("routes.get", name="rows"))["status"]
         assert (status["dead"], status["poll_failing"]["fault"]) == (0, "away")
         assert status["poll_failing"]["since"][:19] == about["since"][:19]

@@ -246,3 +246,5 @@ async def test_of_a_poll_its_schedule_is_known_and_its_rows_are_by_those_that_ca
     assert (claim["fidelity"], note["data"]["failing"], note["data"]["hours_known"]) == ("unknown", "rows", 0)
     status = (await plane.call("routes.get", name="rows"))["status"]
     assert (status["source_per_hour"], status["poll_failing"]["fault"]) == (None, "away")
+    await plane.apply(route("rows", source={"channel": "readings"}))
+    assert (await plane.call("routes.get", name="rows"))["status"]["poll_failing"] is None, "it polls no more"
