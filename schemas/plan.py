@@ -96,7 +96,7 @@ class PlanNote(Output):
     """What is worth knowing of a plan beside its steps and claims; it decides nothing."""
 
     subject: Target
-    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "POLLS", "LOOP", "DIVERGED"]
+    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "POLLS", "LOOP", "LOOP_OBSERVED", "DIVERGED"]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from schemas.agent import Digest
 from schemas.base import Frozen, Name, Output, Text, Time
 from schemas.cron import Cron
 from schemas.llm import OneEffect
+from schemas.polled import PollFailing
 from schemas.replay import Replay
 from schemas.resource import API_VERSION, Condition, ManifestMetadata, Metadata
 from schemas.sql import STATEMENT_CHARS_MAX
@@ -156,6 +157,9 @@ class RouteStatus(Output):
     retried: int = Field(description="Attempts at the sink in vain, of messages that reached it in the end.")
     dead: int = Field(description="Its dead letters that are there: `channels.dead_letters` with the route's name.")
     last_at: Time | None = Field(description="When it began with its last message that is over.")
+    poll_failing: PollFailing | None = Field(
+        default=None, description="Since when, and why, its poll reads nothing; null: it works, or there is none."
+    )
     meters: dict[str, float] = Field(description="What it used in the last 24 hours, as in `usage.report`.")
     replay: Replay | None = Field(default=None, description="Its last replay, `routes.replay`.")
 

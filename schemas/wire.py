@@ -82,6 +82,7 @@ class Entry(Frame, frozen=True):
     spawn {name, entrypoint, config, purpose, grants, budget?, scope?} (null: as the parent has it; the child lives in
     the parent's namespace),
     conclude {text, because, seen, alternatives, confidence}: the references of what it leans on,
+    poll {connection, since, fault?, reason?, detail?}: a route's poll fails, or without a fault works again,
     continue {data}: the last entry of a Commit, whose message stays in its place, with this data.
     order {came}: places `[branch, position]` in the order in which their answers reached the branches.
     A gathering stands right behind its members, which say its position as `group`;

@@ -23,11 +23,13 @@ from schemas.conclusion import (
 )
 from schemas.cron import CRON_CHARS_MAX, CRON_PATTERN, ZONE_CHARS_MAX, Missed, require_cron, require_zone
 from schemas.entry import EVERY_S_MIN, GRANTS_MAX, NAME_CHARS_MAX, PURPOSE_CHARS_MAX, SECONDS_MAX
+from schemas.polled import DETAIL_CHARS_MAX, POLL, REASON_CHARS_MAX, Fault
 from schemas.posting import DELAY_S_MAX, PRIORITY_MAX, TTL_S_MAX
 from schemas.question import CHOICE_CHARS_MAX, CHOICES_MAX, QUESTION_CHARS_MAX
 from schemas.watch import TIMER_PREFIX
 
 MEMBERS_MAX = 1_000_000  # more than a journal holds
+MOMENT_MAX = 253_000_000_000  # Unix time within the calendar
 
 
 def _whole(pattern: str) -> str:
@@ -124,6 +126,14 @@ class _Conclude(msgspec.Struct):
     confidence: Annotated[float, Meta(ge=0, le=1)] | None
 
 
+class _Poll(msgspec.Struct):
+    connection: Name
+    since: Annotated[float, Meta(ge=0, le=MOMENT_MAX)]
+    fault: Fault | None = None
+    reason: Annotated[str, Meta(max_length=REASON_CHARS_MAX)] = ""
+    detail: Annotated[str, Meta(max_length=DETAIL_CHARS_MAX)] = ""
+
+
 class _Order(msgspec.Struct):
     came: list[Place]
 
@@ -180,7 +190,7 @@ _BODIES: dict[str, Any] = {
         "send": _Send, "publish": _Publish, "join": _Join, "leave": _Leave, "ask": _Question, "request": _Question,
         "sleep": _Sleep, "question": _Person, "gather": _Gather,
         "timer": _Timer, "timer_cancel": _TimerCancel, "spawn": _Spawn, "continue": _Continue,
-        "conclude": _Conclude, ORDER: _Order,
+        "conclude": _Conclude, POLL: _Poll, ORDER: _Order,
     }.items()
 }  # fmt: skip
 

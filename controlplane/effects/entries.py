@@ -32,8 +32,10 @@ from controlplane.resources.problems import problem
 from controlplane.store import queues
 from controlplane.store import statements as sql
 from controlplane.store.gathers import GATHER
+from controlplane.store.polled import POLL_EVENT
 from controlplane.store.schedules import Schedule, first_at
 from schemas.base import canonical, short_id
+from schemas.polled import FAILED, POLL, RECOVERED
 from schemas.posting import Placed
 from schemas.question import FOREVER
 from schemas.watch import TIMER_PREFIX
@@ -237,6 +239,13 @@ def _continue(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
     return []
 
 
+def _poll(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
+    """What the worker of a route says of its poll is told of the route; of what is no worker, nothing is."""
+    told = {**body, "since": at_time(body["since"])}
+    kind = RECOVERED if body.get("fault") is None else FAILED
+    return [(POLL_EVENT, (kind, now, turn.turn_id, canonical(told).decode(), turn.agent), -1)]
+
+
 def _recorded(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
     """Nothing but its record: a replay goes by it, or a reader."""
     return []
@@ -265,6 +274,7 @@ _KINDS: dict[str, Callable[[TurnRef, Entry, dict[str, Any], float, Aftermath], l
     "spawn": _spawn,
     "continue": _continue,
     "conclude": _recorded,
+    POLL: _poll,
     "order": _recorded,
 }
 KINDS = frozenset(_KINDS)

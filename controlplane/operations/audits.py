@@ -254,6 +254,17 @@ CHECKS: tuple[Check, ...] = (
         "agents.inspect",
         "shows what it waits on",
     ),
+    Check(
+        "route.poll_failing",
+        "late",
+        "Route",
+        "SELECT r.namespace, r.name, NULL AS since, w.name AS more FROM resource r JOIN resource w ON w.owner = r.uid"
+        " AND w.deleted_at IS NULL JOIN agent a ON a.uid = w.uid WHERE r.kind = 'Route' AND r.deleted_at IS NULL"
+        """ AND r.spec LIKE '%"poll":{%' AND a.state LIKE '%"failing":{%'""",
+        "the poll of route {namespace}/{name} fails",
+        "routes.get",
+        "shows since when, and why",
+    ),
     _left("inbox", "messages"),
     _left("timer", "timers"),
     _left("subscription", "subscriptions"),

@@ -17,6 +17,7 @@ from controlplane.operations.conditions import moment
 from controlplane.operations.observing import many, rows
 from controlplane.operations.replays import replays
 from controlplane.store import states
+from schemas.polled import PollFailing
 from schemas.replay import Replay
 
 DAY_H = 24
@@ -44,6 +45,7 @@ class Routed:
     retried: int = 0
     dead: int = 0
     last_at: datetime | None = None
+    poll_failing: PollFailing | None = None
     meters: Mapping[str, float] = field(default_factory=dict)
     replay: Replay | None = None
 
@@ -64,7 +66,9 @@ def routed(session: Session, workers: Sequence[str], now: float) -> dict[str, Ro
         counts: dict[str, Any] = {name: int(state.get(name, 0)) for name in ("passed", "filtered", "retried")}
         last_at = moment(state["last_at"]) if state.get("last_at") else None
         used = _used(session, it["namespace"], it["name"], now)
-        more: dict[str, Any] = {"last_at": last_at, "meters": used, "replay": again.get(uid)}
+        failing = state.get("failing")
+        poll = None if failing is None else PollFailing(**{**failing, "since": moment(failing["since"])})
+        more: dict[str, Any] = {"last_at": last_at, "poll_failing": poll, "meters": used, "replay": again.get(uid)}
         made[uid] = Routed(behind.get(uid), dead=dead.get(uid, 0), **counts, **more)
     return made
 

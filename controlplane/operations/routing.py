@@ -1,8 +1,8 @@
 """Whether a route can work: its expressions, the shapes on both sides, circles; what it loses, what it promises. Pure.
 
 A shape is known by a channel's dataschema, by an effect's arguments, by samples. Where no transform is given and shapes
-differ, one is drafted, and stands in the plan like anything else that a commit would write. What goes by
-agents or by the far side is not seen: circles through them are not found here.
+differ, one is drafted, and stands in the plan like anything else that a commit would write. Circles through
+the far side are not seen; those through agents are looked for in `circles`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

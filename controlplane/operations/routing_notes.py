@@ -1,14 +1,18 @@
 """What a plan says of a route beside its steps: what is drafted, gets lost, is promised, may go in a circle. Pure."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
+from controlplane.operations.circles import agents_of, watched, ways_of
 from controlplane.operations.drafting import Shape
 from controlplane.operations.hourly import band
-from controlplane.operations.loops import Ways, leads
+from controlplane.operations.loops import Node, Step, Ways
 from controlplane.operations.routing import effect_of, source_shape, spec_of
 from controlplane.operations.sources import source_name
 from controlplane.operations.world import Wanted, World
+from schemas.base import rfc3339
 from schemas.plan import PlanNote
 from schemas.ports import Routing
 
@@ -22,7 +26,7 @@ def notes(given: Sequence[Wanted], wanted: Sequence[Wanted], world: World, routi
         return []
     before = {it.key: it for it in given}
     routes = [it for it in wanted if it.kind == "Route" and it.action == "apply"]
-    ways = {name: _ways(name, wanted, world) for name in {it.namespace for it in routes}}
+    ways = {name: ways_of(name, there, wanted, world.heard[name]) for name, there in world.leads.items()}
     found: list[PlanNote] = []
     for it in routes:
         found += _drafted(before[it.key], it)
@@ -30,6 +34,9 @@ def notes(given: Sequence[Wanted], wanted: Sequence[Wanted], world: World, routi
         found += _promised(it, wanted, world, routing)
         found += _polled(it, world)
         found += _circling(it, ways[it.namespace])
+    for it in wanted:
+        if it.namespace in ways:
+            found += _through(it, ways[it.namespace])
     return found
 
 
@@ -87,30 +94,76 @@ def _polled(it: Wanted, world: World) -> Iterator[PlanNote]:
     cron = it.spec["source"]["poll"]["cron"]
     if (many := world.firings.get(cron)) is None:
         return
-    known = world.traffic.get((it.namespace, source_name(it.spec["source"])), ())
+    place = it.namespace, source_name(it.spec["source"])
+    known = world.traffic.get(place, ())
     message = f"By its schedule it asks {many} times in the next hour; how many rows come is "
-    message += f"not known before: {len(known)} hours of it are on record." if band(known) is None else "estimated."
-    yield _note(it, "POLLS", message, polls_per_hour=many, hours_known=len(known))
-
-
-def _ways(namespace: str, wanted: Sequence[Wanted], world: World) -> Ways:
-    """Which routes set which to work, once this is committed."""
-    decided = [it for it in wanted if it.kind == "Route" and it.namespace == namespace]
-    names = {it.name for it in decided}
-    there = [it for it in world.leads.get(namespace, ()) if it.name not in names]
-    return Ways([*there, *(leads(it.name, it.spec) for it in decided if it.action == "apply")])
+    if place in world.failing:
+        message += f"not known, because route {world.failing[place]} asks the same in vain: routes.get says why."
+    else:
+        message += f"not known before: {len(known)} hours of it are on record." if band(known) is None else "estimated."
+    fails = {"failing": world.failing[place]} if place in world.failing else {}
+    yield _note(it, "POLLS", message, polls_per_hour=many, hours_known=len(known), **fails)
 
 
 def _circling(it: Wanted, ways: Ways) -> Iterator[PlanNote]:
-    """A circle that goes by events, of which nobody knows before whether they come."""
-    circle = ways.circle(leads(it.name, it.spec))
-    types = sorted({type_ for step in circle for type_ in step.types})
-    if not types:
+    """Circles back to a route: by events, of which nobody knows before whether they come; and by what was observed."""
+    start = Node("Route", it.name)
+    if possible := ways.circle(start, events=True, observed=False):
+        yield _possible(it, possible)
+    if not ways.heard.talks:
         return
-    names = [step.route for step in circle]
-    what = ", ".join(types)
+    observed = ways.circle(start, events=False, observed=True)
+    if not observed and not possible:
+        observed = ways.circle(start, events=True, observed=True)
+    if observed:
+        yield _observed(it, observed)
+
+
+def _through(it: Wanted, ways: Ways) -> Iterator[PlanNote]:
+    """The circle over a route that an agent's watch closes, by what agents were heard to do; one is enough."""
+    if watched(it):
+        heard = [name for name in agents_of(it) if name in ways.heard.talks]
+        circles = (ways.circle(Node("Agent", name), events=False, observed=True) for name in heard)
+        yield from (_observed(it, found) for found in islice(filter(None, circles), 1))
+
+
+def _names(circle: Sequence[Step], kind: str) -> list[str]:
+    return [step.node.name for step in circle if step.node.kind == kind]
+
+
+def _types(circle: Sequence[Step]) -> list[str]:
+    return sorted({type_ for step in circle for type_ in step.types})
+
+
+def _possible(it: Wanted, circle: Sequence[Step]) -> PlanNote:
+    names, agents, types = _names(circle, "Route"), _names(circle, "Agent"), _types(circle)
+    who, what = ", ".join([*names, *agents]), ", ".join(types)
     message = (
-        f"what the work of {', '.join(names)} may make ({what}) comes back to {it.name}, and may be made again without "
-        "end; a filter that leaves out what is told of their agents ends that"
+        f"what the work of {who} may make ({what}) comes back to {it.name}, and may be made again without end; a "
+        "filter that leaves out what is told of their agents ends that"
     )
-    yield _note(it, "LOOP", message, routes=names, types=types)
+    return _note(it, "LOOP", message, routes=names, agents=agents, types=types)
+
+
+def _observed(it: Wanted, circle: Sequence[Step]) -> PlanNote:
+    """What is known of it, and how: who was heard where, how often, and when last."""
+    talks = [step.talk for step in circle if step.talk is not None]
+    said = [
+        f"{it.source} was heard {f'in {it.channel}' if it.channel else f'by {it.name}'}, last at {_at(it.last)}"
+        for it in talks
+    ]
+    way = " -> ".join([*(step.node.name for step in circle), circle[0].node.name])
+    message = (
+        f"observed, not declared: {way} is a circle if agents go on as they did ({'; '.join(said)}); whether they pass "
+        "on what comes this way is not known"
+    )
+    observed = [
+        {"agent": it.source, "channel": it.channel or None, "by": None if it.channel else it.name,
+         "messages": it.messages, "since": _at(it.since), "last": _at(it.last)} for it in talks
+    ]  # fmt: skip
+    names = {kind.lower() + "s": _names(circle, kind) for kind in ("Route", "Agent", "Channel")}
+    return _note(it, "LOOP_OBSERVED", message, **names, types=_types(circle), observed=observed)
+
+
+def _at(moment: float) -> str:
+    return rfc3339(datetime.fromtimestamp(moment, UTC))

@@ -12,12 +12,13 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
+from controlplane.operations.circles import agents_of, read_heard, read_talks, watched
 from controlplane.operations.hourly import HOUR_S
 from controlplane.operations.loops import leads
 from controlplane.operations.observing import chunks, many, rows
 from controlplane.operations.planning import reads
 from controlplane.operations.routing import edges
-from controlplane.operations.sources import Bound, brought, source_name
+from controlplane.operations.sources import Bound, brought, fails, source_name
 from controlplane.operations.using import connections_of
 from controlplane.operations.watches import channels_of
 from controlplane.operations.world import Key, Known, Members, Wanted, World, fleet_of
@@ -61,7 +62,9 @@ def read_world(
     known = read_known(session, reads(wanted))
     routes = [it for it in wanted if it.kind == "Route" and it.action == "apply"]
     looked_at = routes if now is not None else [it for it in routes if edges(it.name, it.spec)]
-    specs = {name: _specs(session, name) for name in sorted({it.namespace for it in looked_at})}
+    circling = {it.namespace for it in routes} | _speaking(session, wanted) if now is not None else set()
+    specs = {name: _specs(session, name) for name in sorted({*circling, *(it.namespace for it in looked_at)})}
+    ways = {name: tuple(leads(*it) for it in specs[name]) for name in sorted(circling)}
     owners = read_owners(session, {it.owner for it in known.values() if it.owner})
     digests = {it.agent_spec["code"]["digest"] for it in wanted if it.agent_spec is not None}
     return World(
@@ -72,8 +75,10 @@ def read_world(
         _agents(session, {it.namespace for it in wanted}) if digests else {},
         _traffic(session, routes, specs, now) if now is not None else {},
         _firings(routes, now) if now is not None else {},
-        {name: tuple(leads(*it) for it in found) for name, found in specs.items()} if now is not None else {},
+        ways,
         _diverged(session, digests) if now is not None else {},
+        {name: read_heard(session, name, there, wanted) for name, there in ways.items()},
+        _failing(session, routes, specs) if now is not None else {},
     )
 
 
@@ -187,9 +192,34 @@ def _traffic(
         if "poll" not in source:
             found[place] = brought(session, it.namespace, it.name, source, now, bound)
         elif place not in found:
-            same = [name for name, spec in specs[it.namespace] if source_name(spec["source"]) == place[1]]
-            route = it.name if it.name in same else next(iter(same), None)
+            route = _asks(it, specs)
             found[place] = brought(session, it.namespace, route, source, now, bound) if route is not None else ()
+    return found
+
+
+def _failing(session: Session, routes: Sequence[Wanted], specs: Specs) -> dict[tuple[str, str], str]:
+    """The polls that fail at this moment, each by a route that has it."""
+    polls = [(it, _asks(it, specs)) for it in routes if "poll" in it.spec["source"]]
+    return {
+        (it.namespace, source_name(it.spec["source"])): route
+        for it, route in polls
+        if route is not None and fails(session, it.namespace, route)
+    }
+
+
+def _asks(it: Wanted, specs: Specs) -> str | None:
+    """A route that asks the same as this one by now; itself, if it does."""
+    wanted = source_name(it.spec["source"])
+    same = [name for name, spec in specs[it.namespace] if source_name(spec["source"]) == wanted]
+    return it.name if it.name in same else next(iter(same), None)
+
+
+def _speaking(session: Session, wanted: Sequence[Wanted]) -> set[str]:
+    """Of agents that shall watch channels, and were heard before: their namespaces."""
+    found: set[str] = set()
+    for it in wanted:
+        if it.namespace not in found and watched(it) and read_talks(session, it.namespace, agents_of(it), 1):
+            found.add(it.namespace)
     return found
 
 

@@ -36,7 +36,9 @@ _NOT_OWN = (  # as `mesh.events` delivers them
     " WHERE t.turn_id = e.turn_id AND a.namespace = :namespace AND a.name = :worker)"
 )
 POLLED = text(
-    "SELECT a.uid, r.created_at, r.updated_at FROM resource r JOIN agent a ON a.namespace = r.namespace"
+    "SELECT a.uid, r.created_at, r.updated_at,"
+    """ CASE WHEN a.state LIKE '%"failing":{%' THEN 1 ELSE 0 END AS fails"""  # no text of a row can read like it
+    " FROM resource r JOIN agent a ON a.namespace = r.namespace"
     " AND a.name = :worker JOIN resource w ON w.uid = a.uid AND w.owner = r.uid"
     " WHERE r.kind = 'Route' AND r.namespace = :namespace AND r.name = :name AND r.deleted_at IS NULL"
 )
@@ -124,9 +126,18 @@ def _matching(wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return " AND ".join(conditions), values
 
 
-def _polling(session: Session, namespace: str, route: str) -> tuple[str, float | None]:
-    """The worker of a route, and since when its turns are on record, and the route is as it is."""
+def fails(session: Session, namespace: str, route: str) -> bool:
+    """Whether the poll of a route fails at this moment."""
     found = rows(session, POLLED, namespace=namespace, name=route, worker=worker_name(route))
+    return bool(found) and bool(found[0]["fails"])
+
+
+def _polling(session: Session, namespace: str, route: str) -> tuple[str, float | None]:
+    """The worker of a route, and since when its turns are on record, and the route is as it is; of one that asks in
+    vain nothing is known."""
+    found = rows(session, POLLED, namespace=namespace, name=route, worker=worker_name(route))
+    if found and found[0]["fails"]:
+        return "", None
     oldest = rows(session, OLDEST_TURN, agent=found[0]["uid"]) if found else []
     if not oldest:
         return "", None

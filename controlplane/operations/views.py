@@ -8,6 +8,7 @@ A principal of some namespaces lists those. A secret answers which keys are set,
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -283,6 +284,8 @@ def _worker_uid(worker: Known | None) -> str:
 
 def _route(known: Known, owners: Owners, worker: Seen | None, did: Routed, came: int | None) -> Route:
     found = worker or Seen(known.generation)
+    if "poll" not in known.spec["source"]:  # it may have had another source before
+        did = replace(did, poll_failing=None)
     ready, _, _, stopped = of_agent(found)
     paused = stopped.model_copy(update={"type": "Paused", "reason": "Paused" if found.stopped else "NotPaused"})
     paused = paused.model_copy(update={"message": "routes.resume ends it" if found.stopped else ""})

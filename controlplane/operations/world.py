@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from controlplane.operations.loops import Leads
+from controlplane.operations.loops import Heard, Leads
 from controlplane.operations.workers import worker_spec
 from schemas.resource import Kind, Ref
 
@@ -75,9 +75,13 @@ class World:
     firings: Mapping[str, int] = field(default_factory=dict)
     """Of the schedules of polls: how often each is due in the next hour."""
     leads: Mapping[str, tuple[Leads, ...]] = field(default_factory=dict)
-    """Of each namespace for which a route is decided: the routes that there are."""
+    """Of each namespace for which circles are looked for: the routes that there are."""
     diverged: Mapping[tuple[str, str], list[str]] = field(default_factory=dict)
     """Code by namespace and digest that differed in a replay, and what differed first."""
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    """Of the same namespaces: who reads the channels that routes lead to, and who was heard where."""
+    failing: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Of sources of routes, by namespace and `source_name`: the route whose poll fails."""
 
     def at(self, kind: Kind, namespace: str, name: str) -> Known:
         return self.known.get((kind, namespace, name)) or Known(kind, namespace, name)

@@ -6,6 +6,7 @@ Every commit of a turn starts with a fence: the agent's row under its owner, epo
 """
 
 from controlplane.store.batching import Fixed, Many
+from controlplane.store.polled import POLL_EVENT
 from controlplane.store.questions import EXPIRED_EVENT
 from schemas.branches import FORMAT
 
@@ -372,6 +373,7 @@ TELLING = frozenset(
         EVENT,
         LATE_EVENT,
         EXPIRED_EVENT,
+        POLL_EVENT,
         SEND_LOST_EVENT,
         PUBLISH_LOST_EVENT,
         SPAWN_EVENT,

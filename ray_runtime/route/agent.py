@@ -3,12 +3,14 @@
 A message is one turn, so that what it becomes commits with its consumption. Each new row of a polled database is a
 message of the worker to itself, and the cursor is its state: both commit together. What can not be judged or
 transformed, and what a sink takes at no attempt, raises: attempts, delay and dead letters are those of every agent.
+A poll that fails has lost nothing, because its cursor stays: it is told when that begins and when it is over, and asked
+again at its next time.
 """
 
-import contextlib
 from typing import Any
 
 from ray_runtime.arguments import Json
+from ray_runtime.polled import tell_failed, tell_recovered
 from ray_runtime.problems import refuse
 from ray_runtime.sdk import Agent, Turn
 from schemas.base import short_id
@@ -19,7 +21,7 @@ from schemas.route import ChannelSink, EffectSink, EventsSource, Poll, PollSourc
 
 from .evaluating import EVALUATOR
 from .expressions import Unfit
-from .polling import ROWS_AT_ONCE, Progress, rows_of
+from .polling import ROWS_AT_ONCE, Progress, failing, rows_of
 
 WAIT_FIRST_S, WAIT_MOST_S = 1.0, 60.0
 MORE = "more"
@@ -64,7 +66,7 @@ class RouteAgent(Agent):
         if not isinstance(route.source, PollSource):
             return
         if turn.now().timestamp() >= self.state.more_until:
-            await self._read(turn, route.source.poll)
+            await self._poll(turn, route.source.poll)
 
     async def _set_back(self, turn: Turn, poll: Poll, asked: dict[str, Any]) -> None:
         """It reads from a value on again, or goes on where it was."""
@@ -73,14 +75,27 @@ class RouteAgent(Agent):
             self.state.set_back(asked["value"])
         else:
             self.state.goes_on()
-        with contextlib.suppress(Refusal):  # what is wrong with the poll, its next time says
-            await self._read(turn, poll)
+        await self._poll(turn, poll)
 
     async def _more(self, turn: Turn, poll: Poll) -> None:
-        """What was read before is done with: read on. What is wrong with the poll, its next time says."""
+        """What was read before is done with: read on."""
         self.state.more_until = 0.0
-        with contextlib.suppress(Refusal):
+        await self._poll(turn, poll)
+
+    async def _poll(self, turn: Turn, poll: Poll) -> None:
+        """Read, and tell where that begins to fail, in which way, and where it works again."""
+        before = self.state.failing
+        try:
             await self._read(turn, poll)
+        except Refusal as refusal:
+            now = failing(refusal.problem, before.since if before is not None else turn.now().timestamp())
+            self.state.failing = now
+            if before is None or (before.fault, before.reason) != (now.fault, now.reason):
+                tell_failed(turn, poll.connection, now.fault, now.reason, now.detail, now.since)
+        else:
+            self.state.failing = None
+            if before is not None:
+                tell_recovered(turn, poll.connection, before.since)
 
     async def _read(self, turn: Turn, poll: Poll) -> None:
         self.state.begin(_origin(poll), poll)

@@ -7,10 +7,13 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ray_runtime.problems import refuse
+from schemas.polled import DETAIL_CHARS_MAX, REASON_CHARS_MAX, Fault
+from schemas.problem import Problem
 from schemas.route import Poll
 
 ROWS_AT_ONCE = 100
 IDS_MAX = 10_000
+UNANSWERED = (None, "Unreached", "Doubt", "Timeout", "QueryCanceled")  # as receipts say; None: it had no place
 Value = str | int | float
 
 
@@ -52,13 +55,33 @@ class Place(BaseModel):
             self.reached = None
 
 
+class Failing(BaseModel):
+    """Why a poll fails, since when in Unix time."""
+
+    since: float
+    fault: Fault
+    reason: str
+    detail: str
+
+
 class Progress(Place):
     """The state of a route's worker: how far its poll is, and what it has done. `last_at` is in Unix time."""
 
+    failing: Failing | None = None
     passed: int = 0
     filtered: int = 0
     retried: int = 0
     last_at: float = 0.0
+
+
+def failing(problem: Problem, since: float) -> Failing:
+    """What a failed query comes to. Who was not reached, or did not answer, is away; all else is an answer."""
+    error = problem.metadata.get("error")
+    away = problem.reason == "EFFECT_FAILED" and error in UNANSWERED
+    fault: Fault = "away" if away else "wrong"
+    return Failing(
+        since=since, fault=fault, reason=problem.reason[:REASON_CHARS_MAX], detail=problem.detail[:DETAIL_CHARS_MAX]
+    )
 
 
 @dataclass(frozen=True)

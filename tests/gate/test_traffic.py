@@ -13,6 +13,7 @@ from controlplane.store.unit import Unit
 from schemas.discovery import TopologyInput
 from schemas.principal import Call, Principal
 from tests.gate.running import running
+from tests.operations.plane import Plane, route
 
 pytestmark = pytest.mark.anyio
 SOURCE = """
@@ -66,6 +67,10 @@ async def test_each_message_is_counted_once(database_url: str) -> None:
             ("/operators/test", "talker", "", 5),
         ]  # fmt: skip
         assert rows[0][4] > 4000 > rows[1][4]
+        plan = await Plane(gate.store).propose(route("back", source={"channel": "news"}, sink={"agent": "talker"}))
+        (circle,) = [it["data"] for it in plan["notes"] if it["code"] == "LOOP_OBSERVED"]
+        assert (circle["agents"], circle["observed"][0]["channel"]) == (["talker"], "news")
+        assert circle["observed"][0]["messages"] == 4
         assert await seen(gate.store, "elsewhere") == []
         assert await seen(gate.store, name="talker", namespace="default") == [
             ("/default/agents/talker", "listener", None, 4), ("/default/agents/talker", "listener", "news", 4),

@@ -94,6 +94,12 @@ BROKEN = MISSED | {  # what breaks the records so that a check finds it
          " cpu_ns, entries) SELECT 'turn_1', uid, 'm', 'message', '{}', 'parked', 1, 1, 'd', 5, 0, 1 FROM agent"
          " WHERE name = 'echo'", []),
     ],
+    "route.poll_failing": [
+        ("INSERT INTO resource (uid, kind, namespace, name, labels, spec, revision, generation, created_at, updated_at)"
+         " VALUES ('route_1', 'Route', 'default', 'rows', '{}', '{\"source\":{\"poll\":{}}}', 1, 1, 1, 1)", []),
+        ("UPDATE resource SET owner = 'route_1' WHERE name = 'echo'", []),
+        ("""UPDATE agent SET state = '{"cursor":7,"failing":{"detail":"x"},"ids":[]}' WHERE name = 'echo'""", []),
+    ],
     "guest.left": [*GUEST, ("UPDATE subscription SET invitation = 'inv_gone'", [])],
     "guest.uninvited": GUEST,
     "agent.left.inbox": [

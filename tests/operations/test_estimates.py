@@ -238,3 +238,13 @@ async def test_of_a_poll_its_schedule_is_known_and_its_rows_are_by_those_that_ca
     other = await plane.propose(route("rows", source={"poll": {**POLL, "statement": POLL["statement"] + " LIMIT 9"}}))
     (claim,) = [it for it in other["claims"] if not it["binding"]]
     assert claim["fidelity"] == "unknown", "what another statement brought says nothing of this one"
+    state = '{"failing":{"since":1,"fault":"away","reason":"EFFECT_FAILED","detail":"x"}}'
+    assert await plane.store.write(Unit().raw("UPDATE agent SET state = ? WHERE name = 'rows-0'", [state]))
+    plan = await plane.propose(route("again", source={"poll": {**same, "begin": 8}}))
+    (claim,) = [it for it in plan["claims"] if not it["binding"]]
+    (note,) = [it for it in plan["notes"] if it["code"] == "POLLS"]
+    assert (claim["fidelity"], note["data"]["failing"], note["data"]["hours_known"]) == ("unknown", "rows", 0)
+    status = (await plane.call("routes.get", name="rows"))["status"]
+    assert (status["source_per_hour"], status["poll_failing"]["fault"]) == (None, "away")
+    await plane.apply(route("rows", source={"channel": "readings"}))
+    assert (await plane.call("routes.get", name="rows"))["status"]["poll_failing"] is None, "it polls no more"

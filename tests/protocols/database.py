@@ -33,6 +33,8 @@ class Database:
         self._url = url
         self.port = port
         self.cut_on: bytes | None = None  # a client that sends this is cut off, after it went through
+        self.away = False
+        self.clients: set[asyncio.StreamWriter] = set()
 
     @property
     def endpoint(self) -> str:
@@ -40,6 +42,12 @@ class Database:
             return "sqlite:///shop.db"
         url = make_url(self._url)
         return f"postgresql://{url.username}@127.0.0.1:{self.port}/{url.database}"
+
+    def goes(self) -> None:
+        """It is away: whoever is connected is cut off, and nobody is let in."""
+        self.away = True
+        for it in self.clients:
+            it.close()
 
     def do(self, *statements: str) -> list[Any]:
         """Statements of its owner; the rows of the last."""
@@ -79,6 +87,10 @@ async def database(kind: str, folder: Path, postgres: Postgres | None) -> AsyncI
 async def _forward(
     database: Database, socket: str, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
 ) -> None:
+    if database.away:
+        to_client.close()
+        return
+    database.clients.add(to_client)
     from_server, to_server = await asyncio.open_unix_connection(socket)
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, watched: bool) -> None:
@@ -93,3 +105,4 @@ async def _forward(
 
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(pipe(from_client, to_server, watched=True), pipe(from_server, to_client, watched=False))
+    database.clients.discard(to_client)
