@@ -77,7 +77,7 @@ def _agents() -> Any:
     resource: Any = ResourceRow
     agent: Any = AgentRow
     columns = (resource.namespace, resource.name, resource.uid, resource.generation, agent.owner, agent.placement)
-    query = select(*columns).join(AgentRow, col(AgentRow.uid) == col(ResourceRow.uid))
+    query = select(*columns).join(agent, agent.uid == resource.uid)  # type: ignore[call-overload]
     return query.where(resource.kind == "Agent", resource.deleted_at.is_(None))
 
 
