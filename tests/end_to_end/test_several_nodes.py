@@ -192,16 +192,21 @@ def _gpus(stack: Stack, node: Raylet, folder: Path) -> None:
 
 
 def _left_in_batches(stack: Stack) -> None:
-    """Those that can be anywhere leave the node of one of them for the other, one at a time; it is verified."""
+    """Those that can be anywhere leave the node of one of them for the other, one at a time, while that is asked."""
     stack.call("agents.suspend", name="heavy")  # it fits one node only
     on = stack.call("agents.get", name="first")["status"]["host"]
     node = next(it["node"] for it in stack.call("hosts.list")["items"] if it["host_id"] == on)
     would = stack.call("nodes.drain", node=node, batch=1, dry_run=True)
     assert "default/first" in [f"{it['target']['namespace']}/{it['target']['name']}" for it in would["steps"]]
+    seen: list[int] = []
+    asking = threading.Thread(target=lambda: seen.extend(ask(stack, "first", None)["seen"] for _ in range(40)))
+    asking.start()
     begun = stack.call("nodes.drain", node=node, batch=1)
     change = stack.call("changes.wait", change_id=begun["change_id"], timeout_s=60)
+    asking.join(60)
     assert (change["outcome"], len(change["claims"])) == ("verified", len(would["claims"])), change
-    assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [4, 4]
+    assert seen == list(range(4, 44)), "each was answered once, in order"
+    assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [44, 4]
     assert node not in {it["node"] for it in stack.call("hosts.list")["items"]}
     assert not stack.call("nodes.drain", node=node, undo=True)["draining"]
     assert ask(stack, "heavy", None)["seen"] == 4

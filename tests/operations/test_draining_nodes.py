@@ -91,6 +91,21 @@ async def test_a_node_that_one_does_not_leave_is_not_emptied(plane: Plane, mover
     assert (set((await owners(plane)).values()), mover.told[-1]) == ({"h-2"}, "local")
 
 
+async def test_the_last_stage_does_not_begin_after_a_miss(plane: Plane, mover: Mover) -> None:
+    """All others have left, and one is late: it is not put out with what is left."""
+    await on_two_nodes(plane)
+    mover.held = {"a-v"}
+    change_id = (await plane.call("nodes.drain", node="local", batch=20))["change_id"]
+    await tick(plane)
+    plane.now += 130
+    await tick(plane, 4)
+    change = await plane.call("changes.get", change_id=change_id)
+    verdicts = [it["verdict"] for it in change["claims"]]
+    assert (verdicts, change["outcome"]) == (["held", "missed", *["held"] * 5, "unverifiable"], "missed")
+    assert "local" not in mover.told
+    assert (await owners(plane))["a-v"] == "h-1"
+
+
 @pytest.mark.parametrize("otherwise", [{"undo": True}, {}, {"batch": 3}], ids=["undo", "at_once", "batch"])
 async def test_a_node_that_is_asked_for_otherwise(plane: Plane, mover: Mover, otherwise: dict[str, Any]) -> None:
     """All that the older change has not done ends, also the moves, which were for that alone."""
