@@ -6,10 +6,9 @@ from pydantic import ConfigDict, Field, model_validator
 
 from schemas.base import Identifier, Labels, Name, Output
 from schemas.calls import Imperative
-from schemas.nodes import NodeName
+from schemas.nodes import BATCH_MAX, NodeName
 
 AGENTS_MAX = 1_000
-BATCH_MAX = 200
 SHOWN_MAX = 50
 SELECTORS = ("name", "labels", "fleet", "from_host", "node")
 HostId = Annotated[Identifier, Field(description="As `hosts.list` shows it.")]

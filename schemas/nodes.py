@@ -7,6 +7,7 @@ from pydantic import Field
 from schemas.base import Output, Text
 from schemas.calls import Imperative
 
+BATCH_MAX = 200
 NodeName = Annotated[Text, Field(min_length=1, max_length=255, description="As `nodes.list` shows it.")]
 
 
@@ -31,6 +32,13 @@ class DrainNodeInput(Imperative):
 
     node: NodeName
     undo: bool = False
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=BATCH_MAX,
+        description="How many agents leave at once; one that is missed ends the rest, which stay. null: all at once,"
+        " and nothing stops it.",
+    )
     reason: Annotated[Text, Field(max_length=1000, description="Why, for whoever reads the feedback.")] = ""
 
 

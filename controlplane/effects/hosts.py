@@ -135,7 +135,7 @@ class Hosts:
         self.record(host, started=True)
         log.info("host %s is here, pid %d%s", host.host_id, host.pid, "" if asked else ", unasked")
         drained = host.host_id in self._drained or (before is not None and before.emptying)
-        if drained or host.node in self._node.nodes.closed:
+        if drained or self._node.nodes.leaves(host):
             self._node.draining.empty(host)
         self._placing.serve()
         self._placing.ensure()

@@ -120,7 +120,7 @@ class Moving:
         if host is None or not seen:
             detail = f"there is no host {asked.to_host} that could take {slot.address}"
             return problem("NOT_FOUND", detail, field="/to_host", next=look, kind="Host", **about)
-        if host.draining or host.emptying:
+        if host.draining or host.emptying or host.node in self._node.nodes.closed:
             why = "it is being emptied"
         elif host.digest and host.digest != slot.digest:
             why = f"it serves other code, {host.digest}"

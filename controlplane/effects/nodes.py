@@ -2,7 +2,9 @@
 
 The gate's own takes them, and every other whose relay is here, and which Ray does not call lost. Draining one
 empties its hosts and asks for no other there, so where it is the last that is open its agents wait: each says
-so, their messages are kept, and undoing it goes on with them. That a node is drained is a record, by its name.
+so, their messages are kept, and undoing it goes on with them. One that is closed first keeps its hosts until it is
+to be emptied: they are given nobody new, and their agents stay until each is moved. That a node is drained is a
+record, by its name.
 """
 
 from collections.abc import Sequence
@@ -22,10 +24,11 @@ from schemas.problem import Next
 
 
 class Asked(msgspec.Struct):
-    """Whether the node shall be empty, or take agents again."""
+    """Whether the node shall be empty, or take agents again; without `empty` it is closed, and its agents stay."""
 
     principal: str
     undo: bool = False
+    empty: bool = True
     reason: str = ""
     dry_run: bool = False
     patient: bool = True  # whether the answer waits a while for the end
@@ -40,6 +43,7 @@ class Nodes:
         self._names: dict[str, str] = {}  # of nodes, by Ray's ids
         self._lost: set[str] = set()  # Ray's ids; one that is lost never comes back under the same
         self.closed: set[str] = set()
+        self.emptied: set[str] = set()  # of those that are closed
 
     @property
     def here(self) -> str:
@@ -48,7 +52,9 @@ class Nodes:
 
     def recover(self) -> None:
         """What was recorded before this start."""
-        self.closed = {key.removeprefix(sql.CLOSED_PREFIX) for (key,) in self._node.reader.rows(sql.ALL_CLOSED)}
+        found = [(key.removeprefix(sql.CLOSED_PREFIX), since) for key, since in self._node.reader.rows(sql.ALL_CLOSED)]
+        self.closed = {name for name, _ in found}
+        self.emptied = {name for name, since in found if since}
 
     def seen(self, frame: NodesSeen) -> None:
         """The placer says what Ray says."""
@@ -96,30 +102,45 @@ class Nodes:
             done(problem("NOT_FOUND", f"there is no node {name}", field="/node", next=look, kind="Node", node=name))
         elif asked.dry_run:
             done(self._progress(name))
-        elif (name in self.closed) != asked.undo:
+        elif self._is_so(name, asked):
             self._until(name, asked, done)
         else:
             self._record(name, asked, done)
 
+    def leaves(self, host: Host) -> bool:
+        """Whether a host is on its way out from the moment it is here; where a node is only closed, spare ones are."""
+        return host.node in self.emptied or (host.node in self.closed and not host.digest)
+
+    def _is_so(self, name: str, asked: Asked) -> bool:
+        if asked.undo:
+            return name not in self.closed
+        return name in (self.emptied if asked.empty else self.closed)
+
     def _record(self, name: str, asked: Asked, done: Answer) -> None:
         now, key = self._node.clock(), sql.closed_key(name)
-        row: Any = (sql.OPEN, (key,), 1) if asked.undo else (sql.CLOSE, (key, repr(now)), 1)
-        about = canonical({"node": name, "reason": asked.reason}).decode()
-        event = sql.EVENT_OF_NODE, ("node.opened" if asked.undo else "node.draining", now, asked.principal, about), 1
+        rows: list[Any] = [(sql.EMPTY, (key, repr(now)), 1) if asked.empty else (sql.CLOSE, (key,), 1)]
+        if asked.undo:
+            rows = [(sql.OPEN, (key,), 1)]
+        if asked.undo or name not in self.closed:
+            about = canonical({"node": name, "reason": asked.reason}).decode()
+            kind = "node.opened" if asked.undo else "node.draining"
+            rows.append((sql.EVENT_OF_NODE, (kind, now, asked.principal, about), 1))
 
         def recorded(outcome: str, detail: str) -> None:
             if outcome != "conflict" and failed(outcome, detail, done):  # a conflict: it is so already
                 return
-            if asked.undo:
-                self.closed.discard(name)
-            else:
-                self.closed.add(name)
+            for names, there in ((self.closed, True), (self.emptied, asked.empty)):
+                if asked.undo:
+                    names.discard(name)
+                elif there:
+                    names.add(name)
             self._until(name, asked, done)
-            for host in self._of(name) if name in self.closed else ():
-                self._node.draining.empty(host)
+            for host in self._of(name):
+                if self.leaves(host):
+                    self._node.draining.empty(host)
             self._node.hosts.ensure()
 
-        self._node.commit("node", [row, event], recorded)
+        self._node.commit("node", rows, recorded)
 
     def _of(self, name: str) -> Sequence[Host]:
         return [it for it in (*self._node.hosts.all(), *self._node.hosts.ending) if it.node == name]

@@ -107,7 +107,7 @@ class Placing:
     def pick(self, key: Key, placement: str | None = None) -> Host | None:
         """The host that is wished for, if it can; else the least loaded one of its kind, or a warm one."""
         wished = self.here.get(placement) if placement is not None else None
-        if wished is not None and not wished.emptying and self._takes(wished):
+        if wished is not None and self._stays(wished) and self._takes(wished):
             if wished.key == key:
                 return wished
             if not wished.digest and wished.reserved == key.reserved:
@@ -116,7 +116,7 @@ class Placing:
 
     def other(self, key: Key, than: Host | None, *, off_node: bool = False) -> Host | None:
         """The least loaded host of a key but for one; a warm one is specialised for it. Elsewhere, if it can be."""
-        hosts = [it for it in self.here.values() if self._takes(it) and not it.emptying and it is not than]
+        hosts = [it for it in self.here.values() if self._takes(it) and self._stays(it) and it is not than]
         if off_node and than is not None:
             elsewhere = [it for it in hosts if it.wire.node != than.wire.node]
             serves = any(it.key == key or (not it.digest and it.reserved == key.reserved) for it in elsewhere)
@@ -132,6 +132,10 @@ class Placing:
         """A host that shall be empty serves until another has come."""
         fitting = (it for it in self.here.values() if self._takes(it) and it.key == key)
         return next(fitting, None)
+
+    def _stays(self, host: Host) -> bool:
+        """Whether nobody has asked it to be empty, or its node."""
+        return not host.emptying and host.node not in self._node.nodes.closed
 
     def _takes(self, host: Host) -> bool:
         """Whether it can be given agents: not while it is emptied, or held by a turn for too long."""

@@ -1,9 +1,9 @@
 """Carrying on what operations began: the gate is told again until each step is so, a batch at a time.
 
 A step is so when its claim's measure is as expected; what is not so is done again, which changes nothing
-where it is under way. A claim that is missed, by its time or because the gate refuses, ends what was not
-begun: those claims are unverifiable, and their agents stay where they are. What was begun goes on.
-Nothing is kept between two looks.
+where it is under way. A stage begins when those before it are so. A claim that is missed, by its time or
+because the gate refuses, ends what was not begun: those claims are unverifiable, and their agents stay
+where they are. What was begun goes on. Nothing is kept between two looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,12 @@ class Look:
     acts: Sequence[Act]
     steps: list[bool]
     open: Mapping[int, Claim]
-    missed: int
+    missed: set[int]
+
+    @property
+    def stage(self) -> int:
+        """The one that is under way; one in which something was missed is the last."""
+        return min((self.acts[it].stage for it in (*self.open, *self.missed)), default=0)
 
 
 def look(session: Session, change: OpenSteps) -> Look:
@@ -59,7 +64,7 @@ def look(session: Session, change: OpenSteps) -> Look:
         steps[index] = steps[index] or verdicts[index] == "held" or _so(claim, seen[act.subject])
         if verdicts[index] is None and not steps[index]:
             left[index] = claim
-    return Look(acts, steps, left, sum(it == "missed" for it in verdicts.values()))
+    return Look(acts, steps, left, {it for it, verdict in verdicts.items() if verdict == "missed"})
 
 
 def _so(claim: Claim, output: dict[str, Any] | None) -> bool:
@@ -95,8 +100,9 @@ class Carrier:
     async def advance(self, change: OpenSteps) -> bool:
         """Do what is left of the batch that is under way; whether anything was recorded."""
         seen = await self._store.read(lambda session: look(session, change))
-        batch = max(change.batch - seen.missed, 0)
-        begun, rest = list(seen.open)[:batch], list(seen.open)[batch:]
+        batch = max(change.batch - len(seen.missed), 0)
+        begun = [it for it in seen.open if seen.acts[it].stage == seen.stage][:batch]
+        rest = sorted(seen.open.keys() - set(begun))
         refused = {}
         for index in begun:
             if (found := await self._tell(change, seen.acts[index])) is not None:

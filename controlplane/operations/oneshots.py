@@ -8,7 +8,7 @@ claim about it as unverifiable, and the rest of the older change stands.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ class Act:
 
     `uid` and `generation` are an agent's, of a route those of its agent; hosts and nodes go by their name, and have
     none. Without a `verb` the gate is told nothing: what is to be done stands in the records that were written with it.
+    It is begun once all of earlier stages are so.
     """
 
     kind: Any
@@ -69,6 +70,7 @@ class Act:
     expected: Any = True
     within_s: float | None = None
     fidelity: Any = "exact"
+    stage: int = 0
 
     @property
     def target(self) -> Target:
@@ -88,7 +90,8 @@ class Act:
         return Probe(operation=f"{self.kind.lower()}s.list", arguments={})
 
     def step(self, index: int, operation: str, undo: Undo) -> Step:
-        action = "open" if self.measure == "open" else _ACTIONS[operation]
+        moves = "migrate" if self.kind == "Agent" else _ACTIONS[operation]
+        action: Any = "open" if self.measure == "open" else moves
         change = FieldChange(path=self.path, before=self.before, after=self.after)
         return Step(index=index, action=action, target=self.target, changes=[change], undo=undo, probe=self.probe)
 
@@ -121,7 +124,17 @@ class Wish:
 
     def claims(self, most: int | None = None) -> list[Claim]:
         """A batch has its time after the one before it."""
-        return [it.claim(n, WITHIN_S * (n // self.batch + 1)) for n, it in enumerate(self.acts[:most])]
+        batches = zip(self.acts[:most], self._batches(), strict=False)
+        return [it.claim(n, WITHIN_S * nth) for n, (it, nth) in enumerate(batches)]
+
+    def _batches(self) -> Iterator[int]:
+        """The batch that each act is of, from one on; a stage begins with a new one."""
+        nth, room, stage = 0, 0, -1
+        for it in self.acts:
+            if it.stage != stage or not room:
+                nth, room, stage = nth + 1, self.batch, it.stage
+            room -= 1
+            yield nth
 
 
 Beside = Callable[[str], Unit]
@@ -134,6 +147,11 @@ class Open(NamedTuple):
     operation: str
     asked: Mapping[str, Any]
     acts: list[Act]
+
+    def overtaken_by(self, claim: Claim, targets: set[Target]) -> bool:
+        """Whether one of its claims ends with what is asked of these; what it does for a node ends with that node's."""
+        of_node = (it.target for it in self.acts if it.kind == "Node")
+        return claim.subject in targets or not targets.isdisjoint(of_node)
 
 
 def unpacked(undo: bytes) -> tuple[Mapping[str, Any], list[Act]]:
@@ -199,8 +217,13 @@ def _before(session: Session, operation: str, wish: Wish) -> tuple[str | None, l
 def _overtaken(session: Session, found: Sequence[Open], wish: Wish) -> list[tuple[str, Claim]]:
     """Open claims of older changes about what this one is about."""
     targets = {it.target for it in wish.acts}
-    older = [it.change_id for it in found if not targets.isdisjoint(act.target for act in it.acts)]
-    return [(it, claim) for it in older for claim in open_claims(session, it) if claim.subject in targets]
+    older = [it for it in found if not targets.isdisjoint(act.target for act in it.acts)]
+    return [
+        (it.change_id, claim)
+        for it in older
+        for claim in open_claims(session, it.change_id)
+        if it.overtaken_by(claim, targets)
+    ]
 
 
 def begin_unit(call: Call, wish: Wish, ended: Sequence[tuple[str, Claim]]) -> tuple[Plan, Unit]:
@@ -214,16 +237,17 @@ def begin_unit(call: Call, wish: Wish, ended: Sequence[tuple[str, Claim]]) -> tu
     undo = pack(orjson.dumps(kept).decode())
     head: list[Scalar] = [change_id, plan.plan_id, principal, wish.namespace, "keep", call.now]
     unit.raw(CHANGE, [*head, steps, undo, None, call.operation, wish.batch], 1)
-    for act in wish.acts:
+    for act in {it.target: it for it in wish.acts}.values():
         unit.raw(TARGET, [change_id, act.kind, act.namespace, act.name, act.generation], 1)
     for claim in plan.claims:
         due_at = call.now + claim.verify_within_s
         unit.raw(CLAIM, [change_id, claim.claim_id, pack(claim.model_dump_json()), due_at, 1], 1)
     for older, claim in ended:
         judge(unit, older, claim, "unverifiable", SUPERSEDED, call.now)
-    counts = {"plan_id": plan.plan_id, "steps": len(plan.steps), "claims": len(plan.claims)}
-    about = counts | {"operation": call.operation}
-    tell(unit, "change.committed", wish.acts[0].target, change_id, call.now, about, principal)
+    for namespace, subject in {it.namespace: it.target for it in reversed(wish.acts)}.items():
+        many = sum(it.namespace == namespace for it in wish.acts)
+        about = {"plan_id": plan.plan_id, "steps": many, "claims": many, "operation": call.operation}
+        tell(unit, "change.committed", subject, change_id, call.now, about, principal)
     return plan, unit
 
 

@@ -124,6 +124,6 @@ def _of_machine(claim: Claim, items: list[dict[str, Any]]) -> Any:
     found = next((it for it in items if it[field] == claim.subject.name), None)
     if claim.measure == "ended":
         return found is None
-    if claim.measure == "drained":
-        return found is not None and found["draining"] and found["hosts"] == 0
-    return found is not None and not found["draining"]
+    if found is None or claim.measure == "open":
+        return found is not None and not found["draining"]
+    return found["draining"] and (claim.measure == "closed" or found["hosts"] == 0)

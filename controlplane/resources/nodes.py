@@ -22,7 +22,9 @@ OPERATIONS = (
         "nodes.drain",
         "Empty a node",
         "All its hosts are drained and no other comes, over restarts too, until it is undone. Where it is the only "
-        "node its agents wait for that, with their messages. Waits up to 10 s and goes on after that, as a change.",
+        "node its agents wait for that, with their messages. With `batch` its agents, 1,000 at most, are moved so many "
+        "at a time, each a claim; one that is missed ends the rest, which stay on the node, closed to others. "
+        "Waits up to 10 s and goes on after that, as a change.",
         DrainNodeInput,
         NodeDrained,
         "POST",
@@ -31,7 +33,7 @@ OPERATIONS = (
         "admin",
         "installation",
         imperative=True,
-        problems=("NOT_FOUND", "NOT_READY"),
+        problems=("NOT_FOUND", "NOT_READY", "OUT_OF_RANGE"),
         example={"node": "local", "undo": True},
     ),
 )

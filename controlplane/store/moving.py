@@ -8,8 +8,13 @@ EVENT_OF_HOST = (
 EVENT_OF_NODE = (
     "INSERT INTO event (type, time, kind, namespace, name, principal, data) VALUES (?, ?, 'Plane', '', 'plane', ?, ?)"
 )
-ALL_CLOSED = "SELECT key FROM meta WHERE key > 'node.closed.' AND key < 'node.closed/'"
-CLOSE = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+ALL_CLOSED = "SELECT key, value FROM meta WHERE key > 'node.closed.' AND key < 'node.closed/'"
+# A node that is closed: since when it is emptied, or '' while its agents are moved from it one by one.
+CLOSE = "INSERT INTO meta (key, value) VALUES (?, '') ON CONFLICT (key) DO NOTHING"
+EMPTY = (
+    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    " WHERE meta.value = ''"
+)
 OPEN = "DELETE FROM meta WHERE key = ?"
 CLOSED_PREFIX = "node.closed."
 

@@ -123,6 +123,7 @@ def test_other_nodes_take_hosts_hang_are_lost_drained_and_left(
     until(lambda: _node(stack, "third")["alive"] is False, 30)
     assert ask(stack, "heavy", None)["seen"] == 3
     assert [it["node"] for it in hosts_of(stack, "heavy")] == ["fourth"]
+    _left_in_batches(stack)
     _drained_and_left(stack, fourth)
 
 
@@ -190,6 +191,27 @@ def _gpus(stack: Stack, node: Raylet, folder: Path) -> None:
         assert stack.call("usage.report", agent=name)["meters"]["gpu_s"] > 0
 
 
+def _left_in_batches(stack: Stack) -> None:
+    """Those that can be anywhere leave the node of one of them for the other, one at a time, while that is asked."""
+    stack.call("agents.suspend", name="heavy")  # it fits one node only
+    on = stack.call("agents.get", name="first")["status"]["host"]
+    node = next(it["node"] for it in stack.call("hosts.list")["items"] if it["host_id"] == on)
+    would = stack.call("nodes.drain", node=node, batch=1, dry_run=True)
+    assert "default/first" in [f"{it['target']['namespace']}/{it['target']['name']}" for it in would["steps"]]
+    seen: list[int] = []
+    asking = threading.Thread(target=lambda: seen.extend(ask(stack, "first", None)["seen"] for _ in range(40)))
+    asking.start()
+    begun = stack.call("nodes.drain", node=node, batch=1)
+    change = stack.call("changes.wait", change_id=begun["change_id"], timeout_s=60)
+    asking.join(60)
+    assert (change["outcome"], len(change["claims"])) == ("verified", len(would["claims"])), change
+    assert seen == list(range(4, 44)), "each was answered once, in order"
+    assert [ask(stack, it, None)["seen"] for it in ("first", "other")] == [44, 4]
+    assert node not in {it["node"] for it in stack.call("hosts.list")["items"]}
+    assert not stack.call("nodes.drain", node=node, undo=True)["draining"]
+    assert ask(stack, "heavy", None)["seen"] == 4
+
+
 def _drained_and_left(stack: Stack, node: Raylet) -> None:
     """Its hosts leave; after `down` the raylet is there, which is somebody else's, and nothing of ours on it."""
     done = stack.call("nodes.drain", node="fourth")
@@ -198,7 +220,7 @@ def _drained_and_left(stack: Stack, node: Raylet) -> None:
     assert hosts_of(stack, "heavy") == []
     assert _node(stack, "fourth")["draining"]
     stack.call("nodes.drain", node="fourth", undo=True)
-    assert ask(stack, "heavy", None)["seen"] == 4
+    assert ask(stack, "heavy", None)["seen"] == 5
     stack.stop()
     theirs = {it.pid: it.name() for it in node.processes()}
     assert theirs

@@ -126,9 +126,9 @@ async def _drain(world: World, arming: Arming, mark: str) -> None:
 
 
 async def _close(world: World, arming: Arming, mark: str) -> None:
-    """The node is drained, and takes agents again."""
-    for undo in (False, True):
-        asked = {"principal": "test", "undo": undo}
+    """The node is closed, then emptied, and takes agents again."""
+    for undo, empty in ((False, False), (False, True), (True, True)):
+        asked = {"principal": "test", "undo": undo, "empty": empty}
         await said(lambda asked=asked: world.gate.client.control("drain_node", "local", asked))  # type: ignore[misc]
 
 

@@ -14,7 +14,7 @@ class Scene:
 
     def __init__(self, hosts_max: int, hosts_warm: int = 0) -> None:
         self.now = 100.0
-        nodes = SimpleNamespace(open=lambda: [""], avoided=list, seen_by_ray=None)
+        nodes = SimpleNamespace(open=lambda: [""], avoided=list, seen_by_ray=None, closed=set())
         nothing = SimpleNamespace(sought=set)
         self.node: Any = SimpleNamespace(
             bounds=Bounds(hosts_max=hosts_max, hosts_warm=hosts_warm),
@@ -170,7 +170,8 @@ def test_who_leaves_a_node_goes_to_another_one_if_that_can_be() -> None:
     for host_id, node, digest in (("here", "a", "d"), ("beside", "a", "d"), ("far", "b", "other")):
         scene.has(host_id, digest)
         host = scene.placing.here[host_id]
-        host.wire.node, host.namespace, host.emptying, host.held_s = node, "n", False, 0.0
+        host.wire.node = host.node = node
+        host.namespace, host.emptying, host.held_s = "n", False, 0.0
         host.key = Key("n", digest, "")
     here, far = scene.placing.here["here"], scene.placing.here["far"]
     assert scene.placing.other(key, here, off_node=True) is scene.placing.here["beside"]
@@ -178,3 +179,8 @@ def test_who_leaves_a_node_goes_to_another_one_if_that_can_be() -> None:
     far.slots = set(range(9))
     assert scene.placing.other(key, here, off_node=True) is far
     assert scene.placing.other(key, here) is scene.placing.here["beside"]
+    scene.node.nodes.closed.add("b")
+    assert scene.placing.other(key, here, off_node=True) is scene.placing.here["beside"], "that node is closed"
+    scene.node.nodes.closed.add("a")
+    assert scene.placing.other(key, here) is None
+    assert scene.placing.pick(key, "here") in (here, scene.placing.here["beside"]), "they serve until others have come"

@@ -108,7 +108,8 @@ def _asked(call: Call, given: MigrateInput) -> dict[str, Any]:
 def _wish(given: MigrateInput, chosen: list[Chosen]) -> Wish:
     """The acts of those who are not where they shall be."""
     asked = given.model_dump(mode="json", exclude={"dry_run", "request_id"})
-    acts = [_act(given, it) for it in chosen if not _there(given, it)]
+    off_node = given.node is not None and given.to_host is None
+    acts = [move_of(it, given.to_host, off_node=off_node) for it in chosen if not _there(given, it)]
     return Wish(given.namespace, asked, acts, batch=given.batch, afresh=not given.several)
 
 
@@ -119,8 +120,8 @@ def _there(given: MigrateInput, it: Chosen) -> bool:
     return it.owner == given.to_host
 
 
-def _act(given: MigrateInput, it: Chosen) -> Act:
-    to = given.to_host
+def move_of(it: Chosen, to: str | None, *, off_node: bool = False, stage: int = 0) -> Act:
+    """The act that moves an agent to a host, or to any other than its own."""
     expected: Any = True
     if to is not None:
         measure = f"at_host.{to}"
@@ -129,11 +130,23 @@ def _act(given: MigrateInput, it: Chosen) -> Act:
     else:
         measure, expected = "placement", None
     told = {"to_host": to, "from_host": it.owner or "", "warm": True}  # it was looked at when it was asked
-    if given.node is not None and to is None:
+    if off_node:
         told["off_node"] = True
     path, before = ("/status/placement", it.placement) if it.owner is None else ("/status/host", it.owner)
     return Act(
-        "Agent", given.namespace, it.name, measure, "migrate", told, path, before, to, it.uid, it.generation, expected
+        kind="Agent",
+        namespace=it.namespace,
+        name=it.name,
+        measure=measure,
+        verb="migrate",
+        told=told,
+        path=path,
+        before=before,
+        after=to,
+        uid=it.uid,
+        generation=it.generation,
+        expected=expected,
+        stage=stage,
     )
 
 

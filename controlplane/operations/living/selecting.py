@@ -1,7 +1,8 @@
 """Several agents of a call: which match, and what came of each.
 
 All selectors that are given must match, within one namespace, so that nobody selects what they do not
-reach. What came of each is read from the change: its claims' verdicts, and which steps are so.
+reach; who drains a node reaches all. What came of each is read from the change: its claims' verdicts, and
+which steps are so.
 """
 
 from collections import Counter
@@ -29,6 +30,7 @@ _ORDER = {"missed": 0, "waiting": 1, "superseded": 2, "not_begun": 3, "moved": 4
 class Chosen(NamedTuple):
     """An agent that matches, and where it is."""
 
+    namespace: str
     name: str
     uid: str
     generation: int
@@ -46,12 +48,7 @@ class Outcome(NamedTuple):
 def chosen(session: Session, given: MigrateInput) -> list[Chosen]:
     """Who matches, by name; one more than may be, where there are too many. Who has no running side is not there."""
     resource: Any = ResourceRow
-    columns = (ResourceRow.name, ResourceRow.uid, ResourceRow.generation, AgentRow.owner, AgentRow.placement)
-    query = (
-        select(*columns)  # type: ignore[call-overload]
-        .join(AgentRow, col(AgentRow.uid) == col(ResourceRow.uid))
-        .where(resource.kind == "Agent", resource.namespace == given.namespace, resource.deleted_at.is_(None))
-    )
+    query = _agents().where(resource.namespace == given.namespace)
     if given.name is not None:
         query = query.where(resource.name == given.name)
     if given.fleet is not None:
@@ -62,13 +59,31 @@ def chosen(session: Session, given: MigrateInput) -> list[Chosen]:
     if given.from_host is not None:
         query = query.where(col(AgentRow.owner) == given.from_host)
     if given.node is not None:
-        hosts = select(HostRow.host_id).where(HostRow.node == given.node, col(HostRow.ended_at).is_(None))
-        query = query.where(col(AgentRow.owner).in_(hosts))
+        query = query.where(_at(given.node))
     for key, value in (given.labels or {}).items():
         label: Any = aliased(LabelRow)
         of = (label.kind == "Agent", label.namespace == resource.namespace, label.name == resource.name)
         query = query.where(exists().where(*of, label.key == key, label.value == value))
     return [Chosen(*row) for row in session.exec(query.order_by(resource.name).limit(AGENTS_MAX + 1))]
+
+
+def at_node(session: Session, node: str) -> list[Chosen]:
+    """Who is on a node, of all namespaces, by name; one more than may be, where there are too many."""
+    query = _agents().where(_at(node)).order_by(col(ResourceRow.namespace), col(ResourceRow.name))
+    return [Chosen(*row) for row in session.exec(query.limit(AGENTS_MAX + 1))]
+
+
+def _agents() -> Any:
+    resource: Any = ResourceRow
+    agent: Any = AgentRow
+    columns = (resource.namespace, resource.name, resource.uid, resource.generation, agent.owner, agent.placement)
+    query = select(*columns).join(agent, agent.uid == resource.uid)  # type: ignore[call-overload]
+    return query.where(resource.kind == "Agent", resource.deleted_at.is_(None))
+
+
+def _at(node: str) -> Any:
+    hosts = select(HostRow.host_id).where(HostRow.node == node, col(HostRow.ended_at).is_(None))
+    return col(AgentRow.owner).in_(hosts)
 
 
 def outcomes(session: Session, change_id: str) -> list[Outcome]:
