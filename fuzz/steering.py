@@ -1,4 +1,4 @@
-"""What keeps a run going: waits are cut short, its own token stays good, and its hosts stay. Nothing else is touched."""
+"""What keeps a run going: waits are cut short, its own token and its hosts stay good. Nothing else is touched."""
 
 from typing import Any
 

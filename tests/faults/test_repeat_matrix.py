@@ -45,7 +45,7 @@ def cases() -> list[Any]:
     """
     found = []
     acting = sorted(name for name, it in CHANGING.items() if it.effect != "read" and name not in WAITING)
-    sampled = {"plans.commit", *random.Random(SEED).sample(acting, len(acting) // 3)}
+    sampled = {"plans.commit", *random.Random(SEED).sample(acting, len(acting) // 8)}
     for name, it in sorted(CHANGING.items()):
         if not SOAK and it.noun != "resources" and SHARED.get(it.verb, name) != name:
             continue
