@@ -1,5 +1,6 @@
 """Runs of schemathesis against one target: their configuration, what they found, what they reached."""
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -18,6 +19,7 @@ from fuzz.deletions import looks, name_of
 from fuzz.rules import EXCLUDED, LIVES, UNFORESEEN
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
+WIDEST = "resources.propose"  # its schema holds the manifests of all kinds, and nearly half of all bounds
 ROUNDS_MAX = 8  # of walks, where one round has not seen enough
 
 
@@ -87,12 +89,14 @@ def fuzz(
     *,
     only: Collection[str] = (),
     alike: Collection[str] = (),
+    share: float = 1.0,
     enough: Enough = lambda _: True,
 ) -> Report:
     """All phases over all operations; then walks through the life of each kind alone, which lead deeper.
 
-    Of operations that are `alike`, since their schemas are a part of another's, the bounds are left out. `only` narrows
-    it to some operations, and to the lives that lie within them. The walks go round with other seeds until the report
+    Of operations that are `alike`, since their schemas are a part of another's, the bounds are left out; of those of
+    the widest one a `share` is tried, which the seed chooses. `only` narrows it to some operations, and to the lives
+    that lie within them. The walks go round with other seeds until the report
     is `enough`, `ROUNDS_MAX` times at most: ids and times that a plane answers with steer a walk too, so the same seed
     does not always lead as deep.
     """
@@ -100,7 +104,10 @@ def fuzz(
     for phases in ([it for it in PHASES if it != "coverage"], ["coverage"]):
         whole = _schema(target, seed, bound.part(0.3, *phases))
         whole = whole.include(operation_id=list(only)) if only else whole
-        _run(whole.exclude(operation_id=list(alike)) if alike and phases == ["coverage"] else whole, report)
+        if phases == ["coverage"]:
+            whole.hook(_sample(seed, share))
+            whole = whole.exclude(operation_id=list(alike)) if alike else whole
+        _run(whole, report)
     lives = [names for names in LIVES.values() if not only or set(names) <= set(only)]
     part = replace(bound.part(0.4 / max(1, len(lives)), "stateful"), walks=bound.lives)
     for offset in range(ROUNDS_MAX if part.phases else 0):
@@ -142,6 +149,16 @@ def _configuration(target: Target, seed: int, bound: Bound) -> SchemathesisConfi
     if bound.seconds is not None:
         given["max-time"] = bound.seconds
     return SchemathesisConfig.from_dict(given)
+
+
+def _sample(seed: int, share: float) -> Callable[[HookContext, Case[Any]], bool]:
+    """A hook that leaves out some cases of the widest operation, other ones for another seed."""
+    chance = random.Random(seed)
+
+    def filter_case(_: HookContext, case: Case[Any]) -> bool:
+        return name_of(case) != WIDEST or chance.random() < share
+
+    return filter_case
 
 
 def filter_failure(_: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:

@@ -1,4 +1,4 @@
-"""What keeps a run going: waits are cut short, and the run's own token stays good. Nothing else is touched."""
+"""What keeps a run going: waits are cut short, its own token and its hosts stay good. Nothing else is touched."""
 
 from typing import Any
 
@@ -11,7 +11,9 @@ from fuzz.deletions import name_of
 from fuzz.rules import CODE, ENTRYPOINT, REPLICAS_MAX, WAIT_S_MAX, WAITS, WAITS_UNASKED
 
 PROTECTED: set[str] = set()  # ids of tokens that runs live on
+KEPT: set[str] = set()  # hosts and nodes that nobody would start again
 ELSE = "tok_0000000000000000"
+ELSEWHERE = "elsewhere"
 
 
 @schemathesis.hook
@@ -24,6 +26,9 @@ def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
         _shorten(values)
         if values.get("token_id") in PROTECTED:
             values["token_id"] = ELSE
+        for name in ("host_id", "node"):
+            if isinstance(value := values.get(name), str) and value in KEPT:
+                values[name] = ELSEWHERE
 
 
 def _ask_for_little(case: Case[Any]) -> None:

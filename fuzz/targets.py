@@ -46,6 +46,9 @@ def _prepared(session: requests.Session, url: str, token: str, app: Any = None) 
     call = _caller(session, url)
     plan_id, change = _with_resources(call)
     steering.PROTECTED |= {it["token_id"] for it in call("tokens.list")["items"]}
+    steering.KEPT.add("local")  # without its one node, whatever wakes somebody waits for nothing
+    if app is not None:
+        steering.KEPT |= {it["host_id"] for it in call("hosts.list")["items"]}
     call("agents.ask", name="echo", data="hello", timeout_s=DONE_S_MAX)
     issued = call("tokens.create", principal="somebody", role="viewer")
     checks.ISSUED[issued["token_id"]] = issued["token"]

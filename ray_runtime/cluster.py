@@ -162,7 +162,7 @@ class RayHead:
             "--node-ip-address", "127.0.0.1", "--port", str(gcs), "--ray-client-server-port", str(client),
             "--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0",
             "--include-dashboard", str(self._dashboard).lower(), "--dashboard-host", "127.0.0.1",
-            "--dashboard-port", str(board), "--include-log-monitor", "false", "--disable-usage-stats",
+            "--dashboard-port", str(board), "--include-log-monitor", "false", "--no-monitor", "--disable-usage-stats",
             "--temp-dir", str(self._temp), "--object-store-memory", str(OBJECT_STORE_BYTES),
             "--num-cpus", str(self._num_cpus), "--log-color", "false",
         ]  # fmt: skip

@@ -147,6 +147,8 @@ def _path(raw: Any, error: ErrorDetails) -> list[str | int]:
     here = raw
     for index, part in enumerate(place):
         inside = _step(here, part)
+        if index + 1 < len(place) and _step(inside, place[index + 1]) is _NOWHERE is not _step(here, place[index + 1]):
+            continue  # a tag that is called as a field is
         if inside is not _NOWHERE:
             path.append(part)
             here = inside

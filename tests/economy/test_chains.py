@@ -81,10 +81,10 @@ async def _chains(gate: RunningGate) -> list[tuple[str, str | None, str, str]]:
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
-async def test_three_agents_in_a_chain_each_with_less(database_url: str, tmp_path: Path) -> None:
+async def test_three_agents_in_a_chain_each_with_less(quick_url: str, tmp_path: Path) -> None:
     """What is below counts above, a hop that asks for more gets what is above it, and a gate killed in the middle
     changes nothing of the sums."""
-    async with running(database_url, **RATES) as gate:
+    async with running(quick_url, **RATES) as gate:
         code = await gate.code(SOURCE)
         for name in "abc":
             await gate.agent(name, code, "Link", **GRANTS)

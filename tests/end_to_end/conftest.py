@@ -12,7 +12,7 @@ from tests.stack import Stack
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """An installation on SQLite; in a soak, one on PostgreSQL too."""
     if request.param == "sqlite":
-        with Stack(ray_dashboard=True, host_appear_s=15) as running:
+        with Stack(ray_dashboard=True, host_appear_s=10) as running:
             yield running
         return
     server = request.getfixturevalue("postgres")

@@ -21,7 +21,10 @@ def named(stack: Stack, name: str) -> dict[str, Any]:
 
 
 def test_everything_comes_back_after_kill_9(quick_url: str) -> None:
-    """Plane in the middle of a change, gate and host under messages: all converge; SIGTERM then leaves nothing."""
+    """Plane in the middle of a change, gate and host under messages: all converge; Ctrl-C then leaves nothing.
+
+    It ends plane, gate, placer, hosts and Ray, as SIGTERM does in `tests/faults`; state is kept for the next start.
+    """
     stack = Stack(None if quick_url.startswith("sqlite") else quick_url, empty=True)
     try:
         stack.up()
@@ -52,7 +55,11 @@ def test_everything_comes_back_after_kill_9(quick_url: str) -> None:
                 os.kill(host["pid"], signal.SIGKILL)
         until(lambda: stack.call("agents.inspect", name="counter")["state"]["seen"] == sent, 60)
         assert ask(stack, "counter", "last") == {"seen": sent + 1, "got": "last"}
-        stack.stop()
+        os.kill(stack.pid, signal.SIGINT)
+        until(lambda: not psutil.pid_exists(stack.pid) or psutil.Process(stack.pid).status() == "zombie", 40)
+        limit = time.monotonic() + 10
+        while stack.leftovers() and time.monotonic() < limit:
+            time.sleep(0.1)
         assert stack.leftovers() == []
         assert not Path(stack.data / "plane.json").exists()
     except AssertionError as error:
@@ -77,20 +84,3 @@ def test_a_folder_belongs_to_one_plane_and_a_port_to_one_program(stack: Stack) -
     )  # fmt: skip
     assert taken.returncode == 1
     assert "PORT_TAKEN" in taken.stdout + taken.stderr
-
-
-def test_ctrl_c_leaves_no_process() -> None:
-    """It ends plane, gate, placer, hosts and Ray, as SIGTERM does above; state is kept for the next start."""
-    stack = Stack()
-    try:
-        stack.up()
-        stack.apply(agent("echo", "Echo"))
-        assert ask(stack, "echo", 1) == 1
-        os.kill(stack.pid, signal.SIGINT)
-        until(lambda: not psutil.pid_exists(stack.pid) or psutil.Process(stack.pid).status() == "zombie", 40)
-        limit = time.monotonic() + 10
-        while stack.leftovers() and time.monotonic() < limit:
-            time.sleep(0.1)
-        assert stack.leftovers() == []
-    finally:
-        stack.close()

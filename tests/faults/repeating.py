@@ -21,6 +21,7 @@ from controlplane.store.unit import Unit
 from schemas.offers import Offered
 from schemas.question import FOREVER
 from tests.api.plane import Plane
+from tests.conftest import SOAK
 from tests.hostile.bystander import MCP, tool_call
 from tests.living import world as records
 from tests.operations.plane import agent, budget, channel, connection, fleet, route, secret
@@ -33,7 +34,7 @@ OF_THE_LOOPS = ("claim.", "change.done", "plane.", "turns.")  # told in their ow
 COUNTED = " UNION ALL ".join(  # all in one look
     [f"SELECT '{it}', COUNT(*) FROM {it}" for it in TABLES] + ["SELECT type, COUNT(*) FROM event GROUP BY type"]
 )
-WAYS = 16
+WAYS = 16 if SOAK else 8
 # What proposes writes a plan, and what else changes says so in its declaration.
 CHANGING = {it.name: it for it in OPERATIONS.values() if it.effect != "read" or it.method in ("POST", "DELETE")}
 _numbers = itertools.count(1)

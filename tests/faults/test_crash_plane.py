@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 OF_PLANE = [point for point in POINTS if point.startswith("plane.")]
 FIRES = frozenset(OF_PLANE)
 PASSINGS = (1, 2, 3, 5) if SOAK else (1,)
-PG_EVERY = 6
+PG_EVERY = 12
 ONCE = ("plane.revert.planned", "plane.revert.committed")
 
 

@@ -20,7 +20,7 @@ from tests.postgres import Postgres
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(3600 if SOAK else 400)]
-SCHEDULE_S = float(os.environ.get("STEWARD_STACK_S", "600" if SOAK else "40"))
+SCHEDULE_S = float(os.environ.get("STEWARD_STACK_S", "600" if SOAK else "25"))
 BOUNDS = {
     "lease_s": 3, "loop_held_s_max": 1.0, "turn_attempts_max": 200, "effect_hold_s": 0.2, "effect_send_within_s": 8.0,
     "hosts_max": 3, "host_appear_s": 25,

@@ -19,7 +19,7 @@ from tests.mcp.conftest import connected
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
-EACH = 60 if SOAK else 4
+EACH = 60 if SOAK else 3
 DOCTOR = {
     "kind": "Agent",
     "metadata": {"name": "doctor"},

@@ -120,7 +120,7 @@ def keeps_the_dead(scope: Scope, asked: bytes, status: int, answered: bytes) -> 
         return 200, b"{}"
     now = datetime.now(UTC)
     metadata = Metadata(namespace=namespace, name=rest[0], revision=1, generation=1, uid="channel_x", created_at=now)
-    seen = ChannelStatus(conditions=[], next_position=1, messages=0, subscribers=[])
+    seen = ChannelStatus(conditions=[], next_position=1, messages=0, waiting=0, subscribers=[])
     return 200, Channel(metadata=metadata, spec=ChannelSpec(), status=seen).model_dump_json().encode()
 
 

@@ -130,9 +130,9 @@ async def test_a_death_amid_nine_effects(
         assert await gate.rows("SELECT outcome, attempts FROM turn WHERE message_id = 'm1'") == [("committed", 1)]
 
 
-async def test_branches_wait_for_what_is_durable(database_url: str, tmp_path: Path) -> None:
+async def test_branches_wait_for_what_is_durable(quick_url: str, tmp_path: Path) -> None:
     """Effects of one go on while another sleeps or asks; suspended whenever all wait, and killed: the same answer."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await _agents(gate, suspend_after_ms=0)
         first = {"path": str(tmp_path / "first")}
         assert await gate.ask("mixed", first, "m1") == MIXED
@@ -147,9 +147,9 @@ async def test_branches_wait_for_what_is_durable(database_url: str, tmp_path: Pa
         assert await gate.rows("SELECT 1 FROM turn WHERE outcome <> 'committed'") == []
 
 
-async def test_a_held_effect_holds_its_branch_alone(database_url: str, tmp_path: Path) -> None:
+async def test_a_held_effect_holds_its_branch_alone(quick_url: str, tmp_path: Path) -> None:
     """The others end; then the agent is a row until an operator says what it was: sent again, and once more settled."""
-    async with running(database_url, hold_s=60.0) as gate:
+    async with running(quick_url, hold_s=60.0) as gate:
         await _agents(gate)
         notes = tmp_path / "notes"
         asked = asyncio.create_task(gate.ask("mixed", {"path": str(notes), "fault": "break"}, "m1", 40))

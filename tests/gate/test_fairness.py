@@ -100,11 +100,11 @@ def _asleep(unit: Unit, code: str, namespace: str, many: int, priority: str = "n
 
 
 @pytest.mark.anyio
-async def test_few_are_not_behind_nearly_a_thousand(database_url: str) -> None:
+async def test_few_are_not_behind_nearly_a_thousand(quick_url: str) -> None:
     """A thousand are woken together, of four namespaces: those of each are begun in turn, so the few, found last, wait
     for as many of the others as they are themselves.
     """
-    async with running(database_url, hosts=len(WOKEN)) as gate:
+    async with running(quick_url, hosts=len(WOKEN)) as gate:
         code = await gate.code(SOURCE)
         await hosts(gate, len(WOKEN))
         for namespace in WOKEN:  # each has its host
@@ -132,9 +132,9 @@ async def test_few_are_not_behind_nearly_a_thousand(database_url: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_high_ones_are_served_before_low_ones(database_url: str) -> None:
+async def test_high_ones_are_served_before_low_ones(quick_url: str) -> None:
     """Of many that are woken together for a host with room for two: first by far, and none is left out."""
-    async with running(database_url, host_window=2, acquiring_max=2) as gate:
+    async with running(quick_url, host_window=2, acquiring_max=2) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("first", code, "Echo", suspend_after_ms=60_000)
         await gate.until("SELECT 1 FROM turn", lambda rows: len(rows) == 1)

@@ -71,9 +71,9 @@ async def nothing_left(gate: RunningGate) -> None:
 
 
 @pytest.mark.parametrize("suspend_after_ms", [0, 60_000])
-async def test_several_are_waited_for_at_once(database_url: str, suspend_after_ms: int) -> None:
+async def test_several_are_waited_for_at_once(quick_url: str, suspend_after_ms: int) -> None:
     """In place and by replay: results in the order of the promises, failures in their place, a nobody too."""
-    async with running(database_url, turn_attempts_max=1) as gate:
+    async with running(quick_url, turn_attempts_max=1) as gate:
         await zoo(gate, suspend_after_ms)
         asked = {"of": ["a", "b", "nobody", "c"], "s": delays(0.15, 0.05, 0.1), "fail": "b"}
         found = await gate.ask("both", asked, "m1")
@@ -96,9 +96,9 @@ async def test_all_first_and_quorum(quick_url: str, suspend_after_ms: int) -> No
         await nothing_left(gate)
 
 
-async def test_deaths_between_the_answers(database_url: str) -> None:
+async def test_deaths_between_the_answers(quick_url: str) -> None:
     """Gate and host are killed after each answer: the turn comes to the same, and each was asked once."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await zoo(gate, 0)
         answered = "SELECT 1 FROM awaiting WHERE kind = 'ask' AND await_id LIKE 'gather%' AND outcome = 'answered'"
         asked = {"of": list(NAMES), "s": delays(0.1, 1.2, 2.4), "least": 0.2}

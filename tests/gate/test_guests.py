@@ -89,9 +89,9 @@ async def begun(gate: RunningGate, **running_side: Any) -> str:
     return code
 
 
-async def test_a_guest_reads_a_channel_until_its_invitation_is_revoked(database_url: str) -> None:
+async def test_a_guest_reads_a_channel_until_its_invitation_is_revoked(quick_url: str) -> None:
     """Not before, nor for what another invitation names; afterwards nothing comes, and both namespaces are told."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await begun(gate)
         await asked(gate, "ann", "join", "m1")  # nobody is there, for all that ann can see
         await invited(gate, "publish")
@@ -120,9 +120,9 @@ async def test_a_guest_reads_a_channel_until_its_invitation_is_revoked(database_
         ]  # fmt: skip
 
 
-async def test_what_was_on_its_way_when_the_invitation_ended_does_not_come(database_url: str) -> None:
+async def test_what_was_on_its_way_when_the_invitation_ended_does_not_come(quick_url: str) -> None:
     """It is judged in the unit that delivers; by time as by revocation, also where nobody was told of that."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await begun(gate)
         await invited(gate, "read", agent=None)
         await asked(gate, "ann", "join", "m1")
@@ -140,9 +140,9 @@ async def test_what_was_on_its_way_when_the_invitation_ended_does_not_come(datab
         assert rows == []
 
 
-async def test_who_is_invited_to_both_publishes_leaves_and_comes_again(database_url: str) -> None:
+async def test_who_is_invited_to_both_publishes_leaves_and_comes_again(quick_url: str) -> None:
     """A membership lasts as long as the invitation that it was last joined by."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await begun(gate)
         first = await invited(gate)
         await asked(gate, "ann", "join", "m1")
@@ -164,9 +164,9 @@ async def test_who_is_invited_to_both_publishes_leaves_and_comes_again(database_
         await members(gate, 0)
 
 
-async def test_a_guest_of_a_queue_gives_back_what_it_had_not_begun(database_url: str) -> None:
+async def test_a_guest_of_a_queue_gives_back_what_it_had_not_begun(quick_url: str) -> None:
     """Its work goes to others when its invitation ends; what it gave up is put back where it came from."""
-    async with running(database_url, hosts=2) as gate:
+    async with running(quick_url, hosts=2) as gate:
         code = await begun(gate, mode="queue", in_flight_max=3, attempts_max=1)
         invitation = await invited(gate, "read")
         await asked(gate, "ann", "join", "m1")

@@ -122,7 +122,14 @@ async def awake(url: str) -> AsyncIterator[RunningGate]:
 
 
 @pytest.fixture
-async def gate(anyio_backend: str, database_url: str, arming: Arming) -> AsyncIterator[RunningGate]:
+async def gate(anyio_backend: str, quick_url: str, arming: Arming) -> AsyncIterator[RunningGate]:
+    async with awake(quick_url) as gate:
+        yield gate
+
+
+@pytest.fixture
+async def either(anyio_backend: str, database_url: str, arming: Arming) -> AsyncIterator[RunningGate]:
+    """On both databases, for those tests that show best that a commit is waited for."""
     async with awake(database_url) as gate:
         yield gate
 
@@ -187,15 +194,17 @@ async def test_what_an_inbox_holds_is_not_overtaken(database_url: str) -> None:
         assert await gate.ask("hears", None, "what") == list(range(2 * REPEATS))
 
 
-async def test_who_is_asked_begins_before_that_is_committed(gate: RunningGate, arming: Arming, tmp_path: Path) -> None:
+async def test_who_is_asked_begins_before_that_is_committed(
+    either: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
     """The writer stands before the COMMIT of the question. The gate is killed there: each has done all of it once."""
     path = tmp_path / "said"
-    asking = await begun(gate, path, "asks", lambda: stand(gate, arming))
+    asking = await begun(either, path, "asks", lambda: stand(either, arming))
     await true(lambda: "asked" in read(path))
-    assert not await gate.rows("SELECT 1 FROM awaiting WHERE kind = 'ask'")
-    await restarted(gate, arming)
+    assert not await either.rows("SELECT 1 FROM awaiting WHERE kind = 'ask'")
+    await restarted(either, arming)
     assert await asking == [1, 2]
-    await _once(gate)
+    await _once(either)
 
 
 async def test_who_asks_goes_on_before_the_answer_is_committed(
@@ -249,19 +258,19 @@ async def suspended(gate: RunningGate) -> None:
 
 
 async def test_a_suspended_agent_begins_before_its_message_and_owner_are_committed(
-    gate: RunningGate, arming: Arming, tmp_path: Path
+    either: RunningGate, arming: Arming, tmp_path: Path
 ) -> None:
     """The gate is killed there: the message that was not taken in is said again, and handled once."""
-    await suspended(gate)
+    await suspended(either)
     path = tmp_path / "said"
-    stand(gate, arming)
-    asking = asyncio.create_task(gate.ask("says", {"path": str(path)}, "q", timeout_s=60))
+    stand(either, arming)
+    asking = asyncio.create_task(either.ask("says", {"path": str(path)}, "q", timeout_s=60))
     await true(lambda: read(path) == ["asked"])
-    assert await gate.rows("SELECT owner FROM agent WHERE name = 'says'") == [(None,)]
-    assert not await gate.rows("SELECT 1 FROM inbox")
-    await restarted(gate, arming)
+    assert await either.rows("SELECT owner FROM agent WHERE name = 'says'") == [(None,)]
+    assert not await either.rows("SELECT 1 FROM inbox")
+    await restarted(either, arming)
     assert await asking == 1
-    assert await gate.ask("says", None, "says-seen") == 1
+    assert await either.ask("says", None, "says-seen") == 1
 
 
 async def test_who_wakes_it_is_told_so_once_its_owner_is_committed(
@@ -338,13 +347,15 @@ async def test_a_turn_hears_of_its_receipt_before_the_commit_and_sends_nothing_m
     assert not await gate.rows("SELECT 1 FROM turn WHERE attempts > 1")
 
 
-async def test_a_receipt_that_dies_with_the_gate_is_in_doubt(gate: RunningGate, arming: Arming, tmp_path: Path) -> None:
+async def test_a_receipt_that_dies_with_the_gate_is_in_doubt(
+    either: RunningGate, arming: Arming, tmp_path: Path
+) -> None:
     """Its turn had heard of it, and nothing is kept of what it did with that; the effect is not sent again."""
-    asking, path, note = await doing(gate, tmp_path)
-    stand(gate, arming)
+    asking, path, note = await doing(either, tmp_path)
+    stand(either, arming)
     await true(lambda: "n0" in read(path))
-    await restarted(gate, arming)
-    await gate.until("SELECT COUNT(*) FROM awaiting WHERE kind = 'effect' AND resolved_at IS NULL", _one)
+    await restarted(either, arming)
+    await either.until("SELECT COUNT(*) FROM awaiting WHERE kind = 'effect' AND resolved_at IS NULL", _one)
     assert [it for it in read(note) if it.startswith("n")] == ["n0"]
     assert read(path) == ["n0"]
     assert not asking.done()

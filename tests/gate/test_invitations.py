@@ -57,9 +57,9 @@ async def dead(gate: RunningGate, count: int) -> None:
     await gate.until("SELECT COUNT(*) FROM dead_letter WHERE reason = 'TARGET_NOT_FOUND'", lambda it: it[0][0] == count)
 
 
-async def test_an_invitation_opens_one_agent_until_it_is_revoked(database_url: str) -> None:
+async def test_an_invitation_opens_one_agent_until_it_is_revoked(quick_url: str) -> None:
     """Whom it names, for what it names: before, besides and afterwards there is nobody, in the same words."""
-    async with running(database_url, hosts=2) as gate:
+    async with running(quick_url, hosts=2) as gate:
         code = await gate.code(SOURCE)
         for name in ("echo", "echo-b"):
             await gate.agent(name, code, "Echo")
@@ -90,9 +90,9 @@ async def test_an_invitation_opens_one_agent_until_it_is_revoked(database_url: s
         assert await says("ann", "find", "", 9) == []
 
 
-async def test_a_failure_is_told_to_another_namespace_without_its_inside(database_url: str) -> None:
+async def test_a_failure_is_told_to_another_namespace_without_its_inside(quick_url: str) -> None:
     """Who asked from elsewhere hears the reason alone; who is of the same namespace hears what was raised."""
-    async with running(database_url, hosts=2, turn_attempts_max=1) as gate:
+    async with running(quick_url, hosts=2, turn_attempts_max=1) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("echo", code, "Frail")
         await gate.agent("own", code, "Guest")
@@ -110,9 +110,9 @@ async def test_a_failure_is_told_to_another_namespace_without_its_inside(databas
         assert "traceback" in at_home
 
 
-async def test_a_channel_is_opened_too_and_time_ends_it(database_url: str) -> None:
+async def test_a_channel_is_opened_too_and_time_ends_it(quick_url: str) -> None:
     """What is published by it is in the channel; one that is over opens nothing, nor one of what was deleted since."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("ann", code, "Guest", namespace="guests")
         await gate.channel("news")

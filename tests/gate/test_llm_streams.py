@@ -68,12 +68,12 @@ async def _parts(gate: RunningGate) -> list[dict[str, Any]]:
     return [orjson.loads(row[0]) for row in rows]
 
 
-async def test_parts_come_to_a_channel_and_a_replay_tells_none_twice(database_url: str) -> None:
+async def test_parts_come_to_a_channel_and_a_replay_tells_none_twice(quick_url: str) -> None:
     """The host dies between two parts, and the turn after its receipt: the model is asked once, each part told once.
 
     An answer that breaks off says so in the channel, too.
     """
-    async with scene(database_url) as (gate, far):
+    async with scene(quick_url) as (gate, far):
         await gate.channel("said")
         await respecified(gate, spec(stream="said", tools=[{"name": "cpu", "effect": "machine.read"}]))
         slow = Reply(parts=["It ", "is ", "hot."], after_first=asyncio.Event())

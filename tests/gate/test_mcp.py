@@ -115,9 +115,9 @@ async def test_a_tool_is_an_effect_once_it_is_accepted(database_url: str, older:
         assert len(far.calls) == 1
 
 
-async def test_what_has_changed_is_held_until_it_is_accepted(database_url: str) -> None:
+async def test_what_has_changed_is_held_until_it_is_accepted(quick_url: str) -> None:
     """Told by the server, or found when the tools are looked at; what is as it was before is accepted still."""
-    async with serving(Far()) as far, scene(database_url) as gate:
+    async with serving(Far()) as far, scene(quick_url) as gate:
         await connected(gate, far, accept="first")
         assert (await gate.ask("buyer", ASKED, "m0"))["structured"] == {"orders": 1}
         before = far.tools["order"]
@@ -268,10 +268,10 @@ async def test_what_is_too_large_or_can_not_be_judged_is_not_used(quick_url: str
         assert await asking == "EFFECT_FAILED"
 
 
-async def test_a_program_is_a_server_where_that_is_allowed(database_url: str, tmp_path: Path) -> None:
+async def test_a_program_is_a_server_where_that_is_allowed(quick_url: str, tmp_path: Path) -> None:
     """One process for all, with few variables; started again when it died; ended with its connection."""
     trace = tmp_path / "trace"
-    async with scene(database_url) as gate:
+    async with scene(quick_url) as gate:
         await secret(gate, "token")
         given = {"env": {"TRACE": str(trace)}, "env_from_secret": "KEY", "secret": {"name": "token", "key": "token"}}
         await connected(gate, None, accept="first", **given)

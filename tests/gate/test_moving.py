@@ -112,9 +112,9 @@ async def test_a_suspended_agent_is_not_woken_by_its_move(database_url: str) -> 
         assert await gate.rows("SELECT placement FROM agent") == [(None,)]
 
 
-async def test_an_agent_with_an_open_effect_waits_and_says_so(database_url: str, tmp_path: Path) -> None:
+async def test_an_agent_with_an_open_effect_waits_and_says_so(quick_url: str, tmp_path: Path) -> None:
     """It does not leave before its turn rests; the effect is done once, and then it goes."""
-    async with running(database_url, hosts=2, move_wait_s=0.3) as gate:
+    async with running(quick_url, hosts=2, move_wait_s=0.3) as gate:
         code = await gate.code(SOURCE)
         await hosts(gate, 2)
         await gate.agent("noter", code, "Noter", suspend_after_ms=STAYS, **GRANTS)
@@ -185,9 +185,9 @@ async def test_a_host_that_can_not_take_it_is_refused(quick_url: str) -> None:
         assert (await owner(gate, "echo"))[0] == whose["echo"]
 
 
-async def test_a_drained_host_ends_and_its_agents_go_on(database_url: str, tmp_path: Path) -> None:
+async def test_a_drained_host_ends_and_its_agents_go_on(quick_url: str, tmp_path: Path) -> None:
     """Idle, parked and running ones leave, each where it rests; a held effect delays nobody else."""
-    async with running(database_url, hosts=1, move_wait_s=0.5) as gate:
+    async with running(quick_url, hosts=1, move_wait_s=0.5) as gate:
         code = await gate.code(SOURCE)
         host_id = (await hosts(gate, 1))[0]
         for n in range(70):  # more than a batch

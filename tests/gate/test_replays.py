@@ -233,10 +233,10 @@ async def until_marked(gate: RunningGate, name: str, kind: str, mark: str) -> No
         n += 1
 
 
-async def test_code_that_differs_is_marked_and_told_once(database_url: str) -> None:
+async def test_code_that_differs_is_marked_and_told_once(quick_url: str) -> None:
     """For each kind of first difference, whichever agent shows it, over the gate's death; turns stay as they were."""
     kinds = ("reply", "state", "effect", "raised")
-    async with running(database_url, replay_one_in=1) as gate:
+    async with running(quick_url, replay_one_in=1) as gate:
         code = await gate.code(SOURCE)
         for name in ("fickle", "other"):
             await gate.agent(name, code, "Fickle", suspend_after_ms=60_000)

@@ -78,9 +78,9 @@ async def test_holes_are_filled_and_nothing_is_doubled(database_url: str, far: D
         assert status["last_at"] is not None
 
 
-async def test_a_sink_that_honours_keys_is_not_done_twice(database_url: str, far: Database) -> None:
+async def test_a_sink_that_honours_keys_is_not_done_twice(quick_url: str, far: Database) -> None:
     """Also where the turns are off record by now, which is what keys are for; under new keys it is."""
-    async with routed(database_url, far) as (gate, plane):
+    async with routed(quick_url, far) as (gate, plane):
         sales = route("sales", source={"channel": "orders"}, sink=SOLD, transform='{"parameters": {"id": n}}',
                       reply={"channel": "replies"})  # fmt: skip
         await apply(plane, sales)
@@ -189,9 +189,9 @@ async def test_what_retention_took_is_told_as_a_gap(quick_url: str, far: Databas
         assert await gate.rows("SELECT 1 FROM dead_letter") == []
 
 
-async def test_events_and_polls_are_read_again_under_new_keys(database_url: str, far: Database) -> None:
+async def test_events_and_polls_are_read_again_under_new_keys(quick_url: str, far: Database) -> None:
     """They have no keys that stay, which is said; a time, and a value of the column, say from where."""
-    async with routed(database_url, far) as (gate, plane):
+    async with routed(quick_url, far) as (gate, plane):
         await apply(
             plane,
             route("log", source={"events": {"types": ["resource.created"], "kind": "Channel"}},

@@ -114,13 +114,11 @@ async def test_what_is_not_accepted_is_not_done_again(quick_url: str, far: Datab
         assert far.do("SELECT stock FROM item WHERE id = 9") == [(8,)]
 
 
-async def test_a_large_table_is_read_by_and_by(
-    database_url: str, far: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_large_table_is_read_by_and_by(quick_url: str, far: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row once and in order; what is read waits for the rows before, so that the inbox stays small."""
     many = 230
     far.do(*(f"INSERT INTO item VALUES ({n}, 'item', 1)" for n in range(100, 100 + many)))
-    async with routed(database_url, far, inbox_messages_max=130) as (gate, plane):
+    async with routed(quick_url, far, inbox_messages_max=130) as (gate, plane):
         poll = {**POLL, "begin": 100}
         await apply(plane, route("rows", source={"poll": poll}, sink={"channel": "done"}))
         assert [it["id"] for it in await came(gate, "done", many)] == list(range(100, 100 + many))
@@ -133,10 +131,10 @@ async def test_a_large_table_is_read_by_and_by(
 
 
 async def test_what_is_told_in_the_log_is_passed_on_and_counted(
-    database_url: str, far: Database, monkeypatch: pytest.MonkeyPatch
+    quick_url: str, far: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the others' failures each; of its own, and of what its own turns make, none."""
-    async with routed(database_url, far, turn_attempts_max=1) as (gate, plane):
+    async with routed(quick_url, far, turn_attempts_max=1) as (gate, plane):
         began, source = time.time(), {"events": {"types": ["message.dead_lettered", "turn.failed"]}}
         await apply(
             plane,

@@ -88,9 +88,9 @@ async def ready(gate: RunningGate) -> None:
     await gate.agent("listener", code, "Listener")
 
 
-async def test_children_end_with_their_turn(database_url: str) -> None:
+async def test_children_end_with_their_turn(quick_url: str) -> None:
     """And what they spawned; envelopes name the scope; whoever was not spawned in it stays."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await ready(gate)
         answer = await gate.ask("parent", "task", "m1")
         scopes = await gate.rows("SELECT scope_id, kind, name FROM scope WHERE kind = 'turn'")
@@ -103,9 +103,9 @@ async def test_children_end_with_their_turn(database_url: str) -> None:
         assert [it[0] for it in live] == ["listener", "parent", "stays"]
 
 
-async def test_children_end_with_a_turn_that_fails(database_url: str) -> None:
+async def test_children_end_with_a_turn_that_fails(quick_url: str) -> None:
     """The failed turn ends its scope like any other, and so does one whose gate dies before the children are gone."""
-    async with running(database_url, turn_attempts_max=1) as gate:
+    async with running(quick_url, turn_attempts_max=1) as gate:
         await ready(gate)
         problem = await gate.ask("parent", "fail", "m1")
         assert problem["reason"] == "HANDLER_ERROR"
@@ -115,9 +115,9 @@ async def test_children_end_with_a_turn_that_fails(database_url: str) -> None:
         await names(gate, "listener", "parent")
 
 
-async def test_children_end_with_their_agent(database_url: str) -> None:
+async def test_children_end_with_their_agent(quick_url: str) -> None:
     """A child of the agent's own outlives its turns, and goes with it: with all that it had spawned."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await ready(gate)
         await gate.ask("parent", "own", "m1")
         grandchild = "SELECT scope FROM agent WHERE name = 'own-grandchild'"

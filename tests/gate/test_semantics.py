@@ -22,9 +22,9 @@ async def _letters(gate: RunningGate) -> list[tuple[Any, ...]]:
     return await gate.rows("SELECT reason, agent, name FROM dead_letter ORDER BY id")
 
 
-async def test_an_agent_reaches_its_own_namespace_only(database_url: str) -> None:
+async def test_an_agent_reaches_its_own_namespace_only(quick_url: str) -> None:
     """A send, an ask, a publish beyond it find nobody: a dead letter, a Problem; nothing arrives there."""
-    async with running(database_url, hosts=2) as gate:
+    async with running(quick_url, hosts=2) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("echo", code, "Echo", namespace="other")
         await gate.agent("sender", code, "Sender")
@@ -65,9 +65,9 @@ async def test_two_that_ask_each_other_at_once_break_at_one_edge(sqlite_url: str
             assert "end" in answers or any(isinstance(it, dict) and it["reason"] == "ASK_CYCLE" for it in answers)
 
 
-async def test_an_answer_that_comes_too_late_is_told_and_changes_nothing(database_url: str) -> None:
+async def test_an_answer_that_comes_too_late_is_told_and_changes_nothing(quick_url: str) -> None:
     """The deadline resolves the question first; the answer is an event."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("slow", code, "Slow")
         await gate.until("SELECT 1 FROM turn", bool)
@@ -80,9 +80,9 @@ async def test_an_answer_that_comes_too_late_is_told_and_changes_nothing(databas
         assert await gate.rows("SELECT outcome FROM awaiting WHERE await_id = 'q1'") == [("timeout",)]
 
 
-async def test_timers_set_anew_and_cancelled_discard_what_fired_before(database_url: str) -> None:
+async def test_timers_set_anew_and_cancelled_discard_what_fired_before(quick_url: str) -> None:
     """A firing that waits behind the turn that cancels or sets its timer anew is not handled."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         uid = await gate.agent("alarm", code, "Alarm", suspend_after_ms=20)
         await gate.ask("alarm", {"after_s": 0.05, "data": "first"}, "t1")
@@ -101,9 +101,9 @@ async def test_timers_set_anew_and_cancelled_discard_what_fired_before(database_
         assert await gate.rows("SELECT 1 FROM inbox WHERE trigger = 'timer'") == []
 
 
-async def test_a_timer_of_a_stopped_agent_fires_once_for_what_it_missed(database_url: str) -> None:
+async def test_a_timer_of_a_stopped_agent_fires_once_for_what_it_missed(quick_url: str) -> None:
     """Missed times are not made up for one by one, and a slow agent gets one firing at a time."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         uid = await gate.agent("alarm", code, "Alarm", suspend_after_ms=20)
         await gate.ask("alarm", {"every_s": 0.05, "data": "x"}, "t1")
@@ -154,9 +154,9 @@ async def test_a_full_inbox_makes_senders_wait(database_url: str) -> None:
         await gate.until("SELECT 1 FROM turn WHERE agent = 'agent_slow'", lambda rows: len(rows) == 5)
 
 
-async def test_what_an_agent_publishes_meets_the_channels_schema(database_url: str) -> None:
+async def test_what_an_agent_publishes_meets_the_channels_schema(quick_url: str) -> None:
     """Else the turn fails for good, nothing of it is published, and its host goes on with the state of before."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         await gate.agent("publisher", code, "Publisher")
         uid = await gate.channel("news")
@@ -209,9 +209,9 @@ async def test_many_namespaces_share_few_hosts(sqlite_url: str) -> None:
         raise AssertionError(rows)
 
 
-async def test_a_parked_turn_ends_on_what_it_began_on(database_url: str) -> None:
+async def test_a_parked_turn_ends_on_what_it_began_on(quick_url: str) -> None:
     """A new generation does not reach into an open turn: code, entrypoint and config stay, for that turn."""
-    async with running(database_url, hosts=2) as gate:
+    async with running(quick_url, hosts=2) as gate:
         old = await gate.code(SOURCE + "# old\n")
         new = await gate.code(
             SOURCE.replace("class Asker", "class Renamed").replace("return [first", "return ['new', first")

@@ -81,11 +81,11 @@ def _covers(told: list[list[float]], period: float) -> bool:
 
 
 async def test_no_scheduled_time_is_lost_or_doubled_by_deaths_of_the_gate(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 between due and fired, after the commit and after it was told: every time is told or counted, once."""
     arming = Arming(tmp_path, monkeypatch)
-    async with running(database_url) as gate, supervised(gate):
+    async with running(quick_url) as gate, supervised(gate):
         code = await gate.code(SOURCE)
         await gate.agent("clock", code, "Clock", suspend_after_ms=0)
         timers = [{"name": "each", "cron": "* * * * * *", "missed": "all"}, {"name": "some", "every_s": 0.2}]
@@ -159,9 +159,9 @@ async def test_what_a_stopped_agent_missed_is_made_up_for_within_the_bound(quick
         assert {missed for _, missed in told[1:MADE_UP_MAX]} == {0}
 
 
-async def test_timers_whose_names_look_alike_keep_their_firings(database_url: str) -> None:
+async def test_timers_whose_names_look_alike_keep_their_firings(quick_url: str) -> None:
     """Whoever sets one anew discards its own firings, and no other's."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         await gate.agent("twins", await gate.code(SOURCE), "Twins")
         await gate.send("twins", 1, "m1")
         rows = await gate.until("SELECT state FROM agent", lambda rows: str(rows).lower().count('"p') >= 4)

@@ -45,9 +45,9 @@ async def seen(store: Store, *namespaces: str, **given: Any) -> list[tuple[str, 
     return [(it.source, it.name, it.channel, it.messages) for it in found.items]
 
 
-async def test_each_message_is_counted_once(database_url: str) -> None:
+async def test_each_message_is_counted_once(quick_url: str) -> None:
     """Straight or by a channel, by who sent it; a turn that goes on is one; a killed gate changes nothing."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         talker = await gate.agent("talker", code, "Talker")
         listener = await gate.agent("listener", code, "Listener")

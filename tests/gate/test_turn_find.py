@@ -35,9 +35,9 @@ async def judge(gate: RunningGate, code: str, name: str, namespace: str = "defau
     assert await gate.store.write(unit)
 
 
-async def test_an_agent_finds_its_own_namespace(database_url: str) -> None:
+async def test_an_agent_finds_its_own_namespace(quick_url: str) -> None:
     """By meaning and by name, once for the turn: who comes later is not in its replay; others' are never found."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         code = await gate.code(SOURCE)
         await judge(gate, code, "judge")
         await judge(gate, code, "theirs", "elsewhere")

@@ -82,9 +82,9 @@ async def test_pinned_it_ends_on_its_own_code(database_url: str) -> None:
         assert await ledger(gate) == [1, 2]
 
 
-async def test_proved_it_goes_on_under_the_newer_code(database_url: str) -> None:
+async def test_proved_it_goes_on_under_the_newer_code(quick_url: str) -> None:
     """Its journal was replayed and nothing happened twice, though the host is killed with kill -9 afterwards."""
-    async with running(database_url, hosts=3) as gate:
+    async with running(quick_url, hosts=3) as gate:
         await parked(gate)
         old, new = await gate.code(OLD), await gate.code(NEW)
         await gate.deploy("deal", 2, new, "Deal", suspend_after_ms=60_000, upgrade={"parked": "prove"})
@@ -102,9 +102,9 @@ async def test_proved_it_goes_on_under_the_newer_code(database_url: str) -> None
         assert await gate.rows("SELECT attempts FROM turn WHERE message_id = 'd1'") == [(1,)]
 
 
-async def test_a_difference_keeps_it_on_its_code(database_url: str) -> None:
+async def test_a_difference_keeps_it_on_its_code(quick_url: str) -> None:
     """The Problem names the first difference, both sides, and what can be done; nothing of the proof happened."""
-    async with running(database_url, hosts=3) as gate:
+    async with running(quick_url, hosts=3) as gate:
         await parked(gate)
         old, other = await gate.code(OLD), await gate.code(OTHER)
         await gate.deploy("deal", 2, other, "Deal", upgrade={"parked": "prove", "pinned_s_max": 600})
@@ -145,9 +145,9 @@ async def test_a_proof_that_takes_its_host_along_is_given_up(quick_url: str) -> 
         assert await ledger(gate) == [1, 2]
 
 
-async def test_failed_it_is_over_at_the_upgrade(database_url: str) -> None:
+async def test_failed_it_is_over_at_the_upgrade(quick_url: str) -> None:
     """Its awaits are cancelled, its message is a dead letter; a gate that died before it heard finds it later."""
-    async with running(database_url, hosts=3) as gate:
+    async with running(quick_url, hosts=3) as gate:
         await parked(gate)
         new = await gate.code(NEW)
         await gate.deploy("deal", 2, new, "Deal", told=False, upgrade={"parked": "fail"})
@@ -256,9 +256,9 @@ BACK = STATES + DOWN
 STATE = "SELECT state, state_version FROM agent WHERE name = 'count'"
 
 
-async def test_a_state_goes_up_and_down(database_url: str) -> None:
+async def test_a_state_goes_up_and_down(quick_url: str) -> None:
     """By the functions of the code that loads it; code that has none leaves it as it is, and says so."""
-    async with running(database_url, hosts=3) as gate:
+    async with running(quick_url, hosts=3) as gate:
         await gate.agent("count", await gate.code(STATES), "Count")
         assert await gate.ask("count", 0, "c1") == {"seen": 1}
         await gate.deploy("count", 2, await gate.code(SECOND), "Count")
@@ -273,10 +273,10 @@ async def test_a_state_goes_up_and_down(database_url: str) -> None:
         assert await gate.rows(STATE) == [('{"seen":3}', 1)]
 
 
-async def test_a_new_generation_starts_on_its_own_spec_whatever_rings_first(database_url: str) -> None:
+async def test_a_new_generation_starts_on_its_own_spec_whatever_rings_first(quick_url: str) -> None:
     """While its agent is awake, without its bell: on the code and the config that it was declared with."""
     configured = "\n\nclass Told(Agent):\n    async def on_message(self, turn, envelope):\n        return self.config\n"
-    async with running(database_url, hosts=2) as gate:
+    async with running(quick_url, hosts=2) as gate:
         old, new = await gate.code(OLD + configured), await gate.code(NEW + configured)
         awake: dict[str, Any] = {"suspend_after_ms": 60_000}
         await gate.agent("told", old, "Told", **awake, config={"n": 1})
@@ -289,9 +289,9 @@ async def test_a_new_generation_starts_on_its_own_spec_whatever_rings_first(data
             assert await gate.ask("told", None, f"m{generation}") == {"n": generation}
 
 
-async def test_turns_of_another_python_are_found_until_they_end(database_url: str) -> None:
+async def test_turns_of_another_python_are_found_until_they_end(quick_url: str) -> None:
     """The gate records which it runs; a turn that began under another goes on, and the doctor names it meanwhile."""
-    async with running(database_url, hosts=2) as gate:
+    async with running(quick_url, hosts=2) as gate:
         examine = doctor.handlers(gate.store)["system.doctor"]
 
         async def found() -> list[tuple[str, str]]:

@@ -101,9 +101,9 @@ async def _begun(gate: RunningGate, *names: str) -> list[str]:
     return uids
 
 
-async def test_times_of_the_spec_wake_an_agent_and_leave_with_it(database_url: str) -> None:
+async def test_times_of_the_spec_wake_an_agent_and_leave_with_it(quick_url: str) -> None:
     """A watch and a turn's own timer of one name do not meet; a watch that is dropped leaves no timer and no firing."""
-    async with running(database_url) as gate:
+    async with running(quick_url) as gate:
         (uid,) = await _begun(gate, "watcher")
         await _watch(gate, uid, _cron("tick"), _cron("tock", "0 0 1 1 *"))
         await gate.send("watcher", "set", "s1")
@@ -126,11 +126,11 @@ async def test_times_of_the_spec_wake_an_agent_and_leave_with_it(database_url: s
 
 
 async def test_events_wake_who_watches_them_each_once(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In their order, over kill -9 of the gate before, after and in between; what nobody watches writes nothing."""
     arming = Arming(tmp_path, monkeypatch)
-    async with running(database_url) as gate, supervised(gate):
+    async with running(quick_url) as gate, supervised(gate):
         (uid,) = await _begun(gate, "watcher")
         await _watch(gate, uid, _feedback(types=["work.*"]))
         seen = 0

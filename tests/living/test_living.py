@@ -17,6 +17,12 @@ from tests.living.conftest import INBOX_MAX, Living
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def database_url(quick_url: str) -> str:
+    """On SQLite; in a soak on both: `tests/gate` has turns on both in every run."""
+    return quick_url
+
+
 def condition(agent: Any, kind: str) -> Any:
     return next(it for it in agent.status.conditions if it.type == kind)
 

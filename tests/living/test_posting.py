@@ -18,6 +18,12 @@ from tests.living.conftest import Living
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def database_url(quick_url: str) -> str:
+    """On SQLite; in a soak on both."""
+    return quick_url
+
+
 async def send(living: Living, data: Any, name: str = "keeper", **more: Any) -> Any:
     return await living.call("agents.send", SendInput(name=name, data=data, **more))
 

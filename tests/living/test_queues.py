@@ -31,6 +31,12 @@ from tests.living.conftest import Living
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def database_url(quick_url: str) -> str:
+    """On SQLite; in a soak on both: `tests/mesh` has queues on both in every run."""
+    return quick_url
+
+
 async def publish(living: Living, data: Any, key: str | None = None, **more: Any) -> Any:
     return await living.call("channels.publish", PublishInput(name="work", data=data, key=key, **more))
 

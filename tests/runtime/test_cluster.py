@@ -364,10 +364,10 @@ async def test_a_head_is_adopted_and_a_killed_one_leaves_nothing() -> None:
         data, runtime = Path(made) / "data", Path(made) / "run"
         data.mkdir()
         runtime.mkdir()
-        first = RayHead(folder=data, runtime=runtime)
+        first = RayHead(folder=data, runtime=runtime, dashboard=False)
         try:
             await asyncio.to_thread(first.start)
-            second = RayHead(folder=data, runtime=runtime)
+            second = RayHead(folder=data, runtime=runtime, dashboard=False)
             assert not RayHead(folder=data, runtime=runtime, num_cpus=3).adopt()
             assert second.adopt()
             assert second.address == first.address
