@@ -16,7 +16,7 @@ from tests.conftest import SOAK
 from tests.gate.running import RunningGate, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(4 * 3600 if SOAK else 400)]
-TURNS = int(os.environ.get("STEWARD_HISTORY_TURNS", "1000000" if SOAK else "6000"))
+TURNS = int(os.environ.get("STEWARD_HISTORY_TURNS", "1000000" if SOAK else "20000"))
 WINDOWS = 5
 AT_ONCE = 500
 WAIT_S = 120  # for so many, however busy the machine is
