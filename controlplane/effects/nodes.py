@@ -148,7 +148,7 @@ class Nodes:
     def _until(self, name: str, asked: Asked, done: Answer) -> None:
         """Answer when it is so, or with how far it is after a while."""
         hosts = self._of(name)
-        if name not in self.closed or not hosts or not asked.patient:
+        if name not in self.closed or not asked.empty or not hosts or not asked.patient:
             done(self._progress(name))
             return
         told = soon(done, lambda: self._progress(name), self._node.bounds.move_wait_s)

@@ -11,10 +11,10 @@ What is wanted is said as a list of ids, so that saying it twice changes nothing
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.effects.confining import Known
+from controlplane.effects.confining import Known, is_confined
 from controlplane.effects.fairness import WeightedLine
 from controlplane.effects.fitting import Fitting
 from controlplane.effects.keys import SHARED, Key, address_of
@@ -70,6 +70,11 @@ class Host:
     def enforced(self) -> bool:
         """Whether the operating system keeps it from the world, and not the gate alone."""
         return self.wire.foreign  # such a one was let in because it is confined
+
+    @property
+    def rests(self) -> bool:
+        """Whether each of its agents could be let go now."""
+        return not self.inflight and all(it.state in ("idle", "parked") and not it.retry_timer for it in self.slots)
 
     @property
     def key(self) -> Key:
@@ -144,7 +149,7 @@ class Placing:
     def _specialised(self, warm: Host, key: Key) -> Host:
         one_in = self._node.diverging.one_in(key)
         warm.namespace, warm.digest = key.namespace, key.digest
-        warm.since = warm.idle_since = self._node.steady()
+        warm.since = warm.idle_since = warm.rested_since = self._node.steady()
         warm.wire.send(Specialise(key.namespace, key.digest, one_in))
         self._node.hosts.record(warm)
         self.ensure()
@@ -240,15 +245,14 @@ class Placing:
         warm = Counter(it.reserved for it in self.here.values() if not it.digest)
         missing = {it: count - warm[it] - coming[it] for it, count in sought.items()}
         places = self._places(open_nodes)
-        patient = {key: it.since for key, it in self._lines.items() if self._can_be_asked_for(key.reserved)}
-        fitting = {key.reserved for key in patient}  # a spare one is no use to an agent with a host of its own
-        usable = [it for it in places if any(not self._wanted.too_early(of, [it]) for of in fitting)]
-        if open_nodes and len(patient) > len(usable) + sum(warm[it] + coming[it] for it in fitting):
-            self._make_room(self._node.steady(), min(patient.values()), fitting)
+        ways = {it: self._ways(it, open_nodes) for it in sought}
+        patient = {key: it.since for key, it in self._lines.items() if ways[key.reserved]}
+        if short := self._short(patient, ways, places, warm + coming):
+            self._make_room(self._node.steady(), min(patient.values()), {it.reserved for it in patient}, short)
             places = self._places(open_nodes)
         for reserved in self._in_turn(missing):
-            at = next((n for n, node in enumerate(places) if self._wanted.ask(reserved, node)), None)
-            if at is not None:
+            at = next((n for n, node in enumerate(places) if node in ways[reserved]), None)
+            if at is not None and self._wanted.ask(reserved, places[at]):
                 del places[at]
         self._spare(here, open_nodes)
         self._tell()
@@ -277,10 +281,23 @@ class Placing:
                 found.append(reserved)
         return found
 
-    def _can_be_asked_for(self, reserved: str) -> bool:
-        """Whether a place for it would be used: some node fits, and it is not too early to ask again."""
-        lacking = self._fitting.lacks(reserved)
-        return not lacking and not self._wanted.too_early(reserved, self._node.nodes.open())
+    def _ways(self, reserved: str, nodes: Sequence[str]) -> set[str]:
+        """Where one more can be asked for: some node fits, and it is not too early to ask again."""
+        if self._fitting.lacks(reserved):
+            return set()
+        fitting = [it for it in nodes if not it] if is_confined(reserved) else nodes  # such a one is on the gate's own
+        return {it for it in fitting if not self._wanted.too_early(reserved, it)}
+
+    def _short(
+        self, patient: Iterable[Key], ways: Mapping[str, set[str]], places: Sequence[str], there: Mapping[str, int]
+    ) -> set[str]:
+        """Where a place is missing for those who wait, beside what is spare for them or on its way; else empty."""
+        many = Counter(key.reserved for key in patient)  # a spare one is no use to an agent with a host of its own
+        for some in ({SHARED}, many.keys()):
+            usable = set[str]().union(*(ways[it] for it in some if many[it]))
+            if sum(many[it] for it in some) > sum(it in usable for it in places) + sum(there[it] for it in some):
+                return usable
+        return set()
 
     def _since(self, key: Key, now: float) -> float:
         return self._lines[key].since if key in self._lines else now
@@ -293,18 +310,19 @@ class Placing:
             if not any(self._node.slots.holds(it) and it.state == "free" and it.key == key for it in line.slots):
                 del self._lines[key]
 
-    def _make_room(self, now: float, oldest: float, fitting: set[str]) -> None:
+    def _make_room(self, now: float, oldest: float, fitting: set[str], nodes: set[str]) -> None:
         """Let one host go: an idle, spare or resting one at once; when others were patient, who served for longest."""
-        serving = sorted((it for it in self.here.values() if it.digest), key=lambda it: it.idle_since)
+        there = [it for it in self.here.values() if it.wire.node in nodes]
+        serving = sorted((it for it in there if it.digest), key=lambda it: it.idle_since)
         idle = next((it for it in serving if not it.slots and now - it.idle_since > IDLE_S_MIN), None)
-        idle = idle or next((it for it in self.here.values() if not it.digest and it.reserved not in fitting), None)
+        idle = idle or next((it for it in there if not it.digest and it.reserved not in fitting), None)
         if idle is not None:
             self._node.hosts.retire(idle, "others need its place")
             return
         if any(it.draining for it in serving):
             return
         served = [it for it in serving if now - it.since > SERVED_S_MIN]
-        resting = [it for it in served if not it.inflight and now - it.rested_since > IDLE_S_MIN]
+        resting = [it for it in served if it.rests and now - it.rested_since > IDLE_S_MIN]
         if resting:  # its agents lose a wish to stay awake, no time
             self._drain(min(resting, key=lambda it: it.rested_since))
         elif served and oldest < now - PATIENCE_S:

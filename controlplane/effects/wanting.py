@@ -92,17 +92,20 @@ class Wishes:
 
     def why_not(self, reserved: str) -> str:
         """What was said of the last host that never came; empty when none failed to."""
-        found = [it for (of, _), it in self._setbacks.items() if of == reserved]
+        if reserved:
+            setback = self._setbacks.get(_place(reserved, ""))
+            return "" if setback is None else setback.why
+        found = [it for (of, _), it in self._setbacks.items() if not of]
         return max(found, key=lambda it: it.again_at).why if found else ""
 
-    def too_early(self, reserved: str, nodes: Sequence[str]) -> bool:
-        """Whether none is asked for again yet on any of these nodes."""
-        found = [self._setbacks.get(_place(reserved, it)) for it in nodes]
-        return all(it is not None and self._steady() < it.again_at for it in found)
+    def too_early(self, reserved: str, node: str) -> bool:
+        """Whether none is asked for again yet on this node."""
+        setback = self._setbacks.get(_place(reserved, node))
+        return setback is not None and self._steady() < setback.again_at
 
     def ask(self, reserved: str, node: str) -> bool:
         """One more on this node, unless it is too early to ask again."""
-        if self.too_early(reserved, [node]):
+        if self.too_early(reserved, node):
             return False
         uid = self._free_uid() if is_confined(reserved) else 0
         self.put(f"h{secrets.token_hex(6)}", reserved, node, uid)
@@ -132,7 +135,8 @@ class Wishes:
 
     def unneeded(self, here: set[str], needed: set[str]) -> list[str]:
         """Those on their way to an agent that wants none any more; setbacks of such agents are forgotten."""
-        for place in [it for it in self._setbacks if it[0] not in needed | {SHARED}]:
+        kept = needed | {SHARED}
+        for place in [it for it in self._setbacks if it[0] not in kept]:
             del self._setbacks[place]
         gone = (it for it in self._wishes.items() if it[0] not in here and it[1].reserved)
         return [host_id for host_id, it in gone if it.reserved not in needed]

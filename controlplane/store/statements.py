@@ -62,7 +62,7 @@ PUT = Many(
     " WHERE NOT EXISTS (SELECT 1 FROM turn WHERE turn_id = ? AND finished_at IS NOT NULL)"
     " ON CONFLICT (agent, message_id) DO NOTHING"
 )
-DISCARD_FIRINGS = Many(
+DISCARD_FIRINGS = Fixed(  # it keeps its place: no firing that was given to the writer before comes behind it
     "DELETE FROM inbox WHERE agent = ? AND trigger = 'timer' AND message_id <> ? AND SUBSTR(body, 1, LENGTH(?)) = ?"
 )
 SEND = Many(

@@ -73,6 +73,12 @@ class Progress(Place):
     retried: int = 0
     last_at: float = 0.0
 
+    def begin(self, origin: str, poll: Poll) -> None:
+        """Another poll has not failed yet."""
+        if self.origin != origin:
+            self.failing = None
+        super().begin(origin, poll)
+
 
 def failing(problem: Problem, since: float) -> Failing:
     """What a failed query comes to. Who was not reached, or did not answer, is away; all else is an answer."""

@@ -6,7 +6,7 @@ from typing import Any
 from controlplane.effects.confining import Known
 from controlplane.effects.keys import Key, address_of, reserved_for
 from controlplane.effects.node import Bounds
-from controlplane.effects.placing import Placing
+from controlplane.effects.placing import Host, Placing
 
 
 class Scene:
@@ -28,18 +28,22 @@ class Scene:
         self.node.hosts = SimpleNamespace(retire=lambda host, _why: self.placing.departed(host.host_id))
         self.node.ownership = SimpleNamespace(let_go=lambda _: None)
 
-    def has(self, host_id: str, digest: str = "", slots: int = 0, inflight: int = 1, rested: float = 0.0) -> None:
+    def has(
+        self, host_id: str, digest: str = "", slots: int = 0, *, inflight: int = 1, rested: float = 0.0, node: str = ""
+    ) -> None:
         """A host is here, warm unless it has a digest; a turn is in flight there unless it rests."""
-        about = {"digest": digest, "reserved": "", "idle_since": 0.0, "since": 0.0}
-        about |= {"slots": [SimpleNamespace(leave=False)] * slots, "inflight": inflight, "rested_since": rested}
-        host: Any = SimpleNamespace(host_id=host_id, wire=SimpleNamespace(node=""), draining=False, **about)
+        agent = SimpleNamespace(leave=False, state="idle", retry_timer=None)
+        about = {"digest": digest, "reserved": "", "idle_since": 0.0, "since": 0.0, "rested_since": rested}
+        about |= {"slots": [agent] * slots, "inflight": inflight}
+        host: Any = SimpleNamespace(host_id=host_id, wire=SimpleNamespace(node=node), draining=False, **about)
+        host.rests = not inflight
         self.placing.remember(host_id, Known(0, "", "", ""))
         self.placing.here[host_id] = host
 
     def waits(self, name: str, namespace: str = "n", **spec: Any) -> Key:
         """An agent comes to wait for a host of its own."""
         self.now += 1
-        reserved = reserved_for(name, namespace, name, {"isolation": "dedicated", **spec})
+        reserved = reserved_for(name, namespace, name, {"isolation": "dedicated"} | spec)
         key = Key(namespace, "d", reserved)
         slot: Any = SimpleNamespace(queued=False, key=key, state="free")
         self.placing.demand(slot)
@@ -145,6 +149,45 @@ def test_a_node_that_dies_with_a_host_on_its_way_delays_none_elsewhere() -> None
     slot: Any = SimpleNamespace(queued=False, key=Key("n", "e", ""), state="free")
     scene.placing.demand(slot)
     assert scene.placing.here[nodes[""]].draining
+
+
+def test_hosts_of_a_node_that_takes_no_more_are_left_to_their_agents() -> None:
+    """It is closed, or none could be started there just now: their places are no use to who waits."""
+    scene = Scene(hosts_max=1)
+    scene.has("busy", "d", slots=1)
+    scene.has("rests", "d", slots=1, inflight=0, node="far")
+    scene.waits("own")
+    scene.placing.ensure()
+    assert not scene.placing.here["rests"].draining
+    scene.node.nodes.open = lambda: ["", "far"]
+    scene.placing.ensure()
+    assert scene.placing.here["rests"].draining
+
+
+def test_a_host_rests_when_each_of_its_agents_could_be_let_go() -> None:
+    """Not while one is to try again, or comes or goes."""
+
+    def rests(inflight: int = 0, **about: Any) -> Any:
+        slots = [SimpleNamespace(state="parked", retry_timer=None), SimpleNamespace(**about)]
+        host: Any = SimpleNamespace(inflight=inflight, slots=slots)
+        return Host.rests.fget(host)  # type: ignore[attr-defined]
+
+    assert rests(state="idle", retry_timer=None)
+    assert not rests(state="idle", retry_timer=None, inflight=1)
+    assert not rests(state="idle", retry_timer=object())
+    assert not rests(state="acquiring", retry_timer=None)
+    assert not rests(state="leaving", retry_timer=None)
+
+
+def test_a_confined_agent_waits_for_the_node_of_the_gate() -> None:
+    """Its host is there or nowhere, so while that is closed none is asked for."""
+    scene = Scene(hosts_max=2)
+    scene.node.nodes.open = lambda: ["far"]
+    scene.waits("kept", isolation="confined")
+    assert scene.asked_for == []
+    scene.node.nodes.open = lambda: ["", "far"]
+    scene.placing.ensure()
+    assert scene.asked_for == ["n/kept"]
 
 
 def test_a_spare_host_stays_while_who_waits_is_not_asked_for() -> None:

@@ -3,6 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.store import handing
+from controlplane.store import statements as sql
 from controlplane.store.batching import (
     BYTES_MAX,
     JOBS_MAX,
@@ -142,3 +144,30 @@ def test_turns_that_build_on_an_earlier_batch_share_their_calls() -> None:
     after = [turn(number, 29) for number in range(30, 40)]
     found = [(it.sql, len(it.params)) for it in grouped([*before, *puts, *after])]
     assert found == [("G", 10), ("END", 10), ("PUT", 10), ("G", 10), ("END", 10)]
+
+
+def test_a_timer_that_is_cancelled_does_not_fire_behind_that() -> None:
+    """Whichever calls are shared: what takes a firing away stands behind each firing that was given before."""
+
+    def firing(number: int, over: str) -> Job:
+        return Job([(over, [number], 1), (sql.PUT, [number], 1)], lambda *_: None, lane=1, number=number)
+
+    def cancelling(number: int, behind: int) -> Job:
+        guard = (handing.IN_INBOX, Behind.of([number], behind), 1)
+        return Job(
+            [guard, (sql.TIMER_CANCEL, [number], -1), (sql.DISCARD_FIRINGS, [number], -1)],
+            lambda *_: None,
+            1,
+            number=number,
+        )
+
+    jobs = [
+        Job([(sql.PUT, [1], 1)], lambda *_: None, lane=1, number=1),
+        firing(2, sql.TIMER_ADVANCE),
+        cancelling(3, 1),
+        firing(4, sql.TIMER_END),
+        firing(5, sql.TIMER_ADVANCE),
+        cancelling(6, 1),
+    ]
+    run = [(group.sql, params[0]) for group in grouped(jobs) for params in group.params]
+    assert run.index((sql.PUT, 5)) < run.index((sql.DISCARD_FIRINGS, 6))

@@ -100,8 +100,8 @@ class Members:
             would = [] if row is None else [f"{given.namespace}/{given.name} would be found no more"]
             return Preview(operation=call.operation, would=would, undo="none")
         which: list[Scalar] = [given.namespace, given.name, call.now]
-        unit = Unit().raw(sql.UNREGISTERED_EVENT, [call.now, call.principal.name, *which], 1)
-        await self._store.write(unit.raw(sql.UNREGISTER, which, 1))  # a conflict: there is none
+        unit = Unit().raw(sql.UNREGISTERED_EVENT, [call.now, call.principal.name, *which])
+        await self._store.write(unit.raw(sql.UNREGISTER, which))  # of one that is not there, nothing is touched
         return gone
 
 
