@@ -38,6 +38,7 @@ class Scene:
         host: Any = SimpleNamespace(host_id=host_id, wire=SimpleNamespace(node=node), draining=False, **about)
         host.rests = not inflight
         self.placing.remember(host_id, Known(0, "", "", ""))
+        self.placing._wanted.put(host_id, node=node)
         self.placing.here[host_id] = host
 
     def waits(self, name: str, namespace: str = "n", **spec: Any) -> Key:
