@@ -34,6 +34,7 @@ DELETED = "it is not there any more"
 VERDICTS = text("SELECT claim_id, verdict FROM claim WHERE change_id = :change_id")
 WHERE = many("SELECT uid, owner, placement FROM agent WHERE uid IN :uids", "uids")
 HOSTS = text("SELECT host_id, node FROM host WHERE ended_at IS NULL")
+STILL_OPEN = text("SELECT 1 AS it FROM claim WHERE change_id = :change_id AND claim_id = :claim_id AND verdict IS NULL")
 CLOSED = text("SELECT key FROM meta WHERE key = :key")
 
 
@@ -105,6 +106,8 @@ class Carrier:
         rest = sorted(seen.open.keys() - set(begun))
         refused = {}
         for index in begun:
+            if not await self._is_open(change, seen.open[index]):  # somebody asked otherwise meanwhile
+                continue
             if (found := await self._tell(change, seen.acts[index])) is not None:
                 refused[index] = found
         unit = Unit()
@@ -118,6 +121,10 @@ class Carrier:
         if not len(unit):
             return False
         return await self._store.write(unit)
+
+    async def _is_open(self, change: OpenSteps, claim: Claim) -> bool:
+        which = {"change_id": change.change_id, "claim_id": claim.claim_id}
+        return bool(await self._store.read(lambda session: rows(session, STILL_OPEN, **which)))
 
     async def _tell(self, change: OpenSteps, act: Act) -> tuple[str, str] | None:
         """Tell the gate, if there is anything to be told; the verdict and why, where it says that it never will."""

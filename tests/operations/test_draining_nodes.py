@@ -123,6 +123,31 @@ async def test_a_node_that_is_asked_for_otherwise(plane: Plane, mover: Mover, ot
         assert set(mover.told) <= {"local"}, "nobody is moved for the older one"
 
 
+async def test_who_undoes_it_while_it_is_carried_on_ends_it_there(
+    plane: Plane, mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was about to be told to the gate is not: neither the moves that were left of the batch, nor the emptying."""
+    await on_two_nodes(plane)
+    mover.held = {f"a-{n}" for n in "uvwxyz"}
+    await plane.call("nodes.drain", node="local", batch=6)
+    await tick(plane)
+    mover.told.clear()
+    control, undone = mover.control, False
+
+    async def undoes(verb: str, uid: str, argument: dict[str, Any]) -> dict[str, Any]:
+        nonlocal undone
+        found = await control(verb, uid, argument)
+        if verb == "migrate" and not undone:
+            undone = True
+            await plane.call("nodes.drain", node="local", undo=True)
+        return found
+
+    monkeypatch.setattr(mover, "control", undoes)
+    await tick(plane)
+    assert undone
+    assert len([it for it in mover.told if it.startswith("a-")]) == 1
+
+
 async def test_more_agents_than_a_change_holds_are_refused(
     plane: Plane, mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
