@@ -56,7 +56,7 @@ class Place(BaseModel):
 
 
 class Failing(BaseModel):
-    """Why a poll fails, since when in Unix time."""
+    """Why a poll fails, since when in Unix time; another poll of the same route that works ends it."""
 
     since: float
     fault: Fault
@@ -72,12 +72,6 @@ class Progress(Place):
     filtered: int = 0
     retried: int = 0
     last_at: float = 0.0
-
-    def begin(self, origin: str, poll: Poll) -> None:
-        """Another poll has not failed yet."""
-        if self.origin != origin:
-            self.failing = None
-        super().begin(origin, poll)
 
 
 def failing(problem: Problem, since: float) -> Failing:
