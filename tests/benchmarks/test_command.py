@@ -94,5 +94,5 @@ def test_a_peer_that_breaks_is_told_in_its_cell_and_fails_the_row(
     monkeypatch.setattr(command, "BENCHMARKS", {"both": ("Both", measure)})
     assert ended("--quick") == 1
     shown = capsys.readouterr().out
-    assert "ours 1 ['failed: no port is free', '']" in shown
+    assert "ours 1 ['it failed', '']" in shown  # what it said is told once, below
     assert "failed: Restate: no port is free" in shown
