@@ -17,7 +17,7 @@ from controlplane.store import statements as sql
 from controlplane.store import usage
 from controlplane.store.committer import Committer, Job
 
-HOST, HOUR, DIGEST = "ceiling", 498_822, "sha256:" + "0" * 64
+HOST, HOUR, MICRO, DIGEST = "ceiling", 498_822, 1_000_000, "sha256:" + "0" * 64
 BODY = orjson.dumps(
     {
         "specversion": "1.0",
@@ -70,12 +70,12 @@ class Turns:
         opened = (sql.TURN_OPEN, self._row(it, now, "running" if self._effects else "committed"), 1)
         for n in range(self._effects):
             yield 0, [(sql.FENCE, (now, agent, 1, HOST), 1), *([] if n else [opened]), self._intent(it, n, now)]
-            meters = ("noted", "effects", "bytes_out", "bytes_in")
             yield 0, [(sql.RECEIPT, ("succeeded", '{"noted":"x"}', now, it, "0", n), 1),
-                      *(self._used(meter, "notes.again") for meter in meters)]  # fmt: skip
+                      (usage.ADD, ("default", agent, HOUR, "notes.again", "", "noted", "", "", MICRO), 1),
+                      (usage.ADD_EFFECT, ("default", agent, HOUR, "notes.again", "", "", MICRO, 9, 9), 1)]  # fmt: skip
         yield 0, [
             (sql.COMMIT, ("{}", None, DIGEST, 1, now, agent, 1, HOST, version), 1),
-            *(self._used(meter, "") for meter in ("turns", "active_s", "cpu_s")),
+            (usage.ADD_TURN, ("default", agent, HOUR, "", "", "", MICRO, 1000, 1000), 1),
             (sql.TURN_END, ended, 1) if self._effects else opened,
             (sql.LATE_EVENT, (now, "default", agent, it, "{}", it), -1),
             (sql.RESOLVE_OPERATOR, ("answered", "1", now, it), -1),
@@ -88,9 +88,6 @@ class Turns:
 
     def _intent(self, it: str, n: int, now: float) -> Any:
         return sql.RECORD, (it, "0", n, "effect", INTENT, VERDICT, None, None, now, now + 30, None, None), 1
-
-    def _used(self, meter: str, effect: str) -> Any:
-        return usage.ADD, ("default", self._agent, HOUR, effect, "", meter, "", "", 1_000_000), 1
 
 
 class Ceiling:

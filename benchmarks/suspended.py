@@ -20,10 +20,10 @@ from tests.stack import Stack
 SIZES, MOST, ACTIVE, ACTIVE_S, QUIET_S, FLEET = (1_000, 10_000), 100_000, 100, 5.0, 5.0, 10_000
 STORE_BYTES, GATE_BYTES = 2048, 2048
 STANDS = "… in what stands for it: agent, resource, label"
-STANDING, KEPT = ("agent", "resource", "label"), ("turn", "event", "usage")
+STANDING, KEPT = ("agent", "resource", "label"), ("turn", "event", "usage", "usage_common")
 ABOUT = (
     "Of the bytes in the store, those of what stands for an agent are there for as long as it is, and are judged; the"
-    " rest is the record of its first turn (the turn, two events, three meters), which retention ends.\n\n"
+    " rest is the record of its first turn (the turn, two events, its use), which retention ends.\n\n"
     "The bytes in the gate's memory are what it holds more than with no agent, by the number of agents; the target is"
     " judged by what it holds more than with the fewest, since its pages of the database's file are in both.\n\n"
 )

@@ -19,6 +19,8 @@ METERS_MAX = 16
 TURN_METERS = ("turns", "active_s", "cpu_s")
 EFFECT_METERS = ("effects", "bytes_out", "bytes_in")
 
+_COMMON = (("active_s", TURN_METERS, sql.ADD_TURN), ("effects", EFFECT_METERS, sql.ADD_EFFECT))
+
 Row = tuple[str, tuple[Any, ...], int]
 Amounts = dict[str, int]  # meter to millionths
 
@@ -84,9 +86,11 @@ def bounded(most: Mapping[str, float]) -> dict[str, float]:
 
 
 def rows(who: Who, what: What, amounts: Amounts, now: float) -> list[Row]:
-    """The rows that add to the sums of this hour."""
-    hour = hour_of(now)
-    return [
-        (sql.ADD, (who.namespace, who.agent, hour, *what, meter, who.chain, who.fleet, amount), 1)
-        for meter, amount in amounts.items()
-    ]
+    """The rows that add to the sums of this hour: a single one for what all turns use, or all effects, of no chain."""
+    by = (who.namespace, who.agent, hour_of(now), *what)
+    found: list[Row] = []
+    for mark, meters, statement in () if who.chain else _COMMON:
+        if mark in amounts:
+            found.append((statement, (*by, who.fleet, *(amounts.get(it, 0) for it in meters)), 1))
+            amounts = {meter: amount for meter, amount in amounts.items() if meter not in meters}
+    return found + [(sql.ADD, (*by, it, who.chain, who.fleet, amount), 1) for it, amount in amounts.items()]

@@ -30,7 +30,7 @@ BEHIND = many(
     "uids",
 )
 USED = many(
-    "SELECT meter, SUM(amount) AS amount FROM usage WHERE namespace = :namespace AND agent = :name AND hour > :hour"
+    "SELECT meter, SUM(amount) AS amount FROM used WHERE namespace = :namespace AND agent = :name AND hour > :hour"
     " GROUP BY meter"
 )
 

@@ -49,6 +49,8 @@ WHERE turn_id IS NULL AND resolved_at < ? ORDER BY resolved_at LIMIT ?)"""
 HOSTS = """DELETE FROM host WHERE host_id IN (SELECT host_id FROM host WHERE ended_at < ? LIMIT ?)"""
 USAGE = """DELETE FROM usage WHERE (namespace, agent, hour, effect, connection, meter, chain, fleet) IN (SELECT
 namespace, agent, hour, effect, connection, meter, chain, fleet FROM usage WHERE hour < ? ORDER BY hour LIMIT ?)"""
+COMMON_USAGE = """DELETE FROM usage_common WHERE (namespace, agent, hour, effect, connection, fleet) IN (SELECT
+namespace, agent, hour, effect, connection, fleet FROM usage_common WHERE hour < ? ORDER BY hour LIMIT ?)"""
 # Those of living agents stay, and with them what they are within.
 CHAINS = """DELETE FROM chain WHERE chain_id IN (SELECT c.chain_id FROM chain c WHERE c.created_at < ?
 AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.chain = c.chain_id)
@@ -105,6 +107,7 @@ class Retention:
             (ORPHANED, [turns_before, ROWS_MAX]),
             (FORGET_MEMBERS, [ROWS_MAX]),
             (USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
+            (COMMON_USAGE, [int(now - self.usage_retention_s) // 3600, ROWS_MAX]),
             (CHAINS, [now - self.usage_retention_s, ROWS_MAX]),
             (INVITATIONS, [now - INVITATION_KEPT_S, ROWS_MAX]),
             (CANCELLED_DELAYED, [now - CANCELLED_KEPT_S, ROWS_MAX]),

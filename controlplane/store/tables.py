@@ -38,6 +38,7 @@ from controlplane.store.mesh_tables import SubscriptionRow as SubscriptionRow
 from controlplane.store.offers_tables import OfferRow as OfferRow
 from controlplane.store.replays import ReplayRow as ReplayRow
 from controlplane.store.usage_tables import ChainRow as ChainRow
+from controlplane.store.usage_tables import CommonUsageRow as CommonUsageRow
 from controlplane.store.usage_tables import UsageRow as UsageRow
 from controlplane.store.waking_tables import ArrivalRow as ArrivalRow
 from controlplane.store.waking_tables import FeedbackWatchRow as FeedbackWatchRow

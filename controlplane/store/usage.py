@@ -10,6 +10,20 @@ ADD = Many(
     " ON CONFLICT (namespace, agent, hour, effect, connection, meter, chain, fleet)"
     " DO UPDATE SET amount = usage.amount + excluded.amount"
 )
+ADD_TURN = Many(
+    "INSERT INTO usage_common (namespace, agent, hour, effect, connection, fleet, turns, active_s, cpu_s)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (namespace, agent, hour, effect, connection, fleet) DO UPDATE SET"
+    " turns = usage_common.turns + excluded.turns, active_s = usage_common.active_s + excluded.active_s,"
+    " cpu_s = usage_common.cpu_s + excluded.cpu_s"
+)
+ADD_EFFECT = Many(
+    "INSERT INTO usage_common (namespace, agent, hour, effect, connection, fleet, effects, bytes_out, bytes_in)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (namespace, agent, hour, effect, connection, fleet) DO UPDATE SET"
+    " effects = usage_common.effects + excluded.effects, bytes_out = usage_common.bytes_out + excluded.bytes_out,"
+    " bytes_in = usage_common.bytes_in + excluded.bytes_in"
+)
 BUDGETS = (
     "SELECT namespace, name, generation, spec FROM resource WHERE kind = 'Budget' AND deleted_at IS NULL"
     " ORDER BY namespace, name"
@@ -18,13 +32,13 @@ OF_AGENT = " AND agent = ?"
 OF_FLEET = " AND fleet = ?"
 LABELLED = (
     " AND EXISTS (SELECT 1 FROM label l WHERE l.kind = 'Agent' AND l.key = ? AND l.value = ?"
-    " AND l.namespace = usage.namespace AND l.name = usage.agent)"
+    " AND l.namespace = used.namespace AND l.name = used.agent)"
 )
 
 
 def sums(conditions: Sequence[str] = ()) -> str:
     """What was used in a namespace since an hour, under conditions of the above."""
-    parts = ("SELECT effect, connection, meter, SUM(amount) FROM usage WHERE namespace = ? AND hour >= ?", *conditions)
+    parts = ("SELECT effect, connection, meter, SUM(amount) FROM used WHERE namespace = ? AND hour >= ?", *conditions)
     return "".join((*parts, " GROUP BY effect, connection, meter"))
 
 

@@ -1,6 +1,11 @@
-"""The tables of what was used, and of chains, which bound it. As in `tables`."""
+"""The tables of what was used, and of chains, which bound it. As in `tables`.
 
-from sqlalchemy import BigInteger, Column, Index, String
+The two of use are read by the view `used`, which tells each amount as a row of its own, or by a chain.
+"""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, String, column, table
 from sqlmodel import Field, SQLModel
 
 from controlplane.store.columns import big, by_bytes, partial, seconds, text_column, text_or_none
@@ -25,6 +30,29 @@ class UsageRow(SQLModel, table=True):
     fleet: str = Field(sa_column=by_bytes())
     amount: int = Field(sa_column=big())
     __table_args__ = (Index("usage_by_hour", "hour"), partial("usage_by_chain", "chain", where="chain <> ''"))
+
+
+class CommonUsageRow(SQLModel, table=True):
+    """The same of the meters that each turn or each effect has, of no chain: one row, since it is written so often."""
+
+    __tablename__ = "usage_common"
+    namespace: str = Field(sa_column=by_bytes())
+    agent: str = Field(sa_column=by_bytes())
+    hour: int = Field(sa_column=Column(BigInteger, primary_key=True), description="hours since 1970 in UTC")
+    effect: str = Field(sa_column=by_bytes())
+    connection: str = Field(sa_column=by_bytes())
+    fleet: str = Field(sa_column=by_bytes())
+    turns: int = Field(default=0, sa_column=big())
+    active_s: int = Field(default=0, sa_column=big())
+    cpu_s: int = Field(default=0, sa_column=big())
+    effects: int = Field(default=0, sa_column=big())
+    bytes_out: int = Field(default=0, sa_column=big())
+    bytes_in: int = Field(default=0, sa_column=big())
+    __table_args__ = (Index("usage_common_by_hour", "hour"),)
+
+
+OF_CHAINS: Any = UsageRow.metadata.tables["usage"].c  # what is of a chain is there alone, and found by its index
+USED: Any = table("used", *(column(it.name) for it in OF_CHAINS)).c
 
 
 class ChainRow(SQLModel, table=True):

@@ -72,7 +72,7 @@ def _lines(path: Path) -> int:
 
 async def _used(gate: RunningGate) -> dict[str, Decimal]:
     """What each chain has cost by itself, without what is below it."""
-    rows = await gate.rows("SELECT chain, SUM(amount) FROM usage WHERE meter = 'noted' GROUP BY chain")
+    rows = await gate.rows("SELECT chain, SUM(amount) FROM used WHERE meter = 'noted' GROUP BY chain")
     return {chain: Decimal(int(amount)) * Decimal(RATES["rates"]["noted"]) / 1_000_000 for chain, amount in rows}
 
 
@@ -130,7 +130,7 @@ async def test_whoever_asked_hears_that_the_budget_is_used_up(sqlite_url: str, t
         assert "of 1 effects that the budget of chain" in problems[0][0]
         assert "of 0 turns that the budget of chain" in problems[1][0]
         assert "was active for all the 0.4 s" in problems[2][0]
-        counted = await gate.rows("SELECT SUM(amount) FROM usage WHERE meter = 'turns' AND chain <> ''")
+        counted = await gate.rows("SELECT SUM(amount) FROM used WHERE meter = 'turns' AND chain <> ''")
         assert [int(it[0]) for it in counted] == [2_000_000], "a turn that was not let begin is none"
 
 

@@ -28,7 +28,7 @@ RATES = {"turns": Decimal("0.00137"), "notes.again:noted": Decimal("0.3371")}
 
 async def used(gate: RunningGate, agent: str, meter: str, effect: str = "") -> float:
     """The sum of a meter, over all hours."""
-    query = "SELECT COALESCE(SUM(amount), 0) FROM usage WHERE agent = :agent AND meter = :meter AND effect = :effect"
+    query = "SELECT COALESCE(SUM(amount), 0) FROM used WHERE agent = :agent AND meter = :meter AND effect = :effect"
     rows = await gate.rows(query, agent=agent, meter=meter, effect=effect)
     return float(rows[0][0]) / meters.MICRO
 

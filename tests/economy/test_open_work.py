@@ -49,7 +49,7 @@ async def test_a_compute_is_let_in_only_if_all_of_it_has_room(quick_url: str) ->
         assert (reason, "of 100 gpu_s that budget default/hundred allows 90 are used" in detail) == (
             "BUDGET_EXCEEDED", True
         )  # fmt: skip
-        sums = "SELECT chain, amount FROM usage WHERE meter = 'gpu_s' ORDER BY amount"
+        sums = "SELECT chain, amount FROM used WHERE meter = 'gpu_s' ORDER BY amount"
         assert await gate.rows(sums) == [("", 40_000_000), ("m1", 50_000_000)]
         await computer.close()
 
@@ -94,7 +94,7 @@ async def test_what_is_in_doubt_keeps_its_place(database_url: str, tmp_path: Pat
         gate.start()
         await gate.until(far.HELD, lambda rows: len(rows) == 2)
         assert await gate.ask("b", plain, "b5") == "BUDGET_EXCEEDED"
-        used = "SELECT SUM(amount) FROM usage WHERE meter = 'effects' AND effect = 'notes.once'"
+        used = "SELECT SUM(amount) FROM used WHERE meter = 'effects' AND effect = 'notes.once'"
         assert int((await gate.rows(used))[0][0]) == 2_000_000
 
 

@@ -13,7 +13,7 @@ from controlplane.economy.rating import RateCard
 from controlplane.operations.living import usage
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
-from controlplane.store.tables import UsageRow
+from controlplane.store.tables import CommonUsageRow, UsageRow
 from controlplane.store.unit import Unit
 from schemas.problem import Refusal
 from schemas.usage import UsageReport, UsageReportInput
@@ -100,9 +100,13 @@ async def test_old_sums_are_swept(store: Store) -> None:
     """What is older than is kept goes, hour by hour; the rest stays."""
     await _used(store, "echo", "turns", 1, HOUR - 3)
     await _used(store, "echo", "turns", 1)
+    for hour in (HOUR - 3, HOUR):
+        key = {"namespace": "default", "effect": "", "connection": "", "fleet": ""}
+        await world.add(store, CommonUsageRow, agent="echo", hour=hour, turns=MICRO, cpu_s=MICRO, **key)
+    assert (await _report(store)).meters == {"cpu_s": 2, "turns": 4}
     await Retention(store, 60.0, 60.0, usage_retention_s=2.0 * HOUR_S).sweep(world.NOW)
-    rows = await store.read(lambda session: session.exec(select(UsageRow.hour)).all())
-    assert rows == [HOUR]
+    for table in (UsageRow, CommonUsageRow):
+        assert await store.read(lambda session, table=table: session.exec(select(table.hour)).all()) == [HOUR]
 
 
 def test_rates_are_exact() -> None:

@@ -44,7 +44,7 @@ class Both(Agent):
 
         return await turn.gather(twice(), turn.compute("jobs:c"), turn.perform("machine.read", what="memory"))
 """
-TASK_S = "SELECT SUM(amount) FROM usage WHERE meter = 'task_s'"
+TASK_S = "SELECT SUM(amount) FROM used WHERE meter = 'task_s'"
 OPEN = "SELECT attempts FROM awaiting WHERE kind = 'compute' AND resolved_at IS NULL"
 OWNER = "SELECT owner FROM agent WHERE name = 'thinker'"
 
@@ -76,7 +76,7 @@ async def test_a_suspended_turn_gets_what_was_computed_over_the_death_of_the_gat
         assert list(computer.begun) == [key]
         journal = "SELECT kind, outcome, verdict IS NOT NULL FROM journal WHERE kind = 'effect'"
         assert [(it[0], it[1], bool(it[2])) for it in await gate.rows(journal)] == [("effect", "succeeded", True)]
-        used = "SELECT amount FROM usage WHERE effect = 'compute.run' AND meter = 'cpu_s'"
+        used = "SELECT amount FROM used WHERE effect = 'compute.run' AND meter = 'cpu_s'"
         assert await gate.rows(used) == [(1_500_000,)]
         await computer.close()
 

@@ -169,8 +169,17 @@ def test_sums_of_use_stay(empty_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(put, {"fleet": "b", "amount": 3})
         found = connection.execute(text("SELECT fleet, chain, amount FROM usage ORDER BY fleet")).all()
-    assert [tuple(it) for it in found] == [("a", "", 2), ("b", "", 3)]
+        assert [tuple(it) for it in found] == [("a", "", 2), ("b", "", 3)]
+        connection.execute(
+            text(
+                "INSERT INTO usage_common (namespace, agent, hour, effect, connection, fleet, turns, cpu_s)"
+                " VALUES ('default', 'echo', 1, '', '', 'b', 4, 6)"
+            )
+        )
+        found = connection.execute(text("SELECT fleet, meter, amount FROM used ORDER BY meter, amount")).all()
+    assert [tuple(it) for it in found] == [("b", "cpu_s", 6), ("a", "turns", 2), ("b", "turns", 3), ("b", "turns", 4)]
     migrate.downgrade(empty_url, "0015")
     with engine.begin() as connection:
-        assert [tuple(it) for it in connection.execute(text("SELECT fleet, amount FROM usage"))] == [("b", 5)]
+        found = connection.execute(text("SELECT fleet, meter, amount FROM usage ORDER BY meter")).all()
+    assert [tuple(it) for it in found] == [("b", "cpu_s", 6), ("b", "turns", 9)]
     engine.dispose()

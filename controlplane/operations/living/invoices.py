@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func, select
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from controlplane.economy import forecasting, invoicing
 from controlplane.economy.meters import HOUR_S, MICRO, What
@@ -18,7 +18,7 @@ from controlplane.operations.living.envelopes import moment
 from controlplane.operations.living.usage import within_reach
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
-from controlplane.store.tables import UsageRow
+from controlplane.store.usage_tables import USED
 from schemas.budget import MONEY
 from schemas.ports import Handler
 from schemas.principal import Call
@@ -26,9 +26,9 @@ from schemas.problem import Next
 from schemas.usage import Forecast, ForecastInput, Invoice, InvoiceAgent, InvoiceInput, InvoiceLine
 
 LINES_MAX = 5_000
-_LINE = (col(UsageRow.agent), col(UsageRow.effect), col(UsageRow.connection), col(UsageRow.meter))
-_HOURLY = (col(UsageRow.hour), *_LINE[1:])
-_AMOUNT = func.sum(col(UsageRow.amount))
+_LINE = (USED.agent, USED.effect, USED.connection, USED.meter)
+_HOURLY = (USED.hour, *_LINE[1:])
+_AMOUNT = func.sum(USED.amount)
 
 
 class Hourly(NamedTuple):
@@ -65,7 +65,7 @@ def handlers(store: Store, card: RateCard) -> dict[str, Handler]:
         windows = _before(given, window)
         where = _where(given, Window(windows[-1].first, window.end))
         if given.meter != MONEY:
-            where.append(col(UsageRow.meter) == given.meter)
+            where.append(USED.meter == given.meter)
         rows = await store.read(lambda session: _sums(session, _HOURLY, where))
         used = [Hourly(row[0], What(row[1], row[2]), row[3], int(row[4])) for row in rows]
         first = min((it.hour for it in used), default=window.first)
@@ -101,14 +101,14 @@ def _before(given: ForecastInput, window: Window) -> list[Window]:
 
 def _where(given: InvoiceInput | ForecastInput, window: Window) -> list[ColumnElement[bool]]:
     where = [
-        col(UsageRow.namespace) == given.namespace,
-        col(UsageRow.hour) >= window.first,
-        col(UsageRow.hour) < window.end,
+        USED.namespace == given.namespace,
+        USED.hour >= window.first,
+        USED.hour < window.end,
     ]
     if given.agent is not None:
-        where.append(col(UsageRow.agent) == given.agent)
+        where.append(USED.agent == given.agent)
     if given.fleet is not None:
-        where.append(col(UsageRow.fleet) == given.fleet)
+        where.append(USED.fleet == given.fleet)
     return where
 
 

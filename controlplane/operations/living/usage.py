@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, tuple_
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from controlplane.economy.meters import HOUR_S, MICRO, What, hour_of
 from controlplane.economy.rating import ZERO, RateCard, shown
@@ -18,7 +18,7 @@ from controlplane.operations.living.chains import below
 from controlplane.operations.living.envelopes import moment
 from controlplane.resources.problems import refuse
 from controlplane.store.store import Store
-from controlplane.store.tables import UsageRow
+from controlplane.store.usage_tables import OF_CHAINS, USED
 from schemas.ports import Handler
 from schemas.principal import Call, Principal
 from schemas.usage import By, UsageItem, UsageReport, UsageReportInput
@@ -27,15 +27,6 @@ DEFAULT_S = timedelta(hours=24)
 CHAIN_S = timedelta(days=400)  # a chain is as long as it is
 HOURS_OF_DAY = 24
 FIRST_YEAR, LAST_YEAR = 2000, 2999
-AMOUNT = func.sum(col(UsageRow.amount))
-_KEYS: dict[By, Any] = {
-    "agent": col(UsageRow.agent),
-    "fleet": col(UsageRow.fleet),
-    "effect": col(UsageRow.effect),
-    "meter": col(UsageRow.meter),
-    "hour": col(UsageRow.hour),
-    "day": col(UsageRow.hour) - col(UsageRow.hour) % HOURS_OF_DAY,
-}
 Sum = tuple[What, str, int]
 
 
@@ -51,15 +42,16 @@ def handlers(store: Store, card: RateCard) -> dict[str, Handler]:
 
     async def report(call: Call, given: UsageReportInput) -> UsageReport:
         window = window_of(given, call.now)
-        keys = _keys(given.by)
+        of = USED if given.chain is None else OF_CHAINS
+        keys = _keys(of, given.by)
         after = None if given.page is None else paging.decode(given.page, _types(given.by))
-        where = _where(given, window, call.principal)
+        where = _where(of, given, window, call.principal)
 
         def query(session: Session) -> tuple[Sequence[Any], list[Any], list[Any]]:
             found = _groups(session, keys, where, after, given.limit + 1)
             shown_groups = found[: given.limit]
-            sums = _sums(session, keys, where, shown_groups) if shown_groups else []
-            return found, sums, _sums(session, (), where, ())
+            sums = _sums(session, of, keys, where, shown_groups) if shown_groups else []
+            return found, sums, _sums(session, of, (), where, ())
 
         groups, sums, total = await store.read(query)
         used = [(What(*row[-4:-2]), row[-2], int(row[-1])) for row in total]
@@ -106,27 +98,28 @@ def amounts(used: Iterable[Sum]) -> dict[str, float]:
     return {meter: found[meter] / MICRO for meter in sorted(found)}
 
 
-def _keys(by: By) -> tuple[Any, ...]:
-    namespace = col(UsageRow.namespace)
-    return (namespace,) if by == "namespace" else (namespace, _KEYS[by])
+def _keys(of: Any, by: By) -> tuple[Any, ...]:
+    if by == "namespace":
+        return (of.namespace,)
+    return (of.namespace, of.hour - of.hour % HOURS_OF_DAY if by == "day" else of[by])
 
 
 def _types(by: By) -> tuple[type, ...]:
     return (str,) if by == "namespace" else (str, int if by in ("hour", "day") else str)
 
 
-def _where(given: UsageReportInput, window: Window, principal: Principal) -> list[ColumnElement[bool]]:
-    where = [col(UsageRow.hour) >= window.first, col(UsageRow.hour) < window.end]
+def _where(of: Any, given: UsageReportInput, window: Window, principal: Principal) -> list[ColumnElement[bool]]:
+    where = [of.hour >= window.first, of.hour < window.end]
     if given.namespace is not None:
-        where.append(col(UsageRow.namespace) == given.namespace)
+        where.append(of.namespace == given.namespace)
     elif "*" not in principal.namespaces:
-        where.append(col(UsageRow.namespace).in_(principal.namespaces))
+        where.append(of.namespace.in_(principal.namespaces))
     if given.agent is not None:
-        where.append(col(UsageRow.agent) == given.agent)
+        where.append(of.agent == given.agent)
     if given.fleet is not None:
-        where.append(col(UsageRow.fleet) == given.fleet)
+        where.append(of.fleet == given.fleet)
     if given.chain is not None:
-        where.append(col(UsageRow.chain).in_(below(given.chain)))
+        where.append(of.chain.in_(below(given.chain)))
     return where
 
 
@@ -137,10 +130,10 @@ def _groups(session: Session, keys: Any, where: Any, after: list[Any] | None, li
     return [tuple(row) for row in session.connection().execute(query)]
 
 
-def _sums(session: Session, keys: Any, where: Any, within: Sequence[Any]) -> list[Any]:
+def _sums(session: Session, of: Any, keys: Any, where: Any, within: Sequence[Any]) -> list[Any]:
     """Sums by key, effect, connection and meter, of the groups from the first to the last of those given."""
-    by = (*keys, col(UsageRow.effect), col(UsageRow.connection), col(UsageRow.meter))
-    query = select(*by, AMOUNT).where(*where).group_by(*by).order_by(*by)
+    by = (*keys, of.effect, of.connection, of.meter)
+    query = select(*by, func.sum(of.amount)).where(*where).group_by(*by).order_by(*by)
     if within:
         query = query.where(tuple_(*keys) >= tuple_(*within[0]), tuple_(*keys) <= tuple_(*within[-1]))
     return [tuple(row) for row in session.connection().execute(query)]
