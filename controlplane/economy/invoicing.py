@@ -2,6 +2,7 @@
 
 The total is the exact sum, rounded once. Each line gets its cents rounded down, and the cents that are
 then missing go to the lines that lost most by that: so lines add up to agents, and agents to the total.
+All that a namespace used is rounded together, also where only a part of it is asked for: so parts add up, too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,14 @@ from controlplane.economy.meters import What
 from controlplane.economy.rating import EXACT, ZERO, RateCard, cost
 
 CENT = Decimal("0.01")
+NOTHING = Decimal("0.00")
 
 
 class Line(NamedTuple):
-    """One meter of one agent: millionths, the rate for one, what that is exactly, and in cents."""
+    """One meter of one agent in one fleet: millionths, the rate for one, what that is exactly, and in cents."""
 
     agent: str
+    fleet: str
     what: What
     meter: str
     amount: int
@@ -26,15 +29,26 @@ class Line(NamedTuple):
     money: Decimal
 
 
-def lines(card: RateCard, used: Iterable[tuple[str, What, str, int]]) -> list[Line]:
+def lines(card: RateCard, used: Iterable[tuple[str, str, What, str, int]]) -> list[Line]:
     """The lines of what costs anything, their money in cents."""
     exact: list[Line] = []
-    for agent, what, meter, amount in used:
+    for agent, fleet, what, meter, amount in used:
         rate = card.rate(what, meter)
         if rate and amount:
-            exact.append(Line(agent, what, meter, amount, rate, cost(amount, rate), ZERO))
+            exact.append(Line(agent, fleet, what, meter, amount, rate, cost(amount, rate), ZERO))
     cents = rounded([it.exact for it in exact])
     return [it._replace(money=money) for it, money in zip(exact, cents, strict=True)]
+
+
+def merged(found: Iterable[Line]) -> list[Line]:
+    """One line for each meter of an agent, whatever fleets it was of."""
+    sums: dict[tuple[str, What, str], Line] = {}
+    for it in found:
+        key = (it.agent, it.what, it.meter)
+        known = sums.get(key, it._replace(amount=0, exact=ZERO, money=NOTHING))
+        exact, money = EXACT.add(known.exact, it.exact), known.money + it.money
+        sums[key] = known._replace(amount=known.amount + it.amount, exact=exact, money=money)
+    return [sums[key] for key in sorted(sums)]
 
 
 def rounded(amounts: Sequence[Decimal]) -> list[Decimal]:

@@ -147,7 +147,8 @@ class Ledger:
             if value is not None:
                 conditions, given = [*conditions, condition], [*given, value]
         for pair in scope.labels.items():
-            conditions, given = [*conditions, sql.LABELLED], [*given, *pair]
+            written = orjson.dumps(dict([pair])).decode()[1:-1]
+            conditions, given = [*conditions, sql.LABELLED], [*given, *pair, written]
         used: dict[str, Decimal] = {}
         for effect, connection, meter, amount in self._rows(sql.sums(conditions), *given):
             work = Work(Who(account.namespace, ""), {}, What(effect, connection), {meter: int(amount)})

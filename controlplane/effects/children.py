@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 def born(
     turn: "TurnRef", uid: str, body: dict[str, Any], start: tuple[str, str], chain: str | None, now: float
 ) -> list["Row"]:
-    """The rows of a child: its resource, its running side, what it is found by, its first message (id and body)."""
+    """The rows of a child: its resource, its running side, what it is found by, its first message (id and body).
+
+    It has the labels of its parent and counts for the same fleet, so that budgets of these hold for both together.
+    """
     child = child_spec(turn.spec, body)
     name, generation = body["name"], body["generation"]
     told = canonical({"owner": turn.address, "generation": generation}).decode()
-    made = (turn.namespace, name, uid, orjson.dumps(child).decode(), 1, generation, now, now, turn.agent)
+    made = (turn.namespace, name, uid, turn.agent, orjson.dumps(child).decode(), 1, generation, now, now, turn.agent)
     return [
         (sql.SPAWN, made, -1),
         (sql.SPAWN_AGENT, (now, uid), -1),
+        (sql.SPAWN_LABELS, (uid,), -1),
         *spawned(uid, child),
         *([] if chain is None else [(chains.GIVE, (chain, uid), -1)]),
         *scoping.given(turn, body, uid, now),

@@ -8,7 +8,7 @@ to do. A database of a newer release is refused, and never touched.
 from controlplane.store.connection import reading
 from controlplane.store.location import dialect_of, sqlite_path
 
-HEAD = "0032"
+HEAD = "0033"
 _TABLES = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'",
     "postgresql": "SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL",

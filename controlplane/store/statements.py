@@ -189,7 +189,8 @@ SUBSCRIPTION_FOLLOWS = (  # and nothing of what it passes was taken by retention
 
 SPAWN = (
     "INSERT INTO resource (kind, namespace, name, uid, labels, spec, revision, generation, created_at, updated_at,"
-    " deleted_at, owner) VALUES ('Agent', ?, ?, ?, '{}', ?, ?, ?, ?, ?, NULL, ?)"
+    " deleted_at, owner) VALUES ('Agent', ?, ?, ?, COALESCE((SELECT p.labels FROM resource p WHERE p.uid = ?), '{}'),"
+    " ?, ?, ?, ?, ?, NULL, ?)"
     " ON CONFLICT (kind, namespace, name) DO UPDATE SET uid = excluded.uid, labels = excluded.labels,"
     " spec = excluded.spec, revision = resource.revision + 1, generation = excluded.generation,"
     " created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = NULL, owner = excluded.owner,"
@@ -199,8 +200,16 @@ SPAWN = (
 )  # a name is taken until the running side of who had it is gone
 SPAWN_AGENT = (
     "INSERT INTO agent (uid, namespace, name, generation, epoch, version, owner, stopped, state, state_digest,"
-    " changed_at) SELECT uid, namespace, name, generation, 0, 0, NULL, 0, NULL, NULL, ? FROM resource WHERE uid = ?"
-    " ON CONFLICT DO NOTHING"
+    " changed_at, fleet) SELECT c.uid, c.namespace, c.name, c.generation, 0, 0, NULL, 0, NULL, NULL, ?,"
+    " COALESCE(a.fleet, f.name) FROM resource c LEFT JOIN agent a ON a.uid = c.owner"
+    " LEFT JOIN resource p ON p.uid = c.owner LEFT JOIN resource f ON f.uid = p.owner AND f.kind = 'Fleet'"
+    " WHERE c.uid = ? ON CONFLICT DO NOTHING"
+)
+SPAWN_LABELS = (
+    "INSERT INTO label (kind, namespace, name, key, value) SELECT 'Agent', c.namespace, c.name, l.key, l.value"
+    " FROM resource c JOIN resource p ON p.uid = c.owner AND p.deleted_at IS NULL"
+    " JOIN label l ON l.kind = 'Agent' AND l.namespace = p.namespace AND l.name = p.name"
+    " WHERE c.uid = ? ON CONFLICT DO NOTHING"
 )
 SPAWN_START = (
     "INSERT INTO inbox (agent, message_id, trigger, body, accepted_at, attempts)"
@@ -245,7 +254,8 @@ HOST_END = "UPDATE host SET ended_at = ? WHERE host_id = ? AND ended_at IS NULL"
 
 AGENT_COLUMNS = (
     "SELECT a.uid, a.namespace, a.name, a.generation, a.epoch, a.version, a.owner, a.stopped, a.state, r.spec,"
-    " a.placement, r.labels, (SELECT f.name FROM resource f WHERE f.uid = r.owner AND f.kind = 'Fleet'), a.chunks,"
+    " a.placement, r.labels,"
+    " COALESCE(a.fleet, (SELECT f.name FROM resource f WHERE f.uid = r.owner AND f.kind = 'Fleet')), a.chunks,"
     " a.state_version, a.chain, a.scope"
     " FROM agent a JOIN resource r ON r.uid = a.uid"
 )

@@ -270,6 +270,7 @@ class AgentRow(SQLModel, table=True):
     state_version: int = Field(default=1, sa_column=big(1), description="what its code calls the shape of the state")
     chain: str | None = Field(default=None, description="of one that was spawned in a chain: what it may use is there")
     scope: str | None = Field(default=None, description="of one that was spawned in a scope: it ends with that")
+    fleet: str | None = Field(default=None, description="of one that was spawned: what it uses is that of this fleet")
     __table_args__ = (
         Index("agent_by_name", "namespace", "name", unique=True),
         partial("agent_owned", "owner", where="owner IS NOT NULL"),

@@ -30,9 +30,11 @@ BUDGETS = (
 )
 OF_AGENT = " AND agent = ?"
 OF_FLEET = " AND fleet = ?"
-LABELLED = (
-    " AND EXISTS (SELECT 1 FROM label l WHERE l.kind = 'Agent' AND l.key = ? AND l.value = ?"
+LABELLED = (  # a deleted agent has those that it had at last: as JSON, where a label is found as it is written there
+    " AND (EXISTS (SELECT 1 FROM label l WHERE l.kind = 'Agent' AND l.key = ? AND l.value = ?"
     " AND l.namespace = used.namespace AND l.name = used.agent)"
+    " OR EXISTS (SELECT 1 FROM resource r WHERE r.kind = 'Agent' AND r.namespace = used.namespace"
+    " AND r.name = used.agent AND r.deleted_at IS NOT NULL AND REPLACE(r.labels, ?, '') <> r.labels))"
 )
 
 

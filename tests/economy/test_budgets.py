@@ -153,6 +153,40 @@ async def test_labels_count_as_they_are(sqlite_url: str, tmp_path: Path) -> None
         assert await gate.ask("noter", note(tmp_path / "notes"), "n3") == {"noted": "x"}
 
 
+BREEDER = f"""{SOURCE}
+
+class Breeder(Agent):
+    async def on_message(self, turn, envelope):
+        return await turn.spawn(envelope.data, entrypoint="zoo:Noter")
+"""
+
+
+@pytest.mark.parametrize("scope", [{"labels": {"tier": "free"}}, {"fleet": "writers"}], ids=["labels", "fleet"])
+async def test_a_child_is_under_the_same_budget(database_url: str, tmp_path: Path, scope: dict[str, Any]) -> None:
+    """Children use up what their parent may use, also when they are gone and the gate is a new one."""
+    async with running(database_url) as gate:
+        await far.put(gate, Unit(), "Fleet", "writers", {})
+        await gate.agent("noter", await gate.code(BREEDER), "Breeder", **GRANTS)
+        await _labelled(gate, LABEL, '{"tier":"free"}')
+        owned = Unit().raw("UPDATE resource SET owner = 'fleet_writers' WHERE uid = 'agent_noter'", [], 1)
+        assert await gate.store.write(owned)
+        await budget(gate, "free", {"effects": 2}, "deny", **scope)
+        gate.kill()
+        gate.start()
+        assert await gate.ask("noter", "kid", "s1") == "default/kid"
+        for n in range(2):
+            assert await gate.ask("kid", note(tmp_path / "notes"), f"n{n}") == {"noted": "x"}
+        assert await gate.ask("kid", note(tmp_path / "notes"), "n2") == "BUDGET_EXCEEDED"
+        gone = Unit().raw("UPDATE resource SET deleted_at = 2.0 WHERE name = 'kid'", [], 1)
+        gone.raw("DELETE FROM agent WHERE name = 'kid'", [], 1)
+        gone.raw(UNLABEL, ["Agent", "default", "kid", "tier", "free"], 1)
+        assert await gate.store.write(gone)
+        gate.kill()
+        gate.start()
+        assert await gate.ask("noter", "other", "s2") == "default/other"
+        assert await gate.ask("other", note(tmp_path / "notes"), "n3") == "BUDGET_EXCEEDED"
+
+
 async def _labelled(gate: RunningGate, statement: str, labels: str) -> None:
     """What a commit writes that changes labels alone."""
     unit = Unit().raw("UPDATE resource SET labels = ? WHERE uid = 'agent_noter'", [labels], 1)

@@ -22,8 +22,8 @@ HOUR = int(world.NOW) // HOUR_S
 CARD = RateCard("EUR", {"tokens_in": Decimal("0.000333"), "turns": Decimal("0.001")})
 
 
-async def _used(store: Store, agent: str, meter: str, amount: float, hour: int = HOUR) -> None:
-    row = {"namespace": "default", "effect": "", "connection": "", "fleet": ""}
+async def _used(store: Store, agent: str, meter: str, amount: float, hour: int = HOUR, fleet: str = "") -> None:
+    row = {"namespace": "default", "effect": "", "connection": "", "fleet": fleet}
     await world.add(store, UsageRow, agent=agent, meter=meter, amount=round(amount * MICRO), hour=hour, **row)
 
 
@@ -46,6 +46,20 @@ async def test_an_invoice_adds_up_to_the_cent(store: Store) -> None:
     assert sum((Decimal(it.money) for it in found.agents), Decimal(0)) == Decimal(found.money)
     assert {it.meter for it in found.lines} == {"tokens_in", "turns"}
     assert not found.final
+
+
+async def test_invoices_of_parts_add_up(store: Store) -> None:
+    """Those of each agent, and those of each fleet, come to the invoice of all, though each is less than a cent."""
+    for n in range(3):
+        await _used(store, f"a{n}", "turns", 4, fleet="old")
+        await _used(store, f"a{n}", "turns", 3, fleet="new")
+    whole = await _call(store, "usage.invoice", InvoiceInput(window="day"))
+    assert (whole.money, [(it.agent, it.amount) for it in whole.lines]) == ("0.02", [(f"a{n}", "7") for n in range(3)])
+    for parts in ([{"agent": f"a{n}"} for n in range(3)], [{"fleet": it} for it in ("old", "new")]):
+        found = [await _call(store, "usage.invoice", InvoiceInput(window="day", **it)) for it in parts]
+        assert sum(Decimal(it.money) for it in found) == Decimal("0.02")
+        for it in found:
+            assert sum(Decimal(line.money) for line in it.lines) == Decimal(it.money)
 
 
 async def test_a_forecast_says_when_it_knows_too_little(store: Store) -> None:

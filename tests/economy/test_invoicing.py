@@ -35,7 +35,7 @@ def test_the_missing_cents_go_to_who_lost_most() -> None:
 def test_lines_say_what_they_are_made_of() -> None:
     """A line is amount times rate; what is free or was not used has none."""
     card = RateCard("EUR", {"tokens_in": Decimal("0.000003"), "free": Decimal(0)})
-    used = [("echo", What("llm.request", "m"), it, 5_000_000 * MICRO) for it in ("tokens_in", "free", "turns")]
+    used = [("echo", "", What("llm.request", "m"), it, 5_000_000 * MICRO) for it in ("tokens_in", "free", "turns")]
     (line,) = lines(card, used)
     assert (line.agent, line.meter, line.exact, line.money) == ("echo", "tokens_in", Decimal(15), Decimal("15.00"))
 

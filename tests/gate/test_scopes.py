@@ -132,7 +132,7 @@ async def test_a_name_is_taken_until_its_running_side_is_gone(store: Store) -> N
     """One that is spawned while its namesake is taken away is refused: it is not half there, and of no scope."""
 
     async def spawned(uid: str, generation: int) -> str:
-        made = ("d", "child", uid, "{}", 1, generation, 1.0, 1.0, "parent")
+        made = ("d", "child", uid, "parent", "{}", 1, generation, 1.0, 1.0, "parent")
         assert await store.write(Unit().raw(statements.SPAWN, made).raw(statements.SPAWN_AGENT, (1.0, uid)))
         query = text(
             "SELECT r.uid, a.uid FROM resource r LEFT JOIN agent a ON a.uid = r.uid WHERE r.deleted_at IS NULL"

@@ -26,8 +26,9 @@ from schemas.problem import Next
 from schemas.usage import Forecast, ForecastInput, Invoice, InvoiceAgent, InvoiceInput, InvoiceLine
 
 LINES_MAX = 5_000
-_LINE = (USED.agent, USED.effect, USED.connection, USED.meter)
-_HOURLY = (USED.hour, *_LINE[1:])
+ROUNDED_MAX = 100_000  # lines of a namespace that are rounded together
+_LINE = (USED.agent, USED.fleet, USED.effect, USED.connection, USED.meter)
+_HOURLY = (USED.hour, USED.effect, USED.connection, USED.meter)
 _AMOUNT = func.sum(USED.amount)
 
 
@@ -45,17 +46,22 @@ def handlers(store: Store, card: RateCard) -> dict[str, Handler]:
 
     async def invoice(call: Call, given: InvoiceInput) -> Invoice:
         window = _window(given, call.now)
-        rows = await store.read(lambda session: _sums(session, _LINE, _where(given, window), LINES_MAX + 1))
-        if len(rows) > LINES_MAX:
-            raise _too_many(given)
-        lines = invoicing.lines(card, [(row[0], What(row[1], row[2]), row[3], int(row[4])) for row in rows])
+        rows = await store.read(lambda session: _sums(session, _LINE, _within(given, window), ROUNDED_MAX + 1))
+        if len(rows) > ROUNDED_MAX:
+            raise _too_many(given, f"the namespace has more than {ROUNDED_MAX} lines in it; ask for less time")
+        all_lines = invoicing.lines(card, [(*row[:2], What(*row[2:4]), row[4], int(row[5])) for row in rows])
+        lines = invoicing.merged(
+            it for it in all_lines if given.agent in (None, it.agent) and given.fleet in (None, it.fleet)
+        )
+        if len(lines) > LINES_MAX:
+            raise _too_many(given, f"it has more than {LINES_MAX} lines; ask by agent or fleet, or for less time")
         return Invoice(
             namespace=given.namespace,
             since=moment(window.first * HOUR_S),
             until=moment(window.end * HOUR_S),
             final=window.end * HOUR_S <= call.now,
             currency=card.currency,
-            money=str(invoicing.total(it.exact for it in lines)),
+            money=str(sum((it.money for it in lines), invoicing.NOTHING)),
             agents=[InvoiceAgent(agent=agent, money=str(money)) for agent, money in _by_agent(lines).items()],
             lines=[_line(it) for it in lines],
         )
@@ -99,12 +105,12 @@ def _before(given: ForecastInput, window: Window) -> list[Window]:
     return found
 
 
-def _where(given: InvoiceInput | ForecastInput, window: Window) -> list[ColumnElement[bool]]:
-    where = [
-        USED.namespace == given.namespace,
-        USED.hour >= window.first,
-        USED.hour < window.end,
-    ]
+def _within(given: InvoiceInput | ForecastInput, window: Window) -> list[ColumnElement[bool]]:
+    return [USED.namespace == given.namespace, USED.hour >= window.first, USED.hour < window.end]
+
+
+def _where(given: ForecastInput, window: Window) -> list[ColumnElement[bool]]:
+    where = _within(given, window)
     if given.agent is not None:
         where.append(USED.agent == given.agent)
     if given.fleet is not None:
@@ -144,8 +150,7 @@ def _line(it: invoicing.Line) -> InvoiceLine:
     )
 
 
-def _too_many(given: InvoiceInput) -> Exception:
+def _too_many(given: InvoiceInput, detail: str) -> Exception:
     arguments = {"namespace": given.namespace, "by": "agent"}
     step = Next(operation="usage.report", arguments=arguments, why="shows the same by pages, without cents that add up")
-    detail = f"the window has more than {LINES_MAX} lines; ask by agent or fleet, or for a shorter window"
     return refuse("TOO_MANY_LINES", detail, field="/window", next=[step], max=LINES_MAX, window=given.window)
