@@ -17,8 +17,8 @@ def worn_out(turn: TurnRef) -> dict[str, Any]:
 
 
 def expired(turn: TurnRef, now: float) -> bool:
-    """Whether its message is over, and nothing of a turn with it is on record."""
-    return turn.expires is not None and turn.expires <= now and not turn.recorded
+    """Whether its message is over, and no turn has begun with it: none is on record, and no attempt was counted."""
+    return turn.expires is not None and turn.expires <= now and not turn.recorded and not turn.attempts
 
 
 def too_late(message_id: str) -> Problem:
