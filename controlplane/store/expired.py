@@ -1,7 +1,8 @@
 """Statements of questions whose message expires before a turn has begun with it. As in `statements`.
 
 An await that is noted so is looked at when that time comes, whatever the agent does that was asked: the message is in
-its inbox still, no attempt of it counted and no turn of it on record, or it is begun and the await has its deadline alone from then on.
+its inbox still, no attempt of it counted and no turn of it on record, or it is begun and the await has its deadline
+alone from then on.
 """
 
 from controlplane.store.batching import Many
