@@ -7,8 +7,9 @@ not beyond the slowest subscription unless that lags by more than it may, nor wh
 memberships that ended before what is left of them; hosts that ended; sums of usage, and chains; dead letters, which
 is told; vectors of what nobody says any more; what came in over connections a week ago, and delayed messages that
 were cancelled then.
-Kept are tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
-so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
+Gone are also tombstones of agents that agents had spawned, on a walk along the names, some of them in each sweep.
+Kept are all other tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of
+its own, so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
 swept by whoever keeps them.
 """
@@ -19,7 +20,7 @@ import anyio.to_thread
 from sqlalchemy import delete, text
 from sqlmodel import Session, col
 
-from controlplane.store import arrivals, letters, members
+from controlplane.store import arrivals, letters, members, tombstones
 from controlplane.store.archive import Archive, records
 from controlplane.store.channels import FORGET_MEMBERS
 from controlplane.store.discovery import UNUSED_MEANINGS
@@ -33,6 +34,7 @@ from controlplane.store.unit import Unit
 
 ROWS_MAX = 500
 ROUNDS_MAX = 400  # of each step in one sweep
+NAMES_ROUNDS_MAX = 20  # of names that may be tombstones
 START_OVER_S = 3_600.0
 INVITATION_KEPT_S = 604_800.0  # so long one that is over is still listed
 CANCELLED_KEPT_S = 604_800.0  # so long a delayed message that was cancelled is not taken in again
@@ -73,9 +75,9 @@ AND m.channel = r.uid LIMIT ?)"""
 # Turn, when it finished, and whether something rests on it: a living agent on its start, or whoever is still to hear,
 # or has yet to look at, what an await of it comes to.
 FINISHED = """SELECT t.turn_id, t.finished_at,
-(t.trigger = 'start' AND EXISTS (SELECT 1 FROM agent a WHERE a.uid = t.agent))
-OR EXISTS (SELECT 1 FROM awaiting w WHERE w.turn_id = t.turn_id
-AND (w.resolved_at IS NULL OR w.resolved_at >= :before)) AS needed
+(t.trigger = 'start' AND (SELECT a.uid FROM agent a WHERE a.uid = t.agent) IS NOT NULL)
+OR (SELECT w.await_id FROM awaiting w WHERE w.turn_id = t.turn_id
+AND (w.resolved_at IS NULL OR w.resolved_at >= :before) LIMIT 1) IS NOT NULL AS needed
 FROM turn t WHERE t.finished_at > :after AND t.finished_at < :before ORDER BY t.finished_at LIMIT :many"""
 
 
@@ -91,6 +93,7 @@ class Retention:
     archive: Archive | None = None
     looked_until: float = 0.0
     start_over_at: float = 0.0
+    names_after: tuple[str, str] = ("", "")
 
     async def sweep(self, now: float) -> None:
         """One round over everything; what a conflict leaves is met again in the next."""
@@ -99,6 +102,7 @@ class Retention:
         await self._members(now)
         await self._turns(now)
         await self._letters(now)
+        await self._tombstones(now)
 
     def steps(self, now: float) -> list[tuple[str, list[float]]]:
         """What needs no reading first."""
@@ -177,6 +181,22 @@ class Retention:
             if len(found) < ROWS_MAX or found[-1].at >= before:
                 return
             after = found[-1].id
+
+    async def _tombstones(self, now: float) -> None:
+        """Some names further each time, and from the first one again."""
+        for _ in range(NAMES_ROUNDS_MAX):
+            if not await self._some_names(now - self.turn_retention_s):
+                return
+
+    async def _some_names(self, before: float) -> bool:
+        """Whether there are more behind."""
+        after = self.names_after
+        found = await self.store.read(lambda session: tombstones.names(session, after, before, ROWS_MAX))
+        if gone := [it.uid for it in found if it.forgotten]:
+            await self.store.write(tombstones.forget(gone))
+        more = len(found) == ROWS_MAX
+        self.names_after = found[-1][:2] if more else ("", "")
+        return more
 
     async def _some_letters(self, after: int) -> list[letters.Letter]:
         return await self.store.read(lambda session: letters.oldest(session, after, ROWS_MAX))
