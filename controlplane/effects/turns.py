@@ -366,7 +366,7 @@ class Turns:
         self.forget(slot)
         if slot.turn is not None:
             slot.handed.pop(slot.turn.message_id, None)
-            self._node.hosts.suspects.discard(slot.turn.turn_id)
+            self._node.hosts.suspects.pop(slot.turn.turn_id, None)
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
         slot.turn, slot.awaits = None, set()
