@@ -14,6 +14,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from schemas.frames import FRAME_BYTES_MAX
+
 RateKey = Annotated[str, StringConstraints(pattern=r"^([a-z0-9._*-]+(@[a-z0-9-]+)?:)?[a-z][a-z0-9_]{0,62}$")]
 Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, max_digits=24, decimal_places=12)]
 
@@ -73,7 +75,9 @@ class Settings(BaseSettings):
         default=256 * 1024 * 1024, ge=1024 * 1024, description="Answers that wait for their clients, all together."
     )
     answer_s_max: float = Field(default=30, gt=0, description="Seconds in which a client must take an answer.")
-    state_bytes_max: int = Field(default=1024 * 1024, ge=1024, description="The largest state of an agent.")
+    state_bytes_max: int = Field(
+        default=1024 * 1024, ge=1024, le=FRAME_BYTES_MAX, description="The largest state of an agent."
+    )
     inbox_messages_max: int = Field(default=10_000, ge=1, description="Messages that wait in one inbox.")
     turn_attempts_max: int = Field(default=5, ge=1, description="Attempts before a message goes to the dead letters.")
     replay_one_in: int = Field(

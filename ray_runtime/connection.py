@@ -20,9 +20,19 @@ _GATHERED_MAX = 16
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class TooLargeError(Exception):
+    """A frame that nobody takes; nothing of it was sent."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"a frame of {size} bytes")
+        self.bytes = size
+
+
 def packed(frame: Frame) -> bytes:
     """A frame as it travels."""
     body = _encode(frame)
+    if len(body) > FRAME_BYTES_MAX:
+        raise TooLargeError(len(body))
     return _LENGTH.pack(len(body)) + body
 
 

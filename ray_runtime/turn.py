@@ -21,6 +21,7 @@ from ray_runtime.arguments import json_bytes
 from ray_runtime.awaits import EffectPromise, Promise
 from ray_runtime.branching import Branch, Branches, Branching
 from ray_runtime.code import Loaded
+from ray_runtime.connection import TooLargeError
 from ray_runtime.journal import Answer, Journal
 from ray_runtime.problems import Unanswered, handler_error, problem
 from ray_runtime.sdk import Turn
@@ -31,7 +32,7 @@ from schemas import faults
 from schemas.base import canonical
 from schemas.branches import HELD, ROOT
 from schemas.envelope import Envelope
-from schemas.frames import Frame
+from schemas.frames import FRAME_BYTES_MAX, Frame
 from schemas.problem import Problem, Refusal
 from schemas.wire import Ask, Commit, Failed, Park, Receipt, Recorded, Resolved, Run
 
@@ -252,8 +253,8 @@ class Activation:
     def _wait(self) -> None:
         """Ask for what was not asked for yet, and say where the branches stand."""
         faults.at("host.handler.waits")
-        for effect in self._branches.unasked():
-            self._ask(effect)
+        if not all(self._ask(effect) for effect in self._branches.unasked()):
+            return
         flying = self._branches.on_their_way()
         self.phase = "effect" if flying else "parked"
         if flying and self._branches.alone:
@@ -261,17 +262,29 @@ class Activation:
         run = self.run
         entries = self._journal.take() if not flying or self._journal.has_awaits() else []
         cpu_ns = self._steps.take_cpu_ns() if entries or not flying else 0
-        self._send(Park(run.turn_id, run.epoch, entries, cpu_ns, self._branches.durable(), self._branches.heard))
+        self._say(Park(run.turn_id, run.epoch, entries, cpu_ns, self._branches.durable(), self._branches.heard))
 
-    def _ask(self, effect: EffectPromise) -> None:
+    def _ask(self, effect: EffectPromise) -> bool:
         run, place = self.run, effect.place
         entries = [] if self._journal.holds(place) else self._journal.take()
-        self._send(
+        return self._say(
             Ask(
                 run.turn_id, run.epoch, *place, effect.effect,
                 effect.connection, effect.arguments, effect.purpose, entries, self._journal.state_at(place),
             )
         )  # fmt: skip
+
+    def _say(self, frame: Frame) -> bool:
+        """Send a frame; a turn that says more than the gate takes has failed."""
+        try:
+            self._send(frame)
+        except TooLargeError as error:
+            most = FRAME_BYTES_MAX
+            detail = f"the turn says {error.bytes} bytes at once, and {most} are taken: effects, state and files"
+            found = problem("LIMIT_REACHED", detail, limit="frame_bytes_max", bytes=error.bytes, max=most)
+            self._fail(found, retry=False)
+            return False
+        return True
 
     # Ends
 
@@ -295,7 +308,8 @@ class Activation:
             run.turn_id, run.epoch, run.version, state, state_digest(state),
             self._journal.take(), reply, self._steps.take_cpu_ns(), self._state_version, files, gone,
         )  # fmt: skip
-        self._send(self.ended)
+        if not self._say(self.ended):
+            self.ended = None
 
     def _unkept(self, state: bytes, reply: bytes) -> Problem | None:
         """What the handler left undone, or let grow, without an exception."""
@@ -328,7 +342,7 @@ class Activation:
         self.phase = "over"
         self._close()
         body = canonical(found.model_dump(mode="json"))
-        self._send(Failed(run.turn_id, run.epoch, body, retry, self._steps.take_cpu_ns()))
+        self._say(Failed(run.turn_id, run.epoch, body, retry, self._steps.take_cpu_ns()))
 
     def _close(self) -> None:
         """End the coroutines. Their `finally` blocks run, and reach nobody: the journal is shut."""

@@ -63,7 +63,12 @@ class Limits(Frozen):
     """Bounds of one turn."""
 
     effects_max: int = Field(default=1000, ge=1, le=100_000)
-    journal_bytes_max: int = Field(default=1_048_576, ge=1024, le=67_108_864)
+    journal_bytes_max: int = Field(
+        default=1_048_576,
+        ge=1024,
+        le=67_108_864,
+        description="Of what it asks and is answered; more than 25165824 (24 MiB) counts as so many.",
+    )
     turn_s_max: float = Field(default=60, gt=0, le=86_400)
 
 

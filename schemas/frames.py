@@ -7,6 +7,7 @@ import msgspec
 from schemas.posting import Placed
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
+JOURNAL_BYTES_MAX = 24 * 1024 * 1024  # of a turn, so that it still goes to a host, with a message and a state
 
 
 class Frame(msgspec.Struct, array_like=True, tag=True, frozen=True, gc=False):

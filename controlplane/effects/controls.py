@@ -194,6 +194,8 @@ def remove(node: Node, uid: str, done: Answer) -> None:
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
         node.budgeting.settled(uid)
+        for turn_id in [it for it, of in node.hosts.suspects.items() if of == uid]:
+            del node.hosts.suspects[turn_id]
         node.sweep_soon()
         for await_id in askers:
             node.timers.resolved(await_id)

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from controlplane.effects.turnref import TurnRef
 from controlplane.resources.problems import problem
+from schemas.frames import FRAME_BYTES_MAX
 from schemas.problem import Problem
 
 
@@ -16,8 +17,8 @@ def worn_out(turn: TurnRef) -> dict[str, Any]:
 
 
 def expired(turn: TurnRef, now: float) -> bool:
-    """Whether its message is over, and nothing of a turn with it is on record."""
-    return turn.expires is not None and turn.expires <= now and not turn.recorded
+    """Whether its message is over, and no turn has begun with it: none is on record, and no attempt was counted."""
+    return turn.expires is not None and turn.expires <= now and not turn.recorded and not turn.attempts
 
 
 def too_late(message_id: str) -> Problem:
@@ -29,6 +30,16 @@ def too_long(most_s: float) -> dict[str, Any]:
     """It held its host for longer than it may."""
     detail = f"the turn held its host for more than {most_s:g} s"
     return problem("TURN_TIMEOUT", detail, limit="turn_s_max", max=most_s).model_dump(mode="json")
+
+
+def too_much(size: int) -> dict[str, Any]:
+    """What its host needs for it is more than goes into one frame."""
+    most = FRAME_BYTES_MAX
+    detail = (
+        f"the turn goes on with {size} bytes, and a host takes {most} at most: the journal with its answers, the"
+        " message, the state and the files of the workspace, all together"
+    )
+    return problem("LIMIT_REACHED", detail, limit="frame_bytes_max", bytes=size, max=most).model_dump(mode="json")
 
 
 def said(body: bytes) -> dict[str, Any]:

@@ -252,9 +252,10 @@ def _recorded(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, aft
 
 
 def continued(turn: TurnRef, entry: Entry) -> tuple[str, str]:
-    """The id and the body of the message that the next turn handles in place of this turn's."""
+    """The id and the body of the message that the next turn handles in place of this turn's. It does not expire."""
     made = message_id(turn, entry)
     body = orjson.loads(turn.message)
+    body.pop("expires", None)  # a turn has begun with it
     body |= {"id": made, "data": orjson.loads(entry.body)["data"], "continues": turn.turn_id}
     return made, orjson.dumps(body).decode()
 

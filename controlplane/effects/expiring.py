@@ -47,7 +47,7 @@ class Expiring:
         slot, turn_id = self._node.slots.get(uid), short_id("turn", uid, await_id)
         if slot is not None and slot.turn is not None and slot.turn.message_id == await_id and _about_to_begin(slot):
             self._node.ownership.pump(slot)  # it is judged there
-        if _begun(slot, await_id) or self._node.reader.one(sql.HAS_TURN, turn_id) is not None:
+        if _begun(slot, await_id) or self._node.reader.one(sql.HAS_TURN, turn_id, uid, await_id) is not None:
             self._end(uid, await_id, [(sql.BEGUN, (await_id,), -1)])
             return
         found = too_late(await_id)

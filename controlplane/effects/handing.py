@@ -18,8 +18,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from controlplane.effects.endings import too_much
+from controlplane.effects.hosts import Host
 from controlplane.effects.node import TURNS, Node
 from controlplane.effects.reading import Away
+from controlplane.effects.segments import Unfit
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
 from controlplane.effects.turnref import Aftermath, Row, TurnRef
@@ -31,7 +34,7 @@ from schemas import faults
 from schemas.base import short_id
 from schemas.branches import Place
 from schemas.ports import Lasting, Preview
-from schemas.wire import Ask, Evict, Resolved
+from schemas.wire import Ask, Evict, Resolved, Run
 
 log = logging.getLogger("steward.gate")
 WAITING_MAX = 64  # jobs of the writer; with more, it is behind
@@ -297,7 +300,17 @@ class Handing:
         slot.told.add(place)
         slot.said += 1
         faults.at("gate.resume")
-        host.wire.send(Resolved(turn.turn_id, *place, outcome, result.encode(), at))
+        self.offer(slot, host, Resolved(turn.turn_id, *place, outcome, result.encode(), at))
+
+    def offer(self, slot: Slot, host: Host, frame: Run | Resolved) -> None:
+        """Tell the host of a turn, unless that is more than a host takes: it would be lost. The turn is over, then."""
+        if size := host.wire.offer(frame):
+            self._node.turns.in_line(slot, lambda: self._too_much(slot, frame.turn_id, size))
+
+    def _too_much(self, slot: Slot, turn_id: str, size: int) -> None:
+        turns = self._node.turns
+        if slot is turns.running(turn_id) and slot.turn is not None:
+            turns.refuse(slot, slot.turn, Unfit(too_much(size), retry=False), 0)
 
     def _replay(self, slot: Slot) -> None:
         """An operator wants an effect sent once more: whoever asks for it again has it sent."""

@@ -46,7 +46,7 @@ class Hosts:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._placing = Placing(node)
-        self.suspects: set[str] = set()
+        self.suspects: dict[str, str] = {}  # turns whose host was lost, and of whom they are
         self._drained: set[str] = set()  # of before the restart, and not back yet
         self.ending: list[Host] = []  # gone, and their records are about to end
         self.pick, self.other = self._placing.pick, self._placing.other
@@ -303,7 +303,7 @@ class Hosts:
                     self._node.upgrading.lost(slot.turn)
                 else:
                     rows.append((sql.ATTEMPT, (slot.uid, slot.turn.message_id), -1))
-                self.suspects.add(slot.turn.turn_id)
+                self.suspects[slot.turn.turn_id] = slot.uid
             slot.host, slot.counted, slot.queued = None, False, False
             self._node.ownership.forget(slot)
         self._node.commit("lost", rows, lambda _outcome, _detail: self._node.ownership.ring_all(uids))

@@ -241,7 +241,7 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
         started_at=turn.started_at,
         journal=journal,
         effects_max=int(limits.get("effects_max", 1000)),
-        journal_bytes_max=int(limits.get("journal_bytes_max", 1_048_576)),
+        journal_bytes_max=turn.journal_bytes_max,
         turn_s_max=min(float(limits.get("turn_s_max", 60)), inf if slot.turn_s is None else slot.turn_s),
         state_version=slot.state_version,
         workspace=workspace,

@@ -167,7 +167,7 @@ def _too_deep(depth: int) -> Unfit:
 def _beyond(slot: Slot, turn: TurnRef, entries: Sequence[Entry], asks: Ask | None) -> Unfit | None:
     """The bounds of a turn, which its host keeps, too: it counts answers as well, but not their order."""
     limits = turn.pinned.get("limits") or {}
-    most, bytes_max = int(limits.get("effects_max", 1000)), int(limits.get("journal_bytes_max", 1_048_576))
+    most, bytes_max = int(limits.get("effects_max", 1000)), turn.journal_bytes_max
     effects = turn.entries - turn.length(ORDER) + sum(it.branch != ORDER for it in entries) + (asks is not None)
     if effects > most:
         found = problem("LIMIT_REACHED", f"a turn has at most {most} effects", limit="effects_max", max=most)

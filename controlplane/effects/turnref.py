@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from controlplane.effects.chaining import Chain
 from schemas.base import rfc3339, short_id
 from schemas.branches import FORMAT, ROOT, Place
+from schemas.frames import JOURNAL_BYTES_MAX
 from schemas.wire import Entry
 
 Row = tuple[str, Sequence[Any], int]
@@ -87,6 +88,12 @@ class TurnRef(msgspec.Struct, frozen=True):
         """Whether both are the same attempt of a turn, as far along."""
         mine, others = ((it.turn_id, it.epoch, it.attempts, it.entries) for it in (self, other))
         return mine == others
+
+    @property
+    def journal_bytes_max(self) -> int:
+        """How much its journal may hold: no more than a host can be handed."""
+        limits = self.pinned.get("limits") or {}
+        return min(int(limits.get("journal_bytes_max", 1_048_576)), JOURNAL_BYTES_MAX)
 
     @property
     def address(self) -> str:

@@ -80,7 +80,7 @@ class Turns:
         slot.begin()
         self._by_turn[turn.turn_id] = slot
         faults.at("gate.run.sending")
-        host.wire.send(frame)
+        self._node.handing.offer(slot, host, frame)
         faults.at("gate.run.sent")
 
     def goes_on(self, slot: Slot, turn: TurnRef) -> None:
@@ -217,7 +217,7 @@ class Turns:
             or unfit(self._node, slot, turn, frame.entries, ends=True)
         )
         if found is not None:
-            self._refuse(slot, turn, found, frame.cpu_ns)
+            self.refuse(slot, turn, found, frame.cpu_ns)
             return
         now = self._node.clock()
         kept = keep(frame.state, slot.chunks)
@@ -246,11 +246,11 @@ class Turns:
     ) -> bool:
         """Whether a segment holds what it may not."""
         if (found := unfit(self._node, slot, turn, entries, asks=asks)) is not None:
-            self._refuse(slot, turn, found, cpu_ns)
+            self.refuse(slot, turn, found, cpu_ns)
         slot.journaled += weight(entries, asks)
         return found is not None
 
-    def _refuse(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
+    def refuse(self, slot: Slot, turn: TurnRef, found: Unfit, cpu_ns: int) -> None:
         """The turn fails; its host forgets what it took for done."""
         assert slot.host is not None
         slot.host.wire.send(Evict(slot.uid, slot.epoch, abort=True))
@@ -366,7 +366,7 @@ class Turns:
         self.forget(slot)
         if slot.turn is not None:
             slot.handed.pop(slot.turn.message_id, None)
-            self._node.hosts.suspects.discard(slot.turn.turn_id)
+            self._node.hosts.suspects.pop(slot.turn.turn_id, None)
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
         slot.turn, slot.awaits = None, set()

@@ -125,9 +125,20 @@ class Wire(asyncio.Protocol):
 
     def send(self, frame: Frame) -> None:
         """Send with all else of this tick; nothing happens when the connection is gone."""
+        if self._transport is not None:
+            self._put(_encode(frame))
+
+    def offer(self, frame: Frame) -> int:
+        """The same, unless a peer does not take so much: then nothing goes out. How many bytes that are, or 0."""
         if self._transport is None:
-            return
+            return 0
         payload = _encode(frame)
+        if len(payload) > FRAME_BYTES_MAX:
+            return len(payload)
+        self._put(payload)
+        return 0
+
+    def _put(self, payload: bytes) -> None:
         if not self._out:
             self._loop.call_soon(self.flush)
         self._out.append(HEAD.pack(len(payload)))

@@ -1,13 +1,15 @@
 """What is no longer kept, and is taken away a little at a time.
 
-Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their
-journals and awaits, except the turn that started an agent which is still there, because its condition
-`Ready` rests on it; answers that operators waited for; events; messages of channels, not beyond the slowest
-subscription unless that lags by more than it may, nor what a queue has still to give, and memberships that ended
-before what is left of them; hosts that ended; sums of usage, and chains; dead letters, which is told; vectors of
-what nobody says any more; what came in over connections a week ago, and delayed messages that were cancelled then.
-Kept are tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of its own,
-so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
+Gone are: plans that expired uncommitted; secret values whose time is over; finished turns with their journals and
+awaits, except one of which an await is open, or was until lately, and the turn that started an agent which is still
+there, because its condition `Ready` rests on it; answers that operators waited for; events; messages of channels,
+not beyond the slowest subscription unless that lags by more than it may, nor what a queue has still to give, and
+memberships that ended before what is left of them; hosts that ended; sums of usage, and chains; dead letters, which
+is told; vectors of what nobody says any more; what came in over connections a week ago, and delayed messages that
+were cancelled then.
+Gone are also tombstones of agents that agents had spawned, on a walk along the names, some of them in each sweep.
+Kept are all other tombstones, changes, claims and code. Each step takes `ROWS_MAX` records at most and is a unit of
+its own, so the writer is never held for long; a sweep repeats it while it is full, so that what is kept does not grow
 with how fast it comes. With an archive, turns are written down before they go. Answers under request ids are
 swept by whoever keeps them.
 """
@@ -15,10 +17,10 @@ swept by whoever keeps them.
 from dataclasses import dataclass
 
 import anyio.to_thread
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, text
 from sqlmodel import Session, col
 
-from controlplane.store import arrivals, letters, members
+from controlplane.store import arrivals, letters, members, tombstones
 from controlplane.store.archive import Archive, records
 from controlplane.store.channels import FORGET_MEMBERS
 from controlplane.store.discovery import UNUSED_MEANINGS
@@ -26,12 +28,13 @@ from controlplane.store.invitations import INVITATIONS
 from controlplane.store.queues import CANCELLED_DELAYED
 from controlplane.store.scopes import CLEARED
 from controlplane.store.store import Store
-from controlplane.store.tables import AgentRow, AwaitRow, JournalRow, TurnRow
+from controlplane.store.tables import AwaitRow, JournalRow, TurnRow
 from controlplane.store.traffic import TRAFFIC
 from controlplane.store.unit import Unit
 
 ROWS_MAX = 500
 ROUNDS_MAX = 400  # of each step in one sweep
+NAMES_ROUNDS_MAX = 20  # of names that may be tombstones
 START_OVER_S = 3_600.0
 INVITATION_KEPT_S = 604_800.0  # so long one that is over is still listed
 CANCELLED_KEPT_S = 604_800.0  # so long a delayed message that was cancelled is not taken in again
@@ -71,6 +74,13 @@ ELSE MIN(s.position) END FROM subscription s WHERE s.channel = c.uid) END, m.pos
 ORPHANED = """DELETE FROM channel_message WHERE (channel, position) IN (SELECT m.channel, m.position
 FROM resource r CROSS JOIN channel_message m WHERE r.kind = 'Channel' AND r.deleted_at < ?
 AND m.channel = r.uid LIMIT ?)"""
+# Turn, when it finished, and whether something rests on it: a living agent on its start, or whoever is still to hear,
+# or has yet to look at, what an await of it comes to.
+FINISHED = """SELECT t.turn_id, t.finished_at,
+(t.trigger = 'start' AND (SELECT a.uid FROM agent a WHERE a.uid = t.agent) IS NOT NULL)
+OR (SELECT w.await_id FROM awaiting w WHERE w.turn_id = t.turn_id
+AND (w.resolved_at IS NULL OR w.resolved_at >= :before) LIMIT 1) IS NOT NULL AS needed
+FROM turn t WHERE t.finished_at > :after AND t.finished_at < :before ORDER BY t.finished_at LIMIT :many"""
 
 
 @dataclass
@@ -85,6 +95,7 @@ class Retention:
     archive: Archive | None = None
     looked_until: float = 0.0
     start_over_at: float = 0.0
+    names_after: tuple[str, str] = ("", "")
 
     async def sweep(self, now: float) -> None:
         """One round over everything; what a conflict leaves is met again in the next."""
@@ -93,6 +104,7 @@ class Retention:
         await self._members(now)
         await self._turns(now)
         await self._letters(now)
+        await self._tombstones(now)
 
     def steps(self, now: float) -> list[tuple[str, list[float]]]:
         """What needs no reading first."""
@@ -145,7 +157,7 @@ class Retention:
                 return
 
     async def _some_turns(self, now: float) -> int:
-        """How many were looked at; those that nobody rests on are gone."""
+        """How many were looked at; those that nothing rests on are gone, the others are met again after a while."""
         after, before = self.looked_until, now - self.turn_retention_s
         found = await self.store.read(lambda session: _finished(session, after, before))
         gone = [turn_id for turn_id, _, needed in found if not needed]
@@ -173,22 +185,29 @@ class Retention:
                 return
             after = found[-1].id
 
+    async def _tombstones(self, now: float) -> None:
+        """Some names further each time, and from the first one again."""
+        for _ in range(NAMES_ROUNDS_MAX):
+            if not await self._some_names(now - self.turn_retention_s):
+                return
+
+    async def _some_names(self, before: float) -> bool:
+        """Whether there are more behind."""
+        after = self.names_after
+        found = await self.store.read(lambda session: tombstones.names(session, after, before, ROWS_MAX))
+        if gone := [it.uid for it in found if it.forgotten]:
+            await self.store.write(tombstones.forget(gone))
+        more = len(found) == ROWS_MAX
+        self.names_after = found[-1][:2] if more else ("", "")
+        return more
+
     async def _some_letters(self, after: int) -> list[letters.Letter]:
         return await self.store.read(lambda session: letters.oldest(session, after, ROWS_MAX))
 
 
 def _finished(session: Session, after: float, before: float) -> list[tuple[str, float, bool]]:
-    """Turn, when it finished, and whether a living agent rests on it."""
-    alive = exists(select(1).where(col(AgentRow.uid) == col(TurnRow.agent)))
-    finished = col(TurnRow.finished_at)
-    query = (
-        select(col(TurnRow.turn_id), finished, (col(TurnRow.trigger) == "start") & alive)
-        .where(finished > after, finished < before)
-        .order_by(finished)
-        .limit(ROWS_MAX)
-    )
-    rows = session.connection().execute(query).all()
-    return [(turn_id, float(at or 0.0), bool(needed)) for turn_id, at, needed in rows]
+    rows = session.connection().execute(text(FINISHED), {"after": after, "before": before, "many": ROWS_MAX})
+    return [(turn_id, float(at), bool(needed)) for turn_id, at, needed in rows]
 
 
 def _forget(turns: list[str]) -> Unit:

@@ -58,6 +58,21 @@ class Ledger(Agent):
 """
 
 
+HELPERS = """
+from ray_runtime import Agent
+
+
+class Boss(Agent):
+    async def on_message(self, turn, envelope):
+        turn.spawn(f"helper-{envelope.data}", entrypoint="zoo:Helper", scope="turn")
+        return "done"
+
+
+class Helper(Agent):
+    pass
+"""
+
+
 async def window(gate: RunningGate, first: int, many: int) -> None:
     """So many messages, and their turns over."""
     last = first + many - 1
@@ -114,3 +129,17 @@ async def test_what_is_kept_does_not_grow_with_the_turns(quick_url: str) -> None
         assert {name: (seen[1][name], rows) for name, rows in later.items() if rows > seen[1][name]} == {}
     assert seen[-1]["turn"] == 3  # those that the agents started with
     assert seen[-1]["dead_letter"] == 0
+
+
+async def test_helpers_leave_no_names(database_url: str) -> None:
+    """An agent that spawns a helper in each turn keeps nothing of them, once their time is over; the names are free."""
+    async with running(database_url) as gate:
+        await gate.agent("boss", await gate.code(HELPERS), "Boss", watches=[], mandate={"purpose": "", "grants": []})
+        sweep = Retention(gate.store, turn_retention_s=0.0, event_retention_s=0.0)
+        for first in (0, 100):  # the second time anew, under names of before
+            for n in range(10):
+                assert await gate.ask("boss", n, f"m{first + n}") == "done"
+            await gate.until("SELECT 1 FROM agent WHERE name <> 'boss'", lambda rows: not rows)
+            assert (await gate.rows("SELECT COUNT(*) FROM resource"))[0][0] == 11
+            await sweep.sweep(time.time() + 1)
+            assert await gate.rows("SELECT name, generation FROM resource") == [("boss", 1)]

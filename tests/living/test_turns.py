@@ -1,9 +1,12 @@
 """Turns are read from their records, newest first, by those who may see their agent."""
 
+from typing import Any
+
 import pytest
 
-from controlplane.operations.living import turns
+from controlplane.operations.living import dead_letters, paging, turns
 from controlplane.store.store import Store
+from schemas.dead_letters import DeadLetterListInput
 from schemas.problem import Refusal
 from schemas.records import TurnInput, TurnListInput
 from tests.living import world
@@ -33,6 +36,21 @@ async def test_a_page_of_another_list_is_refused(quick_store: Store, page: str) 
     await world.agent(quick_store, "echo")
     with pytest.raises(Refusal) as refused:
         await turns.handlers(quick_store)["turns.list"](world.call("turns.list"), TurnListInput(name="echo", page=page))
+    assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/page")
+
+
+@pytest.mark.parametrize("key", [[2**63], [2**64 - 1], [1.5, "turn_\x00"]])
+async def test_a_page_that_no_database_can_be_asked_for_is_refused(store: Store, key: list[Any]) -> None:
+    """Integers beyond 64 bits and NULs are INVALID_CURSOR too, wherever such a key is taken."""
+    await world.agent(store, "echo")
+    page = paging.encode(key)
+    listed = turns.handlers(store)["turns.list"]
+    given: TurnListInput | DeadLetterListInput = TurnListInput(name="echo", page=page)
+    if len(key) == 1:
+        listed = dead_letters.handlers(store)["channels.dead_letters"]
+        given = DeadLetterListInput(name="echo", page=page)
+    with pytest.raises(Refusal) as refused:
+        await listed(world.call("turns.list"), given)
     assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_CURSOR", "/page")
 
 

@@ -110,6 +110,35 @@ async def test_old_turns_go_with_all_that_is_theirs(store: Store) -> None:
     assert await left(store, AwaitRow, "await_id") == {"a-open", "a-operator-open"}
 
 
+async def test_a_turn_stays_until_its_awaits_are_over(store: Store) -> None:
+    """One that asked and went on stays, however old, until the answer is there and as old as a turn may be."""
+    old = NOW - 30 * DAY
+    await put(store, TurnRow, *[turn(it, "alive", old) for it in ("asks", "holds", "heard", "over")])
+    entry = {"branch": "0", "position": 0, "kind": "request", "body": "{}", "recorded_at": 1.0}
+    await put(store, JournalRow, *[entry | {"turn_id": it} for it in ("asks", "holds", "heard", "over")])
+    waits = {"kind": "request", "target": "x", "since": old, "until": NOW + DAY, "agent": "alive"}
+    await put(
+        store,
+        AwaitRow,
+        waits | {"await_id": "asked", "turn_id": "asks"},
+        waits | {"await_id": "asked-before", "turn_id": "asks", "resolved_at": old},
+        waits | {"await_id": "held", "turn_id": "holds", "kind": "effect", "agent": None},
+        waits | {"await_id": "answered", "turn_id": "heard", "resolved_at": NOW - 60},
+        waits | {"await_id": "ended", "turn_id": "over", "resolved_at": NOW - 8 * DAY},
+    )
+    sweep = sweeper(store)
+    await sweep.sweep(NOW)
+    assert await left(store, TurnRow, "turn_id") == {"asks", "holds", "heard"}
+    assert await left(store, JournalRow, "turn_id") == {"asks", "holds", "heard"}
+    assert await left(store, AwaitRow, "await_id") == {"asked", "asked-before", "held", "answered"}
+    await store.write(Unit().raw("UPDATE awaiting SET resolved_at = ? WHERE await_id <> 'held'", [NOW + DAY]))
+    await sweep.sweep(NOW + 7 * DAY)
+    assert await left(store, TurnRow, "turn_id") == {"asks", "holds", "heard"}, "the answer came later than the turn"
+    await sweep.sweep(NOW + 9 * DAY)
+    assert await left(store, AwaitRow, "await_id") == {"held"}, "what was needed once is met again"
+    assert await left(store, TurnRow, "turn_id") == {"holds"}
+
+
 async def test_a_run_is_bounded_and_the_next_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run takes at most so many, and what stays does not stand in the way of what follows."""
     monkeypatch.setattr(retention, "ROWS_MAX", 10)

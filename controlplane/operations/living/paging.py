@@ -25,9 +25,14 @@ def decode(page: str, types: tuple[type, ...]) -> list[Any]:
         key = orjson.loads(base64.urlsafe_b64decode(page.encode("ascii") + b"=" * (-len(page) % 4)))
     except (binascii.Error, UnicodeEncodeError, orjson.JSONDecodeError):
         key = None
-    if not isinstance(key, list) or [type(part) for part in key] != list(types):
+    if not isinstance(key, list) or [type(part) for part in key] != list(types) or not all(map(_storable, key)):
         raise refuse("INVALID_CURSOR", "the page is not one that this list answered", field="/page", page=page)
     return key
+
+
+def _storable(part: str | float) -> bool:
+    """Whether both databases can be asked for it: no integer beyond 64 bits, no NUL in text."""
+    return "\x00" not in part if isinstance(part, str) else isinstance(part, float) or abs(part) <= INT64_MAX
 
 
 def position(cursor: str, newest: int, field: str = "/after") -> int:
