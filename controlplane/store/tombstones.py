@@ -2,7 +2,8 @@
 
 A name that a change has ever wanted keeps its tombstone for good: the change can be reverted, and what is proposed for
 the name again must be another plan. So do the places of a fleet, which come again. What agents spawn is named by
-nobody but its turns, its running side and its children; when those are gone, the name is as if it had never been.
+nobody but its turns, its running side and its children; when those are gone, the name is as if it had never been. One
+with labels stays for as long as what it used: budgets of these labels count that.
 No index leads to tombstones by age: they are few among what lives, and are met on a walk along the names.
 """
 
@@ -20,7 +21,10 @@ WHEN (SELECT a.uid FROM agent a WHERE a.uid = r.uid) IS NOT NULL THEN 0
 WHEN (SELECT t.turn_id FROM turn t WHERE t.agent = r.uid LIMIT 1) IS NOT NULL THEN 0
 WHEN (SELECT c.uid FROM resource c WHERE c.owner = r.uid AND c.deleted_at IS NULL LIMIT 1) IS NOT NULL THEN 0
 WHEN (SELECT h.change_id FROM change_target h WHERE h.kind = 'Agent' AND h.namespace = r.namespace
-AND h.name = r.name LIMIT 1) IS NOT NULL THEN 0 ELSE 1 END AS forgotten
+AND h.name = r.name LIMIT 1) IS NOT NULL THEN 0
+WHEN r.labels <> '{}' AND ((SELECT u.hour FROM usage u WHERE u.namespace = r.namespace AND u.agent = r.name LIMIT 1)
+IS NOT NULL OR (SELECT v.hour FROM usage_common v WHERE v.namespace = r.namespace AND v.agent = r.name LIMIT 1)
+IS NOT NULL) THEN 0 ELSE 1 END AS forgotten
 FROM resource r WHERE r.kind = 'Agent' AND (r.namespace, r.name) > (:namespace, :name)
 ORDER BY r.namespace, r.name LIMIT :many"""
 

@@ -7,7 +7,7 @@ import pytest
 from controlplane.store import retention
 from controlplane.store.retention import Retention
 from controlplane.store.store import Store
-from controlplane.store.tables import AgentRow, ChangeTargetRow, ResourceRow, TurnRow
+from controlplane.store.tables import AgentRow, ChangeTargetRow, CommonUsageRow, ResourceRow, TurnRow
 from controlplane.store.unit import Unit
 from tests.store.test_retention import DAY, NOW, left, put, sweeper, turn
 
@@ -22,7 +22,10 @@ def resource(name: str, deleted_at: float | None = OLD, **more: Any) -> dict[str
 
 
 async def test_only_what_nothing_speaks_of_is_forgotten(store: Store) -> None:
-    """Kept is what lives, is young, runs, has turns or children, is a fleet's place, or was wanted by a change."""
+    """Kept is what lives, is young, runs, has turns or children, is a fleet's place, or was wanted by a change.
+
+    So is who has labels and used something, which budgets of these labels count.
+    """
     await put(
         store,
         ResourceRow,
@@ -37,13 +40,18 @@ async def test_only_what_nothing_speaks_of_is_forgotten(store: Store) -> None:
         resource("place", ordinal=0, template="t"),
         resource("wanted"),
         resource("channel", kind="Channel"),
+        resource("paid", labels='{"tier":"free"}'),
+        resource("free", labels='{"tier":"free"}'),
+        resource("spent"),
     )
+    key = {"namespace": "d", "hour": int(NOW) // 3600, "effect": "", "connection": "", "fleet": ""}
+    await put(store, CommonUsageRow, *({**key, "agent": it, "turns": 1} for it in ("paid", "spent")))
     await put(store, AgentRow, {"uid": "uid-runs", "namespace": "d", "name": "runs", "changed_at": 1.0})
     await put(store, TurnRow, turn("t", "uid-turns", NOW - DAY))
     target = {"change_id": "chg_1", "kind": "Agent", "namespace": "d", "name": "wanted", "generation": 1}
     await put(store, ChangeTargetRow, target)
     await sweeper(store).sweep(NOW)
-    kept = {"alive", "young", "runs", "turns", "parent", "child", "place", "wanted", "channel"}
+    kept = {"alive", "young", "runs", "turns", "parent", "child", "place", "wanted", "channel", "paid"}
     assert await left(store, ResourceRow, "name") == kept
 
 
