@@ -10,6 +10,7 @@ import orjson
 
 from benchmarks import wakes
 from benchmarks.timing import STATES
+from schemas.base import fresh_id
 from tests.gate.running import RunningGate, running
 
 STAYS_MS = 60_000
@@ -69,7 +70,7 @@ class Loaded:
     async def asked(self, name: str, data: Any = None) -> str:
         """Ask, and wait until the answer is there; the id under which it can be read."""
         self._count += 1
-        message_id = f"{name}-{self._count}"
+        message_id = fresh_id("msg", time.time())
         await wakes.ask(self.gate.client, name, message_id, data=data)
         return message_id
 

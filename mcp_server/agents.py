@@ -7,7 +7,7 @@ or cancelled, the question is cancelled, so that no agent works for nobody. Noth
 
 import asyncio
 import contextlib
-import secrets
+import time
 from time import monotonic
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +25,7 @@ from mcp_server.calling import unexpected
 from mcp_server.eliciting import InputNeededError, Person, person_at
 from mcp_server.promising import McpServer
 from mcp_server.telling import telling
+from schemas.base import fresh_id
 from schemas.calls import ASK_TIMEOUT_S_MAX
 from schemas.capability import Capability
 from schemas.principal import Principal
@@ -113,9 +114,9 @@ class AgentTools:
         data = arguments if _is_object(capability.input_schema) else arguments.get("data")
         asked = {"namespace": namespace, "name": agent, "data": data, "capability": capability.name}
         if person is None:
-            reply = await self._ask(principal, {**asked, "request_id": secrets.token_hex(16)})
+            reply = await self._ask(principal, {**asked, "request_id": fresh_id("req", time.time())})
         else:
-            asked = {"request_id": secrets.token_hex(16), **person.named(asked)}
+            asked = {"request_id": fresh_id("req", time.time()), **person.named(asked)}
             reply = await person.beside(self._ask(principal, asked, person), asked)
         return _wire(reply if _is_object(capability.output_schema) else {"reply": reply}, is_error=False)
 

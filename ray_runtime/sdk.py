@@ -391,4 +391,4 @@ class Turn:
 
     def _message(self, kind: str, body: dict[str, Any]) -> Done:
         position = self._journal.record(kind, json_bytes(kind, body))
-        return Done(short_id("msg", self.turn_id, self._journal.branch, position))
+        return Done(short_id("msg", self.turn_id, self._journal.branch, position, near=self.turn_id))

@@ -6,6 +6,8 @@ clock, and imports nothing of ours from elsewhere.
 """
 
 import hashlib
+import re
+import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -96,6 +98,9 @@ No = Annotated[Literal[False], BeforeValidator(_boolean)]
 Namespace = Annotated[Name, Field(description="The namespace; exists by its first permitted use.")]
 
 
+_TIMED = re.compile(r"[a-z]+_([0-9a-f]{8})[0-9a-f]{20}(?:\.|$)").match
+
+
 def canonical(value: Any) -> bytes:
     """The one byte form of a JSON value: sorted keys, no blanks (RFC 8785 in spirit, for our own use)."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -106,6 +111,28 @@ def digest(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
-def short_id(prefix: str, *parts: Any) -> str:
-    """An id that the same parts always make again: `<prefix>_<26 hex>`."""
-    return f"{prefix}_{hashlib.sha256(canonical(parts)).hexdigest()[:26]}"
+def short_id(prefix: str, *parts: Any, near: str | float = "") -> str:
+    """An id that the same parts always make again: `<prefix>_<26 hex>`.
+
+    Near a moment, or an id that begins with one, it begins with that: `<prefix>_<8 hex><20 hex>`. So what comes to be
+    at one time lies together in indexes, and a commit writes few of their pages.
+    """
+    made = hashlib.sha256(canonical(parts)).hexdigest()
+    if not isinstance(near, str):
+        return f"{prefix}_{_second(near)}{made[:20]}"
+    found = _TIMED(near)
+    return f"{prefix}_{made[:26]}" if found is None else f"{prefix}_{found[1]}{made[:20]}"
+
+
+def fresh_id(prefix: str, at: float) -> str:
+    """An id that nothing else has, and that begins with the moment."""
+    return f"{prefix}_{_second(at)}{secrets.token_hex(10)}"
+
+
+def turn_of(agent: str, message_id: str) -> str:
+    """The id of the turn of an agent, by its uid, that takes a message: it has one alone, however often that comes."""
+    return short_id("turn", agent, message_id, near=message_id)
+
+
+def _second(at: float) -> str:
+    return f"{int(at) & 0xFFFFFFFF:08x}"

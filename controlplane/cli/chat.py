@@ -8,6 +8,7 @@ Ctrl-C end the conversation; a question that is open by then stays open, and an 
 
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ import typer
 from controlplane.cli.generated import named
 from controlplane.cli.printing import clean
 from controlplane.cli.session import Session, command
-from schemas.base import short_id
+from schemas.base import fresh_id, turn_of
 from schemas.problem import Problem, Refusal
 
 app = typer.Typer()
@@ -89,12 +90,13 @@ class Talk:
 
     def say(self, line: str) -> None:
         """Ask, and show what comes until there is an answer. A refusal is shown, and ends nothing."""
-        asked = {**self._agent, "data": line, "conversation": self.conversation, "request_id": uuid.uuid4().hex}
+        request_id = fresh_id("req", time.time())
+        asked = {**self._agent, "data": line, "conversation": self.conversation, "request_id": request_id}
         try:
             answer = self._session.call("agents.ask", {**asked, "timeout_s": AT_ONCE_S})
             shown = ""
             if not answer["answered"]:
-                answer, shown = self._wait(asked, short_id("turn", self._uid, answer["message_id"]))
+                answer, shown = self._wait(asked, turn_of(self._uid, answer["message_id"]))
         except Refusal as refusal:
             self._session.refuse(refusal.problem)
             return

@@ -78,7 +78,7 @@ def awaited(turn: TurnRef, frame: Ask, act: Act, now: float) -> Row:
     """The row by which a turn waits for a lasting effect, behind its intent."""
     assert isinstance(act.effector, Lasting)
     place = frame.branch, frame.position
-    await_id = short_id("await", turn.turn_id, *place)
+    await_id = short_id("await", turn.turn_id, *place, near=turn.turn_id)
     until = now + act.effector.lasts_s(act.arguments)
     return sql.AWAIT, (await_id, turn.agent, turn.turn_id, *place, act.effector.target(act.arguments), now, until), 1
 

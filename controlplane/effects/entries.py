@@ -63,7 +63,7 @@ def _await_id(turn: TurnRef, entry: Entry, body: dict[str, Any], prefix: str = "
     """The id of an await, which is that of its question; a member's says what it is gathered by."""
     if (group := body.get("group")) is not None:
         return member_id(turn.turn_id, entry.branch, group, entry.position)
-    return short_id(prefix, turn.turn_id, entry.branch, entry.position)
+    return short_id(prefix, turn.turn_id, entry.branch, entry.position, near=turn.turn_id)
 
 
 def _send(turn: TurnRef, entry: Entry, body: dict[str, Any], now: float, after: Aftermath) -> list[Row]:
@@ -142,7 +142,7 @@ def reply_envelope(
 ) -> tuple[str, str]:
     """The envelope that answers a question, and its id."""
     namespace, name = split(by)
-    reply_id = short_id("msg", "reply", await_id)
+    reply_id = short_id("msg", "reply", await_id, near=await_id)
     body = {
         "specversion": "1.0",
         "id": reply_id,

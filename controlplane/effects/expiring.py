@@ -14,7 +14,7 @@ from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Row
 from controlplane.store import expired as sql
 from controlplane.store import statements
-from schemas.base import canonical, short_id
+from schemas.base import canonical, turn_of
 
 AGAIN_S = 1.0
 
@@ -44,7 +44,7 @@ class Expiring:
         await_id, target, uid, namespace, name = it
         if await_id in self._ending:
             return
-        slot, turn_id = self._node.slots.get(uid), short_id("turn", uid, await_id)
+        slot, turn_id = self._node.slots.get(uid), turn_of(uid, await_id)
         if slot is not None and slot.turn is not None and slot.turn.message_id == await_id and _about_to_begin(slot):
             self._node.ownership.pump(slot)  # it is judged there
         if _begun(slot, await_id) or self._node.reader.one(sql.HAS_TURN, turn_id, uid, await_id) is not None:

@@ -14,7 +14,7 @@ from controlplane.effects.entries import timer_mark
 from controlplane.effects.turnref import Row, at_time
 from controlplane.store import statements as sql
 from controlplane.store.schedules import MADE_UP_MAX, Schedule, passed
-from schemas.base import canonical, short_id
+from schemas.base import canonical, short_id, turn_of
 from schemas.question import FOREVER
 
 ON_TIME_S = 10.0  # `skip`: a time this far back was missed; closer, it is only late
@@ -74,7 +74,7 @@ def _told(schedule: Schedule, times: tuple[float, ...], waiting: int, now: float
 
 
 def _message(timer: Due, at: float, missed: int, now: float) -> Row:
-    message_id = short_id("msg", "timer", timer.agent, timer.name, timer.version, at)
+    message_id = short_id("msg", "timer", timer.agent, timer.name, timer.version, at, near=at)
     body = {
         **timer_mark(timer.name),
         "specversion": "1.0",
@@ -86,5 +86,5 @@ def _message(timer: Due, at: float, missed: int, now: float) -> Row:
         "scheduledat": at_time(at),
         "missed": missed,
     }
-    turn_id = short_id("turn", timer.agent, message_id)
+    turn_id = turn_of(timer.agent, message_id)
     return sql.PUT, (timer.agent, message_id, "timer", orjson.dumps(body).decode(), now, turn_id), -1

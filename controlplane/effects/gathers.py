@@ -17,7 +17,7 @@ _PREFIX = "gather"
 
 
 def gathering_id(turn_id: str, branch: str, position: int) -> str:
-    return short_id(_PREFIX, turn_id, branch, position)
+    return short_id(_PREFIX, turn_id, branch, position, near=turn_id)
 
 
 def member_id(turn_id: str, branch: str, group: int, position: int) -> str:

@@ -31,7 +31,7 @@ from controlplane.store import handing
 from controlplane.store import statements as sql
 from controlplane.store.batching import Behind, Guard
 from schemas import faults
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.branches import Place
 from schemas.ports import Lasting, Preview
 from schemas.wire import Ask, Evict, Resolved, Run
@@ -132,7 +132,7 @@ class Handing:
             return
         handed = next((it for it in slot.handed.values() if it.open), None)
         if handed is not None and handed.alone and self._node.committer.waiting < WAITING_MAX:
-            turn_id = short_id("turn", slot.uid, handed.message_id)
+            turn_id = turn_of(slot.uid, handed.message_id)
             self._node.ownership.come(slot, (turn_id, handed.message_id, handed.body))
             self._at_once(slot)
 

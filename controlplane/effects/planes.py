@@ -32,7 +32,7 @@ from controlplane.resources.problems import problem
 from controlplane.store import invitations, queues
 from controlplane.store import statements as sql
 from controlplane.store.kept import kept
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.frames import Control, Done, Moved, Opened, PlaneHello, Post, Publish, PublishChannel, Write
 from schemas.ports import Posted
 from schemas.posting import Placed
@@ -151,7 +151,7 @@ class Planes:
 
     def _looked_for(self, _: Wire, frame: Publish, slot: Slot, *, all_: bool) -> tuple[Any, ...]:
         most = self._node.bounds.inbox_messages_max if all_ else 1
-        turn_id = short_id("turn", slot.uid, frame.message_id)
+        turn_id = turn_of(slot.uid, frame.message_id)
         return slot.uid, frame.message_id, turn_id, slot.uid, most, slot.uid
 
     def _put_in(self, wire: Wire, frame: Publish, slot: Slot, stored: tuple[Any, ...], *, counted: bool) -> None:
@@ -160,7 +160,7 @@ class Planes:
         if not node.slots.holds(slot):  # an operator came in between
             self.publish(wire, frame)
             return
-        turn_id = short_id("turn", uid, frame.message_id)
+        turn_id = turn_of(uid, frame.message_id)
         known, waiting, open_ = bool(stored[0]), int(stored[1]), bool(stored[2])
         full = self.full(uid, slot.address, waiting if counted else None)
         if full is not None:

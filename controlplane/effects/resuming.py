@@ -21,7 +21,7 @@ from controlplane.effects.turnref import TurnRef
 from controlplane.store import chains, states, workspaces
 from controlplane.store import statements as sql
 from controlplane.store.external import WAITS_AT
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.branches import FORMATS_READ, ROOT, Place
 from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
@@ -78,7 +78,7 @@ def next_turn(node: Node, slot: Slot) -> bool:
     message_id, trigger, body, attempts, waiting, *placed = row
     if trigger == "start" and not _reached(node, slot):
         return False
-    turn_id = short_id("turn", slot.uid, message_id)
+    turn_id = turn_of(slot.uid, message_id)
     turn = _ref(node, slot, turn_id, message_id, trigger, body, attempts, "", node.clock(), None)
     turn = _placed(turn, *placed)
     finished, asked = node.reader.rows(sql.TURN_BEFORE, turn_id, turn.replyto or "")[0]

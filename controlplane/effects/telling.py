@@ -58,7 +58,7 @@ class Telling:
 
     def _rows(self, more: dict[str, Any]) -> list[Row]:
         turn, at = self._turn, (self._frame.branch, self._frame.position)
-        made = short_id("msg", turn.turn_id, *at, self._attempt, self._told)
+        made = short_id("msg", turn.turn_id, *at, self._attempt, self._told, near=turn.turn_id)
         about = {"turn_id": turn.turn_id, "position": at[1], "attempt": self._attempt, "part": self._told}
         to, now = f"{turn.namespace}/{self._channel}", self._node.clock()
         text = envelope(turn, made, KIND, to, {**about, "text": self._text, **more}, now, partitionkey=turn.turn_id)

@@ -205,7 +205,7 @@ def envelope(turn: TurnRef, message_id: str, kind: str, subject: str, data: Any,
 
 def message_id(turn: TurnRef, entry: Entry) -> str:
     """The id of the message, await or child that an entry makes."""
-    return short_id("msg", turn.turn_id, entry.branch, entry.position)
+    return short_id("msg", turn.turn_id, entry.branch, entry.position, near=turn.turn_id)
 
 
 def reach(turn: TurnRef, address: str, *, opened: bool = False) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def again(of: Again, channel: str, found: Sequence[tuple[Any, ...]], now: float)
     """Messages of a channel, each as another one because of it; `found` are position, id, body, key and rank."""
     rows: list[Row] = []
     for _, message_id, body, key, rank in found:
-        made = short_id("msg", "replay", of.replay, message_id)
+        made = short_id("msg", "replay", of.replay, message_id, near=message_id)
         text = orjson.dumps({**orjson.loads(body), "id": made, "causationid": message_id}).decode()
         rows.append((replays.PUT_AGAIN, (of.agent, made, text, now, key, rank, channel), -1))
     return rows

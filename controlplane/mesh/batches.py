@@ -11,7 +11,7 @@ import msgspec
 import orjson
 
 from controlplane.store import statements as sql
-from schemas.base import rfc3339, short_id
+from schemas.base import rfc3339, short_id, turn_of
 
 Row = tuple[str, Sequence[object], int]
 BATCH_BYTES_MAX = 1_048_576
@@ -49,4 +49,4 @@ def batch(agent: str, source: str, parts: tuple[object, ...], bodies: Sequence[s
 
 def put(agent: str, message_id: str, trigger: str, body: str, now: float) -> Row:
     """A message for an inbox, unless it was handled before."""
-    return sql.PUT, (agent, message_id, trigger, body, now, short_id("turn", agent, message_id)), -1
+    return sql.PUT, (agent, message_id, trigger, body, now, turn_of(agent, message_id)), -1

@@ -27,7 +27,7 @@ from controlplane.mesh.queues import Queues
 from controlplane.mesh.rows import Commit, Row, Rows
 from controlplane.store import publishing, replays, watching
 from controlplane.store import statements as sql
-from schemas.base import canonical, rfc3339, short_id
+from schemas.base import canonical, rfc3339, short_id, turn_of
 
 WINDOW = 256
 AGAIN_MAX = 64
@@ -212,7 +212,7 @@ class Delivery:
             "position": str(until),
             "data": about,
         }
-        put = (it.agent, made, "message", orjson.dumps(body).decode(), now, short_id("turn", it.agent, made))
+        put = (it.agent, made, "message", orjson.dumps(body).decode(), now, turn_of(it.agent, made))
         told = canonical({**about, "agent": it.agent_name}).decode()
         event = ("channel.gap", now, "Channel", it.namespace, it.name, None, None, told)
         to, ended = passed(it.again, until, now)

@@ -240,7 +240,7 @@ def _of_type(type_: str, pattern: str) -> bool:
 
 def _envelope(place: Place, number: int, it: Happened) -> tuple[str, str]:
     """An event as a message, and its id."""
-    message_id = short_id("msg", "feedback", place.agent, place.watch, place.since, number)
+    message_id = short_id("msg", "feedback", place.agent, place.watch, place.since, number, near=it.time)
     at = rfc3339(datetime.fromtimestamp(it.time, UTC))
     event = {
         "type": it.type,

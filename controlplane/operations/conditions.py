@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from schemas.base import rfc3339, short_id
+from schemas.base import rfc3339, short_id, turn_of
 from schemas.question import FOREVER
 from schemas.resource import Condition
 
@@ -46,7 +46,7 @@ def start_message(uid: str, generation: int) -> str:
 
 def start_turn(uid: str, generation: int) -> str:
     """The id of the turn that handles it."""
-    return short_id("turn", uid, start_message(uid, generation))
+    return turn_of(uid, start_message(uid, generation))
 
 
 def of_agent(seen: Seen) -> list[Condition]:

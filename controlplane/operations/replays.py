@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from controlplane.operations.conditions import moment
 from controlplane.operations.observing import many, rows
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.replay import Gap, Replay
 
 REPLAYS = many(
@@ -27,7 +27,7 @@ TURNS = many("SELECT turn_id, outcome FROM turn WHERE turn_id IN :turns AND fini
 def replays(session: Session, agents: Sequence[str]) -> dict[str, Replay]:
     """The last replay of each of these agents, if it had one."""
     found = rows(session, REPLAYS, uids=list(agents)) if agents else []
-    turns = {it["agent"]: short_id("turn", it["agent"], it["message_id"]) for it in found if it["message_id"]}
+    turns = {it["agent"]: turn_of(it["agent"], it["message_id"]) for it in found if it["message_id"]}
     ended = rows(session, TURNS, turns=list(turns.values())) if turns else []
     outcomes = {it["turn_id"]: it["outcome"] for it in ended}
     return {it["agent"]: _view(it, outcomes.get(turns.get(it["agent"], ""))) for it in found}

@@ -22,7 +22,7 @@ from controlplane.resources.catalogue import OPERATIONS
 from controlplane.store import external, offers, queues, statements
 from controlplane.store.packed import pack
 from controlplane.store.unit import Unit
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.offers import Offered
 from schemas.principal import PLANE, Call, Principal
 from schemas.records import TokenCreateInput
@@ -104,7 +104,7 @@ class World:
         unit = Unit()
         query = "SELECT agent, message_id, body FROM inbox WHERE \"trigger\" = 'start'"
         for agent, message, body in await self.rows(query):
-            turn = short_id("turn", agent, message)
+            turn = turn_of(agent, message)
             ended = [turn, agent, message, "start", body, "committed", 1, 1, "", 0.0, 0.0, 0, 0, None, None, None]
             unit.raw(statements.TURN_OPEN, ended, 1)
             unit.raw(statements.CONSUME, [agent, message], 1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.base import short_id
+from schemas.base import turn_of
 from tests.cli.conftest import Steward
 from tests.cli.standin import StandIn
 
@@ -30,7 +30,7 @@ class Doctor:
     def __init__(self, plane: StandIn, *, stream: bool = False, question: bool = False) -> None:
         self.asked: list[dict[str, Any]] = []
         self.answered = threading.Event()
-        turn = short_id("turn", UID, "msg_1")
+        turn = turn_of(UID, "msg_1")
         self.parts = [part(0, "it is ", turn=turn), part(0, "not this", turn="turn_2"), part(1, "late", turn=turn)]
         self.question = question
         if not question and not stream:

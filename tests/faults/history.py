@@ -15,7 +15,7 @@ import orjson
 
 from controlplane.operations import watches
 from controlplane.store.unit import Unit
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.posting import Placed
 from schemas.problem import Refusal
 from tests.gate.running import RunningGate
@@ -314,4 +314,4 @@ def _turns_told(rows: list[tuple[Any, ...]]) -> int:
 
 
 def turn_id(agent: str, message_id: str) -> str:
-    return short_id("turn", f"agent_{agent}", message_id)
+    return turn_of(f"agent_{agent}", message_id)

@@ -16,7 +16,7 @@ import pytest
 
 from controlplane.effects.client import GateClient
 from schemas import frames, wire
-from schemas.base import short_id
+from schemas.base import short_id, turn_of
 from schemas.problem import Refusal
 from schemas.processes import PYTHON, started
 from schemas.workspace import Saved, saved
@@ -127,7 +127,7 @@ async def test_a_host_speaks_only_for_agents_that_it_owns(sqlite_url: str) -> No
         await gate.until("SELECT 1 FROM inbox WHERE message_id = 'm1'", bool)
         await gate.until("SELECT 1 FROM agent WHERE owner IS NOT NULL", bool)  # by the real host, not the rogue
         ((uid, epoch),) = await gate.rows("SELECT uid, epoch FROM agent")
-        turn_id = short_id("turn", uid, "m1")
+        turn_id = turn_of(uid, "m1")
         rogue = Peer(gate).say(_hello("rogue"))
         await rogue.hear()
         rogue.say(
@@ -177,7 +177,7 @@ async def test_segments_that_can_not_be_are_refused(sqlite_url: str) -> None:
         for n, entry in enumerate(entries):
             uid = await gate.agent(f"a{n}", code, "Echo")
             await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
-            turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            turn_id = turn_of(uid, short_id("msg", "start", uid, 1))
             await rogue.told(turn_id)
             ((epoch,),) = await gate.rows(f"SELECT epoch FROM agent WHERE uid = '{uid}'")
             rogue.say(wire.Commit(turn_id, epoch, 0, b"{}", "d", [entry], b"null", 0))
@@ -217,7 +217,7 @@ async def test_a_turn_is_held_to_its_bounds_whatever_its_host_says(sqlite_url: s
         rogue = Peer(gate).say(_hello("rogue"))
         for n, (limits, said, limit) in enumerate(cases):
             uid = await gate.agent(f"a{n}", code, "Echo", limits=limits)
-            turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            turn_id = turn_of(uid, short_id("msg", "start", uid, 1))
             await rogue.told(turn_id)
             ((epoch,),) = await gate.rows(f"SELECT epoch FROM agent WHERE uid = '{uid}'")
             rogue.say(*(msgspec.structs.replace(it, turn_id=turn_id, epoch=epoch) for it in said))
@@ -231,7 +231,7 @@ async def test_a_failure_without_a_reason_is_one(sqlite_url: str, said: bytes) -
     async with running(sqlite_url, hosts=0, lease_s=120) as gate:  # the rogue is this very process
         uid = await gate.agent("a", await gate.code(SOURCE), "Echo")
         rogue = Peer(gate).say(_hello("rogue"))
-        turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+        turn_id = turn_of(uid, short_id("msg", "start", uid, 1))
         await rogue.told(turn_id)
         ((epoch,),) = await gate.rows("SELECT epoch FROM agent")
         rogue.say(wire.Failed(turn_id, epoch, said, retry=False, cpu_ns=0))
@@ -301,7 +301,7 @@ async def test_files_that_can_not_be_are_refused(sqlite_url: str) -> None:
         for n, (workspace, files, gone, said) in enumerate(cases):
             uid = await gate.agent(f"a{n}", code, "Echo", workspace=workspace)
             await gate.until(f"SELECT 1 FROM agent WHERE uid = '{uid}' AND owner IS NOT NULL", bool)
-            turn_id = short_id("turn", uid, short_id("msg", "start", uid, 1))
+            turn_id = turn_of(uid, short_id("msg", "start", uid, 1))
             await rogue.told(turn_id)
             rogue.say(wire.Commit(turn_id, 1, 0, b"{}", "d", [], b"null", 0, 1, files, gone))
             rows = await gate.until(f"SELECT outcome, problem FROM turn WHERE agent = '{uid}'", bool)

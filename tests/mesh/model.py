@@ -15,7 +15,7 @@ from controlplane.operations import vanishing
 from controlplane.store import dead_letters, queues
 from controlplane.store import statements as sql
 from controlplane.store.retention import MESSAGES
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.posting import Placed
 from tests.mesh.meshgate import AGENTS as AGENTS
 from tests.mesh.meshgate import ATTEMPTS_MAX, GUEST, KEYS, LAG_MAX, LATER_S, NEWS, QUEUE, TTL_S, Act, MeshGate
@@ -285,7 +285,7 @@ class Mesh(MeshGate):
             message_id, _, body, attempts, _, queue, key, _ = row
             waiting = self.reader.rows("SELECT message_id, key, rank FROM inbox WHERE agent = ? ORDER BY seq", uid)
             assert message_id == _first(waiting)
-        turn_id = short_id("turn", uid, message_id)
+        turn_id = turn_of(uid, message_id)
         about = (uid, "default", f"a{agent}", "h", 0, 0, turn_id, message_id, "message", body, attempts, "d", 1.0, 0)
         return TurnRef(*about, recorded=agent in self.opened, queue=queue, key=key)
 

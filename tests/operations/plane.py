@@ -30,7 +30,7 @@ from controlplane.protocols.registry import registry
 from controlplane.store import statements
 from controlplane.store.store import Store
 from controlplane.wiring.routing import Routing
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.ports import Handler
 from schemas.principal import Principal
 from schemas.protocols import Declaration
@@ -197,7 +197,7 @@ class Plane:
                 letter = [row["agent"], row["namespace"], row["name"], row["message_id"], row["body"]]
                 why = [problem["reason"], problem["detail"], None, self.now, "start", None]
                 unit.raw(statements.DEAD_LETTER, [*letter, *why], 1)
-            turn = short_id("turn", row["agent"], row["message_id"])
+            turn = turn_of(row["agent"], row["message_id"])
             told = orjson.dumps(problem).decode() if problem else None
             values = [turn, row["agent"], row["message_id"], "start", row["body"], outcome, 1, 1, ""]
             unit.raw(statements.TURN_OPEN, [*values, self.now, self.now, 0, 0, None, told, None], 1)

@@ -21,7 +21,7 @@ from controlplane.store.store import Store
 from controlplane.store.tables import AwaitRow, InboxRow, TurnRow
 from controlplane.store.unit import Unit
 from schemas.agent import Agent
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.calls import Answer, AskInput, CancelInput, Cancelled, NamedAct, SendInput, Sent
 from schemas.plan import Preview, Undo
 from schemas.ports import GatePort, Handler
@@ -155,7 +155,7 @@ class Living:
     ) -> Refusal:
         """The refusal of an asker whose question failed or was never answered."""
         namespace, name = given.namespace, given.name
-        turn_id = short_id("turn", found.uid, message_id)
+        turn_id = turn_of(found.uid, message_id)
         known = await self._store.read(lambda session: _turn_exists(session, turn_id))
         turn = Next(operation="turns.get", arguments={"turn_id": turn_id}, why="shows what the turn did")
         inside = Next(operation="agents.inspect", arguments={"namespace": namespace, "name": name}, why="looks inside")

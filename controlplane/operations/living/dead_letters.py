@@ -67,7 +67,7 @@ class DeadLetters:
         done: list[RedrivenLetter] = []
         left = [_unknown(it) for it in _missing(rows, given)]
         for row in rows:
-            message_id = short_id("msg", "redrive", row.message_id, row.id)
+            message_id = short_id("msg", "redrive", row.message_id, row.id, near=row.message_id)
             if (kept := _why_left(row)) is not None or not await self._store.write(_unit(row, message_id, call)):
                 left.append(kept or _no_target(row))
                 continue

@@ -28,7 +28,7 @@ from controlplane.store.tables import (
     TurnRow,
 )
 from controlplane.store.unit import Unit
-from schemas.base import short_id
+from schemas.base import turn_of
 from schemas.delayed import CancelDelayedInput, CancelledDelayed, DelayedListInput, DelayedView
 from schemas.plan import Preview
 from schemas.ports import Handler
@@ -116,7 +116,7 @@ def _of_agent(session: Session, given: CancelDelayedInput) -> bool:
     uid = session.exec(select(AgentRow.uid).where(*here)).first()
     if uid is None:
         return False
-    turn_id = short_id("turn", uid, given.message_id)
+    turn_id = turn_of(uid, given.message_id)
     inbox = (InboxRow.agent == uid, InboxRow.message_id == given.message_id)
     return _any(session, InboxRow.seq, *inbox) or _any(session, TurnRow.turn_id, TurnRow.turn_id == turn_id)
 

@@ -5,7 +5,6 @@ endless nesting, not too large. With a request id the message id is a hash, so t
 makes the same message again, and the inbox takes it once.
 """
 
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ import orjson
 
 from controlplane.mesh.tracing import new_trace
 from controlplane.resources.problems import refuse
-from schemas.base import rfc3339, short_id
+from schemas.base import fresh_id, rfc3339, short_id
 from schemas.calls import DATA_BYTES_MAX
 from schemas.posting import Placed, Posted, Urgency, placed
 from schemas.principal import Call, Principal
@@ -37,8 +36,9 @@ def encode(data: Any, field: str = "/data") -> bytes:
 def message_id(call: Call, namespace: str, name: str) -> str:
     """The same for the same request id, else new."""
     if call.request_id is None:
-        return f"msg_{uuid.uuid4().hex[:26]}"
-    return short_id("msg", call.principal.identity, call.operation, namespace, name, call.request_id)
+        return fresh_id("msg", call.now)
+    said = (call.principal.identity, call.operation, namespace, name, call.request_id)
+    return short_id("msg", *said, near=call.request_id)
 
 
 def source(principal: Principal) -> str:

@@ -23,7 +23,7 @@ from controlplane.store import replays as sql
 from controlplane.store import statements
 from controlplane.store.store import Store
 from controlplane.store.unit import Scalar, Unit
-from schemas.base import short_id
+from schemas.base import short_id, turn_of
 from schemas.plan import Preview
 from schemas.ports import GatePort
 from schemas.principal import Call
@@ -183,7 +183,7 @@ class _Replay:
         made = short_id("msg", self._id)
         namespace, name = self._given.namespace, worker_name(self._given.name)
         body = envelopes.envelope(self._call, made, f"{namespace}/{name}", orjson.dumps(data), type=REPLAY)
-        turn_id = short_id("turn", self._agent, made)
+        turn_id = turn_of(self._agent, made)
         unit.raw(statements.PUT, [self._agent, made, "message", body.decode(), self._call.now, turn_id], expect=1)
         return made
 
