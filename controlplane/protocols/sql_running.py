@@ -33,6 +33,7 @@ WHY_CHARS_MAX = 500
 KEY_CHARS_MAX = 255
 AGAIN = {"40001", "40P01", "55P03"}  # SQLSTATE of a transaction that lost against another
 CANCELLED = {"57014"}
+TAKEN = "23505"  # a key that somebody else has written
 ROLLED_BACK = {"23", "40", "P0"}  # classes of SQLSTATE: constraints, lost transactions, what a trigger raised
 COMPLETION_UNKNOWN = "40003"
 READ_ONLY = {"postgresql", "mysql", "mariadb", "oracle"}  # others: by the grammar alone, and rolled back
@@ -137,7 +138,12 @@ def _known(connection: Connection, keyed: Keyed) -> Any:
     asked = select(rows.c.answer).where(rows.c.idempotency_key == keyed.key)
     if (found := connection.execute(asked).scalar_one_or_none()) is not None:
         return orjson.loads(found)
-    connection.execute(insert(rows).values(idempotency_key=keyed.key, answer="{}", done_at=time.time()))
+    try:
+        connection.execute(insert(rows).values(idempotency_key=keyed.key, answer="{}", done_at=time.time()))
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", TAKEN) != TAKEN:  # the table asks for more than a key has
+            raise
+        raise Unreached("is being done under the same key at this moment") from error
     return None
 
 
@@ -211,8 +217,6 @@ def _broken(error: DBAPIError, work: Work, effect: str) -> Exception:
         return Stopped()
     if error.connection_invalidated or state in AGAIN or "database is locked" in str(error.orig):
         return Unreached(f"was not done, and may be tried again: {_why(error)}")
-    if isinstance(error, IntegrityError) and "idempotency_key" in str(error):
-        return Unreached("is being done under the same key at this moment")
     reason = "it took too long" if state in CANCELLED else _why(error)
     detail = f"{effect}: {reason}; nothing of it is written"
     return refuse("EFFECT_FAILED", detail, effect=effect, error=type(error.orig).__name__)

@@ -127,6 +127,18 @@ async def test_under_its_key_a_change_is_done_once(far: Far) -> None:
     assert far.do("SELECT count(*) FROM steward_keys") == [(2,)], "a key is written with its change, or not at all"
 
 
+async def test_a_table_with_keys_of_its_own_has_failures_of_its_own(far: Far) -> None:
+    """A constraint that a statement breaks has failed, whatever its column is called; nobody tries it again."""
+    far.do(
+        "CREATE TABLE payment (idempotency_key VARCHAR(9) UNIQUE, paid INTEGER)", "INSERT INTO payment VALUES ('a', 1)"
+    )
+    for link in (far.link(), far.link(keys_table="steward_keys")):
+        with pytest.raises(Refusal) as refused:
+            await far.change(link, "INSERT INTO payment (idempotency_key, paid) VALUES ('a', 2)")
+        assert refused.value.problem.reason == "EFFECT_FAILED"
+    assert far.do("SELECT count(*) FROM steward_keys") == [(0,)]
+
+
 async def _again(far: Far, link: Link, statement: str, key: str) -> Any:
     """As the gate sends again what says that it may be."""
     while True:
