@@ -23,6 +23,7 @@ _NOT_PUBLIC_4 = tuple(
     for it in (
         "0.0.0.0/8",
         "100.64.0.0/10",  # shared: CGNAT, and metadata services of some clouds
+        "168.63.129.16/32",  # the platform of Azure, which speaks to its machines from a public address
         "192.0.0.0/24",
         "192.88.99.0/24",  # relays of 6to4
         "198.18.0.0/15",
