@@ -94,6 +94,9 @@ def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tab
         raise _invalid(f"there is {within.key.upper()} within the {tree.key.upper()}", found=within.key)
     if tree.args.get("alternative") or tree.args.get("overwrite"):  # it takes rows away that nobody counted
         raise _invalid("an INSERT that replaces rows is not taken", found="replace")
+    if (conflict := tree.args.get("conflict")) is not None and conflict.args.get("duplicate"):
+        detail = "ON DUPLICATE KEY UPDATE is not taken, of which a row counts twice; send an UPDATE or an INSERT"
+        raise _invalid(detail, found="on duplicate key update")
     _require_own(tree, keys_table, dialect)
     text = _text(tree, parameters, dialect)
     returns = tree.args.get("returning") is not None
@@ -151,7 +154,7 @@ def _text(tree: exp.Expression, parameters: Mapping[str, Any], dialect: str, *, 
         return exp.Var(this=f"{_MARK}{name}_")
 
     try:
-        text = tree.copy().transform(marked).sql(dialect=dialect, comments=False)
+        text = tree.copy().transform(marked).sql(dialect=dialect, comments=False, normalize_functions=False)
     except (SqlglotError, RecursionError) as error:
         raise _invalid(f"the statement can not be written: {error}"[:300], found=str(error)[:300]) from None
     _require_values(names, parameters, some=some)
@@ -202,10 +205,10 @@ def _counting(tree: exp.Insert | exp.Update | exp.Delete) -> exp.Expression:
 
 def _rows_of(tree: exp.Update | exp.Delete) -> exp.Select:
     """One row for each that an UPDATE or a DELETE would touch, or more where it joins."""
-    tables = tree.args.get("tables")
-    if tables or not isinstance(tree.this, exp.Table):
-        raise _invalid("rows of one table are changed at a time", found=tree.key)
     target = tree.this
+    joined = not isinstance(target, exp.Table) or target.args.get("joins") or target.args.get("laterals")
+    if joined or tree.args.get("tables"):  # whichever of them it names
+        raise _invalid("rows of one table are changed at a time", found=tree.key)
     target.set("only", tree.args.get("only") or target.args.get("only"))
     select = exp.select(exp.Literal.number(1).as_("steward_one")).from_(target)
     others = tree.args.get("using") or tree.args.get("from_")

@@ -128,6 +128,17 @@ async def test_a_change_that_grew_is_taken_back_without_being_read(
     assert postgresql.do("SELECT sum(stock) FROM item") == [(45,)]
 
 
+async def test_a_function_of_the_database_s_own_is_called_by_its_name(postgresql: Far) -> None:
+    """Quoted, capitals and small letters are told apart."""
+    postgresql.do("CREATE FUNCTION \"myFunc\"(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'")
+    found = await postgresql.ask(postgresql.link(), 'SELECT "myFunc"(stock) AS more FROM item WHERE id = 7')
+    assert found["rows"] == [{"more": 8}]
+    assert await postgresql.change(postgresql.link(), 'UPDATE item SET stock = "myFunc"(stock) WHERE id = 7') == {
+        "rows_changed": 1
+    }
+    assert postgresql.do("SELECT stock FROM item WHERE id = 7") == [(8,)]
+
+
 class Standin(SQLiteDialect_pysqlite):
     """A dialect that somebody installed: of a server that is a file here."""
 
