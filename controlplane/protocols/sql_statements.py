@@ -34,16 +34,20 @@ _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Prag
 _BEYOND = re.compile(  # other sessions, servers and files, or a statement that stands in a text
     r"dblink\w*|pg_(terminate|cancel)_backend|pg_(read|ls|file|log|logical|create|drop|replication|wal|backup)_\w*"
     r"|pg_(stat_file|reload_conf|rotate_logfile|current_logfile|switch_wal|promote|export_snapshot)\w*"
+    r"|pg_(start|stop)_backup|pg_hba_file_rules|pg_ident_file_mappings|pg_show_all_file_settings"
     r"|pg_(try_)?advisory\w*|lo_\w+|loread|lowrite|set_config|setval"
     r"|(query|table|schema|database|cursor)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table"
     r"|pg_notify|pg_stat_\w*reset\w*|pg_import_system_collations|pg_prewarm|autoprewarm\w*"
     r"|load_extension|readfile|writefile|edit|fts3_tokenizer|pragma_\w+"
-    r"|(utl|dbms)_\w+|read_(csv|json|ndjson|parquet|text|blob)\w*|(parquet|sqlite|postgres|mysql)_scan\w*|sniff_csv"
+    r"|(utl|dbms)_\w+|(http|db|xdb)?uritype|urifactory|read_(csv|json|ndjson|parquet|text|blob)\w*|(parquet|sqlite|postgres|mysql)_scan\w*|sniff_csv"
     r"|load_file|sys_exec|sys_eval|(get|release|is_free|is_used)_(all_)?locks?|open(rowset|query|datasource)",
     re.IGNORECASE,
 )
-_TABLES = re.compile(r"url|file|s3|s3Cluster|remote(Secure)?|cluster|hdfs|jdbc|odbc|mysql|postgresql|mongodb|executable"
-                     r"|input|azureBlobStorage|sqlite|redis", re.IGNORECASE)  # fmt: skip
+_TABLES = re.compile(
+    r"url|file|s3|gcs|oss|cosn|hdfs|azureBlobStorage|(iceberg|deltaLake|hudi|paimon)\w*|\w+Cluster|remote(Secure)?|cluster"
+    r"|jdbc|odbc|mysql|postgresql|mongodb|executable|input|sqlite|redis|ytsaurus|arrowFlight",
+    re.IGNORECASE,
+)
 _BEYOND_IN = {"clickhouse": _TABLES}  # beside these, what is a name like any other elsewhere
 _BY_NAME = (exp.Anonymous, exp.AnonymousAggFunc, exp.ParameterizedAgg)  # functions that the grammar does not know
 _NAME = re.compile(NAME_PATTERN)
@@ -115,6 +119,15 @@ def _require_own(tree: exp.Expression, keys_table: str | None, dialect: str) -> 
     for name in _called(tree):
         if _BEYOND.fullmatch(name) or (own is not None and own.fullmatch(name)):
             raise _invalid(f"function {name} reaches beyond the statement", found=name.lower())
+    if (linked := next((it for it in tree.find_all(exp.Table) if _elsewhere(it, dialect)), None)) is not None:
+        raise _invalid(f"table {linked.name} is on another server, beyond the statement", found=linked.name)
+
+
+def _elsewhere(table: exp.Table, dialect: str) -> bool:
+    """Whether its name leads to another server: a fourth part in SQL Server, an `@` in Oracle."""
+    if dialect == "oracle":
+        return any(isinstance(it, exp.Identifier) and not it.quoted and "@" in it.name for it in table.parts)
+    return dialect == "tsql" and isinstance(table.this, exp.Dot)
 
 
 def _called(tree: exp.Expression) -> Iterator[str]:

@@ -43,13 +43,36 @@ async def postgresql(request: pytest.FixtureRequest, anyio_backend: str, tmp_pat
         ("clickhouse", "SELECT * FROM url('http://example.com', 'CSV')"),
         ("clickhouse", "SELECT * FROM file('x')"),
         ("oracle", "SELECT utl_http.request('http://example.com') FROM dual"),
+        ("oracle", "SELECT httpuritype('http://example.com').getclob() FROM dual"),
+        ("oracle", "SELECT * FROM item@elsewhere"),
+        ("oracle", "SELECT * FROM shop.item@elsewhere.example"),
         ("tsql", "SELECT * FROM OPENROWSET('a', 'b', 'c')"),
+        ("tsql", "SELECT * FROM elsewhere.shop.dbo.item"),
+        ("tsql", "SELECT * FROM elsewhere...item"),
+        ("clickhouse", "SELECT * FROM urlCluster('a', 'http://example.com')"),
+        ("clickhouse", "SELECT * FROM icebergS3('http://example.com')"),
+        ("postgres", "SELECT pg_start_backup('x')"),
+        ("postgres", "SELECT * FROM pg_hba_file_rules()"),
     ],
 )
 def test_what_reaches_beyond_the_statement_is_refused(dialect: str, statement: str) -> None:
     with pytest.raises(Refusal) as found:
         query(statement, {}, dialect)
     assert "beyond" in found.value.problem.detail
+
+
+@pytest.mark.parametrize(
+    ("dialect", "statement"),
+    [
+        ("clickhouse", "SELECT urlHierarchy(url), fileName FROM file"),
+        ("oracle", 'SELECT * FROM "item@home"'),
+        ("tsql", "SELECT * FROM shop.dbo.item"),
+        ("tsql", "SELECT * FROM shop..item"),
+    ],
+)
+def test_what_is_called_alike_is_taken(dialect: str, statement: str) -> None:
+    """Columns, tables and functions within the database."""
+    assert query(statement, {}, dialect).text
 
 
 @pytest.mark.parametrize(
