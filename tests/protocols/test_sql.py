@@ -165,16 +165,24 @@ async def test_only_a_commit_that_is_cut_off_is_in_doubt(far: Far) -> None:
     assert far.do("SELECT stock FROM item WHERE id = 7") == [(8,)], "with its key it can be asked again"
 
 
-async def test_a_commit_that_was_rolled_back_is_not_in_doubt(far: Far) -> None:
-    """What a deferred trigger raises has failed, and nothing is written."""
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        ("RAISE EXCEPTION 'never'", "never"),
+        ("RETURN NEW.id / 0", "division by zero"),
+        ("PERFORM absent()", "does not exist"),
+    ],
+)
+async def test_a_commit_that_was_rolled_back_is_not_in_doubt(far: Far, late: str, said: str) -> None:
+    """What a deferred trigger raises has failed, whatever that is, and nothing is written."""
     if far.sqlite:
         return
     far.do(
-        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'never'; END$$",
+        f"CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {late}; END$$",
         "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON item DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION never()",
+        " FOR EACH ROW EXECUTE FUNCTION late()",
     )
-    with pytest.raises(Refusal, match="never") as refused:
+    with pytest.raises(Refusal, match=said) as refused:
         await far.change(far.link(), "UPDATE item SET stock = 0 WHERE id = 7")
     assert refused.value.problem.reason == "EFFECT_FAILED"
     assert far.do("SELECT stock FROM item WHERE id = 7") == [(7,)]

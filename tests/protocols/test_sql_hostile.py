@@ -1,5 +1,6 @@
 """Statements that mean harm, and databases that are strange: what is sent was judged, and what broke is known."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,8 @@ class Standin(SQLiteDialect_pysqlite):
     def do_commit(self, dbapi_connection: Any) -> None:
         if self.breaks == "commit":
             raise RuntimeError("the driver lost itself")
+        if self.breaks == "blocked":
+            raise sqlite3.OperationalError("the connection is blocked")
         super().do_commit(dbapi_connection)
 
 
@@ -233,9 +236,10 @@ async def test_a_driver_that_breaks_is_in_doubt_at_its_commit_only(
     with pytest.raises(Refusal) as broke:
         await strange.change(link, take)
     assert broke.value.problem.reason == "EFFECT_FAILED"
-    monkeypatch.setattr(Standin, "breaks", "commit")
-    with pytest.raises(Doubt):
-        await strange.change(link, take)
+    for at_commit in ("commit", "blocked"):
+        monkeypatch.setattr(Standin, "breaks", at_commit)
+        with pytest.raises(Doubt):
+            await strange.change(link, take)
     monkeypatch.setattr(Standin, "breaks", "connect")
     with pytest.raises(Unreached) as unreached:
         await strange.change(clerk(strange, query_rows_max=9), take)
