@@ -5,14 +5,15 @@ own day. Of IPv6 only the global unicast block is public, and the well-known pre
 another one in it (mapped, translated, tunnelled) leads to both, and is inside when either is.
 """
 
-import asyncio
-import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from controlplane.protocols.lookups import LOOKUPS
 from controlplane.resources.problems import refuse
 
 ADDRESSES_MAX = 4
+LOOKUP_PART = 0.5  # of the connection's timeout
 
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last 32 bits
@@ -22,6 +23,7 @@ _NOT_PUBLIC_4 = tuple(
     for it in (
         "0.0.0.0/8",
         "100.64.0.0/10",  # shared: CGNAT, and metadata services of some clouds
+        "168.63.129.16/32",  # the platform of Azure, which speaks to its machines from a public address
         "192.0.0.0/24",
         "192.88.99.0/24",  # relays of 6to4
         "198.18.0.0/15",
@@ -58,14 +60,32 @@ def _within(address: IPv6Address) -> Iterator[IPv4Address]:
         yield address.sixtofour
 
 
-async def checked(host: str, port: int, connection: str, *, allow_private: bool) -> list[str]:
-    """The first addresses of a name, of which none is inside unless that is allowed.
+@dataclass(frozen=True)
+class Asker:
+    """The connection that an address is for: which one, whether it may lead inside, and how long a call of it may take.
+
+    What is not known in a part of that time is not reached, which is known before anybody's patience ends.
+    """
+
+    connection: str
+    namespace: str
+    allow_private: bool
+    timeout_s: float
+
+
+async def allowed(host: str | None, port: int, asker: Asker) -> list[str]:
+    """The addresses of a name, of which none is inside unless that is allowed.
 
     Raises OSError when it has none, and a Refusal FORBIDDEN_ADDRESS when one may not be reached.
     """
-    listed = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    found = list(dict.fromkeys(str(it[4][0]) for it in listed))
-    if not allow_private and (inside := [it for it in found if private(it)]):
-        detail = f"{host} is {inside[0]}, which is not a public address, and {connection} allows no other"
-        raise refuse("FORBIDDEN_ADDRESS", detail, host=host, address=inside[0], connection=connection)
-    return found[:ADDRESSES_MAX]
+    whose = asker.namespace, asker.connection
+    found = await LOOKUPS.addresses(host, port, whose, asker.timeout_s * LOOKUP_PART)
+    if not asker.allow_private and (inside := [it for it in found if private(it)]):
+        detail = f"{host} is {inside[0]}, which is not a public address, and {asker.connection} allows no other"
+        raise refuse("FORBIDDEN_ADDRESS", detail, host=host, address=inside[0], connection=asker.connection)
+    return found
+
+
+async def checked(host: str | None, port: int, asker: Asker) -> list[str]:
+    """The first of them."""
+    return (await allowed(host, port, asker))[:ADDRESSES_MAX]

@@ -17,7 +17,7 @@ import httpx
 import orjson
 
 from controlplane import VERSION
-from controlplane.protocols.addresses import checked
+from controlplane.protocols.addresses import Asker, checked
 from controlplane.protocols.envelopes import to_http
 from controlplane.resources.problems import refuse
 from schemas.http import HEADER_CHARS_MAX, HEADERS_MAX, HttpRequest, MadeRequest
@@ -156,9 +156,8 @@ class Checked(httpx.AsyncBaseTransport):
     """Connects to checked addresses only, and adds what only the endpoint's own origin may see."""
 
     def __init__(self, link: Link, *, follows: bool = False) -> None:
-        self._allow_private = link.spec.options.allow_private
-        self._connection = link.name
         self._timeout_s = link.spec.limits.timeout_s
+        self._asker = Asker(link.name, link.namespace, link.spec.options.allow_private, self._timeout_s)
         self._follows = follows
         self.answered = False  # whether any request was, a redirected one too
 
@@ -194,7 +193,7 @@ class Checked(httpx.AsyncBaseTransport):
     async def _addresses(self, url: httpx.URL) -> list[str]:
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            return await checked(url.host, port, self._connection, allow_private=self._allow_private)
+            return await checked(url.host, port, self._asker)
         except OSError as error:
             raise httpx.ConnectError(f"the name {url.host} has no address: {error}") from error
 

@@ -14,7 +14,7 @@ from functools import cache
 import httpx2
 
 from controlplane import VERSION
-from controlplane.protocols.addresses import checked
+from controlplane.protocols.addresses import Asker, checked
 from schemas.problem import Refusal
 
 ENCODED = ("content-encoding",)  # it is read as it comes, and then is no JSON
@@ -46,11 +46,17 @@ class Checked(httpx2.AsyncBaseTransport):
     """Connects to checked addresses only, adds the connection's own headers, and bounds what is answered."""
 
     def __init__(
-        self, name: str, headers: dict[str, str], *, allow_private: bool, connect_s: float, bytes_max: int
+        self,
+        name: str,
+        namespace: str,
+        headers: dict[str, str],
+        *,
+        allow_private: bool,
+        connect_s: float,
+        bytes_max: int,
     ) -> None:
-        self._name = name
+        self._asker = Asker(name, namespace, allow_private, connect_s)
         self._headers = headers
-        self._allow_private = allow_private
         self._connect_s = connect_s
         self._bytes_max = bytes_max
 
@@ -71,7 +77,7 @@ class Checked(httpx2.AsyncBaseTransport):
     async def _sent(self, request: httpx2.Request, flight: Flight) -> httpx2.Response:
         url = request.url
         port = url.port or (443 if url.scheme == "https" else 80)
-        addresses = await checked(url.host, port, self._name, allow_private=self._allow_private)
+        addresses = await checked(url.host, port, self._asker)
         headers = httpx2.Headers(request.headers)
         headers.update(self._headers)
         headers["User-Agent"] = f"steward/{VERSION}"

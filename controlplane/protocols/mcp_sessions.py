@@ -274,6 +274,7 @@ class Sessions:
             return Client(process(command, variables, limits.response_bytes_max, said), **common)
         transport = Checked(
             link.name,
+            link.namespace,
             secret_headers(link, options),
             allow_private=options.allow_private,
             connect_s=limits.timeout_s,

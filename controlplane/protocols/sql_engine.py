@@ -18,7 +18,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Engine, NullPool, QueuePool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from controlplane.protocols.addresses import private
+from controlplane.protocols.addresses import ADDRESSES_MAX, Asker, allowed
 from controlplane.resources.problems import refuse
 from schemas.ports import Link, Unreached
 from schemas.sql_connection import SqlConnection
@@ -26,7 +26,6 @@ from schemas.sql_connection import SqlConnection
 ENGINES_MAX = 64
 IDLE_S = 300.0
 RECYCLE_S = 900
-ADDRESSES_MAX = 4
 CONNECT_PART = 0.25  # of the connection's timeout
 VALUE_BYTES_MAX = 4_194_304  # of one value, where the database can be told so
 Key = tuple[str, ...]
@@ -83,15 +82,12 @@ class Databases:
         if url.get_backend_name() == "sqlite":
             return [await asyncio.to_thread(self._file, url.database or "", link.name)]
         assert isinstance(link.spec, SqlConnection)
+        asker = Asker(link.name, link.namespace, link.spec.options.allow_private, link.spec.limits.timeout_s)
         try:
-            listed = await asyncio.get_running_loop().getaddrinfo(url.host, url.port or 0)
+            found = await allowed(url.host, url.port or 0, asker)
         except OSError as error:
             raise Unreached(f"could not reach {link.name}: the name {url.host} has no address: {error}") from error
-        found = sorted({str(it[4][0]) for it in listed})
-        if not link.spec.options.allow_private and (inside := [it for it in found if private(it)]):
-            detail = f"{url.host} is {inside[0]}, which is not a public address, and {link.name} allows no other"
-            raise refuse("FORBIDDEN_ADDRESS", detail, host=url.host, address=inside[0], connection=link.name)
-        return found[:ADDRESSES_MAX]
+        return sorted(found)[:ADDRESSES_MAX]
 
     def _file(self, name: str, connection: str) -> str:
         """The file, if it is there and in a folder that is allowed, whatever links lead to it."""

@@ -7,6 +7,7 @@ may be tried again. Only a commit that is cut off is in doubt.
 
 import base64
 import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ WHY_CHARS_MAX = 500
 KEY_CHARS_MAX = 255
 AGAIN = {"40001", "40P01", "55P03"}  # SQLSTATE of a transaction that lost against another
 CANCELLED = {"57014"}
-ROLLED_BACK = {"23", "40", "P0"}  # classes of SQLSTATE: constraints, lost transactions, what a trigger raised
+TAKEN = "23505"  # a key that somebody else has written
+ROLLED_BACK = {"21", "22", "23", "2F", "38", "39", "40", "42", "44", "55", "P0"}  # classes of SQLSTATE: what a trigger
+# or a constraint found at the end, lost transactions; and not that the server or the way to it broke
 COMPLETION_UNKNOWN = "40003"
 READ_ONLY = {"postgresql", "mysql", "mariadb", "oracle"}  # others: by the grammar alone, and rolled back
 KEYS_DDL = "CREATE TABLE {} (idempotency_key VARCHAR(255) PRIMARY KEY, answer TEXT NOT NULL, done_at {} NOT NULL)"
@@ -137,7 +140,12 @@ def _known(connection: Connection, keyed: Keyed) -> Any:
     asked = select(rows.c.answer).where(rows.c.idempotency_key == keyed.key)
     if (found := connection.execute(asked).scalar_one_or_none()) is not None:
         return orjson.loads(found)
-    connection.execute(insert(rows).values(idempotency_key=keyed.key, answer="{}", done_at=time.time()))
+    try:
+        connection.execute(insert(rows).values(idempotency_key=keyed.key, answer="{}", done_at=time.time()))
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", TAKEN) != TAKEN:  # the table asks for more than a key has
+            raise
+        raise Unreached("is being done under the same key at this moment") from error
     return None
 
 
@@ -147,7 +155,7 @@ def _commit(connection: Connection) -> None:
     except IntegrityError:
         raise  # a deferred constraint: it was rolled back
     except DBAPIError as error:
-        if "locked" in str(error.orig):  # SQLite's reader of another process: nothing was committed
+        if _locked(error):  # a reader of another process: nothing was committed
             raise
         state = str(getattr(error.orig, "sqlstate", None) or "")
         if state[:2] in ROLLED_BACK and state != COMPLETION_UNKNOWN:
@@ -209,13 +217,16 @@ def _broken(error: DBAPIError, work: Work, effect: str) -> Exception:
     state = getattr(error.orig, "sqlstate", None)
     if work.stopped:
         return Stopped()
-    if error.connection_invalidated or state in AGAIN or "database is locked" in str(error.orig):
+    if error.connection_invalidated or state in AGAIN or _locked(error):
         return Unreached(f"was not done, and may be tried again: {_why(error)}")
-    if isinstance(error, IntegrityError) and "idempotency_key" in str(error):
-        return Unreached("is being done under the same key at this moment")
     reason = "it took too long" if state in CANCELLED else _why(error)
     detail = f"{effect}: {reason}; nothing of it is written"
     return refuse("EFFECT_FAILED", detail, effect=effect, error=type(error.orig).__name__)
+
+
+def _locked(error: DBAPIError) -> bool:
+    """Whether SQLite says that somebody else has the file, by its code: texts are anybody's."""
+    return (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _why(error: Exception) -> str:

@@ -34,16 +34,20 @@ _CHANGES = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Set, exp.Prag
 _BEYOND = re.compile(  # other sessions, servers and files, or a statement that stands in a text
     r"dblink\w*|pg_(terminate|cancel)_backend|pg_(read|ls|file|log|logical|create|drop|replication|wal|backup)_\w*"
     r"|pg_(stat_file|reload_conf|rotate_logfile|current_logfile|switch_wal|promote|export_snapshot)\w*"
+    r"|pg_(start|stop)_backup|pg_hba_file_rules|pg_ident_file_mappings|pg_show_all_file_settings"
     r"|pg_(try_)?advisory\w*|lo_\w+|loread|lowrite|set_config|setval"
     r"|(query|table|schema|database|cursor)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table"
     r"|pg_notify|pg_stat_\w*reset\w*|pg_import_system_collations|pg_prewarm|autoprewarm\w*"
     r"|load_extension|readfile|writefile|edit|fts3_tokenizer|pragma_\w+"
-    r"|(utl|dbms)_\w+|read_(csv|json|ndjson|parquet|text|blob)\w*|(parquet|sqlite|postgres|mysql)_scan\w*|sniff_csv"
+    r"|(utl|dbms)_\w+|(http|db|xdb)?uritype|urifactory|read_(csv|json|ndjson|parquet|text|blob)\w*|(parquet|sqlite|postgres|mysql)_scan\w*|sniff_csv"
     r"|load_file|sys_exec|sys_eval|(get|release|is_free|is_used)_(all_)?locks?|open(rowset|query|datasource)",
     re.IGNORECASE,
 )
-_TABLES = re.compile(r"url|file|s3|s3Cluster|remote(Secure)?|cluster|hdfs|jdbc|odbc|mysql|postgresql|mongodb|executable"
-                     r"|input|azureBlobStorage|sqlite|redis", re.IGNORECASE)  # fmt: skip
+_TABLES = re.compile(
+    r"url|file|s3|gcs|oss|cosn|hdfs|azureBlobStorage|(iceberg|deltaLake|hudi|paimon)\w*|\w+Cluster|remote(Secure)?|cluster"
+    r"|jdbc|odbc|mysql|postgresql|mongodb|executable|input|sqlite|redis|ytsaurus|arrowFlight",
+    re.IGNORECASE,
+)
 _BEYOND_IN = {"clickhouse": _TABLES}  # beside these, what is a name like any other elsewhere
 _BY_NAME = (exp.Anonymous, exp.AnonymousAggFunc, exp.ParameterizedAgg)  # functions that the grammar does not know
 _NAME = re.compile(NAME_PATTERN)
@@ -94,6 +98,9 @@ def change(statement: str, parameters: Mapping[str, Any], dialect: str, keys_tab
         raise _invalid(f"there is {within.key.upper()} within the {tree.key.upper()}", found=within.key)
     if tree.args.get("alternative") or tree.args.get("overwrite"):  # it takes rows away that nobody counted
         raise _invalid("an INSERT that replaces rows is not taken", found="replace")
+    if (conflict := tree.args.get("conflict")) is not None and conflict.args.get("duplicate"):
+        detail = "ON DUPLICATE KEY UPDATE is not taken, of which a row counts twice; send an UPDATE or an INSERT"
+        raise _invalid(detail, found="on duplicate key update")
     _require_own(tree, keys_table, dialect)
     text = _text(tree, parameters, dialect)
     returns = tree.args.get("returning") is not None
@@ -112,6 +119,15 @@ def _require_own(tree: exp.Expression, keys_table: str | None, dialect: str) -> 
     for name in _called(tree):
         if _BEYOND.fullmatch(name) or (own is not None and own.fullmatch(name)):
             raise _invalid(f"function {name} reaches beyond the statement", found=name.lower())
+    if (linked := next((it for it in tree.find_all(exp.Table) if _elsewhere(it, dialect)), None)) is not None:
+        raise _invalid(f"table {linked.name} is on another server, beyond the statement", found=linked.name)
+
+
+def _elsewhere(table: exp.Table, dialect: str) -> bool:
+    """Whether its name leads to another server: a fourth part in SQL Server, an `@` in Oracle."""
+    if dialect == "oracle":
+        return any(isinstance(it, exp.Identifier) and not it.quoted and "@" in it.name for it in table.parts)
+    return dialect == "tsql" and isinstance(table.this, exp.Dot)
 
 
 def _called(tree: exp.Expression) -> Iterator[str]:
@@ -151,7 +167,7 @@ def _text(tree: exp.Expression, parameters: Mapping[str, Any], dialect: str, *, 
         return exp.Var(this=f"{_MARK}{name}_")
 
     try:
-        text = tree.copy().transform(marked).sql(dialect=dialect, comments=False)
+        text = tree.copy().transform(marked).sql(dialect=dialect, comments=False, normalize_functions=False)
     except (SqlglotError, RecursionError) as error:
         raise _invalid(f"the statement can not be written: {error}"[:300], found=str(error)[:300]) from None
     _require_values(names, parameters, some=some)
@@ -202,10 +218,10 @@ def _counting(tree: exp.Insert | exp.Update | exp.Delete) -> exp.Expression:
 
 def _rows_of(tree: exp.Update | exp.Delete) -> exp.Select:
     """One row for each that an UPDATE or a DELETE would touch, or more where it joins."""
-    tables = tree.args.get("tables")
-    if tables or not isinstance(tree.this, exp.Table):
-        raise _invalid("rows of one table are changed at a time", found=tree.key)
     target = tree.this
+    joined = not isinstance(target, exp.Table) or target.args.get("joins") or target.args.get("laterals")
+    if joined or tree.args.get("tables"):  # whichever of them it names
+        raise _invalid("rows of one table are changed at a time", found=tree.key)
     target.set("only", tree.args.get("only") or target.args.get("only"))
     select = exp.select(exp.Literal.number(1).as_("steward_one")).from_(target)
     others = tree.args.get("using") or tree.args.get("from_")

@@ -36,6 +36,8 @@ def answered(asked: dict[str, Any]) -> tuple[bool, Any, str]:
         return False, None, str(unfit)
     except MemoryError:
         return False, None, NO_MEMORY
+    except Exception as error:  # noqa: BLE001 - one message's matter, and others are asked for by the same process
+        return False, None, f"it can not be judged: {type(error).__name__}"
 
 
 def said(asked: dict[str, Any]) -> bytes:

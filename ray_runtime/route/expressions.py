@@ -16,6 +16,7 @@ from jsonata.jsonata import Jsonata
 EVALUATION_MS_MAX = 2_000
 DEPTH_MAX = 200
 RESULT_BYTES_MAX = 1_048_576
+WHY_CHARS_MAX = 500
 OVER_DATA = frozenset({"data", "envelope"})
 OVER_RESULT = frozenset({"result"})
 UNSTABLE = frozenset({"now", "millis", "random", "shuffle", "eval"})
@@ -64,9 +65,11 @@ def passes(text: str | None, **about: Any) -> bool:
         return True
     try:
         found = _filter(text).execute(about)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - the library raises whatever its expression met
         said = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise Unfit(f"the filter can not judge it: {said}"[:500]) from None
+        raise _unfit(f"the filter can not judge it: {said}") from None
     if not isinstance(found, bool):
         raise Unfit(f"the filter answers {type(found).__name__}, and neither true nor false")
     return found
@@ -80,11 +83,18 @@ def transformed(text: str | None, data: Any, envelope: Mapping[str, Any]) -> Any
     expression.environment.set_runtime_bounds(EVALUATION_MS_MAX, DEPTH_MAX)
     try:
         encoded = orjson.dumps(expression.evaluate(data, {"envelope": dict(envelope)}))
-    except (JException, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise Unfit(f"the transform can not make anything of it: {error}"[:500]) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - so does this one, and the data is a stranger's
+        raise _unfit(f"the transform can not make anything of it: {error}") from None
     if len(encoded) > RESULT_BYTES_MAX:
         raise Unfit(f"the transform makes {len(encoded)} bytes of it, {RESULT_BYTES_MAX} at most")
     return orjson.loads(encoded)
+
+
+def _unfit(said: str) -> Unfit:
+    """In words that can be told: what data made of a text may be none (a half of a surrogate pair)."""
+    return Unfit(said[:WHY_CHARS_MAX].encode(errors="replace").decode())
 
 
 def fields_read(text: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Rows of a poll: what is new among them, in their order, each once. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,10 +11,12 @@ from schemas.polled import DETAIL_CHARS_MAX, REASON_CHARS_MAX, Fault
 from schemas.problem import Problem
 from schemas.route import Poll
 
+from .cursors import Value, alike, in_order, ordered
+
 ROWS_AT_ONCE = 100
 IDS_MAX = 10_000
 UNANSWERED = (None, "Unreached", "Doubt", "Timeout", "QueryCanceled")  # as receipts say; None: it had no place
-Value = str | int | float
+Mark = Value | tuple[Value, Value]  # the id of a row; with its cursor, where that is written in another way
 
 
 class Place(BaseModel):
@@ -24,9 +26,9 @@ class Place(BaseModel):
 
     origin: str = ""
     cursor: Value = 0
-    ids: list[Value] = Field(default_factory=list)
+    ids: list[Mark] = Field(default_factory=list)
     more_until: float = 0.0
-    reached: tuple[Value, list[Value]] | None = None
+    reached: tuple[Value, list[Mark]] | None = None
 
     def begin(self, origin: str, poll: Poll) -> None:
         """From where the poll says, if it is another one by now."""
@@ -35,7 +37,7 @@ class Place(BaseModel):
 
     def set_back(self, value: Value) -> None:
         """It reads from a value on again; refused where that lies ahead: rows would be missed."""
-        if not _ordered(value, self.cursor):
+        if not ordered(value, self.cursor):
             detail = f"the poll is at {self.cursor!r}, and {value!r} is not before that"
             raise refuse("INVALID_VALUE", detail, field="/value", cursor=self.cursor)
         if self.reached is None:
@@ -49,10 +51,20 @@ class Place(BaseModel):
 
     def took(self, row: "Row") -> None:
         if row.cursor != self.cursor:
-            self.cursor, self.ids = row.cursor, []
+            self.ids = [*self._pairs()] if alike(row.cursor, self.cursor) else []
+            self.cursor = row.cursor
         self.ids.append(row.id)
-        if self.reached is not None and row.cursor != self.reached[0] and _ordered(self.reached[0], row.cursor):
+        if self.reached is not None and row.cursor != self.reached[0] and ordered(self.reached[0], row.cursor):
             self.reached = None
+
+    def unknown(self, rows: "list[Row]") -> "list[Row]":
+        """Those that were not passed on yet."""
+        known = set(self._pairs())
+        return [it for it in rows if (it.cursor, it.id) not in known]
+
+    def _pairs(self) -> Iterator[tuple[Value, Value]]:
+        """The rows that were passed on, of the value of the cursor, by how it is written and by id."""
+        return (it if isinstance(it, tuple) else (self.cursor, it) for it in self.ids)
 
 
 class Failing(BaseModel):
@@ -96,12 +108,10 @@ class Row:
 def rows_of(poll: Poll, progress: Progress, found: dict[str, Any]) -> list[Row]:
     """The rows that were not passed on yet; refused where the statement is not as a poll's must be."""
     rows = [_row(poll, it) for it in found["rows"]]
-    for before, after in pairwise(rows):
-        if not _ordered(before.cursor, after.cursor):
-            detail = f"the rows of the poll are not ordered by {poll.cursor}"
-            raise refuse("INVALID_VALUE", detail, field="/spec/source/poll/statement", cursor=poll.cursor)
-    known = set(progress.ids)
-    new = [it for it in rows if it.cursor != progress.cursor or it.id not in known]
+    if not in_order([it.cursor for it in rows], progress.cursor):
+        detail = f"the rows of the poll are not ordered by {poll.cursor}"
+        raise refuse("INVALID_VALUE", detail, field="/spec/source/poll/statement", cursor=poll.cursor)
+    new = progress.unknown(rows)
     if (found["truncated"] and not new) or len(progress.ids) >= IDS_MAX:
         detail = f"more rows have one value of {poll.cursor} than a poll reads at once"
         raise refuse("LIMIT_REACHED", detail, limit="query_rows_max", cursor=poll.cursor)
@@ -117,9 +127,3 @@ def _row(poll: Poll, data: dict[str, Any]) -> Row:
     assert isinstance(cursor, str | int | float)
     assert isinstance(mark, str | int | float)
     return Row(cursor, mark, data)
-
-
-def _ordered(before: Value, after: Value) -> bool:
-    if isinstance(before, str) != isinstance(after, str):
-        return False
-    return before <= after  # type: ignore[operator]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 async def _read(far: Counting, method: str) -> bytes:
     """The whole body, within a bound of 1,000 bytes."""
-    transport = Checked("far", {}, allow_private=True, connect_s=5, bytes_max=1000)
+    transport = Checked("far", "default", {}, allow_private=True, connect_s=5, bytes_max=1000)
     async with asyncio.timeout(20), httpx2.AsyncClient(transport=transport, trust_env=False) as client:
         return (await client.request(method, far.endpoint)).content
 

@@ -127,6 +127,18 @@ async def test_under_its_key_a_change_is_done_once(far: Far) -> None:
     assert far.do("SELECT count(*) FROM steward_keys") == [(2,)], "a key is written with its change, or not at all"
 
 
+async def test_a_table_with_keys_of_its_own_has_failures_of_its_own(far: Far) -> None:
+    """A constraint that a statement breaks has failed, whatever its column is called; nobody tries it again."""
+    far.do(
+        "CREATE TABLE payment (idempotency_key VARCHAR(9) UNIQUE, paid INTEGER)", "INSERT INTO payment VALUES ('a', 1)"
+    )
+    for link in (far.link(), far.link(keys_table="steward_keys")):
+        with pytest.raises(Refusal) as refused:
+            await far.change(link, "INSERT INTO payment (idempotency_key, paid) VALUES ('a', 2)")
+        assert refused.value.problem.reason == "EFFECT_FAILED"
+    assert far.do("SELECT count(*) FROM steward_keys") == [(0,)]
+
+
 async def _again(far: Far, link: Link, statement: str, key: str) -> Any:
     """As the gate sends again what says that it may be."""
     while True:
@@ -153,16 +165,24 @@ async def test_only_a_commit_that_is_cut_off_is_in_doubt(far: Far) -> None:
     assert far.do("SELECT stock FROM item WHERE id = 7") == [(8,)], "with its key it can be asked again"
 
 
-async def test_a_commit_that_was_rolled_back_is_not_in_doubt(far: Far) -> None:
-    """What a deferred trigger raises has failed, and nothing is written."""
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        ("RAISE EXCEPTION 'never'", "never"),
+        ("RETURN NEW.id / 0", "division by zero"),
+        ("PERFORM absent()", "does not exist"),
+    ],
+)
+async def test_a_commit_that_was_rolled_back_is_not_in_doubt(far: Far, late: str, said: str) -> None:
+    """What a deferred trigger raises has failed, whatever that is, and nothing is written."""
     if far.sqlite:
         return
     far.do(
-        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'never'; END$$",
+        f"CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {late}; END$$",
         "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON item DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION never()",
+        " FOR EACH ROW EXECUTE FUNCTION late()",
     )
-    with pytest.raises(Refusal, match="never") as refused:
+    with pytest.raises(Refusal, match=said) as refused:
         await far.change(far.link(), "UPDATE item SET stock = 0 WHERE id = 7")
     assert refused.value.problem.reason == "EFFECT_FAILED"
     assert far.do("SELECT stock FROM item WHERE id = 7") == [(7,)]

@@ -1,5 +1,6 @@
 """Statements that mean harm, and databases that are strange: what is sent was judged, and what broke is known."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,36 @@ async def postgresql(request: pytest.FixtureRequest, anyio_backend: str, tmp_pat
         ("clickhouse", "SELECT * FROM url('http://example.com', 'CSV')"),
         ("clickhouse", "SELECT * FROM file('x')"),
         ("oracle", "SELECT utl_http.request('http://example.com') FROM dual"),
+        ("oracle", "SELECT httpuritype('http://example.com').getclob() FROM dual"),
+        ("oracle", "SELECT * FROM item@elsewhere"),
+        ("oracle", "SELECT * FROM shop.item@elsewhere.example"),
         ("tsql", "SELECT * FROM OPENROWSET('a', 'b', 'c')"),
+        ("tsql", "SELECT * FROM elsewhere.shop.dbo.item"),
+        ("tsql", "SELECT * FROM elsewhere...item"),
+        ("clickhouse", "SELECT * FROM urlCluster('a', 'http://example.com')"),
+        ("clickhouse", "SELECT * FROM icebergS3('http://example.com')"),
+        ("postgres", "SELECT pg_start_backup('x')"),
+        ("postgres", "SELECT * FROM pg_hba_file_rules()"),
     ],
 )
 def test_what_reaches_beyond_the_statement_is_refused(dialect: str, statement: str) -> None:
     with pytest.raises(Refusal) as found:
         query(statement, {}, dialect)
     assert "beyond" in found.value.problem.detail
+
+
+@pytest.mark.parametrize(
+    ("dialect", "statement"),
+    [
+        ("clickhouse", "SELECT urlHierarchy(url), fileName FROM file"),
+        ("oracle", 'SELECT * FROM "item@home"'),
+        ("tsql", "SELECT * FROM shop.dbo.item"),
+        ("tsql", "SELECT * FROM shop..item"),
+    ],
+)
+def test_what_is_called_alike_is_taken(dialect: str, statement: str) -> None:
+    """Columns, tables and functions within the database."""
+    assert query(statement, {}, dialect).text
 
 
 @pytest.mark.parametrize(
@@ -128,6 +152,17 @@ async def test_a_change_that_grew_is_taken_back_without_being_read(
     assert postgresql.do("SELECT sum(stock) FROM item") == [(45,)]
 
 
+async def test_a_function_of_the_database_s_own_is_called_by_its_name(postgresql: Far) -> None:
+    """Quoted, capitals and small letters are told apart."""
+    postgresql.do("CREATE FUNCTION \"myFunc\"(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'")
+    found = await postgresql.ask(postgresql.link(), 'SELECT "myFunc"(stock) AS more FROM item WHERE id = 7')
+    assert found["rows"] == [{"more": 8}]
+    assert await postgresql.change(postgresql.link(), 'UPDATE item SET stock = "myFunc"(stock) WHERE id = 7') == {
+        "rows_changed": 1
+    }
+    assert postgresql.do("SELECT stock FROM item WHERE id = 7") == [(8,)]
+
+
 class Standin(SQLiteDialect_pysqlite):
     """A dialect that somebody installed: of a server that is a file here."""
 
@@ -153,6 +188,8 @@ class Standin(SQLiteDialect_pysqlite):
     def do_commit(self, dbapi_connection: Any) -> None:
         if self.breaks == "commit":
             raise RuntimeError("the driver lost itself")
+        if self.breaks == "blocked":
+            raise sqlite3.OperationalError("the connection is blocked")
         super().do_commit(dbapi_connection)
 
 
@@ -199,9 +236,10 @@ async def test_a_driver_that_breaks_is_in_doubt_at_its_commit_only(
     with pytest.raises(Refusal) as broke:
         await strange.change(link, take)
     assert broke.value.problem.reason == "EFFECT_FAILED"
-    monkeypatch.setattr(Standin, "breaks", "commit")
-    with pytest.raises(Doubt):
-        await strange.change(link, take)
+    for at_commit in ("commit", "blocked"):
+        monkeypatch.setattr(Standin, "breaks", at_commit)
+        with pytest.raises(Doubt):
+            await strange.change(link, take)
     monkeypatch.setattr(Standin, "breaks", "connect")
     with pytest.raises(Unreached) as unreached:
         await strange.change(clerk(strange, query_rows_max=9), take)

@@ -121,6 +121,35 @@ def test_an_insert_that_replaces_is_refused() -> None:
             change(statement, {}, "sqlite")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE t, b SET t.a = 1, b.c = 2",
+        "UPDATE t JOIN b ON t.i = b.i SET t.a = 1, b.c = 2",
+        "UPDATE t LEFT JOIN b ON t.i = b.i SET b.a = 1",
+        "UPDATE t, LATERAL (SELECT 1) AS x SET t.a = 1",
+        "DELETE t, b FROM t JOIN b ON t.i = b.i",
+        "INSERT INTO t VALUES (1, 2) ON DUPLICATE KEY UPDATE a = 1",
+        "INSERT INTO t SELECT * FROM b ON DUPLICATE KEY UPDATE a = 1",
+        "REPLACE INTO t VALUES (1)",
+    ],
+)
+def test_what_mysql_touches_beyond_what_is_counted_is_refused(statement: str) -> None:
+    """Rows of another table, and rows that it counts twice."""
+    with pytest.raises(Refusal) as refused:
+        change(statement, {}, "mysql")
+    assert (refused.value.problem.reason, refused.value.problem.field) == ("INVALID_VALUE", "/arguments/statement")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name"), [("postgres", '"myFunc"'), ("postgres", "myFunc"), ("mysql", "`myFunc`"), ("sqlite", "myFunc")]
+)
+def test_a_function_of_the_database_s_own_keeps_its_name(dialect: str, name: str) -> None:
+    """As it is written: quoted, another one would be called."""
+    assert query(f"SELECT {name}(1)", {}, dialect).text == f"SELECT {name}(1)"
+    assert f"a = {name}(b)" in change(f"UPDATE t SET a = {name}(b)", {}, dialect).text
+
+
 def test_every_parameter_has_a_value_and_every_value_a_parameter() -> None:
     """Missing, beyond, and of a type that no database takes: each is said by its name."""
     cases: list[tuple[dict[str, Any], str, str]] = [

@@ -57,6 +57,27 @@ def test_what_takes_too_much_ends_it_and_nothing_else(evaluator: Evaluator, gree
     assert evaluator.ask(1, None, "$ + 1") == (True, 2)
 
 
+STRANGE = [
+    ({"ts": 1e20}, None, '{"at": $fromMillis(ts)}'),
+    ({"a": "12"}, None, '$parseInteger(a, "#")'),
+    ({"a": "2018"}, None, '$toMillis(a, "[W]")'),
+    (1, None, '$error("\\ud800")'),
+]
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=["year", "integer", "picture", "surrogate"])
+def test_data_that_an_expression_breaks_on_is_unfit_and_ends_nothing(
+    evaluator: Evaluator, strange: tuple[object, ...]
+) -> None:
+    """Whatever is raised over it: the same process answers the next question, which may be another route's."""
+    assert evaluator.ask(1, None, "$ + 1") == (True, 2)
+    process = evaluator._process
+    with pytest.raises(Unfit):
+        evaluator.ask(*strange)
+    assert evaluator.ask(1, None, "$ + 1") == (True, 2)
+    assert evaluator._process is process
+
+
 def test_it_ends_with_whoever_asks(evaluator: Evaluator) -> None:
     """The other side of its socket is gone: so is it, without being told."""
     evaluator.ask(1, None, "$")
