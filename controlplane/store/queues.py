@@ -153,6 +153,7 @@ DELAYED = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ?"
     " AND cancelled_at IS NULL LIMIT ?) AS counted"
 )
+IS_DELAYED = "SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ? AND message_id = ?"
 DUE_MAX = 500  # of one look
 DUE = (
     "SELECT id, kind, namespace, name, message_id, key, rank, expires_at, body FROM delayed WHERE due_at <= ?"
