@@ -244,6 +244,11 @@ class Planes:
         detail = f"the inbox of {address} holds {most} messages, which is the most"
         return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=most)
 
+    def freed(self, uid: str) -> None:
+        """A message has left the inbox of an agent."""
+        self.rooms.freed(uid)
+        self._node.delivery.freed(uid)
+
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
         node = self._node
         channel, now = (frame.namespace, frame.name), node.clock()
