@@ -31,6 +31,10 @@ class Delaying:
         self._again: dict[Target, tuple[float, int]] = {}
         self.paused_until = 0.0  # the store does not take what is due
 
+    def holds(self, kind: str, namespace: str, name: str, message_id: str) -> bool:
+        """Whether a message waits here, or did until it was cancelled: whoever says it again brings nothing new."""
+        return self._node.reader.one(queues.IS_DELAYED, kind, namespace, name, message_id) is not None
+
     def full(self, kind: str, namespace: str, name: str) -> Problem | None:
         """Why no more may wait for one inbox or channel."""
         count = self._node.reader.rows(queues.DELAYED, kind, namespace, name, DELAYED_MAX)[0][0]

@@ -162,7 +162,7 @@ class Planes:
             return
         turn_id = turn_of(uid, frame.message_id)
         known, waiting, open_ = bool(stored[0]), int(stored[1]), bool(stored[2])
-        full = self.full(uid, slot.address, waiting if counted else None)
+        full = None if known else self.full(uid, slot.address, waiting if counted else None)
         if full is not None:
             _refuse(wire, frame.call, full)
             node.ownership.pump(slot)
@@ -204,7 +204,8 @@ class Planes:
         """A message that waits for its time."""
         node, to, how = self._node, (frame.namespace, frame.name), frame.placed
         kind = "Agent" if isinstance(frame, Publish) else "Channel"
-        if (full := node.delaying.full(kind, *to)) is not None:
+        known = node.delaying.holds(kind, *to, frame.message_id)
+        if not known and (full := node.delaying.full(kind, *to)) is not None:
             _refuse(wire, frame.call, full)
             return
         now, rows = node.clock(), [delayed(kind, *to, frame.message_id, frame.body.decode(), how)]
@@ -214,7 +215,7 @@ class Planes:
             rows.insert(0, self._opening(frame, now))
 
         def told(outcome: str, detail: str) -> None:
-            body = {"message_id": frame.message_id, "duplicate": False, "position": None}
+            body = {"message_id": frame.message_id, "duplicate": known, "position": None}
             _answer(wire, frame.call, outcome, detail, body)
             node.timers.arm(how.due_at)
 
@@ -242,6 +243,11 @@ class Planes:
             return None
         detail = f"the inbox of {address} holds {most} messages, which is the most"
         return problem("BACKLOG_FULL", detail, retry_after_s=RETRY_AFTER_S, agent=address, messages=most)
+
+    def freed(self, uid: str) -> None:
+        """A message has left the inbox of an agent."""
+        self.rooms.freed(uid)
+        self._node.delivery.freed(uid)
 
     def publish_channel(self, wire: Wire, frame: PublishChannel) -> None:
         node = self._node

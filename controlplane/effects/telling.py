@@ -48,13 +48,17 @@ class Telling:
         return self._rows({"done": True, "outcome": outcome})
 
     def kick(self) -> None:
-        """It is committed: whoever reads the channel may look."""
-        self._node.delivery.published(self._turn.namespace, self._channel, self._last)
+        """The last is committed: whoever reads the channel may look."""
+        self._kick(self._last)
+
+    def _kick(self, made: str) -> None:
+        self._node.delivery.published(self._turn.namespace, self._channel, made)
 
     def _tell(self) -> None:
         self._timer = None
         # In the lane of receipts, so that the last part stays the last.
-        self._node.publish(self._rows({"done": False}), lambda *_: self.kick())
+        rows, made = self._rows({"done": False}), self._last
+        self._node.publish(rows, lambda *_: self._kick(made))
 
     def _rows(self, more: dict[str, Any]) -> list[Row]:
         turn, at = self._turn, (self._frame.branch, self._frame.position)

@@ -371,7 +371,7 @@ class Turns:
                 self._node.planes.rouse()
         slot.turn, slot.awaits = None, set()
         self._node.budgeting.settled(slot.uid)
-        self._node.planes.rooms.freed(slot.uid)
+        self._node.planes.freed(slot.uid)
         held = self._node.slots.holds(slot)
         if held and slot.host is not None:
             slot.state = "idle"

@@ -9,7 +9,8 @@ gate begins it anew. A route that reads its channel again was set back; what it 
 it had, or under new ones, up to where it was.
 
 Positions are read in the order in which they were committed, because there is one writer. A member
-whose inbox is full lags, and slows nobody; a sweep looks after those that lag. What retention took before a
+whose inbox is full lags, and slows nobody: a publication looks at those alone that were up to date before it, and a
+sweep after those that lag, of those known to be full some at a time. What retention took before a
 member got it is told to it by a gap. What is being delivered to a member is delivered by one unit at a time.
 """
 
@@ -32,6 +33,9 @@ from schemas.base import canonical, rfc3339, short_id, turn_of
 WINDOW = 256
 AGAIN_MAX = 64
 SWEPT_MAX, SOME = 500, " LIMIT ? OFFSET ?"
+OF_CHANNEL, OF_MEMBER = " AND s.channel = ?", " AND s.channel = ? AND s.agent = ?"
+SINCE = " AND s.channel = ? AND s.position >= ?"
+FULL_MAX, FULL_KEPT_MAX = 50, 10_000  # full inboxes that a sweep counts again, and that are kept in mind
 AGAIN_S = 0.05
 Pair = tuple[str, str]
 Triple = tuple[str, str, str]
@@ -77,6 +81,8 @@ class Delivery:
         self.queues = Queues(reader, commit, ring, clock)
         self._guests = Guests(reader, commit)
         self._moving: set[tuple[str, str]] = set()
+        self._full: dict[str, int] = {}  # members whose inbox was found full; the lowest was counted longest ago
+        self._counted = 0
         self._swept = 0
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
@@ -110,8 +116,13 @@ class Delivery:
             for (agent,) in self._reader.rows(publishing.REACHED, channel, position):
                 if agent not in busy:
                     self._ring(agent)
-        self._to_members(channel)
+            for it in self._lagging(SINCE, channel, position - 1):
+                self._unless_full(it)
         return None if position is None else int(position)
+
+    def freed(self, agent: str) -> None:
+        """A message has left an inbox: if that was full, the next sweep looks again."""
+        self._full.pop(agent, None)
 
     @property
     def room(self) -> int:
@@ -129,15 +140,25 @@ class Delivery:
         self.queues.give(channel)
 
     def _to_members(self, channel: str) -> None:
-        for row in self._reader.rows(watching.LAGGING + " AND s.channel = ?", channel):
-            self._move(Lagging(*row))
+        for it in self._lagging(OF_CHANNEL, channel):
+            self._unless_full(it)
+
+    def _lagging(self, which: str, *params: str | int) -> list[Lagging]:
+        return [Lagging(*row) for row in self._reader.rows(watching.LAGGING + which, *params)]
+
+    def _unless_full(self, it: Lagging) -> None:
+        if it.agent not in self._full:
+            self._move(it)
 
     def sweep(self) -> None:
         """Some of those that lag, behind those of the last time: members that are full hide nobody."""
-        rows = self._reader.rows(watching.LAGGING + SOME, SWEPT_MAX, self._swept)
-        self._swept = self._swept + SWEPT_MAX if len(rows) == SWEPT_MAX else 0
-        for row in rows:
-            self._move(Lagging(*row))
+        found = self._lagging(SOME, SWEPT_MAX, self._swept)
+        self._swept = self._swept + SWEPT_MAX if len(found) == SWEPT_MAX else 0
+        full = sorted((it.agent for it in found if it.agent in self._full), key=lambda agent: self._full[agent])
+        for agent in list(dict.fromkeys(full))[:FULL_MAX]:
+            del self._full[agent]
+        for it in found:
+            self._unless_full(it)
         self.queues.sweep()
         self._guests.sweep(self._clock())
 
@@ -154,8 +175,7 @@ class Delivery:
             return
         if it.invitation is not None and not self._guests.holds(it.channel, it.agent, self._clock()):
             return
-        waiting = self._reader.one(sql.BACKLOG, it.agent, self._inbox_max)
-        if waiting is not None and waiting[0] >= self._inbox_max:
+        if self._is_full(it.agent):
             return
         self._moving.add(key)
         if dropped > it.position:
@@ -171,11 +191,23 @@ class Delivery:
             self._moving.discard(key)
             if outcome == "ok":
                 self._ring(it.agent)
-                self._to_members(it.channel)
+                for rest in self._lagging(OF_MEMBER, it.channel, it.agent):
+                    self._unless_full(rest)
             elif outcome == "conflict":  # it left, or retention came in between
                 self._again_soon(it.channel)
 
         self._commit("delivery", rows, moved, 1)
+
+    def _is_full(self, agent: str) -> bool:
+        """Counts what waits in an inbox; one that is full is kept in mind."""
+        waiting = self._reader.one(sql.BACKLOG, agent, self._inbox_max)
+        if waiting is None or waiting[0] < self._inbox_max:
+            return False
+        if len(self._full) >= FULL_KEPT_MAX:
+            self._full.clear()
+        self._counted += 1
+        self._full[agent] = self._counted
+        return True
 
     def _one_by_one(self, it: Lagging) -> list[Row]:
         until = min(it.next_position - 1, it.position + WINDOW, it.again.until if it.again else it.next_position)

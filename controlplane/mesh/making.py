@@ -15,6 +15,7 @@ from schemas.problem import Problem
 
 Row = tuple[str, Sequence[Any], int]
 SPEC = ChannelSpec(**FIRST_USE)
+_RUNNING = (SPEC.retention_s, SPEC.backlog_messages_max, SPEC.attempts_max)
 _SPEC = canonical(SPEC.model_dump(mode="json")).decode()
 
 
@@ -24,7 +25,7 @@ def made(uid: str, namespace: str, name: str, by: str, now: float, turn_id: str 
     told = canonical({"uid": uid, "first_use": True}).decode()
     return [
         (sql.MAKE, (*about, uid, _SPEC, now, now, *about, namespace, CHANNELS_MAX, CHANNELS_MAX), -1),
-        (sql.MAKE_RUN, (SPEC.retention_s, SPEC.backlog_messages_max, SPEC.attempts_max, now, uid), -1),
+        (sql.MAKE_RUN, (sql.place_of(*about), *_RUNNING, now, uid), -1),
         (sql.MADE_EVENT, (now, *about, by, turn_id, told, uid), -1),
     ]
 

@@ -10,7 +10,10 @@ very moment makes the unit void, not wrong.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from controlplane.mesh.guests import still
 from controlplane.mesh.rooms import RETRY_AFTER_S, Rooms
@@ -23,9 +26,18 @@ from schemas.base import canonical
 from schemas.problem import Problem
 
 AT_ONCE = 64
-SWEPT_MAX, OVERDUE_MAX = 500, 200
+SWEPT_MAX, OVERDUE_MAX, READ_MAX = 500, 200, 50
 AGAIN_S = 0.05
 ROOMS_MAX = 10_000
+
+
+class _Expiry(msgspec.Struct):
+    """What of an envelope says until when it is good."""
+
+    expires: datetime | None = None
+
+
+_expiry = msgspec.json.Decoder(_Expiry)
 
 
 class Queues:
@@ -134,9 +146,17 @@ class Queues:
         self._swept = rows[-1][0] if len(rows) == SWEPT_MAX else ""
         for (channel,) in rows:
             self.look(channel)
+        self._note_expiry()
         now = self._clock()
         for row in self._reader.rows(sql.OVERDUE, now, OVERDUE_MAX):
             self._expire(row, now)
+
+    def _note_expiry(self) -> None:
+        """Of what members have given back: until when it is good, as its envelope says."""
+        found = self._reader.rows(sql.GIVEN_BACK, sql.UNREAD, READ_MAX)
+        rows = [(sql.GOOD_UNTIL, (_good_until(body), *place, sql.UNREAD), -1) for *place, body in found]
+        if rows:
+            self._commit("given back", rows, lambda *_: None, 1)
 
     def _expire(self, row: Sequence[Any], now: float) -> None:
         channel, position, key, namespace, name, message_id = row
@@ -160,6 +180,14 @@ class Queues:
             self.look(channel)
 
         self._commit("overdue", rows, expired, 1)
+
+
+def _good_until(body: str) -> float | None:
+    try:
+        expires = _expiry.decode(body).expires
+    except msgspec.DecodeError:
+        return None
+    return None if expires is None else expires.timestamp()
 
 
 def _next_of(channel: str, key: str) -> list[Row]:

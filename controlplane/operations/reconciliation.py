@@ -171,7 +171,7 @@ class Reconciler:
         if work.verb == "retain":
             return await self._store.write(retain_channel(unit, work.known, work.uid, now))
         if work.verb == "take_down":
-            return await self._store.write(take_down_channel(unit, work.uid))
+            return await self._store.write(take_down_channel(unit, work.uid, work.known))
         if work.verb == "set_up":
             watching = await self._store.read(lambda session: progress.watching(session, work.known))
             return await self._store.write(set_up_channel(unit, work.known, watching, now))

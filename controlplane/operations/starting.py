@@ -15,7 +15,7 @@ from controlplane.operations import watches
 from controlplane.operations.conditions import moment, start_message, start_turn
 from controlplane.operations.world import Known, Spec
 from controlplane.store import statements
-from controlplane.store.channels import FORGET_MEMBERS_OF
+from controlplane.store.channels import BEGINS, CAME_TO, FORGET_MEMBERS_OF, place_of
 from controlplane.store.queues import UNQUEUE
 from controlplane.store.unit import Unit
 from schemas.base import rfc3339
@@ -24,9 +24,9 @@ AGENT = """INSERT INTO agent (uid, namespace, name, generation, epoch, version, 
 SELECT uid, namespace, name, generation, 0, 0, NULL, 0, ? FROM resource
 WHERE uid = ? AND generation = ? AND deleted_at IS NULL ON CONFLICT DO NOTHING"""
 REACH = "UPDATE agent SET generation = ? WHERE uid = ? AND generation < ?"
-CHANNEL = """INSERT INTO channel (uid, namespace, name, next_position, mode, retention_s, backlog_max, attempts_max,
-in_flight_max, ephemeral, used_at) SELECT uid, namespace, name, 1, ?, ?, ?, ?, ?, ?, ? FROM resource
-WHERE uid = ? AND kind = 'Channel' AND deleted_at IS NULL ON CONFLICT DO NOTHING"""
+CHANNEL = f"""INSERT INTO channel (uid, namespace, name, next_position, mode, retention_s, backlog_max, attempts_max,
+in_flight_max, ephemeral, used_at) SELECT uid, namespace, name, {BEGINS}, ?, ?, ?, ?, ?, ?, ? FROM resource
+WHERE uid = ? AND kind = 'Channel' AND deleted_at IS NULL ON CONFLICT DO NOTHING"""  # noqa: S608
 RETAIN = """UPDATE channel SET mode = ?, retention_s = ?, backlog_max = ?, attempts_max = ?, in_flight_max = ?,
 ephemeral = ?, used_at = ? WHERE uid = ?"""
 MESSAGES_AT_ONCE = 5_000
@@ -83,7 +83,8 @@ def _start(unit: Unit, uid: str, it: Known, now: float) -> None:
 
 def set_up_channel(unit: Unit, channel: Known, watching: Iterable[tuple[str, Spec]], now: float) -> Unit:
     """The running side of a channel, with the agents that watch it by their spec."""
-    unit.raw(CHANNEL, [*_running(channel, now), channel.uid], expect=1)
+    begins = place_of(channel.namespace, channel.name)
+    unit.raw(CHANNEL, [begins, *_running(channel, now), channel.uid], expect=1)
     for uid, spec in watching:
         for it in watches.channels_of(spec["watches"]):
             if it["channel"] == channel.name:
@@ -102,8 +103,9 @@ def _running(channel: Known, now: float) -> list[Any]:
     return [spec["mode"], spec["retention_s"], *bounds, int(spec["ephemeral"]), now]
 
 
-def take_down_channel(unit: Unit, uid: str) -> Unit:
+def take_down_channel(unit: Unit, uid: str, channel: Known) -> Unit:
     """A bounded piece of what a deleted channel left; the row goes with the last message."""
+    unit.raw(CAME_TO, [place_of(channel.namespace, channel.name), uid])
     unit.raw(UNSUBSCRIBE, [uid]).raw(FORGET_MEMBERS_OF, [uid]).raw(UNQUEUE, [uid]).raw(
         FORGET, [uid, MESSAGES_AT_ONCE, uid]
     )

@@ -1,4 +1,4 @@
-"""Ephemeral channels that are empty and unused vanish: nothing of them is left.
+"""Ephemeral channels that are empty and unused vanish: nothing of them is left, but how far positions have come.
 
 Empty is a channel without members and without messages, which its retention takes; unused, one that nobody made,
 joined or left for `UNUSED_S`. One that a spec watches stays, though its agent may not have been set up yet. Of a
@@ -44,6 +44,7 @@ def _unused(session: Session, before: float, after: str) -> list[tuple[str, str,
 def _vanish(uid: str, namespace: str, name: str, before: float, now: float) -> Unit:
     """All of it in one unit, if it is still empty and unused."""
     unit = Unit().raw(sql.VANISH, [now, now, uid, before], expect=1)
+    unit.raw(sql.CAME_TO, [sql.place_of(namespace, name), uid])
     unit.raw(sql.FORGET_MEMBERS_OF, [uid]).raw(sql.VANISH_RUN, [uid], expect=1)
     unit.raw(sql.VANISH_LABELS, [namespace, name]).raw(sql.VANISH_WHOLLY, [uid])
     data, by = {"uid": uid, "unused": True}, PLANE.name

@@ -3,6 +3,25 @@
 A channel is named by namespace and name, as whoever writes knows it, so that one unit may make it and use it.
 """
 
+from zlib import crc32
+
+# Positions go on where a channel of the name that is gone had come to: a cursor of then passes nothing in silence. That
+# is kept for all names of a namespace, in so many places: a name may begin further on than its own had come.
+
+PLACES = 256
+BEGINS = "COALESCE((SELECT CAST(b.value AS BIGINT) FROM meta b WHERE b.key = ?), 1)"
+CAME_TO = (
+    "INSERT INTO meta (key, value) SELECT ?, CAST(next_position AS TEXT) FROM channel WHERE uid = ?"
+    " AND next_position > 1 ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    " WHERE CAST(meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)"
+)
+
+
+def place_of(namespace: str, name: str) -> str:
+    """Where it is kept how far channels of a name have come."""
+    return f"positions/{namespace}/{crc32(name.encode()) % PLACES}"
+
+
 # Made by first use: declared and running in one unit, unless the name is taken or the namespace has enough of them.
 
 MAKE = (
@@ -17,8 +36,8 @@ MAKE = (
 )
 COUNT = "SELECT COUNT(*) FROM (SELECT 1 FROM channel WHERE namespace = ? LIMIT ?) AS counted"
 MAKE_RUN = (
-    "INSERT INTO channel (uid, namespace, name, next_position, retention_s, backlog_max, attempts_max, ephemeral,"
-    " used_at) SELECT uid, namespace, name, 1, ?, ?, ?, 1, ? FROM resource WHERE uid = ? ON CONFLICT DO NOTHING"
+    "INSERT INTO channel (uid, namespace, name, next_position, retention_s, backlog_max, attempts_max, ephemeral,"  # noqa: S608
+    f" used_at) SELECT uid, namespace, name, {BEGINS}, ?, ?, ?, 1, ? FROM resource WHERE uid = ? ON CONFLICT DO NOTHING"
 )
 MADE_EVENT = (
     "INSERT INTO event (type, time, kind, namespace, name, principal, turn_id, data)"

@@ -91,8 +91,10 @@ PROMOTE_OF_HOLDER = (  # whatever it holds, it holds no more when the unit is ov
 
 STILL_ITS = Many("UPDATE inbox SET attempts = attempts WHERE agent = ? AND message_id = ?")
 
-# Given back, in order, by a member that leaves: all but what a turn is open for, or has gone on from
+# Given back, in order, by a member that leaves: all but what a turn is open for, or has gone on from. Until when it is
+# good its envelope says, which no statement reads: it is marked, may be given meanwhile, and the gate notes it then.
 
+UNREAD = 1e15  # beyond any moment
 BACK = (
     "INSERT INTO channel_message (channel, position, message_id, key, rank, body, accepted_at)"
     " SELECT channel, position, message_id, key, rank, body, accepted_at FROM inbox WHERE agent = ? AND channel ="
@@ -101,7 +103,7 @@ BACK = (
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
     "INSERT INTO queued (channel, position, key, own_rank, rank, ready, attempts, expires_at)"
     " SELECT channel, position, key, COALESCE(rank, 9), COALESCE(rank, 9), CASE WHEN key IS NULL THEN 1 ELSE 0 END,"
-    " attempts, NULL FROM inbox WHERE agent = ? AND channel ="
+    " attempts, 1e15 FROM inbox WHERE agent = ? AND channel ="
     " (SELECT c.uid FROM channel c WHERE c.namespace = ? AND c.name = ?) AND position IS NOT NULL AND message_id <> ?"
     " AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.agent = inbox.agent AND o.message_id = inbox.message_id"
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
@@ -118,7 +120,7 @@ BACK_OF_MEMBER = (
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
     "INSERT INTO queued (channel, position, key, own_rank, rank, ready, attempts, expires_at)"
     " SELECT channel, position, key, COALESCE(rank, 9), COALESCE(rank, 9), CASE WHEN key IS NULL THEN 1 ELSE 0 END,"
-    " attempts, NULL FROM inbox WHERE agent = ?"
+    " attempts, 1e15 FROM inbox WHERE agent = ?"
     " AND channel IS NOT NULL AND position IS NOT NULL AND channel IN (SELECT c.uid FROM channel c)"
     " AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.agent = inbox.agent AND o.message_id = inbox.message_id"
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
@@ -127,6 +129,12 @@ BACK_OF_MEMBER = (
     " AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.agent = inbox.agent AND o.message_id = inbox.message_id"
     " AND o.finished_at IS NULL)",
 )
+
+GIVEN_BACK = (
+    "SELECT q.channel, q.position, m.body FROM queued q JOIN channel_message m ON m.channel = q.channel"
+    " AND m.position = q.position WHERE q.expires_at >= ? ORDER BY q.expires_at LIMIT ?"
+)
+GOOD_UNTIL = Many("UPDATE queued SET expires_at = ? WHERE channel = ? AND position = ? AND expires_at >= ?")
 
 # Too late for any member
 
@@ -153,6 +161,7 @@ DELAYED = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ?"
     " AND cancelled_at IS NULL LIMIT ?) AS counted"
 )
+IS_DELAYED = "SELECT 1 FROM delayed WHERE kind = ? AND namespace = ? AND name = ? AND message_id = ?"
 DUE_MAX = 500  # of one look
 DUE = (
     "SELECT id, kind, namespace, name, message_id, key, rank, expires_at, body FROM delayed WHERE due_at <= ?"

@@ -118,7 +118,8 @@ async def test_a_timer_of_a_stopped_agent_fires_once_for_what_it_missed(quick_ur
 
 
 async def test_messages_that_come_at_once_fill_an_inbox_and_no_more(database_url: str) -> None:
-    """What is on its way takes room, too; the same message twice is one, and each caller has its own answer."""
+    """What is on its way takes room, too; the same message twice is one, and each caller has its own answer: one that
+    is there already is taken again."""
     async with running(database_url, inbox_messages_max=3) as gate:
         uid = await gate.agent("slow", await gate.code(SOURCE), "Slow")
         await gate.until("SELECT 1 FROM turn WHERE finished_at IS NOT NULL", bool)
@@ -127,7 +128,6 @@ async def test_messages_that_come_at_once_fill_an_inbox_and_no_more(database_url
         answers = await asyncio.gather(*(gate.send("slow", 0, it) for it in ids), return_exceptions=True)
         refused = [it.problem.reason for it in answers if isinstance(it, Refusal)]
         assert set(refused) == {"BACKLOG_FULL"}
-        assert len(answers) - len(refused) == 3
         rows = await gate.rows("SELECT message_id FROM inbox WHERE agent = 'agent_slow'")
         assert {it for (it,) in rows} == {it for it, answer in zip(ids, answers, strict=True) if answer is None}
         assert len(rows) == 3

@@ -1,5 +1,6 @@
 """Channels through a real gate: what is published is read, and comes to who joined."""
 
+import time
 from typing import Any
 
 import orjson
@@ -8,8 +9,10 @@ from sqlmodel import select
 
 from controlplane.effects import segments
 from controlplane.mesh import making
+from controlplane.operations import vanishing
 from controlplane.operations.living import lookup
-from controlplane.store.tables import EventRow, MembershipRow, ResourceRow
+from controlplane.store.tables import ChannelRow, EventRow, MembershipRow, ResourceRow
+from controlplane.store.unit import Unit
 from schemas.calls import AskInput, ChannelReadInput, JoinInput, LeaveInput, MembersInput, PublishInput
 from schemas.problem import Refusal
 from tests.living import world
@@ -192,3 +195,25 @@ async def test_a_namespace_has_only_so_many_channels_by_first_use(
         await living.call("agents.ask", AskInput(name="poster", data=[["publish", "other", {}]]))
     assert "QUOTA" in str(failed.value.problem.model_dump())
     assert (await publish(living, 1)).position == "2"
+
+
+async def test_a_cursor_outlives_its_channel(living: Living) -> None:
+    """One that vanished and is made anew goes on behind it: a reader of before gets all of it, or a gap that names what
+    it did not get, and so does a member; a name that none had before begins at the beginning."""
+    first = [await publish(living, n) for n in range(3)]
+    assert [it.position for it in first] == ["1", "2", "3"]
+    await living.store.write(Unit().raw("DELETE FROM channel_message", []))
+    assert await vanishing.sweep(living.store, time.time() + 3600) == 1
+    assert await living.store.read(lambda session: session.exec(select(ChannelRow.uid)).all()) == []
+    for n in range(5):
+        await publish(living, n)
+    for after, gap in (("3", None), ("1", {"from": "2", "to": "3"})):
+        read = await living.call("channels.read", ChannelReadInput(name="log", after=after))
+        wanted: list[Any] = [0, 1, 2, 3, 4] if gap is None else [gap, 0, 1, 2, 3, 4]
+        assert [it["data"] for it in read.envelopes] == wanted
+    await living.agent("keeper", "Keeper")
+    await living.call("channels.join", JoinInput(name="log", agent="keeper", after="1"))
+    await living.until(lambda: as_got(living, [{"from": "2", "to": "3"}, 0, 1, 2, 3, 4]))
+    assert (await living.call("channels.read", ChannelReadInput(name="log"))).envelopes[0]["data"] == 0
+    other = await living.call("channels.publish", PublishInput(name="other", data=1))
+    assert other.position == "1"

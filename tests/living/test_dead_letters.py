@@ -7,7 +7,7 @@ import pytest
 from sqlmodel import select
 
 from controlplane.store.tables import DeadLetterRow, EventRow
-from schemas.calls import ChannelReadInput, JoinInput, Named, PublishInput, SendInput
+from schemas.calls import AskInput, ChannelReadInput, JoinInput, Named, PublishInput, SendInput
 from schemas.dead_letters import DeadLetterListInput, RedriveInput
 from tests.living import world
 from tests.living.conftest import Living
@@ -109,3 +109,28 @@ async def test_what_found_no_channel_is_published(living: Living) -> None:
         (0, "msg_0", "1"), (1, "msg_1", "2")
     ]  # fmt: skip
     assert await letters(living, 0) == []
+
+
+async def test_what_was_for_another_namespace_goes_to_nobody_here(living: Living) -> None:
+    """Its agent or channel was not open to the sender; one of the same name beside the sender is a stranger."""
+    await living.agent("poster", "Poster")
+    await living.agent("bob", "Keeper")
+    await world.channel(living.store, "log")
+    say = [["send", "guests/bob", {}], ["publish", "guests/log", {}], ["send", "late", {}]]
+    await living.call("agents.ask", AskInput(name="poster", data=say))
+    agent, channel, local = await letters(living, 3)
+    assert [(it.namespace, it.name, it.envelope["subject"]) for it in (agent, channel, local)] == [
+        ("default", "bob", "guests/bob"), ("default", "log", "guests/log"), ("default", "late", "default/late")
+    ]  # fmt: skip
+    await living.agent("late", "Keeper")
+    would = (await redriven(living, dry_run=True)).would
+    assert ["would stay" in it for it in would] == [True, True, False]
+    answer = await redriven(living)
+    assert [it.name for it in answer.redriven] == ["late"]
+    assert [(it.dead_letter_id, it.reason) for it in answer.left] == [
+        (agent.dead_letter_id, "TARGET_NOT_FOUND"), (channel.dead_letter_id, "TARGET_NOT_FOUND")
+    ]  # fmt: skip
+    assert "guests/bob" in answer.left[0].detail
+    assert (await living.call("channels.read", ChannelReadInput(name="log"))).envelopes == []
+    assert (await living.call("agents.ask", AskInput(name="bob", data="what?"))).reply == []
+    assert [it.dead_letter_id for it in await letters(living, 2)] == [agent.dead_letter_id, channel.dead_letter_id]

@@ -205,6 +205,24 @@ async def test_a_full_inbox_is_refused_alike_in_earnest_and_in_a_dry_run(living:
     assert [*reasons, dry.value.problem.reason] == ["BACKLOG_FULL"] * 6
 
 
+async def test_what_is_in_a_full_inbox_may_be_said_again(living: Living) -> None:
+    """The same question is waited for again, and the same message is known, however full it is; it is there once."""
+    uid = await living.agent("keeper", "Keeper")
+    await living.call("agents.stop", NamedAct(name="keeper"))
+    question = AskInput(name="keeper", data="what?", timeout_s=0.05)
+    asked = await living.call("agents.ask", question, request_id="r-ask")
+    sent = await living.call("agents.send", SendInput(name="keeper", data=0), request_id="r-send")
+    for n in range(INBOX_MAX - 2):
+        await living.call("agents.send", SendInput(name="keeper", data=n))
+    again = await living.call("agents.ask", question, request_id="r-ask")
+    assert (again.message_id, again.answered) == (asked.message_id, False)
+    assert await living.call("agents.send", SendInput(name="keeper", data=0), request_id="r-send") == sent
+    with pytest.raises(Refusal, match="which is the most"):
+        await living.call("agents.send", SendInput(name="keeper", data=0), request_id="r-other")
+    waiting = await living.store.read(lambda s: s.exec(select(InboxRow.seq).where(InboxRow.agent == uid)).all())
+    assert len(waiting) == INBOX_MAX
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [(2**64, "INVALID_VALUE"), ("\ud800", "INVALID_VALUE"), ("x" * 1_048_577, "TOO_LARGE")],

@@ -111,13 +111,14 @@ async def test_priority_goes_ahead_in_an_inbox_but_not_of_its_key(living: Living
 
 
 async def test_only_so_many_wait_for_their_time(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BACKLOG_FULL, with a time to come back."""
+    """BACKLOG_FULL, with a time to come back; whoever says again what waits there is not refused."""
     monkeypatch.setattr(delaying, "DELAYED_MAX", 2)
     await living.agent("keeper", "Keeper")
-    for _ in range(2):
-        await send(living, 1, delay_s=3600)
+    given = SendInput(name="keeper", data=1, delay_s=3600)
+    first, _ = [await living.call("agents.send", given, request_id=it) for it in ("r1", "r2")]
     with pytest.raises(Refusal) as refused:
         await send(living, 1, delay_s=3600)
+    assert await living.call("agents.send", given, request_id="r1") == first  # it waits already
     assert (refused.value.problem.reason, refused.value.problem.retry_after_s) == ("BACKLOG_FULL", 1.0)
     await send(living, 2)
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from controlplane.effects.consuming import consumed
-from controlplane.effects.turnref import TurnRef
+from controlplane.effects.turnref import TurnRef, at_time
 from controlplane.mesh import membership
 from controlplane.mesh.making import made as made_channel
 from controlplane.mesh.publishing import channel_rows, delayed
@@ -50,18 +50,20 @@ class Mesh(MeshGate):
 
     def _publish(self, it: Act) -> None:
         """Who does not hear that it was taken says it again."""
-        made, text = self._message(it)
         expires_at = self.now + TTL_S if it.ttl and it.channel == QUEUE else 0.0
+        made, text = self._message(it, **({"expires": at_time(expires_at)} if expires_at else {}))
         how = Placed(it.key, it.priority, expires_at=expires_at)
         for fate in (it.fate, "well"):
             self._unit(channel_rows("default", it.channel, made, text, how, self.now, self.delivery.room), fate)  # type: ignore[arg-type]
         self._is_published(it.channel, made, it.key)
         self.delivery.published("default", it.channel, made)
 
-    def _message(self, it: Act) -> tuple[str, str]:
+    def _message(self, it: Act, **more: Any) -> tuple[str, str]:
         self._made += 1
         body = {"id": f"m{self._made}", "subject": f"default/{it.channel}", "data": self._made, "partitionkey": it.key}
-        return f"m{self._made}", orjson.dumps({**body, "type": "steward.message", "priority": it.priority}).decode()
+        return f"m{self._made}", orjson.dumps(
+            {**body, "type": "steward.message", "priority": it.priority, **more}
+        ).decode()
 
     def _is_published(self, channel: str, made: str, key: str | None) -> None:
         (position,) = self.reader.rows(sql.CHANNEL_POSITION, "default", channel, made)[0]
@@ -118,6 +120,7 @@ class Mesh(MeshGate):
         for number, body in self.reader.rows("SELECT id, body FROM dead_letter ORDER BY id LIMIT 1"):
             self._made += 1
             made, known = f"m{self._made}", orjson.loads(body)
+            known.pop("expires", None)
             text = orjson.dumps({**known, "id": made}).decode()
             how = Placed(known["partitionkey"], known["priority"])
             rows = [(dead_letters.TAKE, (number,), 1), *channel_rows("default", QUEUE, made, text, how, self.now)]

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from controlplane.mesh import membership
 from controlplane.store.direct import DirectWriter
 from tests.mesh.meshgate import AGENTS, KEYS, NEWS, QUEUE, Act
-from tests.mesh.model import Mesh
+from tests.mesh.model import GIVEN_UP, Mesh
 
 pytestmark = pytest.mark.anyio
 bounded = settings(
@@ -67,5 +68,32 @@ async def test_what_is_urgent_goes_before_the_next_of_a_key_that_is_held(
         assert [it["key"] for it in mesh.finished] == ["a", "b", "a", "a", "a", "a", "a"]
         mesh.rest()
         mesh.check()
+    finally:
+        mesh.close()
+
+
+@pytest.mark.parametrize("going", [False, True])
+async def test_what_is_given_back_is_good_for_as_long_as_it_was(
+    database_url: str, writer: DirectWriter, *, going: bool
+) -> None:
+    """Whoever has not begun it leaves, or is removed, and nobody else is there: it is given up in the queue when its
+    time is over; what has no such time stays."""
+    mesh = Mesh(database_url, writer)
+    try:
+        mesh.act(Act("join", 0))
+        for ttl in (True, False):
+            mesh.act(Act("publish", ttl=ttl))
+        assert mesh.reader.rows("SELECT position FROM queued") == []
+        if going:
+            assert mesh._write([*membership.going("u0"), ("UPDATE agent SET stopped = 1", (), -1)])
+        else:
+            mesh.act(Act("leave", 0))
+        mesh.act(Act("leave", 1))  # time for the gate
+        assert [it[0] for it in mesh.reader.rows("SELECT position FROM queued ORDER BY position")] == [1, 2]
+        assert mesh.reader.rows(GIVEN_UP) == []
+        for _ in range(2):
+            mesh.act(Act("late"))
+        assert [it[0] for it in mesh.reader.rows("SELECT position FROM queued")] == [2]
+        assert mesh.reader.rows("SELECT reason, trigger, channel FROM dead_letter") == [("EXPIRED", "publish", QUEUE)]
     finally:
         mesh.close()

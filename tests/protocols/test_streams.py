@@ -78,6 +78,22 @@ async def test_events_go_on_where_they_were(plane: Plane) -> None:
         assert orjson.loads((await reader.frame())["data"])["data"] == 3
 
 
+async def test_events_go_on_in_a_channel_that_was_made_anew(plane: Plane) -> None:
+    """Behind the last id of the one before; what that had further is told by a gap."""
+    await publish(plane, 1, 2)
+    async with events(plane) as reader:
+        ids = [(await reader.frame())["id"] for _ in range(2)]
+    async with httpx.AsyncClient(base_url=plane.url, headers=plane.headers(), timeout=20) as client:
+        plan = (await client.delete("/v1/channels/default/news")).json()
+        assert (await client.post(f"/v1/plans/{plan['plan_id']}/commit", json={})).status_code == 200
+    await apply(plane, {"kind": "Channel", "metadata": {"name": "news"}, "spec": {}})
+    await publish(plane, 3, 4, 5)
+    for last, wanted in ((ids[1], [3, 4, 5]), (ids[0], [{"from": "2", "to": "2"}, 3, 4, 5])):
+        async with events(plane, **{"Last-Event-ID": last}) as reader:
+            found = [orjson.loads((await reader.frame())["data"])["data"] for _ in wanted]
+        assert found == wanted
+
+
 async def test_a_socket_reads_and_publishes(plane: Plane) -> None:
     """In both directions at once; the same request id is published once; what is wrong is told, and it goes on."""
     await publish(plane, 0)

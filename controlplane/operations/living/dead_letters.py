@@ -2,7 +2,8 @@
 
 A letter that is put back is a new message: under its old id its turn is over, and would be taken for done. Letter and
 message change places in one unit, so that it is put back once, whoever asks how often. Who asked for it has heard that
-it failed, so it is answered to nobody.
+it failed, so it is answered to nobody. What an agent sent to another namespace and found nobody is kept in its own: it
+stays there, since what is open to an agent is judged as that sends, and a local one of the same name is a stranger.
 """
 
 from collections.abc import Sequence
@@ -60,10 +61,7 @@ class DeadLetters:
     async def redrive(self, call: Call, given: RedriveInput) -> Redriven | Preview:
         rows, remaining = await self._store.read(lambda session: _asked_for(session, given))
         if call.dry_run:
-            would = [
-                f"dead letter {row.id} would be put back to {row.namespace}/{_channel(row) or row.name}" for row in rows
-            ]
-            return Preview(operation=call.operation, would=would, undo="none")
+            return Preview(operation=call.operation, would=[_would(row) for row in rows], undo="none")
         done: list[RedrivenLetter] = []
         left = [_unknown(it) for it in _missing(rows, given)]
         for row in rows:
@@ -153,11 +151,32 @@ def _channel(row: DeadLetterRow) -> str | None:
     return {"publish": row.name, "queue": row.channel}.get(row.trigger)
 
 
+def _would(row: DeadLetterRow) -> str:
+    if (kept := _why_left(row)) is not None:
+        return f"dead letter {row.id} would stay: {kept.detail}"
+    return f"dead letter {row.id} would be put back to {row.namespace}/{_channel(row) or row.name}"
+
+
 def _why_left(row: DeadLetterRow) -> LeftLetter | None:
-    if row.trigger != "start":
+    if row.trigger == "start":
+        detail = "an agent starts once for each generation of its spec; a changed spec starts it anew"
+        return LeftLetter(dead_letter_id=str(row.id), reason="NOT_REPEATABLE", detail=detail)
+    if (to := _abroad(row)) is not None:
+        detail = f"it was for {to}, of another namespace, and only an agent that this is open to sends there"
+        return LeftLetter(dead_letter_id=str(row.id), reason="TARGET_NOT_FOUND", detail=detail)
+    return None
+
+
+def _abroad(row: DeadLetterRow) -> str | None:
+    """Whom of another namespace an agent's turn did not find; the letter has that one's bare name, beside its sender's
+    namespace. None of all other letters, whatever their subject says."""
+    if row.reason != "TARGET_NOT_FOUND" or row.turn_id is None:
         return None
-    detail = "an agent starts once for each generation of its spec; a changed spec starts it anew"
-    return LeftLetter(dead_letter_id=str(row.id), reason="NOT_REPEATABLE", detail=detail)
+    if row.trigger != "publish" and (row.trigger != "message" or row.channel is not None):
+        return None
+    to = str(orjson.loads(row.body).get("subject") or "")
+    namespace, _, name = to.partition("/")
+    return to if name == row.name and namespace != row.namespace else None
 
 
 def _no_target(row: DeadLetterRow) -> LeftLetter:
