@@ -93,6 +93,7 @@ STILL_ITS = Many("UPDATE inbox SET attempts = attempts WHERE agent = ? AND messa
 
 # Given back, in order, by a member that leaves: all but what a turn is open for, or has gone on from. Until when it is
 # good its envelope says, which no statement reads: it is marked, may be given meanwhile, and the gate notes it then.
+# Where a turn had begun with it, it does not expire any more.
 
 UNREAD = 1e15  # beyond any moment
 BACK = (
@@ -103,7 +104,7 @@ BACK = (
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
     "INSERT INTO queued (channel, position, key, own_rank, rank, ready, attempts, expires_at)"
     " SELECT channel, position, key, COALESCE(rank, 9), COALESCE(rank, 9), CASE WHEN key IS NULL THEN 1 ELSE 0 END,"
-    " attempts, 1e15 FROM inbox WHERE agent = ? AND channel ="
+    " attempts, CASE WHEN attempts = 0 THEN 1e15 END FROM inbox WHERE agent = ? AND channel ="
     " (SELECT c.uid FROM channel c WHERE c.namespace = ? AND c.name = ?) AND position IS NOT NULL AND message_id <> ?"
     " AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.agent = inbox.agent AND o.message_id = inbox.message_id"
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
@@ -120,7 +121,7 @@ BACK_OF_MEMBER = (
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
     "INSERT INTO queued (channel, position, key, own_rank, rank, ready, attempts, expires_at)"
     " SELECT channel, position, key, COALESCE(rank, 9), COALESCE(rank, 9), CASE WHEN key IS NULL THEN 1 ELSE 0 END,"
-    " attempts, 1e15 FROM inbox WHERE agent = ?"
+    " attempts, CASE WHEN attempts = 0 THEN 1e15 END FROM inbox WHERE agent = ?"
     " AND channel IS NOT NULL AND position IS NOT NULL AND channel IN (SELECT c.uid FROM channel c)"
     " AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.agent = inbox.agent AND o.message_id = inbox.message_id"
     " AND o.finished_at IS NULL) ON CONFLICT DO NOTHING",
