@@ -73,17 +73,20 @@ async def test_what_is_urgent_goes_before_the_next_of_a_key_that_is_held(
 
 
 @pytest.mark.parametrize("going", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
 async def test_what_is_given_back_is_good_for_as_long_as_it_was(
-    database_url: str, writer: DirectWriter, *, going: bool
+    database_url: str, writer: DirectWriter, *, going: bool, begun: bool
 ) -> None:
     """Whoever has not begun it leaves, or is removed, and nobody else is there: it is given up in the queue when its
-    time is over; what has no such time stays."""
+    time is over; what has no such time stays, and so does what an attempt was made of."""
     mesh = Mesh(database_url, writer)
     try:
         mesh.act(Act("join", 0))
         for ttl in (True, False):
             mesh.act(Act("publish", ttl=ttl))
         assert mesh.reader.rows("SELECT position FROM queued") == []
+        if begun:
+            assert mesh._write([("UPDATE inbox SET attempts = 1", (), -1)])
         if going:
             assert mesh._write([*membership.going("u0"), ("UPDATE agent SET stopped = 1", (), -1)])
         else:
@@ -93,7 +96,10 @@ async def test_what_is_given_back_is_good_for_as_long_as_it_was(
         assert mesh.reader.rows(GIVEN_UP) == []
         for _ in range(2):
             mesh.act(Act("late"))
-        assert [it[0] for it in mesh.reader.rows("SELECT position FROM queued")] == [2]
-        assert mesh.reader.rows("SELECT reason, trigger, channel FROM dead_letter") == [("EXPIRED", "publish", QUEUE)]
+        assert [it[0] for it in mesh.reader.rows("SELECT position FROM queued ORDER BY position")] == [1, 2][
+            not begun :
+        ]
+        letters = [] if begun else [("EXPIRED", "publish", QUEUE)]
+        assert mesh.reader.rows("SELECT reason, trigger, channel FROM dead_letter") == letters
     finally:
         mesh.close()
