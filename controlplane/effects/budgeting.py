@@ -77,7 +77,7 @@ class Budgeting:
         if not self._ledger.known(slot.namespace, now):
             return None
         with self._ledger.without(self._doubted.get(slot.uid, ())):  # it may go on to have that settled
-            found = self._ledger.spent(slot.who, slot.labels, now) or self._ledger.lacks(_turn(slot, room), now)
+            found = self._lacks(slot, room, now)
             if found is None and asked is not None:
                 found = self._ledger.lacks(asked, now)
                 if found is None or found.alone:  # no window will have room by now: it goes on, and is told so
@@ -104,8 +104,20 @@ class Budgeting:
         return True
 
     def shuts(self, slot: Slot) -> bool:
-        """Whether a parked turn must not go on in place, for its chain leaves it nothing, or nothing now."""
-        return self._room(slot).excess is not None
+        """Whether a parked turn must not go on in place: a budget or its chain leaves it nothing, or nothing now."""
+        room = self._room(slot)
+        if room.excess is not None:
+            return True
+        now = self._node.clock()
+        if not self._ledger.known(slot.namespace, now):
+            return False
+        self._node.slots.label(slot)
+        with self._ledger.without(self._doubted.get(slot.uid, ())):
+            return self._lacks(slot, room, now) is not None
+
+    def _lacks(self, slot: Slot, room: Room, now: float) -> Excess | None:
+        """The first budget that has no room for what is left of the turn."""
+        return self._ledger.spent(slot.who, slot.labels, now) or self._ledger.lacks(_turn(slot, room), now)
 
     def cut(self, slot: Slot, found: Problem) -> Problem:
         """What a turn that took too long failed of, when it is its chain that left it no more time."""
@@ -116,7 +128,7 @@ class Budgeting:
         return told.model_copy(update={"detail": detail})
 
     def _room(self, slot: Slot) -> Room:
-        most, turn = float(slot.limits.get("turn_s_max", 60)), slot.turn
+        most, turn = max(0.0, slot.turn_s_max - slot.active_s), slot.turn
         if turn is None or turn.chain is None:
             return Room(most)
         with self._ledger.without(self._doubted.get(slot.uid, ())):
