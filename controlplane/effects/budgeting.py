@@ -24,6 +24,7 @@ from controlplane.effects import eventing, journaling
 from controlplane.effects.admission import fitted
 from controlplane.effects.chaining import Chain
 from controlplane.effects.node import Node
+from controlplane.effects.reading import Away
 from controlplane.effects.resuming import chain_id
 from controlplane.effects.sending import RESULT_BYTES_MAX, Act
 from controlplane.effects.slots import Slot
@@ -76,7 +77,7 @@ class Budgeting:
         now, asked = self._node.clock(), self._waiting.get(slot.uid)
         if not self._ledger.known(slot.namespace, now):
             return None
-        with self._ledger.without(self._doubted.get(slot.uid, ())):  # it may go on to have that settled
+        with self._ledger.without(self._doubts_of(slot)):  # it may go on to have that settled
             found = self._lacks(slot, room, now)
             if found is None and asked is not None:
                 found = self._ledger.lacks(asked, now)
@@ -112,7 +113,7 @@ class Budgeting:
         if not self._ledger.known(slot.namespace, now):
             return False
         self._node.slots.label(slot)
-        with self._ledger.without(self._doubted.get(slot.uid, ())):
+        with self._ledger.without(self._doubts_of(slot)):
             return self._lacks(slot, room, now) is not None
 
     def _lacks(self, slot: Slot, room: Room, now: float) -> Excess | None:
@@ -131,7 +132,7 @@ class Budgeting:
         most, turn = max(0.0, slot.turn_s_max - slot.active_s), slot.turn
         if turn is None or turn.chain is None:
             return Room(most)
-        with self._ledger.without(self._doubted.get(slot.uid, ())):
+        with self._ledger.without(self._doubts_of(slot)):
             return self._ledger.chains.room(turn.chain.chain_id, most, begins=not turn.recorded, gpus=slot.gpus)
 
     def counts(self, slot: Slot) -> bool:
@@ -209,10 +210,28 @@ class Budgeting:
         self.reserve(slot, frame, act)
         self.doubts(slot.uid, _key(frame))
 
-    def settled(self, agent: str) -> None:
-        """The agent's turn is over, or the agent is gone: nothing of it is in doubt any more."""
+    def over_with(self, agent: str) -> None:
+        """The agent's turn is over: what it leaves in doubt stays reserved until that is settled."""
+        for key in self._doubted.pop(agent, ()):
+            if not self._unsettled(key):
+                self.free(key)
+
+    def gone(self, agent: str) -> None:
+        """There is no such agent any more, and nobody settles what it had in doubt."""
         for key in self._doubted.pop(agent, ()):
             self.free(key)
+
+    def _unsettled(self, key: Key) -> bool:
+        """Whether something may still come of an effect in doubt: it is held, about to be, or on its way once more."""
+        with contextlib.suppress(Away):  # then it stays reserved
+            held = self._node.reader.one(external.HELD_AT, *key)
+            return held is None or held[3] is None or self._node.execution.flying(key)
+        return True
+
+    def _doubts_of(self, slot: Slot) -> list[Key]:
+        """What the agent's own turn has in doubt; what a turn before it left so is as anybody's."""
+        doubted, turn = self._doubted.get(slot.uid, set()), slot.turn
+        return [key for key in doubted if turn is None or key[0] == turn.turn_id]
 
     def recover(self) -> None:
         """What this gate finds in doubt may have been done, and stays reserved."""

@@ -193,7 +193,7 @@ def remove(node: Node, uid: str, done: Answer) -> None:
             return
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
-        node.budgeting.settled(uid)
+        node.budgeting.gone(uid)
         node.sweep_soon()
         for await_id in askers:
             node.timers.resolved(await_id)

@@ -370,7 +370,7 @@ class Turns:
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
         slot.turn, slot.awaits, slot.active_s = None, set(), 0.0
-        self._node.budgeting.settled(slot.uid)
+        self._node.budgeting.over_with(slot.uid)
         self._node.planes.rooms.freed(slot.uid)
         held = self._node.slots.holds(slot)
         if held and slot.host is not None:
