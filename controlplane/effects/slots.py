@@ -129,7 +129,9 @@ class Slot:
 
     @property
     def limits(self) -> dict[str, Any]:
-        return dict(self.spec.get("limits") or {})
+        """Those of its turn, which stays on what it began on; with none, those of the next one."""
+        spec = self.spec if self.turn is None else self.turn.pinned
+        return spec.get("limits") or {}
 
     @property
     def gpus(self) -> float:
