@@ -297,7 +297,7 @@ def words(excess: Excess) -> str:
 
 
 def exceeded(excess: Excess, now: float) -> Problem:
-    """The refusal of an effect."""
+    """The refusal of an effect; one that a budget would hold back is refused where its agent shall hear of that."""
     wait_s = None if excess.until is None or excess.alone else max(0.0, excess.until - now)
     about = asdict(excess) | {"until": None if excess.until is None else _time(excess.until)}
     by_agent = {"namespace": excess.namespace, "by": "agent"} | ({"chain": excess.budget} if excess.chain else {})
@@ -309,6 +309,9 @@ def exceeded(excess: Excess, now: float) -> Problem:
             why="shows the budget, which budgets.propose changes",
         )
         steps.append(declared)
+    if excess.action == "hold" and not excess.chain:
+        detail = f"it would be held for an operator, since {words(excess)}"
+        return problem("HELD", detail, next=steps, retry_after_s=wait_s, **about)
     return problem("BUDGET_EXCEEDED", words(excess), next=steps, retry_after_s=wait_s, **about)
 
 

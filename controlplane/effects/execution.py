@@ -108,7 +108,7 @@ class Execution:
             if excess.action == "pause" and not excess.alone:
                 self._node.budgeting.pause(slot, turn, frame, decided, excess)
                 return
-            if excess.action == "hold":
+            if excess.action == "hold" and not turn.raises:
                 self._ended.add(_key(frame))
                 self._node.holding.hold_back(slot, turn, frame, verdict, excess)
                 return
@@ -300,6 +300,8 @@ class Execution:
                     raise too_late(act)
 
             def doubted(why: str) -> None:
+                if turn is not None and turn.raises:  # it goes on waiting, for as long as anything may come
+                    return
                 self._open[_key(frame)] = why
                 self._node.holding.hold(frame, why)  # ours: it is late
 

@@ -26,7 +26,7 @@ from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
 CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope", "taint", "traceparent")
-PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
+PINNED = ("entrypoint", "config", "limits", "llm", "workspace", "on_hold")
 
 
 class Head(msgspec.Struct):
