@@ -58,6 +58,10 @@ BEYOND_SCHEMA_AT: dict[tuple[str, str | None], str] = {
     **{("INVALID_VALUE", f"{it}/watches/#/zone"): "zones are a list too long for a document" for it in _SPECS},
     **{("INVALID_VALUE", f"{it}/watches"): "JSON Schema can not say that names differ within a list" for it in _SPECS},
     **{
+        ("INVALID_VALUE", f"{it}/on_hold"): "specs of releases before may hold `detach`, as may what shows them"
+        for it in _SPECS
+    },
+    **{
         ("INVALID_VALUE", f"{it}/capabilities{field}"): why
         for it in _SPECS
         for field, why in (

@@ -83,7 +83,7 @@ def replay_of(activation: Activation, loaded: Loaded) -> Replay | None:
     ended, journal = activation.ended, activation.journal()
     if ended is None or journal is None or activation.longest_s > STEP_S_MAX:
         return None
-    run = replace(activation.run, journal=journal, turn_s_max=math.inf, state=b"")
+    run = replace(activation.run, journal=journal, turn_s_max=math.inf, turn_s_left=math.inf, state=b"")
     return Replay(run, activation.before, ended, loaded)
 
 

@@ -10,6 +10,7 @@ it buffered and did not commit is gone with it.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -82,6 +83,7 @@ class Activation:
         self._state_version = 0
         self._state_bytes = len(state)
         self._active_since = 0.0
+        self._left_s = min(run.turn_s_max, run.turn_s_left)  # from then on
 
     def start(self, loaded: Loaded | Problem) -> None:
         """Run the handler to its first wait, or to its end."""
@@ -115,16 +117,16 @@ class Activation:
         place = frame.branch, frame.position
         if self._hears(place in self._branches.durable()):
             self._branches.came(place, Answer(frame.outcome, frame.result, frame.at))
-            self._goes_on()
+            self._goes_on(frame.turn_s_left)
 
     def _hears(self, awaited: bool) -> bool:
         """Whether there is anybody to tell; where branches stand is said after each answer, needed or not."""
         self._branches.heard += 1
         return self.phase in ("effect", "parked") and (awaited or not self._branches.alone)
 
-    def _goes_on(self) -> None:
+    def _goes_on(self, left_s: float = math.inf) -> None:
         if self.phase == "parked":
-            self._active_since = time.monotonic()
+            self._active_since, self._left_s = time.monotonic(), min(self._left_s, left_s)
         faults.at("host.handler.goes_on")
         self._advance()
 
@@ -234,7 +236,7 @@ class Activation:
             self._fail(found, retry=False)
             return False
         most = self.run.turn_s_max
-        if time.monotonic() - self._active_since > most:
+        if time.monotonic() - self._active_since > self._left_s:
             detail = f"the turn was active for more than {most:g} s"
             self._fail(problem("TURN_TIMEOUT", detail, limit="turn_s_max", max=most), retry=False)
             return False
@@ -257,6 +259,8 @@ class Activation:
             return
         flying = self._branches.on_their_way()
         self.phase = "effect" if flying else "parked"
+        if not flying:  # what it was active for stays counted
+            self._left_s -= time.monotonic() - self._active_since
         if flying and self._branches.alone:
             return
         run = self.run

@@ -148,7 +148,11 @@ class AgentSpec(Frozen):
     capabilities: Capabilities = Field(default_factory=list)
     mandate: Mandate = Field(default_factory=Mandate)
     limits: Limits = Field(default_factory=Limits)
-    on_hold: Literal["park", "raise", "detach"] = "park"
+    on_hold: Literal["park", "raise", "detach"] = Field(
+        default="park",
+        description="Where an effect would be held for an operator: its turn waits, or hears `HELD` or `IN_DOUBT` at"
+        " once. `detach` is refused.",
+    )
     upgrade: Upgrade = Field(default_factory=Upgrade)
 
     @model_validator(mode="after")

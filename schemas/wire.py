@@ -5,6 +5,8 @@ A frame is a little-endian u32 length and one of these. Payloads (`state`, `body
 the guard must look inside. A peer is told by its first frame; hosts hold nothing but their id.
 """
 
+import math
+
 import msgspec
 
 from schemas.frames import (
@@ -237,7 +239,8 @@ class Run(Frame, frozen=True):
     `message` is an Envelope, `journal` is in the order of positions, `started_at` is the turn's first
     start (the same in every attempt). Trigger `start` at version 0 runs `on_start`; at a later version
     it loads the code and validates the state. A timer's envelope has the timer's name as `subject`.
-    `state_version` is the one that the state was stored under; at 0 it is the code's own.
+    `state_version` is the one that the state was stored under; at 0 it is the code's own. The turn may be active for
+    `turn_s_left`, where that is less than its limit of `turn_s_max`.
     """
 
     agent: str
@@ -258,6 +261,7 @@ class Run(Frame, frozen=True):
     turn_s_max: float
     state_version: int = 0
     workspace: Folder | None = None
+    turn_s_left: float = math.inf
 
 
 class Receipt(Frame, frozen=True):
@@ -280,7 +284,8 @@ class Resolved(Frame, frozen=True):
     """An await got its answer: outcome answered | failed | timeout | slept | gathered.
 
     `result`: the answer as an Envelope; a Problem when failed or timed out; `null` when slept. When gathered, a
-    list of what each member came to, `[position, outcome, result, at]`; in a journal it is `null`.
+    list of what each member came to, `[position, outcome, result, at]`; in a journal it is `null`. A turn that rested
+    may be active for `turn_s_left` from now on, if not for less by its host's own measure.
     """
 
     turn_id: str
@@ -289,6 +294,7 @@ class Resolved(Frame, frozen=True):
     outcome: str
     result: bytes
     at: float
+    turn_s_left: float = math.inf
 
 
 class Evict(Frame, frozen=True):

@@ -24,6 +24,7 @@ from controlplane.effects import eventing, journaling
 from controlplane.effects.admission import fitted
 from controlplane.effects.chaining import Chain
 from controlplane.effects.node import Node
+from controlplane.effects.reading import Away
 from controlplane.effects.resuming import chain_id
 from controlplane.effects.sending import RESULT_BYTES_MAX, Act
 from controlplane.effects.slots import Slot
@@ -76,8 +77,8 @@ class Budgeting:
         now, asked = self._node.clock(), self._waiting.get(slot.uid)
         if not self._ledger.known(slot.namespace, now):
             return None
-        with self._ledger.without(self._doubted.get(slot.uid, ())):  # it may go on to have that settled
-            found = self._ledger.spent(slot.who, slot.labels, now) or self._ledger.lacks(_turn(slot, room), now)
+        with self._ledger.without(self._doubts_of(slot)):  # it may go on to have that settled
+            found = self._lacks(slot, room, now)
             if found is None and asked is not None:
                 found = self._ledger.lacks(asked, now)
                 if found is None or found.alone:  # no window will have room by now: it goes on, and is told so
@@ -104,8 +105,20 @@ class Budgeting:
         return True
 
     def shuts(self, slot: Slot) -> bool:
-        """Whether a parked turn must not go on in place, for its chain leaves it nothing, or nothing now."""
-        return self._room(slot).excess is not None
+        """Whether a parked turn must not go on in place: a budget or its chain leaves it nothing, or nothing now."""
+        room = self._room(slot)
+        if room.excess is not None:
+            return True
+        now = self._node.clock()
+        if not self._ledger.known(slot.namespace, now):
+            return False
+        self._node.slots.label(slot)
+        with self._ledger.without(self._doubts_of(slot)):
+            return self._lacks(slot, room, now) is not None
+
+    def _lacks(self, slot: Slot, room: Room, now: float) -> Excess | None:
+        """The first budget that has no room for what is left of the turn."""
+        return self._ledger.spent(slot.who, slot.labels, now) or self._ledger.lacks(_turn(slot, room), now)
 
     def cut(self, slot: Slot, found: Problem) -> Problem:
         """What a turn that took too long failed of, when it is its chain that left it no more time."""
@@ -116,10 +129,10 @@ class Budgeting:
         return told.model_copy(update={"detail": detail})
 
     def _room(self, slot: Slot) -> Room:
-        most, turn = float(slot.limits.get("turn_s_max", 60)), slot.turn
+        most, turn = max(0.0, slot.turn_s_max - slot.active_s), slot.turn
         if turn is None or turn.chain is None:
             return Room(most)
-        with self._ledger.without(self._doubted.get(slot.uid, ())):
+        with self._ledger.without(self._doubts_of(slot)):
             return self._ledger.chains.room(turn.chain.chain_id, most, begins=not turn.recorded, gpus=slot.gpus)
 
     def counts(self, slot: Slot) -> bool:
@@ -197,10 +210,28 @@ class Budgeting:
         self.reserve(slot, frame, act)
         self.doubts(slot.uid, _key(frame))
 
-    def settled(self, agent: str) -> None:
-        """The agent's turn is over, or the agent is gone: nothing of it is in doubt any more."""
+    def over_with(self, agent: str) -> None:
+        """The agent's turn is over: what it leaves in doubt stays reserved until that is settled."""
+        for key in self._doubted.pop(agent, ()):
+            if not self._unsettled(key):
+                self.free(key)
+
+    def gone(self, agent: str) -> None:
+        """There is no such agent any more, and nobody settles what it had in doubt."""
         for key in self._doubted.pop(agent, ()):
             self.free(key)
+
+    def _unsettled(self, key: Key) -> bool:
+        """Whether something may still come of an effect in doubt: it is held, about to be, or on its way once more."""
+        with contextlib.suppress(Away):  # then it stays reserved
+            held = self._node.reader.one(external.HELD_AT, *key)
+            return held is None or held[3] is None or self._node.execution.flying(key)
+        return True
+
+    def _doubts_of(self, slot: Slot) -> list[Key]:
+        """What the agent's own turn has in doubt; what a turn before it left so is as anybody's."""
+        doubted, turn = self._doubted.get(slot.uid, set()), slot.turn
+        return [key for key in doubted if turn is None or key[0] == turn.turn_id]
 
     def recover(self) -> None:
         """What this gate finds in doubt may have been done, and stays reserved."""
@@ -266,7 +297,7 @@ def words(excess: Excess) -> str:
 
 
 def exceeded(excess: Excess, now: float) -> Problem:
-    """The refusal of an effect."""
+    """The refusal of an effect; one that a budget would hold back is refused where its agent shall hear of that."""
     wait_s = None if excess.until is None or excess.alone else max(0.0, excess.until - now)
     about = asdict(excess) | {"until": None if excess.until is None else _time(excess.until)}
     by_agent = {"namespace": excess.namespace, "by": "agent"} | ({"chain": excess.budget} if excess.chain else {})
@@ -278,6 +309,9 @@ def exceeded(excess: Excess, now: float) -> Problem:
             why="shows the budget, which budgets.propose changes",
         )
         steps.append(declared)
+    if excess.action == "hold" and not excess.chain:
+        detail = f"it would be held for an operator, since {words(excess)}"
+        return problem("HELD", detail, next=steps, retry_after_s=wait_s, **about)
     return problem("BUDGET_EXCEEDED", words(excess), next=steps, retry_after_s=wait_s, **about)
 
 

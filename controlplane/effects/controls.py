@@ -193,7 +193,7 @@ def remove(node: Node, uid: str, done: Answer) -> None:
             return
         if (known := node.slots.get(uid)) is not None:
             _abort(node, known)
-        node.budgeting.settled(uid)
+        node.budgeting.gone(uid)
         for turn_id in [it for it, of in node.hosts.suspects.items() if of == uid]:
             del node.hosts.suspects[turn_id]
         node.sweep_soon()

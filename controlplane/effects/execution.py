@@ -24,6 +24,7 @@ from controlplane.effects.computing import awaited
 from controlplane.effects.guarding import featured, judge
 from controlplane.effects.handing import UNCOUNTED, ahead
 from controlplane.effects.hosts import Host
+from controlplane.effects.known import Key, Known
 from controlplane.effects.node import TURNS, Node
 from controlplane.effects.previewing import Previewing, judged_before
 from controlplane.effects.segments import outside
@@ -44,8 +45,6 @@ from schemas.wire import Ask, Receipt
 log = logging.getLogger("steward.gate")
 AT_ONCE_MAX = 16
 AGAIN_S = 0.5
-KNOWN_MAX = 10_000
-Key = tuple[str, str, int]  # turn, branch and position
 
 
 class Execution:
@@ -57,8 +56,8 @@ class Execution:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[Key, str] = {}  # on its way; and why it is in doubt, if it is
         self._awaited: dict[Key, tuple[Slot, TurnRef, Ask]] = {}  # asked for again by a replay while it is on its way
-        self._unsent: set[Key] = set()  # intents that this gate knows were not sent
-        self._ended: set[Key] = set()  # in doubt, and nothing of it on its way any more
+        self._unsent = Known()  # intents that this gate knows were not sent
+        self._ended = Known()  # in doubt, and nothing of it on its way any more
         self._previewing = Previewing(node, self._place)
 
     def flying(self, key: Key) -> bool:
@@ -109,7 +108,7 @@ class Execution:
             if excess.action == "pause" and not excess.alone:
                 self._node.budgeting.pause(slot, turn, frame, decided, excess)
                 return
-            if excess.action == "hold":
+            if excess.action == "hold" and not turn.raises:
                 self._ended.add(_key(frame))
                 self._node.holding.hold_back(slot, turn, frame, verdict, excess)
                 return
@@ -275,8 +274,6 @@ class Execution:
 
     def _not_sent(self, frame: Ask) -> None:
         """It was written ahead, and certainly not sent: whoever asks again may have it sent."""
-        if len(self._unsent) >= KNOWN_MAX:
-            self._unsent.clear()
         self._unsent.add(_key(frame))
 
     async def _act(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> Any:
@@ -303,6 +300,8 @@ class Execution:
                     raise too_late(act)
 
             def doubted(why: str) -> None:
+                if turn is not None and turn.raises:  # it goes on waiting, for as long as anything may come
+                    return
                 self._open[_key(frame)] = why
                 self._node.holding.hold(frame, why)  # ours: it is late
 
@@ -328,8 +327,6 @@ class Execution:
         error = task.exception()
         if isinstance(error, Doubt) and not act.effector.reads_only:
             held = self._open.pop(key, "")
-            if len(self._ended) >= KNOWN_MAX:  # what is forgotten is waited for until its send_by and timeout
-                self._ended.clear()
             self._ended.add(key)
             self._node.budgeting.doubts(slot.uid, key)
             if not held:

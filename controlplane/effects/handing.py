@@ -14,6 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from msgspec.structs import replace
@@ -293,14 +294,16 @@ class Handing:
             slot.leave = True  # and it is looked at as any that goes on
             self._node.ownership.let_go(slot)
             return
+        left_s = inf
         if slot.state == "parked":
             self._node.turns.goes_on(slot, turn)
+            left_s = slot.turn_s_left
         for of_attempt in (slot.awaits, slot.held, slot.lasting, slot.effects):
             of_attempt.discard(place)
         slot.told.add(place)
         slot.said += 1
         faults.at("gate.resume")
-        self.offer(slot, host, Resolved(turn.turn_id, *place, outcome, result.encode(), at))
+        self.offer(slot, host, Resolved(turn.turn_id, *place, outcome, result.encode(), at, left_s))
 
     def offer(self, slot: Slot, host: Host, frame: Run | Resolved) -> None:
         """Tell the host of a turn, unless that is more than a host takes: it would be lost. The turn is over, then."""

@@ -105,7 +105,7 @@ class Holding:
         if (place := (frame.branch, frame.position)) not in slot.effects or place in slot.held:
             return
         now = self._node.clock()
-        until = now + self._node.bounds.hold_s
+        until = now if slot.turn.raises else now + self._node.bounds.hold_s
         rows = journaling.hold(slot.turn, frame, why, now, until)
         self._rests(slot, frame)
         self._write(rows, lambda *came: self._held_now(slot, frame, until, *came))

@@ -14,7 +14,7 @@ def overdue(host: Host, holder: Slot | None, now: float) -> Slot | None:
         return None  # one that is over holds it, or is run again: `holdups` ends that, and nobody here is to blame
     running = [it for it in host.slots if it.state == "running" and not it.effects and holder in (None, it)]
     first = min(running, key=lambda it: it.started, default=None)
-    return first if first is not None and now - first.started > first.turn_s_max else None
+    return first if first is not None and now - first.started > first.turn_s_left else None
 
 
 def overtime(host: Host, now: float, late_s_max: float) -> Slot | None:
@@ -22,7 +22,7 @@ def overtime(host: Host, now: float, late_s_max: float) -> Slot | None:
     found = None
     for slot in host.slots:
         works = slot.state == "running" and not slot.effects - slot.held
-        if not works or now - slot.started <= slot.turn_s_max:
+        if not works or now - slot.started <= slot.turn_s_left:
             slot.late_since = None
         elif slot.late_since is None:
             slot.late_since = now

@@ -6,7 +6,6 @@ parked on an await which nobody has resolved is no work: the agent stays a row.
 
 from collections import Counter
 from datetime import datetime
-from math import inf
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ from schemas.wire import Recorded, Run
 from schemas.workspace import Folder, Saved, Workspace
 
 CARRIED = ("onbehalfof", "intentid", "chainid", "deadline", "scope", "taint", "traceparent")
-PINNED = ("entrypoint", "config", "limits", "llm", "workspace")
+PINNED = ("entrypoint", "config", "limits", "llm", "workspace", "on_hold")
 
 
 class Head(msgspec.Struct):
@@ -242,9 +241,10 @@ def run_frame(node: Node, slot: Slot, turn: TurnRef) -> Run:
         journal=journal,
         effects_max=int(limits.get("effects_max", 1000)),
         journal_bytes_max=turn.journal_bytes_max,
-        turn_s_max=min(float(limits.get("turn_s_max", 60)), inf if slot.turn_s is None else slot.turn_s),
+        turn_s_max=float(limits.get("turn_s_max", 60)),
         state_version=slot.state_version,
         workspace=workspace,
+        turn_s_left=slot.turn_s_left,
     )
 
 

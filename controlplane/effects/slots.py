@@ -67,7 +67,8 @@ class Slot:
     woken_by: str | None = None
     on_gone: list[Callable[[], None]] = field(default_factory=list)
     on_awake: list[Callable[[], None]] = field(default_factory=list)
-    started: float = 0.0
+    started: float = 0.0  # the present stretch of its turn
+    active_s: float = 0.0  # for how long this attempt at its turn was active, in the stretches before
     late_since: float | None = None  # since when its turn was seen to be over its time
     journaled: int = 0  # bytes of what its turn recorded
     first_uses: set[str] = field(default_factory=set)  # channels that its turn names, and that were not there
@@ -88,7 +89,7 @@ class Slot:
     move: "Move | None" = None
     chain: str | None = None  # what it was spawned within
     scope: str | None = None  # what it ends with
-    turn_s: float | None = None  # for how long its turn may be active, where a chain leaves it less than its limits
+    turn_s: float | None = None  # for how long this stretch may be, where a chain leaves it less than its limits
     narrowed: Excess | None = None  # the limit of that chain
     unread: bool = False  # whether its inbox may hold what was not looked at
     handed: "dict[str, Handed]" = field(default_factory=dict)  # by id: what agents of this gate have for its inbox
@@ -128,7 +129,9 @@ class Slot:
 
     @property
     def limits(self) -> dict[str, Any]:
-        return dict(self.spec.get("limits") or {})
+        """Those of its turn, which stays on what it began on; with none, those of the next one."""
+        spec = self.spec if self.turn is None else self.turn.pinned
+        return spec.get("limits") or {}
 
     @property
     def gpus(self) -> float:
@@ -137,9 +140,20 @@ class Slot:
 
     @property
     def turn_s_max(self) -> float:
-        """For how long its turn may be active."""
-        most = float(self.limits.get("turn_s_max", 60))
-        return most if self.turn_s is None else min(most, self.turn_s)
+        """For how long an attempt at its turn may be active, all stretches together."""
+        return float(self.limits.get("turn_s_max", 60))
+
+    @property
+    def turn_s_left(self) -> float:
+        """For how long the present stretch of its turn may be, or the next one."""
+        left = max(0.0, self.turn_s_max - self.active_s)
+        return left if self.turn_s is None else min(left, self.turn_s)
+
+    def rested(self, now: float) -> float:
+        """A stretch of its turn is over: for how long it was active; one that no host had was not."""
+        active_s = now - self.started if self.started else 0.0
+        self.active_s, self.started = self.active_s + active_s, 0.0
+        return active_s
 
     def begin(self) -> None:
         """An attempt at the turn begins: nothing was heard or told of it."""

@@ -100,6 +100,11 @@ class TurnRef(msgspec.Struct, frozen=True):
         return f"{self.namespace}/{self.name}"
 
     @property
+    def raises(self) -> bool:
+        """Whether its code hears at once of an effect that would be held, and does not wait for an operator."""
+        return self.pinned.get("on_hold") == "raise"
+
+    @property
     def within(self) -> str:
         """The chain that its use is counted for; empty where there is none."""
         return self.chain.chain_id if self.chain is not None else ""

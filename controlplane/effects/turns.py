@@ -140,6 +140,7 @@ class Turns:
             self._half(slot, turn, frame, waits)
             return
         if not (frame.entries or turn.branches or slot.lasting):
+            slot.rested(self._node.steady())
             self._node.budgeting.ended(slot, committed=False)
             self.parked(slot, turn, Aftermath(), waits)
             return
@@ -276,7 +277,8 @@ class Turns:
         if not self._node.slots.holds(slot):
             return
         given = slot.turn.given if slot.turn is not None else turn.given
-        slot.turn, slot.state, slot.resident = replace(turn, attempts=turn.attempts + 1, given=given), "idle", -1
+        slot.turn, slot.state = replace(turn, attempts=turn.attempts + 1, given=given), "idle"
+        slot.resident, slot.active_s = -1, 0.0
         self._node.hosts.turn_over(slot)
         wait_s = max(least_s or 0.0, min(RETRY_MOST_S, RETRY_FIRST_S * 4**turn.attempts))
         slot.retry_timer = asyncio.get_running_loop().call_later(wait_s, self._again, slot)
@@ -327,10 +329,8 @@ class Turns:
     # Afterwards
 
     def _metered(self, slot: Slot, rows: list[Row], cpu_ns: int, now: float, *, ended: bool) -> None:
-        """What the segment used is of its unit, behind the fence; one that no host had was not active."""
-        active_s = self._node.steady() - slot.started if slot.started else 0.0
-        slot.started = 0.0
-        slot.used = meters.of_turn(active_s, cpu_ns, ended=ended, gpus=slot.gpus)
+        """What the segment used is of its unit, behind the fence."""
+        slot.used = meters.of_turn(slot.rested(self._node.steady()), cpu_ns, ended=ended, gpus=slot.gpus)
         rows[1:1] = meters.rows(slot.who, meters.TURN, slot.used, now)
 
     def _submit(
@@ -369,8 +369,8 @@ class Turns:
             self._node.hosts.suspects.pop(slot.turn.turn_id, None)
             if slot.turn.trigger == "start":
                 self._node.planes.rouse()
-        slot.turn, slot.awaits = None, set()
-        self._node.budgeting.settled(slot.uid)
+        slot.turn, slot.awaits, slot.active_s = None, set(), 0.0
+        self._node.budgeting.over_with(slot.uid)
         self._node.planes.freed(slot.uid)
         held = self._node.slots.holds(slot)
         if held and slot.host is not None:

@@ -190,6 +190,7 @@ def check(
         if (spec := it.agent_spec) is not None:
             _check_code(it, spec, world)
             _check_isolation(it, spec, unconfined)
+            _check_on_hold(it, spec)
         if it.kind == "Secret" and it.action == "apply":
             _check_kept(it, world)
         if it.kind == "Channel" and it.action == "apply":
@@ -329,6 +330,17 @@ def _check_isolation(it: Wanted, spec: Spec, unconfined: str | None) -> None:
         detail = f"no agent can be confined here: {unconfined}"
         step = Next(operation="system.status", why="shows as `confinement` what this system lacks")
         raise refuse("NO_CONFINEMENT", detail, field=f"{place}/isolation", next=[step], why=unconfined)
+
+
+def _check_on_hold(it: Wanted, spec: Spec) -> None:
+    """What would be accepted, and not done, is refused."""
+    if spec["on_hold"] == "detach":
+        place = f"{it.place}/spec" + ("/template/spec" if it.kind == "Fleet" else "")
+        detail = (
+            "on_hold: detach is not built: use park, and the turn waits for an operator; or raise, and the handler"
+            " hears HELD or IN_DOUBT at once, and may leave the rest to turn.request or turn.send"
+        )
+        raise refuse("INVALID_VALUE", detail, field=f"{place}/on_hold", on_hold="detach", instead=["park", "raise"])
 
 
 def _check_kept(it: Wanted, world: World) -> None:

@@ -75,6 +75,7 @@ REASONS: dict[str, Reason] = {
     "NO_RESOURCES": Reason("No node has what is asked for", 409, "fix_input"),
     "IN_DOUBT": Reason("It is not known whether the effect happened", 409, "escalate"),
     "UNFIT_HOST": Reason("The host can not take the agent", 409, "fix_input"),
+    "HELD": Reason("The effect would be held for an operator", 409, "escalate"),
     "NOT_HELD": Reason("The effect is not held for an operator", 409, "fix_input"),
     "NOT_OPEN": Reason("The question is not open any more", 409, "fix_input"),
     "STILL_SENDING": Reason("The effect may still be on its way", 409, "wait"),

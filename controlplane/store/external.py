@@ -21,9 +21,9 @@ WAITS_AT = (
     " AND resolved_at IS NULL"
 )
 HOLDS = "SELECT 1 FROM awaiting WHERE turn_id = ? AND kind = 'effect' AND resolved_at IS NULL"
-IN_DOUBT = (  # not what a budget holds back: that was never sent
-    "SELECT w.agent, w.turn_id, w.branch, w.position, j.body FROM awaiting w JOIN journal j"
-    " ON j.turn_id = w.turn_id AND j.branch = w.branch AND j.position = w.position"
+IN_DOUBT = (  # not what a budget holds back: that was never sent. What outlives its turn has only that turn's agent
+    "SELECT t.agent, w.turn_id, w.branch, w.position, j.body FROM awaiting w JOIN turn t ON t.turn_id = w.turn_id"
+    " JOIN journal j ON j.turn_id = w.turn_id AND j.branch = w.branch AND j.position = w.position"
     " WHERE w.kind = 'effect' AND w.resolved_at IS NULL AND w.target NOT LIKE ?"
 )
 HOLD = Many(

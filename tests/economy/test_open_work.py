@@ -11,6 +11,7 @@ from tests.economy.test_budgets import budget, limited, lines, note
 from tests.gate import far
 from tests.gate.computer import Computer
 from tests.gate.running import running, true
+from tests.gate.test_branches import SOURCE as BRANCHES
 from tests.gate.test_computing import SOURCE as THINKERS
 from tests.gate.zoo import SOURCE
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.anyio
 GRANTS: dict[str, Any] = {
     "mandate": {"grants": [{"effect": it, "connection": None} for it in ("notes.*", "compute.*")]}
 }
+BY_NOBODY = "SELECT turn_id, branch FROM awaiting WHERE kind = 'effect' AND resolved_at IS NULL AND agent IS NULL"
 OPEN = "SELECT 1 FROM awaiting WHERE kind = 'compute' AND resolved_at IS NULL"
 
 
@@ -96,6 +98,29 @@ async def test_what_is_in_doubt_keeps_its_place(database_url: str, tmp_path: Pat
         assert await gate.ask("b", plain, "b5") == "BUDGET_EXCEEDED"
         used = "SELECT SUM(amount) FROM used WHERE meter = 'effects' AND effect = 'notes.once'"
         assert int((await gate.rows(used))[0][0]) == 2_000_000
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_a_failed_turn_leaves_in_doubt_keeps_its_place(
+    quick_url: str, tmp_path: Path, *, late: bool
+) -> None:
+    """Though another branch has failed the turn, before or after it came to be in doubt, and over the gate's death."""
+    async with running(quick_url, hosts=2, hold_s=3600.0, turn_attempts_max=1, send_within_s=1.0) as gate:
+        await budget(gate, "few", {"effects": 2}, "deny")
+        await gate.agent("torn", await gate.code(BRANCHES), "Torn", **GRANTS)
+        await gate.agent("b", await gate.code(SOURCE), "Noter", **GRANTS)
+        failed = await gate.ask("torn", {"path": str(tmp_path / "torn"), "late": late}, "t1")
+        assert failed["reason"] == "NONDETERMINISTIC"
+        ((turn_id, branch),) = await gate.until(BY_NOBODY, bool)
+        plain = note(tmp_path / "notes")
+        assert await gate.ask("b", plain, "b1") == {"noted": "x"}
+        assert await gate.ask("b", plain, "b2") == "BUDGET_EXCEEDED"
+        gate.kill()
+        gate.start()
+        assert await gate.ask("b", plain, "b3") == "BUDGET_EXCEEDED"
+        await far.settle(gate, turn_id, "failed", branch=branch)
+        assert await gate.ask("b", plain, "b4") == {"noted": "x"}
+        assert await gate.ask("b", plain, "b5") == "BUDGET_EXCEEDED"
 
 
 async def test_what_a_turn_has_in_doubt_does_not_stand_in_its_own_way(sqlite_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A deploy in the middle of a parked turn, under each policy; and states of other versions, on a real gate."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,30 @@ class Deal(Agent):
         return ["old", said]
 """
 NEW = OLD.replace('"old"', '"new"').replace('{"n": 2}', '{"n": 3}')
+WORKS = """
+from ray_runtime import Agent
+
+
+class Works(Agent):
+    async def on_message(self, turn, envelope):
+        about = {"path": envelope.data, "text": "x", "wait_s": 0.2}
+        await turn.perform("notes.again", **about)
+        await turn.ask_human("Shall I?", ["yes", "no"])
+        for _ in range(3):
+            await turn.perform("notes.again", **about)
+        until = __import__("time").monotonic() + 0.5
+        while __import__("time").monotonic() < until:
+            pass
+        return 3
+"""
+GRANTS: dict[str, Any] = {"mandate": {"grants": [{"effect": "notes.*", "connection": None}]}}
 OTHER = NEW.replace('{"n": 1}', '{"n": 10}')
 OPEN = "SELECT await_id, agent FROM awaiting WHERE kind = 'question' AND resolved_at IS NULL"
 DEAL = "SELECT owner FROM agent WHERE name = 'deal'"
+
+
+def _limits(effects_max: int, turn_s_max: float) -> dict[str, Any]:
+    return {"effects_max": effects_max, "journal_bytes_max": 100_000, "turn_s_max": turn_s_max}
 
 
 async def parked(gate: RunningGate) -> None:
@@ -80,6 +102,23 @@ async def test_pinned_it_ends_on_its_own_code(database_url: str) -> None:
         assert await came(gate) == ["old", "yes"]
         assert await gate.ask("deal", "hello", "d2") == "new"
         assert await ledger(gate) == [1, 2]
+
+
+@pytest.mark.parametrize("ms", [0, 60_000])
+async def test_pinned_it_keeps_its_limits(quick_url: str, tmp_path: Path, ms: int) -> None:
+    """The gate, too, holds it against the limits that it began on; the next turn has the newer ones."""
+    async with running(quick_url, late_s_max=0.1) as gate:
+        code = await gate.code(WORKS)
+        await gate.agent("works", code, "Works", suspend_after_ms=ms, **GRANTS, limits=_limits(100, 20.0))
+        asked = asyncio.create_task(gate.ask("works", str(tmp_path / "notes"), "w1", 40))
+        await gate.until(OPEN, bool)
+        await gate.deploy("works", 2, code, "Works", **GRANTS, limits=_limits(2, 0.1))
+        ((question_id, uid),) = await gate.rows(OPEN)
+        given = {"question_id": question_id, "answer": "yes", "principal": "ann", "dry_run": False}
+        await gate.client.control("answer", uid, given)
+        assert await asked == 3
+        found = await gate.ask("works", str(tmp_path / "notes"), "w2")
+        assert found["reason"] == "TURN_TIMEOUT"
 
 
 async def test_proved_it_goes_on_under_the_newer_code(quick_url: str) -> None:

@@ -340,6 +340,20 @@ async def test_an_agent_is_confined_only_where_it_can_be(plane: Plane) -> None:
     assert (await plane.apply(agent("x", isolation="confined")))["outcome"] == "verified"
 
 
+async def test_an_effect_that_is_detached_is_refused(plane: Plane) -> None:
+    """Nothing does that: who asks for it is told what there is, of an agent and of a fleet's template."""
+    for manifest, field in (
+        (agent("x", on_hold="detach"), "/manifests/0/spec/on_hold"),
+        (fleet("zoo", 1, on_hold="detach"), "/manifests/0/spec/template/spec/on_hold"),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            await plane.propose(manifest)
+        problem = refusal.value.problem
+        assert (problem.reason, problem.field) == ("INVALID_VALUE", field)
+        assert problem.metadata == {"on_hold": "detach", "instead": ["park", "raise"]}
+    assert (await plane.apply(agent("x", on_hold="raise")))["outcome"] == "verified"
+
+
 async def place(plane: Plane, *manifests: dict[str, Any]) -> str | None:
     with pytest.raises(Refusal) as refusal:
         await plane.propose(*manifests)

@@ -453,6 +453,29 @@ def test_a_turn_that_is_active_too_long_times_out() -> None:
     assert problem_of(turn.run())["reason"] == "TURN_TIMEOUT"
 
 
+def test_what_a_turn_was_active_before_it_rested_counts() -> None:
+    """A turn that goes on in place has what is left of its time, and no more than its gate says; not that anew."""
+
+    async def body(agent: Agent, turn: Turn) -> None:
+        for _ in range(20):
+            threading.Event().wait(0.02)
+            await turn.sleep(0.01)
+
+    turn = failing(body)
+    turn.turn_s_max = 0.1
+    found = problem_of(turn.run())
+    assert (found["reason"], found["metadata"]["max"], found["detail"]) == (
+        "TURN_TIMEOUT", 0.1, "the turn was active for more than 0.1 s"
+    )  # fmt: skip
+    assert 2 <= len(turn.journal) <= 5
+    turn = failing(body)
+    at = turn.attempt()
+    told = turn.answer()
+    at.resolved(Resolved("turn_1", "0", 0, told.outcome, told.result, told.at, turn_s_left=0.001))
+    turn.step()
+    assert problem_of(turn.frames[-1])["reason"] == "TURN_TIMEOUT"
+
+
 def test_a_finally_block_of_a_dropped_turn_reaches_nobody() -> None:
     """Closing a parked coroutine sends nothing and ends nothing but itself."""
 
