@@ -23,7 +23,7 @@ class Worker(Agent):
         return "done"
 """
 PARKED = "SELECT 1 FROM turn WHERE outcome = 'parked'"
-USED = "SELECT SUM(amount) FROM usage WHERE meter = 'active_s'"
+USED = "SELECT SUM(amount) FROM used WHERE meter = 'active_s'"
 
 
 def _work(path: Path, times: int, wait_s: float, rest_s: float = 0.05) -> dict[str, Any]:
