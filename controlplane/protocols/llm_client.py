@@ -2,7 +2,7 @@
 
 Only the adapters are used, not its agents: what happens between two requests is the turn's. A model that
 says that it took nothing (429, 503, 529) is asked again after the time that it names, while half of the
-connection's timeout is left.
+connection's timeout is left. What a provider has held back, or the model refused to say, is no answer.
 """
 
 from collections.abc import Callable
@@ -39,6 +39,7 @@ from controlplane.protocols.scrubbing import encodable, shortened
 from controlplane.resources.problems import refuse
 from schemas.llm import OUTPUT_TOOL, Answered, LlmAnswer, LlmRequest, Message, Said, ToolCall, ToolResult, Usage
 from schemas.ports import Link
+from schemas.problem import Refusal
 
 Tell = Callable[[str], None]
 Count = Callable[[dict[str, float]], None]
@@ -46,6 +47,7 @@ ATTEMPTS_MAX = 4
 WAIT_FIRST_S, WAIT_MOST_S = 0.2, 30.0
 SAID_CHARS_MAX = 500
 LEVELS_AROUND = 8  # of what arguments are kept in, at most
+WITHHELD = ("content_filter", "error")  # ends of what is no answer
 NO_KEY = "-"  # the SDKs demand one; ours is added where the endpoint's origin is known
 _backoff = wait_exponential_jitter(multiplier=WAIT_FIRST_S, max=WAIT_MOST_S, jitter=WAIT_FIRST_S)
 
@@ -114,7 +116,25 @@ async def _once(
     if tell is not None and response.finish_reason is None:
         detail = f"{link.name} broke off: its answer has no end"
         raise refuse("EFFECT_FAILED", detail, connection=link.name)
-    return answer_of(response, link.secret)
+    answer = answer_of(response, link.secret)
+    if (answer.finish or _said_finish(response)) in WITHHELD:
+        count(meters_of(answer.usage))
+        raise _withheld(response, link)
+    return answer
+
+
+def _withheld(response: ModelResponse, link: Link) -> Refusal:
+    """Why there is no answer: a filter held it back, or the model refused; in its words, where it says any."""
+    said = (response.provider_details or {}).get("refusal")
+    words = shortened(encodable(said), SAID_CHARS_MAX, link.secret) if isinstance(said, str) else ""
+    finish = response.finish_reason or _said_finish(response)
+    why = f"the model refused: {words}" if words else f"its answer was broken off: {finish}"
+    return refuse("EFFECT_FAILED", f"{link.name}: {why}", connection=link.name, finish=finish, said=words)
+
+
+def _said_finish(response: ModelResponse) -> Any:
+    """How it ended in the words of an endpoint that knows more ends than its API."""
+    return (response.provider_details or {}).get("finish_reason")
 
 
 async def _streamed(

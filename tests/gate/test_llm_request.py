@@ -207,6 +207,35 @@ async def test_halves_of_characters_are_replaced(api: str) -> None:
         assert (await asked(link_to(far, {"api": api}), request())).result["text"] == "😀 or \ufffd"
 
 
+@pytest.mark.parametrize(
+    ("api", "reply", "why"),
+    [
+        ("openai", Reply(refusal="I will not \ud83d"), "the model refused: I will not \ufffd"),
+        ("openai", Reply("half", finish="content_filter"), "its answer was broken off: content_filter"),
+        ("openai", Reply("half", finish="error"), "its answer was broken off: error"),
+        ("openai", Reply(refusal="x" * 495 + SECRET), "x" * 495 + "[secr"),
+        ("anthropic", anthropic([{"type": "text", "text": "half"}], "refusal"), "broken off: content_filter"),
+        (
+            "anthropic",
+            anthropic([], "refusal", stop_details={"type": "refusal", "category": "bio", "explanation": "no way"}),
+            "the model refused: no way",
+        ),
+    ],
+)
+async def test_what_a_provider_withholds_has_failed(api: str, reply: Reply, why: str) -> None:
+    """Half an answer or none is never told as one; it has cost what it says, and is not asked again."""
+    async with endpoint(reply) as far:
+        link = link_to(far, {"api": api})
+        act = Act(EFFECTOR, request(), link, EffectCall("k", link))
+        task = asyncio.create_task(send(act, lambda: None, lambda _: None))
+        await asyncio.wait([task])
+        outcome, text = receipt_of(task, act)
+        assert (outcome, len(far.asked), act.used["requests"]) == ("failed", 1, 1)
+        problem = orjson.loads(text)
+        assert problem["reason"] == "EFFECT_FAILED"
+        assert problem["detail"].endswith(why)
+
+
 @pytest.mark.parametrize("status", [500, 503])
 async def test_what_an_endpoint_says_is_cut_when_the_secret_is_gone(status: int) -> None:
     """One across the cut would be found no more."""

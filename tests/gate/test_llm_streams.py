@@ -133,3 +133,22 @@ async def test_what_is_cut_anywhere_is_told_as_the_answer_has_it(quick_url: str)
         assert found[0]["text"] == "It is "
         assert "".join(it["text"] for it in found) == "It is 😀, [secret] \ufffd, or corr"
         assert (found[-1]["done"], found[-1]["outcome"]) == (True, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(refusal="not that \ud83d", parts=["well, "]), "the model refused: not that \ufffd"),
+        (Reply(parts=["half"], finish="content_filter"), "content_filter"),
+    ],
+)
+async def test_what_is_withheld_in_a_stream_has_failed(reply: Reply, why: str) -> None:
+    """As at once; it has cost what it says."""
+    async with endpoint(reply) as far:
+        call = EffectCall("k", link_to(far), lambda _: None)
+        act = Act(EFFECTOR, request(stream="parts"), call.link, call)
+        task = asyncio.create_task(send(act, lambda: None, lambda _: None))
+        await asyncio.wait([task])
+        outcome, text = receipt_of(task, act)
+        assert (outcome, act.used) == ("failed", {"tokens_in": 10, "tokens_out": 5, "requests": 1})
+        assert orjson.loads(text)["detail"].endswith(why)
