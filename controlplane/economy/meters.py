@@ -6,7 +6,6 @@ Sums are kept by agent and hour, in millionths, so that no row is written for ea
 """
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, NamedTuple
 
 from controlplane.store import usage as sql
@@ -74,10 +73,14 @@ def of_effect(bytes_out: int, bytes_in: int, used: Mapping[str, float] | None = 
 
 def fitting(used: Mapping[str, float]) -> Amounts:
     """Of what an effector says that it used, what can be counted."""
-    kept = list(used.items())[:METERS_MAX]
-    return {
-        name: micro(amount) for name, amount in kept if name != MONEY and isfinite(amount) and 0 <= amount <= AMOUNT_MAX
-    }
+    kept = list(used.items())[:METERS_MAX] if isinstance(used, Mapping) else ()
+    return {name: micro(amount) for name, amount in kept if _counts(name, amount)}
+
+
+def _counts(name: Any, amount: Any) -> bool:
+    """Strangers say what they like: only a number under a name is one."""
+    named = isinstance(name, str) and name.isprintable() and name != MONEY
+    return named and isinstance(amount, int | float) and 0 <= amount <= AMOUNT_MAX
 
 
 def bounded(most: Mapping[str, float]) -> dict[str, float]:

@@ -6,10 +6,8 @@ second, evenly spaced. Who waits for a place waits until its `send_by` at most, 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
-from urllib.parse import quote, quote_plus
 
 import orjson
 
@@ -23,7 +21,6 @@ from schemas.ports import Clock, Link
 OpenSecret = Callable[[str, bytes, bytes], str]
 LANES_MAX = 1_000
 SPECS_MAX = 200
-SCRUBBED = "[secret]"
 
 
 class Lane:
@@ -114,22 +111,3 @@ class Connections:
 def sealed(ref: str, _nonce: bytes, _ciphertext: bytes) -> str:
     """A gate that was given no key opens no secret."""
     raise refuse("NOT_SET_UP", f"this gate has no key to open {ref} with", ref=ref, kind="Secret")
-
-
-def scrubbed(value: Any, secret: str) -> Any:
-    """A JSON value without the secret, wherever its text holds it, also as a URL would."""
-    if not secret:
-        return value
-    return _without(value, sorted({secret, quote(secret, safe=""), quote_plus(secret)}, key=len, reverse=True))
-
-
-def _without(value: Any, forms: Sequence[str]) -> Any:
-    if isinstance(value, str):
-        for form in forms:
-            value = value.replace(form, SCRUBBED)
-        return value
-    if isinstance(value, list):
-        return [_without(it, forms) for it in value]
-    if isinstance(value, dict):
-        return {_without(key, forms): _without(it, forms) for key, it in value.items()}
-    return value

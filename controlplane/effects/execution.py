@@ -30,7 +30,7 @@ from controlplane.effects.previewing import Previewing, judged_before
 from controlplane.effects.segments import outside
 from controlplane.effects.sending import Act, Unsent, doubt_of, place, receipt_of, send, too_late
 from controlplane.effects.slots import Slot
-from controlplane.effects.telling import telling
+from controlplane.effects.telling import ended, telling
 from controlplane.effects.turnref import Row, TurnRef, carried
 from controlplane.protocols.finding import effector_of
 from controlplane.resources.problems import problem
@@ -255,7 +255,7 @@ class Execution:
         self._unsent.discard(key)
         task = asyncio.get_running_loop().create_task(self._act(slot, frame, act, send_by))
         self._tasks.add(task)
-        task.add_done_callback(lambda ended: self._acted(ended, slot, frame, act, send_by))
+        task.add_done_callback(lambda it: self._acted(it, slot, frame, act, send_by))
 
     def _later(self, slot: Slot, frame: Ask, act: Act, send_by: float) -> None:
         """A turn whose host's lease is over has it again soon, when only this gate was late; or it has lost it."""
@@ -335,8 +335,7 @@ class Execution:
         outcome, told = receipt_of(task, act)
         amounts = meters.of_effect(len(frame.arguments), len(told), act.used)
         used = Work(act.who or slot.who, slot.labels, meters.What(frame.effect, frame.connection or ""), amounts)
-        last = act.telling.last(outcome) if act.telling is not None else []
-        self._confirm(slot, frame, outcome, told, used, last, act)
+        self._confirm(slot, frame, outcome, told, used, ended(act, outcome), act)
 
     def _confirm(
         self, slot: Slot, frame: Ask, outcome: str, told: bytes, used: Work, last: list[Row], act: Act, tries: int = 1

@@ -218,7 +218,10 @@ class Handing:
 
     def patient(self, slot: Slot | None) -> bool:
         """Whether nobody waits for the commit of a receipt that a turn hears of; where a budget bounds it, one does."""
-        return slot is not None and not self._node.budgeting.counts(slot)
+        try:
+            return slot is not None and not self._node.budgeting.counts(slot)
+        except Away:
+            return False
 
     def confirmed(
         self, slot: Slot | None, key: tuple[str, str, int], at: float, tell: Callable[[], None]

@@ -20,6 +20,7 @@ from controlplane.effects.budgeting import words
 from controlplane.effects.controls import Answer
 from controlplane.effects.journaling import HELD_BACK
 from controlplane.effects.node import Done, Node
+from controlplane.effects.reading import Away
 from controlplane.effects.segments import outside
 from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import Row, TurnRef
@@ -82,13 +83,23 @@ class Holding:
             self._node.turns.in_line(slot, lambda: self._hold(slot, frame, why))
         elif self._node.turns.running(frame.turn_id, "committing") is not None:
             asyncio.get_running_loop().call_later(AGAIN_S, self.hold, frame, why)
-        elif (address := self._node.reader.one(external.ENDED, frame.turn_id)) is not None:
-            held = self._node.reader.one(external.HELD_AT, frame.turn_id, frame.branch, frame.position)
-            if held is None or held[3] is not None:
-                now = self._node.clock()
-                until = now + self._node.bounds.hold_s
-                rows = journaling.hold_after((address[0], address[1]), frame, why, now, until)
-                self._write(rows, lambda outcome, _: self._written(frame, why, until, outcome))
+        else:
+            try:
+                self._hold_after(frame, why)
+            except Away:
+                asyncio.get_running_loop().call_later(AGAIN_S, self.hold, frame, why)
+
+    def _hold_after(self, frame: Ask, why: str) -> None:
+        """The turn may be over; then it is held for the record, unless it is already."""
+        address = self._node.reader.one(external.ENDED, frame.turn_id)
+        if address is None:
+            return
+        held = self._node.reader.one(external.HELD_AT, frame.turn_id, frame.branch, frame.position)
+        if held is None or held[3] is not None:
+            now = self._node.clock()
+            until = now + self._node.bounds.hold_s
+            rows = journaling.hold_after((address[0], address[1]), frame, why, now, until)
+            self._write(rows, lambda outcome, _: self._written(frame, why, until, outcome))
 
     def _written(self, frame: Ask, why: str, until: float, outcome: str) -> None:
         if outcome == "ok":

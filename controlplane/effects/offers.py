@@ -14,12 +14,12 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.connections import scrubbed
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.turnref import Row
 from controlplane.mesh.dataschema import schema_fault
 from controlplane.protocols.argument_roles import guessed
+from controlplane.protocols.scrubbing import scrubbed
 from controlplane.resources.problems import problem
 from controlplane.store import offers as sql
 from controlplane.store.packed import pack, unpack

@@ -11,13 +11,13 @@ from typing import Any
 
 import orjson
 
-from controlplane.effects.connections import scrubbed
 from controlplane.effects.guarding import measured
 from controlplane.effects.node import Node
 from controlplane.effects.reading import Away
 from controlplane.effects.sending import Act
 from controlplane.effects.slots import Slot
 from controlplane.effects.turnref import TurnRef
+from controlplane.protocols.scrubbing import encodable, scrubbed, shortened
 from controlplane.resources.problems import problem
 from schemas.effect import Verdict
 from schemas.ports import EffectCall, Preview, Previewed
@@ -108,7 +108,8 @@ def _uncounted(error: BaseException, act: Act) -> Problem:
         found = error.problem
     else:
         why = "it took too long" if isinstance(error, TimeoutError) else str(error)
-        detail = f"{act.effector.name} was not sent: what it would touch can not be counted: {why}"[:WHY_CHARS_MAX]
+        detail = f"{act.effector.name} was not sent: what it would touch can not be counted: {why}"
+        detail = shortened(encodable(detail), WHY_CHARS_MAX, act.secret)
         found = problem("EFFECT_FAILED", detail, effect=act.effector.name, error=type(error).__name__)
     told: Mapping[str, Any] = scrubbed(found.model_dump(mode="json"), act.secret)
     return Problem.model_validate(told)

@@ -8,6 +8,7 @@ also what an effector breaks at, once it may have sent something: only what says
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ import orjson
 from pydantic import BaseModel
 
 from controlplane.economy.meters import Who
-from controlplane.effects.connections import Connections, scrubbed
+from controlplane.effects.connections import Connections
+from controlplane.protocols.scrubbing import encodable, scrubbed, shortened
 from controlplane.resources.problems import problem, refuse
 from schemas import faults
 from schemas.ports import Doubt, EffectCall, Effector, Link, Unreached, Used
@@ -25,6 +27,7 @@ from schemas.problem import Refusal
 if TYPE_CHECKING:
     from controlplane.effects.telling import Telling
 
+log = logging.getLogger("steward.gate")
 RESULT_BYTES_MAX = 2 * 1_048_576
 ATTEMPTS_MAX = 3
 WHY_CHARS_MAX = 1000
@@ -183,21 +186,34 @@ def _bare(answered: Any) -> Any:
 
 def doubt_of(why: str, act: Act) -> str:
     """What may be said of a doubt."""
-    return str(scrubbed(why, act.secret))[:WHY_CHARS_MAX]
+    return shortened(encodable(why), WHY_CHARS_MAX, act.secret)
 
 
 def receipt_of(task: "asyncio.Task[Any]", act: Act) -> tuple[str, bytes]:
     """What came of it, as the receipt says it."""
-    error, name = task.exception(), act.effector.name
+    error = task.exception()
     if error is None:
         return "succeeded", task.result()
+    try:
+        return "failed", _failure(error, act)
+    except Exception as unsayable:  # noqa: BLE001 - strangers raise what they like, and a receipt there must be
+        name, kind = act.effector.name, type(error).__name__
+        log.warning("what %s failed of can not be said: %s", name, type(unsayable).__name__)
+        found = problem("EFFECT_FAILED", f"{name} failed, and says nothing that can be kept", effect=name, error=kind)
+        return "failed", orjson.dumps(found.model_dump(mode="json"))
+
+
+def _failure(error: BaseException, act: Act) -> bytes:
+    """The Problem that it came to."""
     if isinstance(error, Refusal):
         found = error.problem
     else:
+        name, kind = act.effector.name, type(error).__name__
         known = isinstance(error, Doubt | Unreached)
-        detail = (f"{name} {error}" if known else f"{name}: {type(error).__name__}: {error}")[:WHY_CHARS_MAX]
-        found = problem("EFFECT_FAILED", detail, effect=name, error=type(error).__name__)
-    return "failed", orjson.dumps(scrubbed(found.model_dump(mode="json"), act.secret))
+        detail = doubt_of(f"{name} {error}" if known else f"{name}: {kind}: {error}", act)
+        found = problem("EFFECT_FAILED", detail, effect=name, error=kind)
+    failure: bytes = orjson.dumps(scrubbed(found.model_dump(mode="json"), act.secret))
+    return failure
 
 
 def too_late(act: Act) -> Refusal:

@@ -116,7 +116,7 @@ class Turns:
         if slot.writing:
             slot.line.append(act)
         else:
-            act()
+            self._node.handing.take_up(slot, act)
 
     def wrote(self, slot: Slot) -> None:
         """A unit of a running turn is committed: the next one may be."""

@@ -31,7 +31,7 @@ Ask = Callable[
     [LlmRequest, Parameters, Link, dict[str, str], Count, Tell | None], Awaitable[tuple[LlmAnswer, dict[str, float]]]
 ]
 Sees = Callable[[str], Link | None]
-OFFERED_BYTES_MAX = 16_384  # of the schema of one tool
+OFFERED_BYTES_MAX = 16_384  # of what a model is told of one tool: its schema, and a description that is not the agent's
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -97,7 +97,7 @@ class LlmEffector:
         return call.model_copy(update={"fault": self._fault_of(schema, call.arguments) or ""})
 
     def _size(self, offer: Offer) -> int:
-        """How many bytes a model is told of a tool's arguments, at most."""
+        """How many bytes a model is told of a tool, at most, beside what the agent says of it."""
         if offer.parameters is not None or offer.effect is None:
             return len(orjson.dumps(offer.parameters or NO_ARGUMENTS))
         performer = performer_of(offer.effect, self._performers)
@@ -112,7 +112,9 @@ class LlmEffector:
             return Shown(offer.description, self._parameters(offer, sees))
         link = sees(offer.connection) if offer.connection is not None else None
         found = await pinned(offer, performer, link, self._pins)
-        return Shown(found.description, self._bounded(offer, without(found.parameters, offer.fixed)))
+        schema = self._bounded(offer, without(found.parameters, offer.fixed))
+        room = OFFERED_BYTES_MAX - len(orjson.dumps(schema))
+        return Shown(offer.description or _within(found.description, room), schema)
 
     def _parameters(self, offer: Offer, sees: Sees) -> dict[str, Any]:
         """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
@@ -136,6 +138,15 @@ class LlmEffector:
             )
             raise refuse("OUT_OF_RANGE", detail, tool=offer.name, effect=offer.effect, bytes_max=OFFERED_BYTES_MAX)
         return schema
+
+
+def _within(text: str, most: int) -> str:
+    """The beginning of a text that has so many bytes at most, and says that it is one."""
+    encoded, mark = text.encode(), "…"
+    if len(encoded) <= most:
+        return text
+    left = most - len(mark.encode())
+    return encoded[:left].decode(errors="ignore") + mark if left >= 0 else ""
 
 
 def _offered(effector: Effector) -> dict[str, Any]:

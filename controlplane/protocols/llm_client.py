@@ -2,14 +2,16 @@
 
 Only the adapters are used, not its agents: what happens between two requests is the turn's. A model that
 says that it took nothing (429, 503, 529) is asked again after the time that it names, while half of the
-connection's timeout is left.
+connection's timeout is left. What a provider has held back, or the model refused to say, is no answer.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import httpx2
+import orjson
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.messages import (
@@ -33,15 +35,19 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential_jitter
 
 from controlplane.protocols.llm_wire import Busy, Wire, said_usage
+from controlplane.protocols.scrubbing import encodable, shortened
 from controlplane.resources.problems import refuse
 from schemas.llm import OUTPUT_TOOL, Answered, LlmAnswer, LlmRequest, Message, Said, ToolCall, ToolResult, Usage
 from schemas.ports import Link
+from schemas.problem import Refusal
 
 Tell = Callable[[str], None]
 Count = Callable[[dict[str, float]], None]
 ATTEMPTS_MAX = 4
 WAIT_FIRST_S, WAIT_MOST_S = 0.2, 30.0
 SAID_CHARS_MAX = 500
+LEVELS_AROUND = 8  # of what arguments are kept in, at most
+WITHHELD = ("content_filter", "error")  # ends of what is no answer
 NO_KEY = "-"  # the SDKs demand one; ours is added where the endpoint's origin is known
 _backoff = wait_exponential_jitter(multiplier=WAIT_FIRST_S, max=WAIT_MOST_S, jitter=WAIT_FIRST_S)
 
@@ -103,14 +109,32 @@ async def _once(
                 count(meters_of(said))
             if not isinstance(error, AgentRunError | UserError | ValueError | TypeError):
                 raise
-            why = str(error)[:SAID_CHARS_MAX]
+            why = shortened(encodable(str(error)), SAID_CHARS_MAX, link.secret)
             detail = f"{link.name} answered what is no answer of the API {link.spec.options.api}: {why}"
             about = {"connection": link.name, "api": link.spec.options.api, "error": why}
             raise refuse("EFFECT_FAILED", detail, **about) from error
     if tell is not None and response.finish_reason is None:
         detail = f"{link.name} broke off: its answer has no end"
         raise refuse("EFFECT_FAILED", detail, connection=link.name)
-    return answer_of(response)
+    answer = answer_of(response, link.secret)
+    if (answer.finish or _said_finish(response)) in WITHHELD:
+        count(meters_of(answer.usage))
+        raise _withheld(response, link)
+    return answer
+
+
+def _withheld(response: ModelResponse, link: Link) -> Refusal:
+    """Why there is no answer: a filter held it back, or the model refused; in its words, where it says any."""
+    said = (response.provider_details or {}).get("refusal")
+    words = shortened(encodable(said), SAID_CHARS_MAX, link.secret) if isinstance(said, str) else ""
+    finish = response.finish_reason or _said_finish(response)
+    why = f"the model refused: {words}" if words else f"its answer was broken off: {finish}"
+    return refuse("EFFECT_FAILED", f"{link.name}: {why}", connection=link.name, finish=finish, said=words)
+
+
+def _said_finish(response: ModelResponse) -> Any:
+    """How it ended in the words of an endpoint that knows more ends than its API."""
+    return (response.provider_details or {}).get("finish_reason")
 
 
 async def _streamed(
@@ -206,13 +230,13 @@ def _said_by_model(message: Answered) -> list[ModelResponsePart]:
     return [*text, *(ToolCallPart(it.tool, it.arguments, it.id) for it in message.calls)]
 
 
-def answer_of(response: ModelResponse) -> LlmAnswer:
+def answer_of(response: ModelResponse, secret: str = "") -> LlmAnswer:
     """An answer in our words; thinking and whatever else a provider adds is left out."""
     return LlmAnswer(
-        text="".join(it.content for it in response.parts if isinstance(it, TextPart)),
-        calls=[_call(it) for it in response.parts if isinstance(it, ToolCallPart)],
+        text=encodable("".join(it.content for it in response.parts if isinstance(it, TextPart))),
+        calls=[_call(it, secret) for it in response.parts if isinstance(it, ToolCallPart)],
         finish=response.finish_reason,
-        model=response.model_name or "",
+        model=encodable(response.model_name or ""),
         usage=_usage(response),
     )
 
@@ -221,9 +245,26 @@ def _usage(response: ModelResponse) -> Usage:
     return Usage(tokens_in=response.usage.input_tokens, tokens_out=response.usage.output_tokens)
 
 
-def _call(part: ToolCallPart) -> ToolCall:
+def _call(part: ToolCallPart, secret: str) -> ToolCall:
+    """A call; arguments that nobody here could hold are a fault, which the model is told."""
+    args = encodable(part.args) if isinstance(part.args, str) else part.args
+    call = ToolCall(id=encodable(part.tool_call_id), tool=encodable(part.tool_name))
+    shown = f": {shortened(args, SAID_CHARS_MAX, secret)}" if isinstance(args, str) else ""
     try:
-        return ToolCall(id=part.tool_call_id, tool=part.tool_name, arguments=part.args_as_dict(raise_if_invalid=True))
-    except (ValueError, AssertionError):
-        fault = f"the arguments are no JSON object: {str(part.args)[:SAID_CHARS_MAX]}"
-        return ToolCall(id=part.tool_call_id, tool=part.tool_name, fault=fault)
+        arguments = replace(part, args=args).args_as_dict(raise_if_invalid=True)
+    except (ValueError, TypeError, AssertionError):
+        return call.model_copy(update={"fault": f"the arguments are no JSON object{shown}"})
+    if why := _unfit(arguments):
+        return call.model_copy(update={"fault": f"the arguments can not be used, {why}{shown}"})
+    return call.model_copy(update={"arguments": arguments})
+
+
+def _unfit(arguments: Any) -> str:
+    """Why they can not be kept as JSON, in a journal and within another request; empty where they can."""
+    for _ in range(LEVELS_AROUND):
+        arguments = [arguments]
+    try:
+        orjson.dumps(arguments)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        return str(error)
+    return ""

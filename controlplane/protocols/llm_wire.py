@@ -17,6 +17,7 @@ import orjson
 
 from controlplane import VERSION
 from controlplane.protocols.http_client import NOTHING_SENT, OWN, Checked, body_of, origin_of
+from controlplane.protocols.scrubbing import shortened
 from controlplane.resources.problems import refuse
 from schemas.llm import Usage
 from schemas.ports import Doubt, Link, Unreached
@@ -125,7 +126,7 @@ class Wire(httpx2.AsyncBaseTransport):
 
     def _refused(self, response: httpx.Response, body: bytes) -> Exception:
         name, status = self._link.name, response.status_code
-        said = body.decode(errors="replace")[:SAID_CHARS_MAX]
+        said = shortened(body.decode(errors="replace"), SAID_CHARS_MAX, self._link.secret)
         if status in NOTHING_TAKEN:
             return Busy(status, said, retry_after_s(response.headers.get("retry-after", ""), time.time()))
         detail = f"{name} answered {status}: {said}"

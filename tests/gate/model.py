@@ -5,6 +5,7 @@ It is no model. It counts what it is asked, and what comes of each request is wh
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Reply:
     parts: list[str] = field(default_factory=list)  # of an answer that is asked for as a stream
     ends: bool = True  # whether the stream says that it is over
     after_first: asyncio.Event | None = None  # say no more of them until it is set
+    finish: str = ""  # why it ends, where that is not the usual reason
+    refusal: str | None = None  # in place of the text
 
 
 @dataclass
@@ -93,12 +96,14 @@ def streamed(reply: Reply) -> list[bytes]:
     """The events of a completion that comes in parts, as OpenAI's API has it."""
     about = {"id": "chatcmpl-s", "object": "chat.completion.chunk", "created": int(time.time()), "model": "scripted"}
     choices = [{"index": 0, "delta": {"content": it}, "finish_reason": None} for it in reply.parts]
+    if reply.refusal is not None:
+        choices.append({"index": 0, "delta": {"refusal": reply.refusal}, "finish_reason": None})
     if reply.ends:
-        choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+        choices.append({"index": 0, "delta": {}, "finish_reason": reply.finish or "stop"})
     tokens_in, tokens_out = reply.tokens
     usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": sum(reply.tokens)}
     events: list[dict[str, Any]] = [{**about, "choices": [it]} for it in choices]
-    return [orjson.dumps(it) for it in [*events, {**about, "choices": [], "usage": usage}]]
+    return [json.dumps(it).encode() for it in [*events, {**about, "choices": [], "usage": usage}]]
 
 
 def completion(reply: Reply, n: int) -> bytes:
@@ -107,24 +112,25 @@ def completion(reply: Reply, n: int) -> bytes:
         {
             "id": f"call_{n}_{i}",
             "type": "function",
-            "function": {"name": tool, "arguments": given if isinstance(given, str) else orjson.dumps(given).decode()},
+            "function": {"name": tool, "arguments": given if isinstance(given, str) else json.dumps(given)},
         }
         for i, (tool, given) in enumerate(reply.calls)
     ]
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": reply.refusal}
     if calls:
         message["tool_calls"] = calls
     tokens_in, tokens_out = reply.tokens
-    return orjson.dumps(
+    finish = reply.finish or ("tool_calls" if calls else "stop")
+    return json.dumps(  # which knows halves of characters, and numbers of any size
         {
             "id": f"chatcmpl-{n}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": "scripted",
-            "choices": [{"index": 0, "finish_reason": "tool_calls" if calls else "stop", "message": message}],
+            "choices": [{"index": 0, "finish_reason": finish, "message": message}],
             "usage": {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": sum(reply.tokens)},
         }
-    )
+    ).encode()
 
 
 @contextlib.asynccontextmanager

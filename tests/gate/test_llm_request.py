@@ -1,6 +1,7 @@
 """`llm.request` over real sockets: what goes out, what comes back, and what each kind of failure is."""
 
 import asyncio
+import json
 from math import inf
 from typing import Any
 
@@ -149,6 +150,101 @@ async def test_an_answer_that_can_not_be_read_has_cost_what_it_says(api: str, sa
         await asyncio.wait([task])
         assert receipt_of(task, act)[0] == "failed"
         assert act.used == {"tokens_in": 12, "tokens_out": 30, "requests": 1}
+
+
+def anthropic(content: list[dict[str, Any]], stop: str = "end_turn", **more: Any) -> Reply:
+    body = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": stop, "content": content,
+        "usage": {"input_tokens": 3, "output_tokens": 4}, **more,
+    }  # fmt: skip
+    return Reply(body=json.dumps(body).encode())
+
+
+def calling(given: Any) -> Reply:
+    return anthropic([{"type": "tool_use", "id": "c1", "name": "get", "input": given}], "tool_use")
+
+
+def nested(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("api", "reply", "fault"),
+    [
+        ("openai", Reply(calls=[("get", {"n": 10**30})]), "64-bit range: {"),
+        ("openai", Reply(calls=[("get", {"n": "\ud83d"})]), "no JSON object: {"),
+        ("openai", Reply(calls=[("get", "[1]")]), "no JSON object: [1]"),
+        ("openai", Reply(calls=[("get", '{"n": "\ud83d"')]), "no JSON object: {"),
+        ("openai", Reply(calls=[("get", "x" * 495 + SECRET)]), "no JSON object: " + "x" * 495 + "[secr"),
+        ("anthropic", calling({"n": 10**30}), "64-bit range"),
+        ("anthropic", calling({"n": "\ud83d"}), "surrogates not allowed"),
+        ("anthropic", calling({"\ud83d": 1}), "surrogates not allowed"),
+        ("anthropic", calling([1]), "no JSON object"),
+        ("anthropic", calling(nested(300)), "Recursion limit reached"),
+    ],
+)
+async def test_arguments_that_nobody_can_hold_are_a_fault_that_the_model_is_told(
+    api: str, reply: Reply, fault: str
+) -> None:
+    """They fail the call and not the turn."""
+    async with endpoint(reply) as far:
+        link = link_to(far, {"api": api})
+        act = Act(EFFECTOR, request(), link, EffectCall("k", link))
+        answered = orjson.loads(await send(act, lambda: None, lambda _: None))
+        (call,) = answered["calls"]
+        assert (call["tool"], call["arguments"]) == ("get", {})
+        assert fault in call["fault"]
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+async def test_halves_of_characters_are_replaced(api: str) -> None:
+    """In a text, which could not be kept otherwise; two that belong together are one."""
+    text = "\ud83d\ude00 or \ud83d"
+    async with endpoint(Reply(text) if api == "openai" else anthropic([{"type": "text", "text": text}])) as far:
+        assert (await asked(link_to(far, {"api": api}), request())).result["text"] == "😀 or \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("api", "reply", "why"),
+    [
+        ("openai", Reply(refusal="I will not \ud83d"), "the model refused: I will not \ufffd"),
+        ("openai", Reply("half", finish="content_filter"), "its answer was broken off: content_filter"),
+        ("openai", Reply("half", finish="error"), "its answer was broken off: error"),
+        ("openai", Reply(refusal="x" * 495 + SECRET), "x" * 495 + "[secr"),
+        ("anthropic", anthropic([{"type": "text", "text": "half"}], "refusal"), "broken off: content_filter"),
+        (
+            "anthropic",
+            anthropic([], "refusal", stop_details={"type": "refusal", "category": "bio", "explanation": "no way"}),
+            "the model refused: no way",
+        ),
+    ],
+)
+async def test_what_a_provider_withholds_has_failed(api: str, reply: Reply, why: str) -> None:
+    """Half an answer or none is never told as one; it has cost what it says, and is not asked again."""
+    async with endpoint(reply) as far:
+        link = link_to(far, {"api": api})
+        act = Act(EFFECTOR, request(), link, EffectCall("k", link))
+        task = asyncio.create_task(send(act, lambda: None, lambda _: None))
+        await asyncio.wait([task])
+        outcome, text = receipt_of(task, act)
+        assert (outcome, len(far.asked), act.used["requests"]) == ("failed", 1, 1)
+        problem = orjson.loads(text)
+        assert problem["reason"] == "EFFECT_FAILED"
+        assert problem["detail"].endswith(why)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_what_an_endpoint_says_is_cut_when_the_secret_is_gone(status: int) -> None:
+    """One across the cut would be found no more."""
+    said = b"x" * 495 + SECRET.encode()
+    async with endpoint() as far:
+        far.otherwise = Reply(status=status, body=said, headers={"Retry-After": "3600"})
+        problem = (await refusal(link_to(far))).problem
+        assert problem.metadata["said"] == "x" * 495 + "[secr"
+        assert "corr" not in problem.detail
 
 
 async def test_an_inner_address_is_refused_and_nobody_there_is_unreached() -> None:

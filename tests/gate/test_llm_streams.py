@@ -115,3 +115,40 @@ async def test_a_gate_that_dies_in_a_stream_begins_anew(quick_url: str) -> None:
         by_attempt = [list(of) for _, of in itertools.groupby(found, key=lambda it: it["attempt"])]
         assert ["".join(it["text"] for it in of) for of in by_attempt] == ["It ", "All well."]
         assert [of[0]["part"] for of in by_attempt] == [0, 0]
+
+
+async def test_what_is_cut_anywhere_is_told_as_the_answer_has_it(quick_url: str) -> None:
+    """Halves of a character are joined, or replaced where they stay alone; of the secret no part is told."""
+    async with scene(quick_url) as (gate, far):
+        await gate.channel("said")
+        await respecified(gate, spec(stream="said", tools=[]))
+        first = asyncio.Event()
+        parts = ["It is \ud83d", "\ude00, co", "rrect ho", "rse \ud83d", ", or corr"]
+        far.script = [Reply(parts=parts, after_first=first)]
+        asked = asyncio.create_task(gate.ask("thinker", "how is it?", "m1", 20))
+        await gate.until("SELECT 1 FROM channel_message", bool)
+        first.set()
+        assert await asked == "It is 😀, [secret] \ufffd, or corr"
+        found = [it["data"] for it in await _parts(gate)]
+        assert found[0]["text"] == "It is "
+        assert "".join(it["text"] for it in found) == "It is 😀, [secret] \ufffd, or corr"
+        assert (found[-1]["done"], found[-1]["outcome"]) == (True, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(refusal="not that \ud83d", parts=["well, "]), "the model refused: not that \ufffd"),
+        (Reply(parts=["half"], finish="content_filter"), "content_filter"),
+    ],
+)
+async def test_what_is_withheld_in_a_stream_has_failed(reply: Reply, why: str) -> None:
+    """As at once; it has cost what it says."""
+    async with endpoint(reply) as far:
+        call = EffectCall("k", link_to(far), lambda _: None)
+        act = Act(EFFECTOR, request(stream="parts"), call.link, call)
+        task = asyncio.create_task(send(act, lambda: None, lambda _: None))
+        await asyncio.wait([task])
+        outcome, text = receipt_of(task, act)
+        assert (outcome, act.used) == ("failed", {"tokens_in": 10, "tokens_out": 5, "requests": 1})
+        assert orjson.loads(text)["detail"].endswith(why)

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from controlplane.operations.living import offers
 from controlplane.operations.runtimes import DIGEST
+from controlplane.protocols.llm import OFFERED_BYTES_MAX
 from controlplane.store.unit import Unit
 from schemas.connection import connection_spec
 from schemas.offers import AcceptInput, ToolsInput, ToolView
@@ -345,6 +347,25 @@ async def test_a_model_is_shown_the_tool_as_it_was_accepted(quick_url: str) -> N
         assert "TOOL_NOT_ACCEPTED" in str(model.bodies[-1]["messages"])
         assert "ten more" not in str(model.bodies[-1]["tools"])
         assert len(far.calls) == 1
+
+
+async def test_a_description_is_no_more_than_a_budget_reserves_for_its_tool(quick_url: str) -> None:
+    """It is cut where it and the schema together are more; what the agent says of the tool stands whole."""
+    long = "é" * 20_000
+    tools_of = [
+        {"name": "buy", "effect": "mcp.order", "connection": "shop"},
+        {"name": "told", "effect": "mcp.order", "connection": "shop", "description": "ours " * 100},
+    ]
+    async with models(quick_url) as (gate, model), serving(Far({"order": tool(description=long)})) as far:
+        grants = [{"effect": "llm.request", "connection": "model"}, {"effect": "mcp.order", "connection": "shop"}]
+        await gate.agent("clerk", DIGEST, "LlmAgent", **{**of_model(tools=tools_of), "mandate": {"grants": grants}})
+        await connected(gate, far, accept="first")
+        assert await gate.ask("clerk", "hello", "m0", 40) == "fine"
+        buy, told = (it["function"] for it in model.bodies[-1]["tools"])
+        size = len(buy["description"].encode()) + len(orjson.dumps(buy["parameters"]))
+        assert OFFERED_BYTES_MAX - 1 <= size <= OFFERED_BYTES_MAX
+        assert buy["description"].strip("é") == "…"
+        assert told["description"] == "ours " * 100
 
 
 def _runs(pid: int) -> bool:

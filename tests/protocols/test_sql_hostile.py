@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from controlplane.effects.connections import scrubbed
 from controlplane.protocols import sql_running as running
+from controlplane.protocols.scrubbing import scrubbed
 from controlplane.protocols.sql_statements import change, query
 from schemas.ports import Doubt, Unreached
 from schemas.problem import Refusal
