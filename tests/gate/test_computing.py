@@ -151,6 +151,20 @@ async def test_what_no_node_has_and_what_is_not_granted_is_said(quick_url: str) 
         await computer.close()
 
 
+async def test_what_ray_refuses_is_no_compute(quick_url: str) -> None:
+    """The turn hears what is wrong of it; nothing was begun."""
+    async with running(quick_url) as gate:
+        computer = Computer(gate.socket, gpus=4)
+        await _thinker(gate)
+        for n, (asked, said) in enumerate(
+            [({"num_gpus": 1.5}, "num_gpus: 1.5 is no"), ({"custom": {"GPU": 1}}, "custom/GPU: GPU is a name of Ray's")]
+        ):
+            reason, detail = await gate.ask("thinker", {"resources": asked}, f"m{n}")
+            assert (reason, said in detail, "/arguments/resources" in detail) == ("INVALID_VALUE", True, True), detail
+        assert computer.begun == {}
+        await computer.close()
+
+
 async def test_computes_are_branches(quick_url: str) -> None:
     """Side by side with other effects; a branch goes on with its second while the other one still runs."""
     async with running(quick_url) as gate:
