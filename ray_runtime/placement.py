@@ -23,16 +23,18 @@ import msgspec
 from ray_runtime.cluster import ENVIRONMENT
 from ray_runtime.connection import Connection
 from ray_runtime.gateways import Gateways
-from ray_runtime.tasks import Tasks
+from ray_runtime.tasks import Tasks, in_words, require_taken
 from schemas import faults
 from schemas.base import canonical
 from schemas.frames import Apart, Frame, Home, HostGone, HostsWanted, NodesSeen, PlacerHello, TaskBegin, TasksWanted
+from schemas.isolation import Resources
 from schemas.wire import Bye, ToPlacer
 
 log = logging.getLogger("steward.placer")
 NAME_PREFIX, OWN_PREFIX = "host/", "agent/"
 NODE_ID_LABEL = "ray.io/node-id"
-RETRY_S = 0.1
+RETRY_S, RETRY_S_MAX = 0.1, 5.0
+AT_ONCE_S = 1.0  # a connection that ended so soon is not made anew at once
 DEAD_S_MAX = 5.0
 NODES_S = 2.0
 LOST_S = 10  # so long without Ray's control store, Ray ends its driver: the next placer finds the next head
@@ -85,6 +87,7 @@ class Placer:
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
+        pause_s = RETRY_S
         while True:
             try:
                 _, connection = await loop.create_unix_connection(
@@ -99,8 +102,14 @@ class Placer:
                 connection.send(HostGone(host_id, reason))
             self._look.set()
             self._tasks.again()
+            began = loop.time()
             await connection.lost
             self._connection = None
+            if loop.time() - began >= AT_ONCE_S:
+                pause_s = RETRY_S
+                continue
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_S_MAX)
 
     async def _look_at_nodes(self) -> None:
         """Tell the gate what Ray says of its nodes, whenever that is new, to it or at all."""
@@ -141,22 +150,30 @@ class Placer:
             del self._gone[host_id]  # the gate knows, and an id comes once
 
     def _create(self, host_id: str, frame: HostsWanted) -> None:
+        """Make a host. What Ray does not take is told as the end of that one, and holds up no other."""
         faults.at("placer.creating")
+        try:
+            actor = self._made(host_id, frame)
+            faults.at("placer.created")
+            log.info("host %s is wanted", host_id)
+            self._watch(host_id, actor)
+        except Exception as error:  # noqa: BLE001 - the boundary to Ray, which raises what it likes
+            self._over(host_id, f"it can not be made: {in_words(error)}")
+
+    def _made(self, host_id: str, frame: HostsWanted) -> Any:
         reserved = frame.reserved.get(host_id, "")
         apart = msgspec.json.decode(reserved, type=Apart) if reserved else None
         about = str(self._socket), host_id, self._node, reserved
         if apart is None:
             where = {"name": NAME_PREFIX + host_id, "scheduling_strategy": self._on(frame.nodes.get(host_id))}
-            actor = self._host_class.options(**where).remote(*about, self._here)
-        elif apart.confined:  # what the kernel says of it is said on the gate's node only
-            own = _apart(host_id, apart, [])  # with its labels, which an affinity to the node would pass over
-            own["label_selector"] = own.get("label_selector", {}) | {NODE_ID_LABEL: self._here}
-            actor = self._confined_class.options(**own).remote(*about, frame.uids.get(host_id, 0), self._hidden)
-        else:
-            actor = self._host_class.options(**_apart(host_id, apart, frame.avoid)).remote(*about, self._here)
-        faults.at("placer.created")
-        log.info("host %s is wanted", host_id)
-        self._watch(host_id, actor)
+            return self._host_class.options(**where).remote(*about, self._here)
+        require_taken(Resources.model_validate(apart.resources))
+        if not apart.confined:
+            return self._host_class.options(**_apart(host_id, apart, frame.avoid)).remote(*about, self._here)
+        own = _apart(host_id, apart, [])  # with its labels, which an affinity to the node would pass over
+        own["label_selector"] = own.get("label_selector", {}) | {NODE_ID_LABEL: self._here}
+        # what the kernel says of it is said on the gate's node only
+        return self._confined_class.options(**own).remote(*about, frame.uids.get(host_id, 0), self._hidden)
 
     def _on(self, node_id: str | None) -> Any:
         """A host that is shared is where the gate wants it."""
@@ -165,8 +182,9 @@ class Placer:
         return NodeAffinitySchedulingStrategy(node_id=node_id or self._here, soft=False)
 
     def _watch(self, host_id: str, actor: Any) -> None:
+        watched = actor.watch.remote()
         self._actors[host_id] = actor
-        self._watches[host_id] = asyncio.create_task(self._until_gone(host_id, actor.watch.remote()))
+        self._watches[host_id] = asyncio.create_task(self._until_gone(host_id, watched))
 
     async def _until_gone(self, host_id: str, watched: Any) -> None:
         """Wait for the end of a host, and tell the gate."""
@@ -177,6 +195,9 @@ class Placer:
             reason = _reason(error)
         self._actors.pop(host_id, None)
         self._watches.pop(host_id, None)
+        self._over(host_id, reason)
+
+    def _over(self, host_id: str, reason: str) -> None:
         self._gone[host_id] = reason
         for folder in ("code", "work"):
             shutil.rmtree(self._socket.parent / folder / host_id, ignore_errors=True)

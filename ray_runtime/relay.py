@@ -155,19 +155,30 @@ class Relay:
 
     async def _forget(self, host_id: str, pid: int, began: float) -> None:
         """Put away what a host has left, once its process has ended."""
-        if await asyncio.to_thread(_has_ended, pid) and self._known.get(pid) == began:
+        if await _has_ended(pid, began) and self._known.get(pid) == began:
             del self._known[pid]
             for kind in ("code", "work"):
                 shutil.rmtree(self._folder / kind / host_id, ignore_errors=True)
 
 
-def _has_ended(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        try:
-            psutil.Process(pid).wait(ENDED_S_MAX)
-        except psutil.TimeoutExpired:
-            return False
-    return True
+async def _has_ended(pid: int, began: float) -> bool:
+    """Whether a process ends soon: without a thread, as names are resolved by the same few."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(process, over.set)
+    try:
+        if not is_it(pid, began):  # the pid is another's by now
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), ENDED_S_MAX)
+        return over.is_set()
+    finally:
+        loop.remove_reader(process)
+        os.close(process)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

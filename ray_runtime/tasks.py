@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from ray_runtime.computing import Told, work
+from ray_runtime.problems import problem
 from schemas.base import canonical
 from schemas.compute import ComputeRun
 from schemas.frames import Frame, TaskBegin, TaskEnded, TaskStarted, TasksWanted
+from schemas.keeping import Wanted, unfit
 
 log = logging.getLogger("steward.placer")
 WHY_CHARS_MAX = 500
@@ -39,11 +41,19 @@ class Tasks:
         """Hand it to Ray, unless that was done before."""
         if frame.key in self._running or frame.key in self._ended:
             return
-        given = ComputeRun.model_validate_json(frame.arguments)
         folder = str(self._folder / frame.key.replace(":", "-"))
-        ref = self._remote.options(**_options(given, frame)).remote(folder, frame.digest, frame.files, frame.arguments)
+        try:
+            ref = self._begun(frame, folder)
+        except Exception as error:  # noqa: BLE001 - the boundary to Ray, which raises what it likes
+            self._over(_refused(frame, error))
+            return
         log.info("task %s of %s is begun", frame.key, frame.name)
         self._running[frame.key] = ref, asyncio.create_task(self._until_ended(frame.key, ref, folder))
+
+    def _begun(self, frame: TaskBegin, folder: str) -> Any:
+        given = ComputeRun.model_validate_json(frame.arguments)
+        require_taken(given.resources)
+        return self._remote.options(**_options(given, frame)).remote(folder, frame.digest, frame.files, frame.arguments)
 
     def follow(self, frame: TasksWanted) -> None:
         """End what is not named, and forget what came of it."""
@@ -84,7 +94,10 @@ class Tasks:
         if key in self._unwanted:
             self._unwanted.discard(key)
             return
-        self._ended[key] = ended
+        self._over(ended)
+
+    def _over(self, ended: TaskEnded) -> None:
+        self._ended[ended.key] = ended
         self._send(ended)
 
     async def _came(self, key: str, parts: Any) -> Told:
@@ -98,6 +111,27 @@ class Tasks:
 
     def _active_s(self, key: str) -> float:
         return time.monotonic() - self._started[key] if key in self._started else 0.0
+
+
+def require_taken(wanted: Wanted) -> None:
+    """Raises ValueError for what Ray refuses of whoever asks; of some it would not even come to an end."""
+    if (found := unfit(wanted)) is not None:
+        raise ValueError(f"resources: {': '.join(found)}")
+
+
+def in_words(error: Exception) -> str:
+    """What Ray says, which may give the parts of its sentence."""
+    said = " ".join(("".join(map(str, error.args)) or str(error)).split())
+    return (said or type(error).__name__)[:WHY_CHARS_MAX]
+
+
+def _refused(frame: TaskBegin, error: Exception) -> TaskEnded:
+    """Values that Ray does not take are no better the next time; what else it raises says nothing of them."""
+    why = in_words(error)
+    if not isinstance(error, ValueError | TypeError):
+        return TaskEnded(frame.key, "lost", canonical(why))
+    found = problem("INVALID_VALUE", f"Ray does not take it: {why}", field="/arguments", why=why)
+    return TaskEnded(frame.key, "failed", canonical(found.model_dump(mode="json")))
 
 
 def _options(given: ComputeRun, frame: TaskBegin) -> dict[str, Any]:

@@ -3,29 +3,32 @@
 What a turn changed and did not commit is undone before the next attempt, as with its state. Files that are
 as they were committed carry one fixed time, so that whatever was written to since then is seen by its own,
 and nothing else need be read. A second copy stands beside the folder, to go back to. Only regular files are
-kept, with whether they can be executed; folders exist by their files.
+kept, with whether they can be executed; folders exist by their files. A link is never followed, nor one
+that was put in place of the folder itself: nothing is looked at, changed or removed where it leads.
 """
 
+import contextlib
+import errno
 import os
-import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from ray_runtime import folders
 from ray_runtime.problems import refuse
-from schemas.workspace import Fault, Folder, Saved, over, saved, unfit_paths
+from schemas.workspace import PATH_CHARS_MAX, Fault, Folder, Saved, over, saved, unfit_paths
 
 AS_COMMITTED_NS = 946_684_800 * 10**9  # the year 2000: the time of files that nobody wrote to since
 Look = tuple[int, int, int, bool]  # inode, size, time of the last change, executable
+NOW, KEPT = "now", "kept"
 
 
 class Workspace:
     """The folder of one agent; `path` is what its handlers see."""
 
     def __init__(self, root: Path) -> None:
-        self.path = root / "now"
-        self._kept = root / "kept"
+        self.path = root / NOW
         self._root = root
         self._files: dict[str, tuple[str, bool, Look]] = {}  # as committed: digest, executable, how it looks
         self._limits = Folder(0, 0)
@@ -39,39 +42,86 @@ class Workspace:
         self._limits = Folder(folder.bytes_max, folder.files_max)
         if folder.files is not None:
             self.remove()
-            self.path.mkdir(parents=True, mode=0o700)
-            self._kept.mkdir(mode=0o700)
-            self._take(folder.files, self._kept, self.path)
-        elif not self._kept.is_dir():
+            self._root.parent.mkdir(parents=True, exist_ok=True)
+            with self._open(NOW, make=True) as now, self._open(KEPT, make=True) as kept:
+                for it in folder.files:
+                    folders.put(kept, it.path, it.body)
+                    folders.put(now, it.path, it.body)
+                    self._committed(now, it.path, it.digest, executable=it.executable)
+        elif not self._is_kept():
             raise FileNotFoundError("its files did not come with the turn")
         elif self._touched:
-            self._back()
+            with self._open(NOW, make=True) as now, self._open(KEPT) as kept:
+                self._back(now, kept)
         self._touched = True
 
     def settle(self) -> tuple[list[Saved], list[str]]:
         """What is new or other than before, and what is gone: from now on, what an attempt goes back to.
 
-        Raises INVALID_WORKSPACE for what is no regular file or has no proper path, LIMIT_REACHED, and OSError.
+        Raises INVALID_WORKSPACE for what is no regular file or has no proper path, or where the folder itself is none
+        any more; LIMIT_REACHED; and OSError.
         """
-        files, gone = self._changes()
-        for path in gone:
-            del self._files[path]
-            (self._kept / path).unlink(missing_ok=True)
-        self._take(files, self._kept)
+        with self._there() as now, self._open(KEPT) as kept:
+            files, gone = self._changes(now)
+            for path in gone:
+                del self._files[path]
+                folders.unlink(kept, path)
+            for it in files:
+                folders.put(kept, it.path, it.body)
+                if folders.shared(now, it.path):  # under the other name nothing shall change
+                    folders.put(now, it.path, it.body)
+                self._committed(now, it.path, it.digest, executable=it.executable)
         self._touched = False
         return files, gone
 
     def contents(self) -> dict[str, bytes]:
         """Every file that is committed."""
-        return {path: (self._kept / path).read_bytes() for path in sorted(self._files)}
+        with self._open(KEPT) as kept:
+            return {path: folders.read(kept, path) for path in sorted(self._files)}
 
     def remove(self) -> None:
         """Take everything away."""
         self._files.clear()
-        shutil.rmtree(self._root, ignore_errors=True)
+        with contextlib.suppress(OSError), folders.opened(str(self._root.parent)) as above:
+            folders.remove(above, self._root.name, whatever=True)
 
-    def _changes(self) -> tuple[list[Saved], list[str]]:
-        seen = dict(self._seen())
+    @contextlib.contextmanager
+    def _open(self, name: str, *, make: bool = False) -> Iterator[int]:
+        with (
+            folders.opened(str(self._root.parent)) as above,
+            folders.opened(above, (self._root.name, name), make=make) as found,
+        ):
+            yield found
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[int]:
+        """The folder as the turn has left it; where it took it away, an empty one."""
+        with contextlib.ExitStack() as stack:
+            try:
+                above = stack.enter_context(folders.opened(str(self._root.parent)))
+                root = stack.enter_context(folders.opened(above, (self._root.name,)))
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(NOW, 0o700, dir_fd=root)
+                now = stack.enter_context(folders.opened(root, (NOW,)))
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                detail = "the workspace itself is no folder any more; a link in its place is not followed"
+                raise refuse("INVALID_WORKSPACE", detail, path=".") from None
+            yield now
+
+    def _is_kept(self) -> bool:
+        with contextlib.suppress(OSError), self._open(KEPT):
+            return True
+        return False
+
+    def _committed(self, now: int, path: str, digest: str, *, executable: bool) -> None:
+        """A file is as it is committed: by its mode and time that is seen again."""
+        marked = folders.mark(now, path, 0o700 if executable else 0o600, AS_COMMITTED_NS)
+        self._files[path] = digest, executable, _look(marked)
+
+    def _changes(self, now: int) -> tuple[list[Saved], list[str]]:
+        seen = dict(self._seen(now))
         found = unfit_paths(seen) or over(
             {path: it.st_size for path, it in seen.items()}, self._limits.bytes_max, self._limits.files_max
         )
@@ -79,77 +129,44 @@ class Workspace:
             raise _refusal(found)
         changed = [path for path, it in seen.items() if path not in self._files or self._files[path][2] != _look(it)]
         files = [
-            saved(path, (self.path / path).read_bytes(), executable=bool(seen[path].st_mode & stat.S_IXUSR))
+            saved(path, folders.read(now, path), executable=bool(seen[path].st_mode & stat.S_IXUSR))
             for path in sorted(changed)
         ]
         new = [it for it in files if self._files.get(it.path, ())[:2] != (it.digest, it.executable)]
         return new, sorted(self._files.keys() - seen.keys())
 
-    def _take(self, files: Sequence[Saved], *bases: Path) -> None:
-        """Have these as committed; `bases` are where they are not yet."""
-        for it in files:
-            for base in bases:
-                place = base / it.path
-                _clear(base, place)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(it.body)
-            self._files[it.path] = it.digest, it.executable, _marked(self.path / it.path, executable=it.executable)
-
-    def _back(self) -> None:
+    def _back(self, now: int, kept: int) -> None:
         """Undo what was not committed."""
-        seen = dict(self._entries())
-        for path in seen.keys() - self._files.keys():
-            (self.path / path).unlink(missing_ok=True)
+        seen = dict(folders.found(now, PATH_CHARS_MAX))
+        needed = {"/".join(path.split("/")[:n]) for path in self._files for n in range(1, path.count("/") + 1)}
+        for path, it in seen.items():
+            if not stat.S_ISDIR(it.st_mode) and path not in self._files:
+                folders.unlink(now, path)
+        for path in sorted((it for it in seen if stat.S_ISDIR(seen[it].st_mode)), reverse=True):
+            if path not in needed and path not in self._files:
+                folders.clear(now, path)
         for path, (digest, executable, look) in self._files.items():
-            if path in seen and stat.S_ISREG(seen[path].st_mode) and _look(seen[path]) == look:
-                continue
-            place = self.path / path
-            _clear(self.path, place)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self._kept / path, place)
-            self._files[path] = digest, executable, _marked(place, executable=executable)
-        for folder, _, _ in os.walk(self.path, topdown=False):
-            if folder != str(self.path) and not os.listdir(folder):
-                os.rmdir(folder)
+            if path not in seen or not stat.S_ISREG(seen[path].st_mode) or _look(seen[path]) != look:
+                folders.put(now, path, folders.read(kept, path))
+                self._committed(now, path, digest, executable=executable)
 
-    def _seen(self) -> Iterator[tuple[str, os.stat_result]]:
+    def _seen(self, now: int) -> Iterator[tuple[str, os.stat_result]]:
         """What is there, as far as it may go and one more."""
-        for path, found in islice(self._entries(), self._limits.files_max + 1):
+        there = (it for it in folders.found(now, PATH_CHARS_MAX) if not self._is_way(*it))
+        for path, found in islice(there, self._limits.files_max + 1):
             if not stat.S_ISREG(found.st_mode):
                 detail = f"the workspace has {path!r}, which is no regular file; links and devices are not kept"
                 raise refuse("INVALID_WORKSPACE", detail, path=path)
             yield path, found
 
-    def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Everything that is no folder, links as what they are."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder, folders, names in os.walk(self.path):
-            base = Path(folder)
-            for name in [*names, *(it for it in folders if (base / it).is_symlink())]:
-                place = base / name
-                yield place.relative_to(self.path).as_posix(), place.lstat()
+    @staticmethod
+    def _is_way(path: str, found: os.stat_result) -> bool:
+        """Whether it is a folder that was looked into."""
+        return stat.S_ISDIR(found.st_mode) and len(path) <= PATH_CHARS_MAX
 
 
 def _look(found: os.stat_result) -> Look:
     return found.st_ino, found.st_size, found.st_mtime_ns, bool(found.st_mode & stat.S_IXUSR)
-
-
-def _marked(place: Path, *, executable: bool) -> Look:
-    """Give a file the mode and the time of what is committed."""
-    place.chmod(0o700 if executable else 0o600)
-    os.utime(place, ns=(AS_COMMITTED_NS, AS_COMMITTED_NS))
-    return _look(place.stat())
-
-
-def _clear(base: Path, place: Path) -> None:
-    """Make way for a file: what is a folder there, and what is none where a folder must be, goes."""
-    for part in reversed(place.relative_to(base).parents):
-        if (way := base / part).is_symlink() or (way.exists() and not way.is_dir()):
-            way.unlink()
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
 
 
 def _refusal(found: Fault) -> Exception:

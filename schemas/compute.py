@@ -1,10 +1,15 @@
-"""`compute.run`: a function of an agent's own code, run by Ray with resources for as long as it takes."""
+"""`compute.run`: a function of an agent's own code, run by Ray with resources for as long as it takes.
+
+What comes in is a ComputeAsked: nothing that Ray would refuse. What is journaled is read as a ComputeRun.
+"""
 
 from typing import Annotated, Any
 
 import orjson
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic_core import CoreSchema
 
+from schemas import keeping
 from schemas.agent import Entrypoint
 from schemas.base import ClosedKeys, Frozen
 from schemas.isolation import Amount, ResourceName
@@ -27,6 +32,22 @@ class Needs(Frozen):
     labels: Annotated[dict[Label, Label], Field(max_length=20), ClosedKeys()] = Field(default_factory=dict)
 
 
+class Asked(Needs):
+    """The same, of a task that is asked for: no more than Ray takes."""
+
+    @model_validator(mode="after")
+    def _taken(self) -> "Asked":
+        if (found := keeping.unfit(self)) is not None:
+            raise ValueError(": ".join(found))
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        keeping.narrow(handler.resolve_ref_schema(schema))
+        return schema
+
+
 class ComputeRun(Frozen):
     """The arguments of `compute.run`. `retries`: how often it may begin anew after its worker died."""
 
@@ -43,3 +64,9 @@ class ComputeRun(Frozen):
         if given > GIVEN_BYTES_MAX:
             raise ValueError(f"the arguments have {given} bytes as JSON, and {GIVEN_BYTES_MAX} are the most")
         return self
+
+
+class ComputeAsked(ComputeRun):
+    """The same, as an agent may ask for it now."""
+
+    resources: Asked = Asked()

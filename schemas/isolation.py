@@ -5,8 +5,10 @@ A confined one has a uid of its own and no network: the operating system denies 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema
 
+from schemas import keeping
 from schemas.base import ClosedKeys, Frozen, Text
 
 OURS = ("STEWARD_", "RAY_", "PYTHON")  # variables by which a host is run
@@ -52,6 +54,14 @@ class Resources(Frozen):
         Field(max_length=20, description="Labels that Ray's node must have, each with this value."),
         ClosedKeys(),
     ] = Field(default_factory=dict)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """With what is refused of new ones; a spec that is stored may have it, and is shown as it is."""
+        schema = handler(core)
+        if handler.mode == "validation":
+            keeping.narrow(handler.resolve_ref_schema(schema))
+        return schema
 
     def __bool__(self) -> bool:
         return bool(self.num_cpus or self.num_gpus or self.memory_bytes or self.custom or self.labels)

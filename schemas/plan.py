@@ -96,7 +96,9 @@ class PlanNote(Output):
     """What is worth knowing of a plan beside its steps and claims; it decides nothing."""
 
     subject: Target
-    code: Literal["DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "POLLS", "LOOP", "LOOP_OBSERVED", "DIVERGED"]
+    code: Literal[
+        "DRAFTED", "DROPPED", "NARROWED", "GUARANTEE", "POLLS", "LOOP", "LOOP_OBSERVED", "DIVERGED", "NO_COMPUTE"
+    ]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -120,7 +122,7 @@ class Plan(Output):
     notes: list[PlanNote] = Field(
         default_factory=list,
         description="Of routes: what is drafted, lost, promised, polled, and may go in circles. "
-        "Of code: that it differed in a replay.",
+        "Of code: that it differed in a replay. Of a mandate: what it grants in vain.",
     )
 
 

@@ -56,6 +56,7 @@ PURE = (
     "controlplane/economy/invoicing.py",
     "controlplane/economy/meters.py",
     "controlplane/economy/rating.py",
+    "schemas/keeping.py",
 )
 IMPURE = {"time", "random", "secrets", "os", "socket", "asyncio", "threading", "uuid", "subprocess", "httpx"}
 

@@ -4,6 +4,7 @@ A compute is an effect whose intent is an await: its turn parks, and may be susp
 tasks shall run follows from the open rows alone, and is said to the placer as a list, so that whoever is new on either
 side is soon right. That a task is begun is written ahead, with the placer that is told so: tasks die with their placer,
 so what another one had is lost. What is lost begins anew as often as it may; more than that, nobody can say of it.
+Ray's workers are not confined: of an agent that is, or has become so, none is begun, and what runs is ended.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from schemas.wire import Ask, Receipt
 AGAIN_S = 0.5
 ANEW_S_MAX = 10.0
 ENDED = "the placer that had it has ended"
+CONFINED = "confined"
 
 
 @dataclass(eq=False, slots=True)
@@ -61,6 +63,8 @@ class Task:
     until: float | None = None  # when its placer was lost
     lost_s: float = 0.0  # how long it ran, when it is lost
     cut: Work | None = None  # what it took, told with what ends it without a receipt
+    generation: int | None = None  # of its agent's spec, by which it is confined or not
+    confined: bool = False
 
     def ran_s(self, now: float) -> float:
         """How long this attempt has had what it needs."""
@@ -81,6 +85,32 @@ def awaited(turn: TurnRef, frame: Ask, act: Act, now: float) -> Row:
     await_id = short_id("await", turn.turn_id, *place, near=turn.turn_id)
     until = now + act.effector.lasts_s(act.arguments)
     return sql.AWAIT, (await_id, turn.agent, turn.turn_id, *place, act.effector.target(act.arguments), now, until), 1
+
+
+def unconfined(function: str, namespace: str, name: str) -> Problem:
+    """Why a function of a confined agent is not run."""
+    agent = f"{namespace}/{name}"
+    detail = (
+        f"{COMPUTE} of {function}: {agent} is confined, and Ray would run it as Steward itself, with a network and the"
+        " disk; let an agent do it that is not confined (turn.ask), or do it in the turn, with resources of the spec"
+    )
+    look = Next(
+        operation="agents.get",
+        arguments={"namespace": namespace, "name": name},
+        why="shows its isolation, and what its mandate grants",
+    )
+    of = "/effect"
+    return problem("NO_CONFINEMENT", detail, field=of, next=[look], effect=COMPUTE, function=function, agent=agent)
+
+
+def denied(slot: Slot, act: Act) -> Problem | None:
+    """Why what Ray would do is not begun; None where nothing stands against it."""
+    if not isinstance(act.effector, Lasting):
+        return None
+    if slot.spec.get("isolation") != CONFINED and (slot.host is None or not slot.host.enforced):
+        return None
+    given = ComputeRun.model_validate(act.arguments, from_attributes=True)
+    return unconfined(given.function, slot.namespace, slot.name)
 
 
 class Computing:
@@ -128,10 +158,10 @@ class Computing:
     def look(self) -> None:
         """Take the next step of each open compute, and say which tasks shall run."""
         found: dict[str, Task] = {}
-        for await_id, attempts, runner, until in self._node.reader.rows(sql.OPEN):
+        for await_id, attempts, runner, until, generation in self._node.reader.rows(sql.OPEN):
             task = self._tasks.get(await_id) or self._read(await_id, until)
             if task is not None:
-                found[await_id] = task
+                found[await_id] = self._specified(task, generation)
                 if not task.busy:
                     task.attempts, task.runner = attempts, runner
         for gone in self._tasks.keys() - found.keys():
@@ -147,6 +177,18 @@ class Computing:
             if not task.busy:
                 self._step(task)
         self._tell()
+
+    def respecified(self, uid: str) -> None:
+        """What is declared of an agent has changed."""
+        if any(it.agent == uid for it in self._tasks.values()):
+            self.look()
+
+    def _specified(self, task: Task, generation: int | None) -> Task:
+        if task.generation != generation:
+            row = self._node.reader.one(sql.SPEC, task.agent)
+            task.confined = row is not None and orjson.loads(row[0]).get("isolation") == CONFINED
+            task.generation = generation
+        return task
 
     def over(self, turn_id: str) -> None:
         """A turn has failed: nobody waits for what it had begun."""
@@ -165,6 +207,10 @@ class Computing:
         return Task(await_id, uid, namespace, name, turn_id, branch, position, digest, given, orjson.dumps(arguments))
 
     def _step(self, task: Task) -> None:
+        if task.confined:
+            found = unconfined(task.given.function, task.namespace, task.name)
+            self._resolve(task, "failed", _bytes(found), self._ran(task))
+            return
         if self._unfit(task):
             return
         if task.runner == self._runner and not task.why:

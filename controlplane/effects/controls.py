@@ -156,6 +156,7 @@ def _reload(node: Node, slot: Slot, principal: str | None, done: Answer) -> None
         slot.stale = slot.more = True
         if slot.state == "parked":
             node.ownership.let_go(slot)
+    node.computing.respecified(slot.uid)
     node.ownership.ring(slot.uid)
     done({})
 

@@ -20,7 +20,7 @@ from controlplane.economy.accounts import Work
 from controlplane.effects import journaling
 from controlplane.effects.admission import admit, roles_of
 from controlplane.effects.budgeting import beyond, exceeded
-from controlplane.effects.computing import awaited
+from controlplane.effects.computing import awaited, denied
 from controlplane.effects.guarding import featured, judge
 from controlplane.effects.handing import UNCOUNTED, ahead
 from controlplane.effects.hosts import Host
@@ -173,7 +173,8 @@ class Execution:
         declared = self._node.connections.named(slot.namespace, name) if name is not None else None
         given, over = orjson.loads(frame.arguments), (slot.namespace, name, declared)
         admitted = admit(frame.effect, given, effects, most, self._node.effectors, *over)
-        return admitted if isinstance(admitted, Problem) else Act(*admitted, declared, who=slot.who)
+        act = admitted if isinstance(admitted, Problem) else Act(*admitted, declared, who=slot.who)
+        return act if isinstance(act, Problem) else denied(slot, act) or act
 
     def _again(self, slot: Slot, turn: TurnRef, frame: Ask) -> None:
         """An intent of before: it is on its way, or was answered meanwhile, or nobody knows."""

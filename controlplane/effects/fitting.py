@@ -6,6 +6,7 @@ from typing import Any
 from controlplane.effects.confining import apart_of
 from schemas.compute import Needs
 from schemas.isolation import Resources
+from schemas.keeping import unfit
 
 REMEMBERED_MAX = 10_000
 Wanted = Needs | Resources
@@ -27,6 +28,12 @@ def lacking(needs: Wanted, nodes: Iterable[dict[str, Any]]) -> str:
     there = "; ".join(f"{it['node']}: {_shown(it)}" for it in alive[:10]) or "none is alive"
     more = f"; and {len(alive) - 10} more" if len(alive) > 10 else ""
     return f"no node has {asked or 'nothing more'}{labels} (nodes: {there}{more})"
+
+
+def refused(needs: Wanted) -> str:
+    """What of it Ray takes of nobody, in words; empty when it takes all. So may be what was declared before."""
+    found = unfit(needs)
+    return f"it does not take resources: {': '.join(found)}" if found is not None else ""
 
 
 def _asked(needs: Wanted) -> dict[str, float]:
@@ -53,7 +60,7 @@ class Fitting:
         self._lacks: dict[str, str] = {}
 
     def lacks(self, reserved: str) -> str:
-        """What no node has of what it needs; empty when one has all, or nobody knows yet."""
+        """What no node has of what it needs, or Ray refuses; empty when one has all, or nobody knows yet."""
         nodes = self._nodes()
         if not reserved or nodes is None:
             return ""
@@ -62,5 +69,5 @@ class Fitting:
         if (known := self._lacks.get(reserved)) is None:
             apart = apart_of(reserved)
             needs = Resources.model_validate(apart.resources if apart is not None else {})
-            known = self._lacks[reserved] = "" if fits(needs, nodes) else lacking(needs, nodes)
+            known = self._lacks[reserved] = refused(needs) or ("" if fits(needs, nodes) else lacking(needs, nodes))
         return known

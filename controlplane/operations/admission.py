@@ -29,6 +29,8 @@ from schemas.budget import BudgetManifest
 from schemas.channel import ChannelManifest
 from schemas.connection import ConnectionManifest
 from schemas.fleet import FleetManifest, FleetSpec
+from schemas.isolation import Resources
+from schemas.keeping import unfit
 from schemas.ports import Routing, Tried
 from schemas.problem import Next
 from schemas.protocols import Declaration
@@ -126,6 +128,7 @@ def _whole(spec: AgentSpec | FleetSpec) -> Spec:
 def _code(spec: Spec, place: str, code: dict[str, Mapping[str, str]]) -> None:
     """Replace inline files by their digest; a runtime that brings its own code gets it."""
     require_schemas(spec["capabilities"], f"{place}/capabilities")
+    _require_kept(spec["resources"], f"{place}/resources")
     if spec["runtime"] == "llm":
         runtimes.of_llm(spec, place)
         code[runtimes.DIGEST] = runtimes.FILES
@@ -138,6 +141,13 @@ def _code(spec: Spec, place: str, code: dict[str, Mapping[str, str]]) -> None:
             code[found] = files
         spec["code"]["digest"] = found
     spec["code"] = {"digest": spec["code"]["digest"]}
+
+
+def _require_kept(resources: Spec, place: str) -> None:
+    """What Ray refuses to keep is refused here, of new specs; those that are stored stay as they are."""
+    if (found := unfit(Resources.model_validate(resources))) is not None:
+        what, why = found
+        raise refuse("INVALID_VALUE", f"resources: {what}: {why}", field=f"{place}/{what}", what=what, why=why)
 
 
 def _secret(manifest: SecretManifest, mac: Mac, sealing: list[Sealing]) -> Spec:

@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from controlplane.guard.vault import Vault
 from controlplane.operations.admission import Admitted, Sealing, check
-from controlplane.operations.code_notes import diverged
+from controlplane.operations.code_notes import diverged, in_vain
 from controlplane.operations.connecting import look_at
 from controlplane.operations.planning import Planned, Write, make_plan
 from controlplane.operations.routing import SAMPLE, completed, to_try
@@ -144,7 +144,7 @@ class Proposer:
     ) -> Planned:
         """The plan of the decisions in this world, not kept; `wanted` is what they come to here."""
         self.check(wanted, world, tried)
-        told = [*notes(admitted.wanted, wanted, world, self.routing), *diverged(wanted, world)]
+        told = [*notes(admitted.wanted, wanted, world, self.routing), *diverged(wanted, world), *in_vain(wanted)]
         return make_plan(principal, wanted, admitted.code, world, now, self.plan_ttl_s, reverts, told)
 
     def _sealed(self, sealing: Sequence[Sealing], now: float, expires_at: float) -> Unit:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from controlplane.resources.problems import refuse
-from schemas.compute import COMPUTE, ComputeRun
+from schemas.compute import COMPUTE, ComputeAsked, ComputeRun
 from schemas.endpoint import ConnectionSpec
 from schemas.ports import EffectCall
 from schemas.protocols import Declaration
@@ -19,7 +19,7 @@ class ComputeEffector:
     protocol: str | None = None
     timeout_s = 0.0
     reads_only = True
-    arguments: type[BaseModel] = ComputeRun
+    arguments: type[BaseModel] = ComputeAsked
 
     def repeats_for_s(self, arguments: BaseModel, spec: ConnectionSpec | None) -> float:
         return inf

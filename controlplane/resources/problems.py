@@ -48,7 +48,7 @@ REASONS: dict[str, Reason] = {
     "INVALID_WORKSPACE": Reason("The workspace can not be kept", 422, "fix_input"),
     "INVALID_CODE": Reason("The code can not be used", 422, "fix_input"),
     "OTHER_PYTHON": Reason("A host runs another Python than the gate", 409, "escalate"),
-    "NO_CONFINEMENT": Reason("This system can not confine an agent", 422, "fix_input"),
+    "NO_CONFINEMENT": Reason("It can not be confined", 422, "fix_input"),
     "CODE_NOT_FOUND": Reason("There is no code of this digest", 422, "fix_input"),
     "SECRET_VALUE_MISSING": Reason("There is no stored value to keep", 422, "fix_input"),
     "ROUTE_LOOP": Reason("The routes would lead in a circle", 422, "fix_input"),

@@ -7,9 +7,10 @@ AWAIT = Many(
     " VALUES (?, ?, ?, ?, ?, 'compute', ?, ?, ?, 0)"
 )
 OPEN = (
-    "SELECT await_id, attempts, runner, until FROM awaiting"
-    " WHERE kind = 'compute' AND resolved_at IS NULL ORDER BY await_id"
+    "SELECT w.await_id, w.attempts, w.runner, w.until, r.generation FROM awaiting w LEFT JOIN resource r"
+    " ON r.uid = w.agent WHERE w.kind = 'compute' AND w.resolved_at IS NULL ORDER BY w.await_id"
 )
+SPEC = "SELECT spec FROM resource WHERE uid = ?"
 ABOUT = (
     "SELECT a.uid, a.namespace, a.name, w.turn_id, w.branch, w.position, j.body, t.digest FROM awaiting w"
     " JOIN agent a ON a.uid = w.agent JOIN turn t ON t.turn_id = w.turn_id JOIN journal j"

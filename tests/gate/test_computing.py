@@ -46,6 +46,8 @@ class Both(Agent):
 """
 TASK_S = "SELECT SUM(amount) FROM used WHERE meter = 'task_s'"
 OPEN = "SELECT attempts FROM awaiting WHERE kind = 'compute' AND resolved_at IS NULL"
+RECEIPT = "SELECT outcome, result FROM awaiting WHERE kind = 'compute'"
+CONFINE = "UPDATE resource SET generation = generation + 1, spec = ? WHERE kind = 'Agent'"
 OWNER = "SELECT owner FROM agent WHERE name = 'thinker'"
 
 
@@ -148,6 +150,46 @@ async def test_what_no_node_has_and_what_is_not_granted_is_said(quick_url: str) 
         await gate.agent("bare", await gate.code(SOURCE), "Thinker")
         assert (await gate.ask("bare", {}, "m2"))[0] == "NOT_GRANTED"
         assert computer.begun == {}
+        await computer.close()
+
+
+async def test_what_ray_refuses_is_no_compute(quick_url: str) -> None:
+    """The turn hears what is wrong of it; nothing was begun."""
+    async with running(quick_url) as gate:
+        computer = Computer(gate.socket, gpus=4)
+        await _thinker(gate)
+        for n, (asked, said) in enumerate(
+            [({"num_gpus": 1.5}, "num_gpus: 1.5 is no"), ({"custom": {"GPU": 1}}, "custom/GPU: GPU is a name of Ray's")]
+        ):
+            reason, detail = await gate.ask("thinker", {"resources": asked}, f"m{n}")
+            assert (reason, said in detail, "/arguments/resources" in detail) == ("INVALID_VALUE", True, True), detail
+        assert computer.begun == {}
+        await computer.close()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "at-its-start"])
+async def test_what_runs_of_an_agent_that_becomes_confined_is_ended(quick_url: str, told: bool) -> None:
+    """At once where the gate hears of it, before it is begun again where it comes back; the receipt says why."""
+    async with running(quick_url) as gate:
+        first = computer = Computer(gate.socket)
+        await _thinker(gate)
+        await gate.send("thinker", {}, "m1")
+        await first.task()
+        if not told:
+            await first.close()
+        ((spec,),) = await gate.rows("SELECT spec FROM resource WHERE kind = 'Agent'")
+        confined = orjson.dumps({**orjson.loads(spec), "isolation": "confined"}).decode()
+        assert await gate.store.write(Unit().raw(CONFINE, [confined], 1))
+        if told:
+            await gate.client.control("reload", "agent_thinker", {})
+        else:
+            gate.kill()
+            gate.start()
+            computer = Computer(gate.socket, "r2")
+        ((outcome, result),) = await gate.until(RECEIPT, lambda rows: rows[0][0] is not None)
+        assert (outcome, orjson.loads(result)["reason"]) == ("failed", "NO_CONFINEMENT")
+        await true(lambda: computer.wanted == [])
+        assert told or computer.begun == {}
         await computer.close()
 
 

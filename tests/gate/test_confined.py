@@ -19,6 +19,7 @@ from ray_runtime.confinement import view
 from ray_runtime.connection import packed
 from schemas.processes import door_of
 from schemas.wire import Hello
+from tests.gate.computer import Computer
 from tests.gate.confining import UIDS, confining
 from tests.gate.running import RunningGate, running, true
 
@@ -34,7 +35,7 @@ import socket
 
 from pydantic import BaseModel
 
-from ray_runtime import Agent
+from ray_runtime import Agent, Refusal
 
 
 def tried(do):
@@ -70,6 +71,11 @@ class Inmate(Agent):
             pass
         if "sleep" in asked:
             await turn.sleep(asked["sleep"])
+        if "compute" in asked:
+            try:
+                return await turn.compute("zoo:tried", 1)
+            except Refusal as refusal:
+                return refusal.problem.model_dump(mode="json")
         if "read" in asked:
             return (await turn.perform("machine.read", what="cpu"))["cpu_percent"] >= 0
         for path, text in asked.get("write", {}).items():
@@ -220,6 +226,20 @@ async def test_a_confined_agent_whose_loop_is_wedged_goes_on_in_another_host(qui
         after = await gate.ask("one", {}, "m2", 30)
         assert (first["count"], after["count"], after["files"]) == (1, 2, {"a": "1"})
         assert await gate.rows("SELECT message_id, reason FROM dead_letter") == [("w1", "TURN_TIMEOUT")]
+
+
+@needs_confinement
+async def test_no_function_of_a_confined_agent_is_run_by_ray(quick_url: str) -> None:
+    """Ray's workers are not confined; whatever its mandate grants, nothing is begun, and it hears why."""
+    async with running(quick_url, hosts=0, **UIDS) as gate, confining(gate.socket):
+        computer = Computer(gate.socket, answers="it ran")
+        await inmate(gate, "one", mandate={"grants": [{"effect": "compute.*", "connection": None}]})
+        found = await gate.ask("one", {"compute": True}, "m1")
+        assert (found["reason"], found["field"], computer.begun) == ("NO_CONFINEMENT", "/effect", {})
+        assert "default/one is confined" in found["detail"]
+        assert [it["operation"] for it in found["next"]] == ["agents.get"]
+        assert await gate.rows("SELECT 1 FROM awaiting WHERE kind = 'compute'") == []
+        await computer.close()
 
 
 @needs_confinement

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from controlplane.effects.fitting import fits, lacking
+from controlplane.effects.fitting import Fitting, fits, lacking
+from controlplane.effects.keys import reserved_for
 from schemas.compute import Needs
 
 SMALL = {"node": "small", "alive": True, "resources": {"CPU": 2.0, "memory": 1e9}, "labels": {"zone": "a"}}
@@ -32,3 +33,15 @@ def test_it_fits_if_one_living_node_has_all_of_it(needs: dict[str, Any], expecte
     assert fits(asked, nodes) is expected
     assert "large: CPU 64, GPU 2, tpu 1" in lacking(asked, nodes)
     assert "dead" not in lacking(asked, nodes)
+
+
+def test_what_ray_takes_of_nobody_is_not_asked_for() -> None:
+    """It was declared before that was refused; the agent waits, and hears what is to be mended."""
+    fitting = Fitting(lambda: [SMALL, LARGE])
+
+    def lacks(**resources: Any) -> str:
+        return fitting.lacks(reserved_for("uid_1", "default", "x", {"isolation": "dedicated", "resources": resources}))
+
+    assert lacks(num_gpus=2) == ""
+    assert lacks(num_gpus=1.5).startswith("it does not take resources: num_gpus: 1.5 is no whole number")
+    assert lacks(custom={"CPU": 1}).startswith("it does not take resources: custom/CPU: CPU is a name of Ray's own")

@@ -354,6 +354,23 @@ async def test_an_effect_that_is_detached_is_refused(plane: Plane) -> None:
     assert (await plane.apply(agent("x", on_hold="raise")))["outcome"] == "verified"
 
 
+async def test_resources_that_ray_refuses_are_refused_and_stored_ones_are_shown(plane: Plane) -> None:
+    """With their place, also in a fleet's template; what was declared before is read as it is, and can be mended."""
+    own = {"isolation": "dedicated"}
+    bad = agent("x", **own, resources={"custom": {"CPU": 1}})
+    template = fleet("f", 1, **own, resources={"num_gpus": 1.5})
+    assert await place(plane, bad) == "/manifests/0/spec/resources/custom/CPU"
+    assert await place(plane, channel("fine"), template) == "/manifests/1/spec/template/spec/resources/num_gpus"
+    assert await reason(plane, "agents.propose", manifest=bad) == "INVALID_VALUE"
+    fine = {"num_cpus": 1.5, "num_gpus": 0.25, "custom": {"licence": 0.5}}
+    assert (await plane.apply(agent("x", **own, resources=fine)))["outcome"] == "verified"
+    stored = "UPDATE resource SET spec = REPLACE(spec, '\"licence\"', '\"GPU\"') WHERE name = 'x'"
+    assert await plane.store.write(Unit().raw(stored, [], 1))
+    for shown in ((await plane.call("agents.list"))["items"][0], await plane.call("agents.get", name="x")):
+        assert shown["spec"]["resources"]["custom"] == {"GPU": 0.5}
+    assert (await plane.apply(agent("x", **own, resources={"num_cpus": 1})))["outcome"] == "verified"
+
+
 async def place(plane: Plane, *manifests: dict[str, Any]) -> str | None:
     with pytest.raises(Refusal) as refusal:
         await plane.propose(*manifests)

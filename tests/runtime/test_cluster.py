@@ -203,6 +203,44 @@ async def test_a_host_that_can_not_be_confined_is_not_made(gate: SocketGate, pla
     assert not [frame for _, frame in gate.frames if isinstance(frame, Hello)]
 
 
+async def test_what_ray_refuses_of_one_holds_up_no_other(
+    cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """Of a host, and of a task: each ends with the reason, once, over one connection; those after it are made."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    wrong: dict[str, dict[str, Any]] = {
+        "a1": {"custom": {"CPU": 1}}, "a2": {"num_gpus": 1.5}, "a3": {"num_cpus": 0.00001}, "a4": {"num_cpus": -1}
+    }  # fmt: skip
+    apart = {
+        host_id: canonical({"agent": "u1", "address": "default/one", "resources": it}).decode()
+        for host_id, it in wrong.items()
+    }
+    peer.send(HostsWanted([*wrong, "z1"], {**apart, "a0": "{"}))
+    for key, needs in wrong.items():
+        peer.send(a_task(gate, f"{key}:1", "add", 2, resources=needs))
+    gone = {it.host_id: it.reason for it in [await gate.next(HostGone, timeout_s=30) for _ in wrong]}
+    assert gone.keys() == wrong.keys()
+    assert "CPU is a name of Ray's own" in gone["a1"]
+    ended = [await gate.next(TaskEnded, timeout_s=30) for _ in wrong]
+    assert {it.key for it in ended} == {f"{key}:1" for key in wrong}
+    assert {(it.outcome, orjson.loads(it.result)["reason"]) for it in ended} == {("failed", "INVALID_VALUE")}
+    await gate.next(Hello, where=lambda hello: hello.host_id == "z1", timeout_s=30)
+    assert not [frame for _, frame in gate.frames if isinstance(frame, PlacerHello)]
+
+
+async def test_a_gate_that_ends_each_connection_is_asked_less_and_less_often(
+    gate: SocketGate, placer: subprocess.Popen[bytes]
+) -> None:
+    """A frame that none can take would otherwise be read again without a pause."""
+    peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    began, tries = time.monotonic(), 1
+    while time.monotonic() - began < 2:
+        peer.close()
+        peer, _ = await gate.next_from(PlacerHello, timeout_s=10)
+        tries += 1
+    assert 2 < tries < 10
+
+
 async def test_hosts_outlive_a_killed_placer_and_the_next_one_finds_them(
     cluster: Cluster, gate: SocketGate, placer: subprocess.Popen[bytes]
 ) -> None:

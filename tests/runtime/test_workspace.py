@@ -1,6 +1,7 @@
 """An agent's folder on a host: what is kept of it, what is undone, what is refused."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,90 @@ def test_what_can_not_be_kept_is_refused(spoil: Callable[[Path], object], reason
     assert refused.value.problem.reason == reason
     it.begin(Folder(1000, 10))
     assert contents(it.path) == {"a": b"1"}
+
+
+def _elsewhere(tmp_path: Path) -> Path:
+    """A folder of somebody else, beside those of the agents."""
+    other = tmp_path / "other"
+    (other / "deep").mkdir(parents=True)
+    for name in ("a", "deep/down", "theirs"):
+        (other / name).write_bytes(b"theirs")
+        (other / name).chmod(0o644)
+    return other
+
+
+def _state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        it.relative_to(folder).as_posix(): (it.read_bytes(), it.stat().st_mode, it.stat().st_mtime_ns)
+        for it in folder.rglob("*")
+        if it.is_file()
+    }
+
+
+@pytest.mark.parametrize("what", ["now", "kept", "deep", "."])
+@pytest.mark.parametrize("then", ["settle", "begin", "begin anew", "remove"])
+def test_a_link_in_place_of_a_folder_leads_nowhere(what: str, then: str, tmp_path: Path) -> None:
+    """The workspace, a folder of it, and what it lies in: of what is elsewhere nothing is read, changed or removed."""
+    it = begun(tmp_path, a=b"1", deep__down=b"2")
+    other = _elsewhere(tmp_path)
+    before = _state(other)
+    place = {"now": it.path, "kept": it.path.parent / "kept", "deep": it.path / "deep", ".": it.path.parent}[what]
+    shutil.rmtree(place)
+    place.symlink_to(other)
+    if what == ".":
+        (other / "now").symlink_to(other)
+        (other / "kept").symlink_to(other)
+    if then == "settle":
+        (it.path / "new").touch() if what == "kept" else None
+        with pytest.raises(OSError if what == "kept" else Refusal) as refused:
+            it.settle()
+        if isinstance(refused.value, Refusal):
+            assert refused.value.problem.reason == "INVALID_WORKSPACE"
+    elif then == "begin" and what in ("now", "deep"):
+        it.begin(Folder(1000, 10))
+        assert contents(it.path) == {"a": b"1", "deep/down": b"2"}
+        assert it.settle() == ([], [])
+    elif then == "begin":
+        with pytest.raises(FileNotFoundError):
+            it.begin(Folder(1000, 10))
+    elif then == "begin anew":
+        it.begin(Folder(1000, 10, [saved("a", b"3", executable=False)]))
+        assert contents(it.path) == {"a": b"3"}
+        assert not it.path.is_symlink()
+    else:
+        it.remove()
+        assert not os.path.lexists(it.path.parent)
+    assert _state(other) == before
+
+
+def test_a_folder_that_the_turn_took_away_is_an_empty_one(tmp_path: Path) -> None:
+    it = begun(tmp_path, a=b"1")
+    shutil.rmtree(it.path)
+    assert it.settle() == ([], ["a"])
+    it.begin(Folder(1000, 10))
+    assert contents(it.path) == {}
+
+
+def test_a_file_that_has_another_name_elsewhere_is_kept_as_a_copy(tmp_path: Path) -> None:
+    """Mode and time by which it is seen that it is as committed are not given to what the other name leads to."""
+    other = _elsewhere(tmp_path)
+    before = _state(other)
+    it = begun(tmp_path, a=b"1")
+    os.link(other / "theirs", it.path / "mine")
+    files, _ = it.settle()
+    assert [(it.path, it.body) for it in files] == [("mine", b"theirs")]
+    (it.path / "mine").write_bytes(b"other")
+    assert _state(other) == before
+
+
+def test_folders_that_lead_too_deep_are_refused_and_undone(tmp_path: Path) -> None:
+    """None is entered beyond what a path may have."""
+    it = begun(tmp_path, a=b"1")
+    (it.path / "/".join(["d" * 60] * 10)).mkdir(parents=True)
+    with pytest.raises(Refusal):
+        it.settle()
+    it.begin(Folder(1000, 10))
+    assert sorted(found.name for found in it.path.iterdir()) == ["a"]
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../up", "a/../b", "a//b", "./a", "a\\b", "a\x00", "x" * 501])
