@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     )
     log_bytes_max: int = Field(default=10_000_000, ge=10_000, description="Size at which a log file is rotated.")
 
+    @field_validator("database_url", "ray_address")
+    @classmethod
+    def _empty_is_absent(cls, given: str | None) -> str | None:
+        return given if given and given.strip() else None
+
     @field_validator("relay_host")
     @classmethod
     def _one_address(cls, given: str) -> str:

@@ -15,6 +15,7 @@ import mcp_types as types
 import orjson
 from mcp import MCPError
 from mcp.server import Server
+from mcp.server.streamable_http import REQUEST_CANCELLED
 
 from controlplane.feedback.presence import ClientGoneError, while_there
 from controlplane.mesh.tracing import tracing
@@ -186,6 +187,8 @@ def agents_server(agents: AgentTools, version: str) -> Server[Any]:
             with tracing(trace_at(context)):
                 return cast(types.CallToolResult, await while_there(state["receive"], telling(context, work)))
         except ClientGoneError:
+            if (cancelled := state.get("cancelled")) is not None and cancelled.is_set():
+                raise MCPError(REQUEST_CANCELLED, "Request cancelled") from None
             raise MCPError(types.CONNECTION_CLOSED, "the client has gone") from None
 
     return McpServer(

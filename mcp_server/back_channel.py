@@ -3,7 +3,8 @@
 The request goes along the stream that answers the call; what the client says to it comes as a message of its own, and
 is found by an id that nobody can guess, from the same caller. What a client of that era can do, it says once, when it
 connects: so it is given a session id that says so again with each call. Nothing is kept under that id, and nothing
-rests on it: who makes one up is asked what it can not answer.
+rests on it: who makes one up is asked what it can not answer. Where calls can be cancelled, those that show no forms
+get one, too, which tells them apart.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from schemas.principal import Principal
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
 ELICITS = b"elicits-"
+PLAIN = b"plain-"
 
 
 class Told(NamedTuple):
@@ -122,17 +124,23 @@ def elicits(capabilities: Any) -> bool:
 
 def is_labelled(scope: Scope) -> bool:
     """Whether a client of the handshake era says with its call that it shows forms."""
+    return (label_of(scope) or b"").startswith(ELICITS)
+
+
+def label_of(scope: Scope) -> bytes | None:
+    """What a client of the handshake era was given when it connected, if it shows it."""
     given = dict(scope["headers"])
-    version = given.get(VERSION, b"").decode("latin-1")
-    return given.get(SESSION, b"").startswith(ELICITS) and (not version or version in HANDSHAKE_PROTOCOL_VERSIONS)
+    version, label = given.get(VERSION, b"").decode("latin-1"), given.get(SESSION, b"")
+    older = not version or version in HANDSHAKE_PROTOCOL_VERSIONS
+    return label if older and label.startswith((ELICITS, PLAIN)) else None
 
 
-def labelling(send: Send) -> Send:
-    """Sends the answer to a client that connects and shows forms."""
+def labelling(send: Send, *, forms: bool) -> Send:
+    """Sends the answer to a client that connects, with a label; it says whether that shows forms."""
 
     async def labelled(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
-            label = ELICITS + secrets.token_hex(16).encode()
+            label = (ELICITS if forms else PLAIN) + secrets.token_hex(16).encode()
             message = {**message, "headers": [*message.get("headers", ()), (SESSION, label)]}
         await send(message)
 

@@ -40,7 +40,7 @@ class OpenQuestions:
     async def open(self) -> dict[str, QuestionView]:
         """The open ones by id, the nearest agent's first, a few of each agent."""
         found: dict[str, QuestionView] = {}
-        if not await self._questions({"namespace": self._namespace, "limit": 1}):
+        if not await self._questions({"limit": 1}):  # of no agent that this principal sees, wherever it is
             return found
         seen = {(self._namespace, self._name)}
         coming = list(seen)

@@ -6,7 +6,7 @@ once by the HTTP boundary; the principal stands in their state. Lists are made o
 of tools never changes while a server runs, and no client is promised to be told of it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from mcp_server.agents import BETWEEN, AgentTools, agents_server
 from mcp_server.back_channel import BackChannel, Requests, elicits, is_labelled, labelling
 from mcp_server.callers import Caller, Context, principal_of, trace_at
 from mcp_server.calling import ASK, Tools
+from mcp_server.cancelling import Calls, until
 from mcp_server.eliciting import person_at
 from mcp_server.intents import INTENT_TOOLS
 from mcp_server.promising import McpServer
@@ -55,14 +56,14 @@ class McpSurface:
     def __init__(self, call: Caller, read: Caller, *, readers: Places, version: str, body_bytes_max: int) -> None:
         watching, requests = Watching(call, read, readers), Requests()
         intents, full = Tools(call, intents=True), Tools(call, intents=False)
-        self.intents, self.full, self.agents = (
+        self.intents, self.full = (
             _Endpoint(server, body_bytes_max, requests)
             for server in (
                 _server("steward", version, INTENT_TOOLS, intents, watching, (call, read)),
                 _server("steward-full", version, FULL_TOOLS, full, watching, (call, read)),
-                agents_server(AgentTools(call, read), version),
             )
         )
+        self.agents = _Endpoint(agents_server(AgentTools(call, read), version), body_bytes_max, requests, Calls())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -75,8 +76,11 @@ class McpSurface:
 class _Endpoint:
     """One MCP server behind an HTTP path."""
 
-    def __init__(self, server: Server[Any], body_bytes_max: int, requests: Requests) -> None:
-        self.server, self._requests = server, requests
+    def __init__(
+        self, server: Server[Any], body_bytes_max: int, requests: Requests, calls: Calls | None = None
+    ) -> None:
+        """`calls` are those that clients may cancel."""
+        self.server, self._requests, self._calls = server, requests, calls
         self._answering, self._telling = (
             StreamableHTTPSessionManager(
                 app=server, json_response=json, stateless=True, max_request_body_size=body_bytes_max
@@ -98,19 +102,32 @@ class _Endpoint:
             await Response(status_code=202)(scope, receive, send)
             return
         told = asks_to_be_told(message) and check_accept_headers(Request(scope))[1]
-        if _connects(message):
-            send = labelling(send)
+        if (forms := _connects(message)) or (forms is not None and self._calls is not None):
+            send = labelling(send, forms=forms)
         elif _may_ask(message) and is_labelled(scope) and all(check_accept_headers(Request(scope))):
             channel = state["back_channel"] = BackChannel(self._requests, state["principal"].identity, send)
             send, told = channel.send, True
         serving = (self._telling if told else self._answering).handle_request(scope, receive, send)
+        if self._calls is not None:
+            await self._cancellable(self._calls, scope, message, serving)
+            return
         await (while_there(state["receive"], serving) if _may_wait(message) else serving)
 
+    async def _cancellable(self, calls: Calls, scope: Scope, message: Any, serving: Awaitable[None]) -> None:
+        """Serve what the client may cancel: to who works on it, that is as if the client had gone."""
+        state = scope["state"]
+        identity = state["principal"].identity
+        calls.heard(identity, scope, message)
+        with calls.opened(identity, scope, message) as cancelled:
+            if cancelled is not None:
+                state["cancelled"], state["receive"] = cancelled, until(cancelled, state["receive"])
+            await serving
 
-def _connects(message: Any) -> bool:
-    """Whether a message begins a connection of the handshake era with a client that shows forms."""
+
+def _connects(message: Any) -> bool | None:
+    """Whether a client that begins a connection of the handshake era shows forms; None of any other message."""
     if not isinstance(message, dict) or message.get("method") != "initialize":
-        return False
+        return None
     params = message.get("params")
     return isinstance(params, dict) and elicits(params.get("capabilities"))
 

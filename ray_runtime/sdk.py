@@ -339,8 +339,9 @@ class Turn:
         meaning: str | None = None,
         limit: int = 20,
     ) -> Promise[list[FoundAgent]]:
-        """Agents of this namespace, the best first; all that is given must be so. A journaled read: a replay finds
-        the same. Raises Refusal when it can not be looked now.
+        """Agents of this namespace, and of others what is open to it, the best first; all that is given must be so.
+        Messages reach them at their `address`. A journaled read: a replay finds the same. Raises Refusal when it can
+        not be looked now.
 
         `meaning` is what is needed, in words; `query` a name, a capability, or such words. `name` may be the beginning
         of one. Who is suspended is found, too, and a message wakes them.

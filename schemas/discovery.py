@@ -41,7 +41,10 @@ class FoundAgent(Output):
         description="Suspended: a message wakes it. Stopped: messages wait until `agents.wake`. Elsewhere: it runs"
         " somewhere else, and says that it is there (`discovery.register`)."
     )
-    address: str | None = Field(default=None, description="Of one elsewhere: where it is reached, as it says.")
+    address: str | None = Field(
+        default=None,
+        description="`namespace/name`, as agents send to it. Of one elsewhere: where it is reached, as it says.",
+    )
     found_by: Literal["name", "capability", "meaning", "filter"]
     score: float | None = Field(description="Of meaning: how near, up to 1; a cosine.")
 

@@ -108,7 +108,7 @@ class Talk:
         waiting = Waiting(self._session, {**asked, "timeout_s": PATIENCE_S})
         if self._parts is not None:
             self._parts.begin(turn_id)
-        while not waiting.over(LOOK_S if self._parts is None else 0.0):
+        while not waiting.over(0.0 if self._parts is not None and self._parts.there else LOOK_S):
             if self._parts is not None:
                 self._parts.show(LOOK_S)
             self._ask_back()
@@ -187,6 +187,7 @@ class Parts:
     def __init__(self, session: Session, namespace: str, channel: str) -> None:
         self._session = session
         self._given = {"namespace": namespace, "name": channel}
+        self.there = True  # that it is not, one finds by reading; the first part makes it
         self._cursor: str | None = None
         self._turn = ""
         self._attempt = ""
@@ -200,6 +201,8 @@ class Parts:
         """What has come, after a wait for it: a page, or all pages of what is there already."""
         while True:
             page = self._read(wait_s)
+            if page is None:
+                return
             self._cursor, wait_s = page["cursor"], 0.0
             for envelope in page["envelopes"]:
                 if envelope["type"] == "steward.part":
@@ -226,5 +229,14 @@ class Parts:
         sys.stdout.flush()
 
     def _read(self, wait_s: float) -> Any:
+        """A page; None where there is no channel, and so no part."""
         given = {**self._given, "limit": PAGE, "wait_s": wait_s, **({"after": self._cursor} if self._cursor else {})}
-        return self._session.call("channels.read", given)
+        try:
+            page = self._session.call("channels.read", given)
+        except Refusal as refusal:
+            if refusal.problem.reason != "NOT_FOUND":
+                raise
+            self.there, self._cursor = False, None
+            return None
+        self.there = True
+        return page

@@ -50,9 +50,10 @@ class Session:
         from controlplane.cli.client import Plane  # `--version` and usage errors need no HTTP
 
         target = find(self.wanted)
-        address = urlsplit(target.url)
-        if address.scheme not in {"http", "https"} or not address.hostname:
+        if not _is_address(target.url):
             raise typer.BadParameter(f"{target.url!r} is no http address", param_hint="--url")
+        if target.token is not None and not (target.token.isascii() and target.token.isprintable()):
+            raise typer.BadParameter("a token is of printable ASCII characters", param_hint="--token")
         return Plane(target)
 
     def call(self, operation: str, arguments: dict[str, Any]) -> Any:
@@ -79,6 +80,19 @@ class Session:
     def close(self) -> None:
         if "plane" in self.__dict__:
             self.plane.close()
+
+
+def _is_address(url: str) -> bool:
+    """Whether a plane can be asked at a URL: what is taken here, HTTP can be sent to."""
+    import httpx
+
+    try:
+        address = urlsplit(url)
+        httpx.URL(url)
+        (address.hostname or "").encode("idna")
+        return address.scheme in {"http", "https"} and bool(address.hostname) and address.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 Body = Callable[..., None]

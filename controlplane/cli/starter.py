@@ -114,14 +114,22 @@ def init(
         "manifest.yaml": MANIFEST.format(name=called),
         "README.md": README.format(name=called),
     }
+    try:
+        _write(folder, made)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise refuse("INVALID_VALUE", f"{folder} can not be written: {why}", path=str(folder), error=why) from None
+    session.show({"folder": str(folder), "agent": called, "files": list(made)})
+    session.say(f"next: cd {folder} && steward apply -f manifest.yaml")
+
+
+def _write(folder: Path, made: dict[str, str]) -> None:
     for path in (folder / file for file in made):
         if path.exists():
             raise refuse("INVALID_VALUE", f"{path} is there already, and is not overwritten", path=str(path))
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in made.items():
         (folder / file).write_text(text, encoding="utf-8")
-    session.show({"folder": str(folder), "agent": called, "files": list(made)})
-    session.say(f"next: cd {folder} && steward apply -f manifest.yaml")
 
 
 def _name(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 They are told a few times a second, each once, under ids of their own; the last one commits with the receipt, and
 says so. Nothing of a turn rests on them: what is journaled is the whole result, and a replay tells nothing. An
-effect that is sent again, after a crash or because its endpoint took nothing, is another attempt and begins anew.
+effect that is sent again, after a crash or because its endpoint took nothing, is another attempt and begins anew. A
+channel that is not there is made by the first part, as by any that is published.
 What may be half a character, or the beginning of the connection's secret, waits for what comes next.
 """
 
@@ -15,6 +16,7 @@ import orjson
 from controlplane.effects.node import Node
 from controlplane.effects.sending import Act
 from controlplane.effects.turnref import Row, TurnRef, envelope
+from controlplane.mesh.making import made as made_channel
 from controlplane.mesh.publishing import channel_rows
 from controlplane.protocols.scrubbing import begun, encodable, is_first_half, scrubbed
 from controlplane.store import statements as sql
@@ -31,7 +33,7 @@ KIND = "steward.part"
 class Telling:
     """The parts of one effect's result, on one attempt."""
 
-    def __init__(self, node: Node, turn: TurnRef, frame: Ask, channel: str, act: Act) -> None:
+    def __init__(self, node: Node, turn: TurnRef, frame: Ask, channel: str, act: Act, *, absent: bool) -> None:
         self._node, self._turn, self._frame, self._channel = node, turn, frame, channel
         self._act = act  # its secret is opened after this is made
         self._attempt = short_id("attempt", turn.turn_id, frame.position, turn.epoch, node.clock())
@@ -39,6 +41,7 @@ class Telling:
         self._coming = ""  # of which what follows decides
         self._told = 0
         self._last = ""
+        self._absent = absent
         self._timer: asyncio.TimerHandle | None = None
 
     def part(self, text: str) -> None:
@@ -69,7 +72,11 @@ class Telling:
         self._timer = None
         # In the lane of receipts, so that the last part stays the last.
         rows, made = self._rows({"done": False}), self._last
-        self._node.publish(rows, lambda *_: self._kick(made))
+        self._node.publish(rows, lambda outcome, _: self._is_told(made, outcome))
+
+    def _is_told(self, made: str, outcome: str) -> None:
+        self._absent = self._absent and outcome != "ok"
+        self._kick(made)
 
     def _rows(self, more: dict[str, Any]) -> list[Row]:
         turn, at = self._turn, (self._frame.branch, self._frame.position)
@@ -78,8 +85,10 @@ class Telling:
         to, now = f"{turn.namespace}/{self._channel}", self._node.clock()
         text = envelope(turn, made, KIND, to, {**about, "text": self._text, **more}, now, partitionkey=turn.turn_id)
         self._text, self._told, self._last = "", self._told + 1, made
+        first = short_id("channel", made), turn.namespace, self._channel, turn.address, now, turn.turn_id
+        rows = made_channel(*first) if self._absent else []
         room = self._node.delivery.room
-        return channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now, room)
+        return [*rows, *channel_rows(turn.namespace, self._channel, made, text, Placed(turn.turn_id), now, room)]
 
 
 def telling(node: Node, turn: TurnRef, frame: Ask, act: Act) -> Telling | None:
@@ -90,7 +99,7 @@ def telling(node: Node, turn: TurnRef, frame: Ask, act: Act) -> Telling | None:
     row = node.reader.one(sql.CHANNEL_SPEC, turn.namespace, channel)
     if row is not None and orjson.loads(row[0]).get("dataschema") is not None:  # parts have a form of their own
         return None
-    return Telling(node, turn, frame, channel, act)
+    return Telling(node, turn, frame, channel, act, absent=row is None)
 
 
 def ended(act: Act, outcome: str) -> list[Row]:

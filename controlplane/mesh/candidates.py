@@ -120,6 +120,7 @@ def view(row: Row, found_by: str, score: float | None) -> FoundAgent:
             Capability(name=it) if isinstance(it, str) else Capability(**it) for it in spec.get("capabilities") or []
         ],
         state="stopped" if row.stopped else "suspended" if row.owner is None else "awake",
+        address=f"{row.namespace}/{row.name}",
         **found,
     )
 

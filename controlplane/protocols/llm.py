@@ -6,7 +6,7 @@ first request.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from controlplane.protocols.finding import effector_of, is_family, performer_of
 from controlplane.protocols.http import secret_headers, traced
-from controlplane.protocols.llm_offers import Shown, pinned
+from controlplane.protocols.llm_offers import Looks, Shown, pinned
 from controlplane.resources.problems import refuse
 from schemas.endpoint import ConnectionSpec
 from schemas.llm import OUTPUT_TOKENS_MAX, OUTPUT_TOOL, LlmAnswer, LlmRequest, Offer, ToolCall
@@ -50,6 +50,7 @@ class LlmEffector:
         self._fault_of = fault_of
         self._ask: Ask | None = None
         self._pins: Pins | None = None
+        self._looks = Looks()
 
     def bind(self, pins: Pins) -> None:
         self._pins = pins
@@ -77,7 +78,8 @@ class LlmEffector:
     async def execute(self, arguments: BaseModel, call: EffectCall) -> Any:
         assert isinstance(arguments, LlmRequest)
         assert call.link is not None
-        shown = {it.name: await self._shown(it, call.sees) for it in arguments.tools}
+        await self._look(arguments.tools, call.sees)
+        shown = {it.name: self._shown(it, call.sees) for it in arguments.tools}
         parameters = {name: it.parameters for name, it in shown.items()}
         told = [it.model_copy(update={"description": shown[it.name].description}) for it in arguments.tools]
         asked = arguments.model_copy(update={"tools": told})
@@ -105,16 +107,29 @@ class LlmEffector:
             return 0
         return OFFERED_BYTES_MAX if is_family(performer) else len(orjson.dumps(_offered(performer)))
 
-    async def _shown(self, offer: Offer, sees: Sees) -> Shown:
+    async def _look(self, offers: Sequence[Offer], sees: Sees) -> None:
+        """Ask the far sides of tools of which nothing is known."""
+        families = [(it, self._pinning(it)) for it in offers]
+        far = [(it, family, _link(it, sees)) for it, family in families if family is not None]
+        if self._pins is not None and far:
+            await self._looks.look(far, self._pins)
+
+    def _shown(self, offer: Offer, sees: Sees) -> Shown:
         """The tool as the model is told of it."""
-        performer = performer_of(offer.effect, self._performers) if offer.effect is not None else None
-        if offer.parameters is not None or self._pins is None or not isinstance(performer, Pinning):
+        family = self._pinning(offer)
+        if self._pins is None or family is None:
             return Shown(offer.description, self._parameters(offer, sees))
-        link = sees(offer.connection) if offer.connection is not None else None
-        found = await pinned(offer, performer, link, self._pins)
+        found = pinned(offer, family, _link(offer, sees), self._pins)
         schema = self._bounded(offer, without(found.parameters, offer.fixed))
         room = OFFERED_BYTES_MAX - len(orjson.dumps(schema))
         return Shown(offer.description or _within(found.description, room), schema)
+
+    def _pinning(self, offer: Offer) -> Pinning | None:
+        """Whose far side says what the tool is, unless the agent does."""
+        if offer.parameters is not None or offer.effect is None:
+            return None
+        performer = performer_of(offer.effect, self._performers)
+        return performer if isinstance(performer, Pinning) else None
 
     def _parameters(self, offer: Offer, sees: Sees) -> dict[str, Any]:
         """What the model may say: the tool's own schema, or that of the effect's arguments, less what is fixed."""
@@ -122,8 +137,7 @@ class LlmEffector:
             return offer.parameters
         if offer.effect is None:
             return NO_ARGUMENTS
-        link = sees(offer.connection) if offer.connection is not None else None
-        known = effector_of(offer.effect, self._performers, link)
+        known = effector_of(offer.effect, self._performers, _link(offer, sees))
         if known is None:
             over = f" over {offer.connection}" if offer.connection is not None else ""
             detail = f"tool {offer.name}: there is no effect {offer.effect}{over}"
@@ -147,6 +161,10 @@ def _within(text: str, most: int) -> str:
         return text
     left = most - len(mark.encode())
     return encoded[:left].decode(errors="ignore") + mark if left >= 0 else ""
+
+
+def _link(offer: Offer, sees: Sees) -> Link | None:
+    return sees(offer.connection) if offer.connection is not None else None
 
 
 def _offered(effector: Effector) -> dict[str, Any]:

@@ -122,8 +122,8 @@ class Sessions:
         Raises Unreached where there is none to be had in half of the connection's time: the rest is for a call.
         """
         try:
-            async with asyncio.timeout(link.spec.limits.timeout_s / 2):
-                session = await self._open(link, fresh=fresh)
+            async with asyncio.timeout(link.spec.limits.timeout_s / 2) as bound:
+                session = await self._open(link, bound, fresh=fresh)
         except TimeoutError:
             raise Unreached(f"{link.name} can not be opened: it did not answer in time{self._said(link)}") from None
         session.in_use += 1
@@ -170,7 +170,7 @@ class Sessions:
         if (kept := self._kept.pop(uid, None)) is not None:
             self._retire(kept)
 
-    async def _open(self, link: Link, *, fresh: bool) -> Session:
+    async def _open(self, link: Link, bound: asyncio.Timeout, *, fresh: bool) -> Session:
         key = (link.generation, link.secret)
         kept = self._kept.get(link.uid)
         if kept is None or kept.key != key:
@@ -180,7 +180,7 @@ class Sessions:
         async with kept.opening:
             session = kept.session
             if session is None or session.over.is_set() or kept.said.gone.is_set() or kept.task is None:
-                session = await self._again(link, kept)
+                session = await self._again(link, kept, bound)
             elif fresh or monotonic() - session.listed_at > FRESH_S:
                 await self._heard(link, kept, session.list)
         session.used_at = monotonic()
@@ -195,8 +195,8 @@ class Sessions:
         oldest = min(free, key=lambda it: it[1].session.used_at if it[1].session is not None else 0.0)
         self._drop(oldest[0])
 
-    async def _again(self, link: Link, kept: _Kept) -> Session:
-        """Open it, twice if need be; after that not before a pause is over."""
+    async def _again(self, link: Link, kept: _Kept, bound: asyncio.Timeout) -> Session:
+        """Open it, twice if need be; after that, or once the time for it is over, not before a pause is."""
         if (wait_s := kept.again_at - monotonic()) > WAITED_FOR_S:
             raise Unreached(f"{link.name} could not be opened, and is tried again in {wait_s:.1f} s: {kept.why}")
         await asyncio.sleep(wait_s)
@@ -206,8 +206,10 @@ class Sessions:
             async for attempt in retrying:
                 with attempt:
                     await self._heard(link, kept, lambda: self._begin(link, kept))
-        except Unreached as error:
-            kept.failures, kept.why = kept.failures + 1, str(error)
+        except (Unreached, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not bound.expired():
+                raise
+            kept.failures, kept.why = kept.failures + 1, str(error) or "it did not answer in time"
             state = RetryCallState(retrying, None, (), {})
             state.attempt_number = kept.failures + 1
             kept.again_at = monotonic() + _pause(state)

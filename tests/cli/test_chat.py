@@ -93,6 +93,26 @@ def test_parts_are_shown_while_they_come_and_not_twice(plane: StandIn, script: S
     assert ran.out == "it is late\n"
 
 
+def test_a_channel_that_is_not_there_yet_has_no_parts(plane: StandIn, script: Steward) -> None:
+    """It is made by the first part, if one comes before the answer; the answer is shown in any case."""
+    from controlplane.resources.problems import problem
+
+    doctor = Doctor(plane, stream=True)
+    looks: list[dict[str, Any]] = []
+
+    def read(given: dict[str, Any]) -> Any:
+        looks.append(given)
+        return problem("NOT_FOUND", "there is no such channel") if len(looks) < 3 else doctor.read(given)
+
+    plane.answers["channels.read"] = read
+    ran = script("chat", "doctor", "--url", plane.url, stdin=b"what time is it?\n")
+    assert (ran.code, ran.out, ran.err) == (0, "it is late\n", "")
+    doctor.answered.set()
+    looks.clear()
+    ran = script("chat", "doctor", "--url", plane.url, stdin=b"what time is it?\n")
+    assert (ran.code, ran.out, ran.err) == (0, "it is late\n", "")
+
+
 def test_the_end_of_the_input_leaves_a_question_open(plane: StandIn, script: Steward) -> None:
     Doctor(plane, question=True)
     ran = script("chat", "doctor", "--url", plane.url, stdin=b"help\n")

@@ -8,6 +8,7 @@ import pytest
 from controlplane.cli.connection import Wanted, find
 from schemas.problem import Refusal
 from tests.cli.conftest import Steward
+from tests.cli.standin import StandIn
 
 
 @pytest.fixture
@@ -71,6 +72,33 @@ def test_half_a_record_is_no_plane(text: str, data: Path, steward: Steward) -> N
     """A plane.json that can not be read is none."""
     (data / "plane.json").write_text(text)
     assert steward("call", "system.status", "--data", str(data)).json["reason"] == "NO_PLANE"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "http://127.0.0.1:abc", "http://127.0.0.1:99999", "http://127.0.0.1:0", "http://a..b", "http://x\ny",
+     f"http://{'x' * 70}.org", "ftp://here", "here"],
+)  # fmt: skip
+def test_what_is_no_address_is_wrong_usage(url: str, steward: Steward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By flag or by variable."""
+    ran = steward("--url", url, "get", "agents")
+    assert (ran.code, ran.out) == (2, "")
+    assert "is no http address" in ran.err
+    monkeypatch.setenv("STEWARD_URL", url)
+    assert steward("call", "agents.list").code == 2
+
+
+@pytest.mark.parametrize("token", ["ä", "a\nb"])
+def test_a_token_that_no_header_carries_is_wrong_usage(
+    token: str, plane: StandIn, steward: Steward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By flag or by variable; it is not shown."""
+    for words in (("--token", token), ()):
+        ran = steward("--url", plane.url, *words, "call", "agents.list")
+        assert (ran.code, ran.out) == (2, "")
+        assert "--token" in ran.err
+        monkeypatch.setenv("STEWARD_TOKEN", token)
+    assert plane.calls == []
 
 
 def test_people_see_a_problem_with_its_way_out(data: Path, steward: Steward) -> None:

@@ -15,6 +15,7 @@ from controlplane import VERSION
 from controlplane.cli.live import run_live
 from controlplane.cli.main import VERBS
 from controlplane.resources.problems import problem
+from controlplane.settings import Settings
 from controlplane.supervision.folder import Lock
 from controlplane.supervision.processes import Record, known
 from schemas.agent import AgentManifest
@@ -42,6 +43,23 @@ def test_the_version_is_the_packages(script: Steward) -> None:
     ran = script("--version")
     assert (ran.code, ran.out) == (0, f"steward {VERSION}\n")
     assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "file", "x" * 300])
+def test_a_project_that_can_not_be_written_is_a_problem(place: str, steward: Steward) -> None:
+    """Below or in place of a file, or by a name that is too long."""
+    Path("file").write_text("")
+    ran = steward("init", place, "--output", "json")
+    assert (ran.code, ran.json["reason"], ran.json["metadata"]["path"]) == (1, "INVALID_VALUE", place)
+
+
+def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable that is set to nothing says it, too."""
+    assert Settings(ray_address="", database_url=" ").ray_address is None
+    monkeypatch.setenv("STEWARD_RAY_ADDRESS", "")
+    monkeypatch.setenv("STEWARD_DATABASE_URL", "")
+    found = Settings()
+    assert (found.ray_address, found.database_url) == (None, None)
 
 
 def test_no_command_imports_the_plane() -> None:

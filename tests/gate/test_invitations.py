@@ -35,7 +35,9 @@ class Guest(Agent):
     async def on_message(self, turn, envelope):
         verb, to = envelope.data
         if verb == "find":
-            return [f"{it.namespace}/{it.name}" for it in await turn.find(name="echo")]
+            return [it.address for it in await turn.find(name="echo")]
+        if verb == "find and ask":
+            return [(await turn.ask(it.address, 1)).data for it in await turn.find(name="echo")]
         if verb == "publish":
             return turn.publish(to, 1)
         if verb == "send":
@@ -74,6 +76,7 @@ async def test_an_invitation_opens_one_agent_until_it_is_revoked(quick_url: str)
         made = await call(gate, "invitations.create", given)
         assert await says("ann", "ask", "default/echo", 2) == {"said": 1, "by": "/guests/agents/ann"}
         assert await says("ann", "find", "", 3) == ["default/echo"]
+        assert await says("ann", "find and ask", "", 11) == [{"said": 1, "by": "/guests/agents/ann"}]
         assert await says("bob", "find", "", 4) == []
         assert await says("bob", "ask", "default/echo", 5) == "TARGET_NOT_FOUND"
         assert await says("ann", "ask", "default/echo-b", 6) == "TARGET_NOT_FOUND"

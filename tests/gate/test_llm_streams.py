@@ -100,6 +100,25 @@ async def test_parts_come_to_a_channel_and_a_replay_tells_none_twice(quick_url: 
         assert [it["data"]["outcome"] for it in await _parts(gate) if it["data"]["done"]] == ["succeeded", "failed"]
 
 
+@pytest.mark.parametrize("parts", [["It ", "is ", "hot."], ["hot."]], ids=["several parts", "one, with the receipt"])
+async def test_a_channel_that_is_not_there_is_made_by_the_first_part(quick_url: str, parts: list[str]) -> None:
+    """As by any first use: whoever looks there finds all of the answer, and the agent made it."""
+    async with scene(quick_url) as (gate, far):
+        await respecified(gate, spec(stream="said", tools=[]))
+        slow = Reply(parts=parts, after_first=asyncio.Event() if len(parts) > 1 else None)
+        far.script = [slow]
+        asked = asyncio.create_task(gate.ask("thinker", "how is it?", "m1", 40))
+        if slow.after_first is not None:
+            await gate.until("SELECT 1 FROM channel_message", bool)
+            slow.after_first.set()
+        assert await asked == "".join(parts)
+        found = [it["data"] for it in await _parts(gate)]
+        assert "".join(it["text"] for it in found) == "".join(parts)
+        made = await gate.rows("SELECT principal, data FROM event WHERE type = 'resource.created' AND name = 'said'")
+        assert [(by, orjson.loads(data)["first_use"]) for by, data in made] == [("default/thinker", True)]
+        assert await gate.rows("SELECT ephemeral FROM channel WHERE name = 'said'") == [(1,)]
+
+
 async def test_a_gate_that_dies_in_a_stream_begins_anew(quick_url: str) -> None:
     """The model is asked once more, and its parts are those of another attempt, from the first on."""
     async with scene(quick_url) as (gate, far):

@@ -15,10 +15,14 @@ import pytest
 from controlplane.operations.living import offers
 from controlplane.operations.runtimes import DIGEST
 from controlplane.protocols.llm import OFFERED_BYTES_MAX
+from controlplane.protocols.mcp_allowed import Startable
+from controlplane.protocols.mcp_sessions import Sessions
 from controlplane.store.unit import Unit
 from schemas.connection import connection_spec
 from schemas.offers import AcceptInput, ToolsInput, ToolView
+from schemas.ports import Link, Unreached
 from schemas.problem import Refusal
+from tests.gate.counting import counting
 from tests.gate.far import HELD, SECRET, held, put, secret, settle
 from tests.gate.mcp_far import ORDER, PROGRAM, Far, serving, tool
 from tests.gate.model import Reply
@@ -366,6 +370,46 @@ async def test_a_description_is_no_more_than_a_budget_reserves_for_its_tool(quic
         assert OFFERED_BYTES_MAX - 1 <= size <= OFFERED_BYTES_MAX
         assert buy["description"].strip("é") == "…"
         assert told["description"] == "ours " * 100
+
+
+async def test_silent_servers_do_not_keep_a_model_from_being_asked(quick_url: str) -> None:
+    """They are asked what their tools are all at once, each once, and waited for briefly; one that speaks is shown."""
+    tools_of = [{"name": f"t{it}", "effect": f"mcp.t{it}", "connection": f"far{it % 2}"} for it in range(6)]
+    tools_of.append({"name": "buy", "effect": "mcp.order", "connection": "shop"})
+    async with models(quick_url) as (gate, model), serving(Far()) as far, counting() as silent:
+        silent.behave = ["hang"] * 50
+        grants = [{"effect": "llm.request", "connection": "model"}]
+        await gate.agent("clerk", DIGEST, "LlmAgent", **{**of_model(tools=tools_of), "mandate": {"grants": grants}})
+        await connected(gate, far, accept="first")
+        for name in ("far0", "far1"):
+            await connected(gate, Far(url=f"{silent.endpoint}/{name}"), name=name, limits={"timeout_s": 60})
+        for number in range(2):
+            began = time.monotonic()
+            assert await gate.ask("clerk", "how are you?", f"m{number}", 40) == "fine"
+            assert time.monotonic() - began < 15
+        assert sorted({it.path for it in silent.asked}) == ["/far0", "/far1"]
+        assert len(silent.asked) == 2
+        shown = {it["function"]["name"]: it["function"]["parameters"] for it in model.bodies[0]["tools"]}
+        assert "customer_id" in shown["buy"]["properties"]
+        assert shown["t0"]["properties"] == {}
+
+
+async def test_a_server_that_says_nothing_is_left_alone_for_a_while() -> None:
+    """That its time was over is a failed opening like any other: the pause begins, and grows."""
+    async with counting() as silent:
+        silent.behave = ["hang"] * 50
+        given = {"protocol": "mcp", "endpoint": silent.endpoint, "options": {"allow_private": True}}
+        link = Link("far", connection_spec({**given, "limits": {"timeout_s": 0.2}}), uid="u", generation=1)
+        sessions = Sessions(Startable([], []))
+        said = ""
+        async with asyncio.timeout(20):
+            while "is tried again in" not in said:
+                with pytest.raises(Unreached) as told:
+                    async with sessions.using(link):
+                        pass
+                said = str(told.value)
+                await asyncio.sleep(0.05)
+        assert "it did not answer in time" in said
 
 
 def _runs(pid: int) -> bool:

@@ -18,7 +18,7 @@ class Finder(Agent):
     async def on_message(self, turn, envelope):
         found = await turn.find(**envelope.data)
         await turn.sleep(0.3)  # suspended meanwhile, and replayed
-        return [[it.name, it.state, it.found_by] for it in found]
+        return [[it.name, it.state, it.found_by, it.address] for it in found]
 
 
 class Echo(Agent):
@@ -43,9 +43,9 @@ async def test_an_agent_finds_its_own_namespace(quick_url: str) -> None:
         await judge(gate, code, "theirs", "elsewhere")
         await gate.agent("finder", code, "Finder", suspend_after_ms=20)
         found = await gate.ask("finder", {"meaning": "who can judge a disk alarm?"}, "m1")
-        assert [it[0] for it in found] == ["judge"]
+        assert [(it[0], it[3]) for it in found] == [("judge", "default/judge")]
         assert [it[0] for it in await gate.ask("finder", {"name": "the"}, "m2")] == []
-        assert [it[::2] for it in await gate.ask("finder", {"query": "judge"}, "m3")] == [["judge", "name"]]
+        assert [it[:3:2] for it in await gate.ask("finder", {"query": "judge"}, "m3")] == [["judge", "name"]]
         rows = await gate.rows("SELECT verdict, outcome FROM journal WHERE kind = 'effect'")
         assert [(orjson.loads(it[0])["outcome"], it[1]) for it in rows] == [("allow", "succeeded")] * 3
 

@@ -41,6 +41,8 @@ class Slower(Agent):
 DISK = {"type": "object", "properties": {"disk": {"type": "string"}}, "required": ["disk"]}
 FAULT = {"type": "object", "properties": {"fault": {"type": "string"}}, "required": ["fault"]}
 COUNTED = {"$ref": "#/$defs/whole", "$defs": {"whole": {"type": "integer"}}}
+TURNS = "SELECT COUNT(*) FROM turn WHERE finished_at IS NULL"
+INBOXES = "SELECT COUNT(*) FROM inbox"
 OFFERED: dict[str, list[Any]] = {
     "doctor": [
         {"name": "diagnose", "description": "Says what is wrong", "input_schema": DISK, "output_schema": FAULT},
@@ -123,6 +125,56 @@ async def test_a_call_that_nobody_waits_for_ends_what_it_began(clinic: Plane, co
     await _open(clinic, 0)
 
 
+class Older:
+    """A client of 2025-11-25 that says its messages itself; all of them count their calls alike."""
+
+    def __init__(self, plane: Plane, token: str = "operator") -> None:
+        headers = {**plane.headers(token), "Accept": "application/json, text/event-stream"}
+        self.http = httpx.AsyncClient(base_url=plane.url, headers=headers, timeout=40)
+
+    async def connect(self) -> None:
+        who = {"name": "older", "version": "1"}
+        given = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": who}
+        answer = await self.say("initialize", given, 0)
+        self.http.headers["MCP-Protocol-Version"] = "2025-11-25"
+        self.http.headers["Mcp-Session-Id"] = answer.headers["mcp-session-id"]
+
+    async def say(self, method: str, params: dict[str, Any], id_: int | None = None) -> httpx.Response:
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **({} if id_ is None else {"id": id_})}
+        return await self.http.post("/mcp/agents/default", json=message)
+
+    async def cancel(self) -> None:
+        assert (await self.say("notifications/cancelled", {"requestId": 7})).status_code == 202
+
+
+async def test_an_older_client_cancels_its_own_call_by_its_id(clinic: Plane) -> None:
+    """It stays connected. A call of the same id at another client goes on, whether of the same token or another."""
+    first, second, stranger = Older(clinic), Older(clinic), Older(clinic, "admin")
+    async with first.http, second.http, stranger.http:
+        for client in (first, second, stranger):
+            await client.connect()
+        stranger.http.headers["Mcp-Session-Id"] = first.http.headers["Mcp-Session-Id"]
+        calling = [
+            asyncio.ensure_future(it.say("tools/call", {"name": "slow__wait", "arguments": {}}, 7))
+            for it in (first, second)
+        ]
+        await _open(clinic, 3, INBOXES)
+        await stranger.cancel()
+        del stranger.http.headers["Mcp-Session-Id"]
+        await stranger.cancel()
+        await first.cancel()
+        answer = (await calling[0]).json()
+        assert (answer["id"], answer["error"]["code"]) == (7, -32800)
+        await _open(clinic, 2, INBOXES)  # the agent goes on with the second question
+        assert not calling[1].done()
+        await second.cancel()
+        assert (await calling[1]).json()["error"]["code"] == -32800
+        await first.cancel()  # of what is over
+        counted = await first.say("tools/call", {"name": "doctor__count", "arguments": {"n": 1}}, 7)
+        assert counted.json()["result"]["structuredContent"] == {"reply": 2}
+    await _open(clinic, 0)
+
+
 async def test_cancelling_is_told_to_who_waits(clinic: Plane) -> None:
     """Once, and again; who has an answer has not been cancelled."""
     async with httpx.AsyncClient(base_url=clinic.url, headers=clinic.headers(), timeout=40) as rest:
@@ -141,12 +193,12 @@ async def test_cancelling_is_told_to_who_waits(clinic: Plane) -> None:
     await _open(clinic, 0)
 
 
-async def _open(plane: Plane, turns: int) -> None:
-    """Until so many turns are open."""
+async def _open(plane: Plane, number: int, of: str = TURNS) -> None:
+    """Until so many are open."""
     from sqlalchemy import text
 
     limit = time.monotonic() + 30
-    query = text("SELECT COUNT(*) FROM turn WHERE finished_at IS NULL")
-    while (found := await plane.store.read(lambda session: session.connection().execute(query).scalar())) != turns:
-        assert time.monotonic() < limit, f"{found} turns are open"
+    query = text(of)
+    while (found := await plane.store.read(lambda session: session.connection().execute(query).scalar())) != number:
+        assert time.monotonic() < limit, f"{found} are open: {of}"
         await asyncio.sleep(0.05)

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 WHO = Principal("op", "operator", ("default",))
 
 
-def question(question_id: str, agent: str) -> QuestionView:
-    given: dict[str, Any] = {"question_id": question_id, "namespace": "default", "agent": agent, "question": "Go?"}
+def question(question_id: str, agent: str, namespace: str = "default") -> QuestionView:
+    given: dict[str, Any] = {"question_id": question_id, "namespace": namespace, "agent": agent, "question": "Go?"}
     return QuestionView.model_construct(**given, choices=None)
 
 
@@ -31,12 +31,15 @@ class Reads:
         self.waiting, self.open = waiting, dict[str, QuestionView]()
         self.answered: list[str] = []
 
-    async def __call__(self, _: Principal, operation: str, given: dict[str, Any]) -> Any:
-        if given.get("namespace", "default") != "default":
-            raise refuse("FOREIGN_NAMESPACE", "it is of another namespace", namespace=given["namespace"])
+    async def __call__(self, who: Principal, operation: str, given: dict[str, Any]) -> Any:
+        namespace = given.get("namespace")
+        if namespace is not None and not who.reaches(namespace):
+            raise refuse("FOREIGN_NAMESPACE", "it is of another namespace", namespace=namespace)
         match operation:
             case "questions.list":
-                return Of(items=[it for it in self.open.values() if given.get("agent") in (None, it.agent)])
+                seen = [it for it in self.open.values() if who.reaches(it.namespace)]
+                within = [it for it in seen if namespace in (None, it.namespace)]
+                return Of(items=[it for it in within if given.get("agent") in (None, it.agent)])
             case "agents.inspect":
                 return Of(waiting_on=[Of(kind="ask", on=it) for it in self.waiting.get(given["name"], [])])
             case "questions.answer":
@@ -53,6 +56,17 @@ async def test_an_agent_of_another_namespace_hides_no_question_of_the_others() -
     reads = Reads({"asked": ["guests/ann", "default/below"]})
     reads.open = {"q1": question("q1", "below")}
     assert list(await OpenQuestions(reads, reads, WHO, "default", "asked").open()) == ["q1"]
+
+
+@pytest.mark.parametrize(("reached", "shown"), [(("default",), []), (("default", "guests"), ["q1"]), (("*",), ["q1"])])
+async def test_a_question_of_another_namespace_is_found_by_who_reaches_it(
+    reached: tuple[str, ...], shown: list[str]
+) -> None:
+    """Also where it is the only one that is open; to all others it is as if it were not there."""
+    reads = Reads({"asked": ["guests/ann"]})
+    reads.open = {"q1": question("q1", "ann", "guests"), "q2": question("q2", "nobody asked", "guests")}
+    who = Principal("op", "operator", reached)
+    assert list(await OpenQuestions(reads, reads, who, "default", "asked").open()) == shown
 
 
 async def test_only_what_was_asked_is_answered_and_a_few_at_most() -> None:
