@@ -59,7 +59,10 @@ class HostGone(Frame, frozen=True):
 
 
 class NodesSeen(Frame, frozen=True):
-    """What Ray says of its nodes, as JSON: a list of {node, ray_node_id, here, alive, resources, labels}."""
+    """What Ray says of its nodes, as JSON: a list of {node, ray_node_id, here, alive, resources, labels}.
+
+    `node` is how it calls itself, which others may do, too; how it is called is the gate's.
+    """
 
     nodes: bytes
 

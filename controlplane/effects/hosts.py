@@ -118,7 +118,7 @@ class Hosts:
             wire,
             wire.pid,
             began,
-            self._node.nodes.name_of(wire.node) if wire.node else frame.node,
+            self._node.nodes.name_of(wire.node),
             frame.namespace,
             frame.digest,
             frame.reserved,
