@@ -22,6 +22,7 @@ import msgspec
 from ray_runtime.cluster import ENVIRONMENT
 from ray_runtime.connection import Connection
 from ray_runtime.gateways import Gateways
+from ray_runtime.selecting import NODE_ID_LABEL, selector
 from ray_runtime.tasks import Tasks
 from schemas import faults
 from schemas.base import canonical
@@ -30,7 +31,6 @@ from schemas.wire import Bye, ToPlacer
 
 log = logging.getLogger("steward.placer")
 NAME_PREFIX, OWN_PREFIX = "host/", "agent/"
-NODE_ID_LABEL = "ray.io/node-id"
 RETRY_S = 0.1
 DEAD_S_MAX = 5.0
 NODES_S = 2.0
@@ -213,10 +213,8 @@ def _apart(host_id: str, apart: Apart, avoid: list[str]) -> dict[str, Any]:
     options = {"name": f"{OWN_PREFIX}{apart.address}/{host_id}", "resources": needs.get("custom") or {}, **taken}
     if apart.environment and not apart.confined:
         options["runtime_env"] = {"env_vars": apart.environment}
-    selector = dict(needs.get("labels") or {})
-    if avoid:
-        selector[NODE_ID_LABEL] = f"!in({','.join(avoid)})"
-    return options | ({"label_selector": selector} if selector else {})
+    where = selector(needs.get("labels") or {}, avoid)
+    return options | ({"label_selector": where} if where else {})
 
 
 def told_of(rows: list[dict[str, Any]], here: str, name: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ray_runtime.computing import Told, work
+from ray_runtime.selecting import selector
 from schemas.base import canonical
 from schemas.compute import ComputeRun
 from schemas.frames import Frame, TaskBegin, TaskEnded, TaskStarted, TasksWanted
@@ -111,8 +112,8 @@ def _options(given: ComputeRun, frame: TaskBegin) -> dict[str, Any]:
     }
     if needs.memory_bytes:
         options["memory"] = needs.memory_bytes
-    if needs.labels:
-        options["label_selector"] = needs.labels
+    if where := selector(needs.labels, frame.avoid):
+        options["label_selector"] = where
     return options
 
 

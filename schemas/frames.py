@@ -109,7 +109,8 @@ class EndProcess(Frame, frozen=True):
 class TaskBegin(Frame, frozen=True):
     """A task of `turn.compute`, to be begun once: `key` is its await and its attempt. Said again, it changes nothing.
 
-    `name` is that of its agent; `files` are those of its code, as in `CodeFiles`; `arguments` a ComputeRun as JSON.
+    `name` is that of its agent; `files` are those of its code, as in `CodeFiles`; `arguments` a ComputeRun as JSON. It
+    goes where Ray finds what it needs, but for the nodes to `avoid`.
     """
 
     key: str
@@ -117,6 +118,7 @@ class TaskBegin(Frame, frozen=True):
     digest: str
     files: bytes
     arguments: bytes
+    avoid: list[str] = []
 
 
 class TasksWanted(Frame, frozen=True):

@@ -103,7 +103,7 @@ class Placing:
         first, count = node.bounds.confined_uid_first, node.bounds.confined_uids
         self._wanted = Wishes(node.steady, range(first, first + count))
         self._lines: dict[Key, Line] = {}
-        self._fitting = Fitting(lambda: node.nodes.seen_by_ray)
+        self._fitting = Fitting(lambda: node.nodes.seen_by_ray, lambda: node.nodes.closed)
         self._placers: set[Wire] = set()
         self._said: HostsWanted | None = None
 

@@ -32,3 +32,12 @@ def test_it_fits_if_one_living_node_has_all_of_it(needs: dict[str, Any], expecte
     assert fits(asked, nodes) is expected
     assert "large: CPU 64, GPU 2, tpu 1" in lacking(asked, nodes)
     assert "dead" not in lacking(asked, nodes)
+
+
+def test_what_is_drained_has_nothing_to_give() -> None:
+    """Its name is told, with why it does not count."""
+    needs = Needs.model_validate({"num_gpus": 1})
+    assert not fits(needs, [SMALL, LARGE], {"large"})
+    assert "large: drained" in lacking(needs, [SMALL, LARGE], {"large"})
+    assert fits(Needs(), [SMALL, LARGE], {"large"})
+    assert not fits(Needs(), [SMALL, LARGE], {"large", "small"})
