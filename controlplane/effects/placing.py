@@ -49,6 +49,7 @@ class Host:
     idle_since: float
     since: float
     lag_ms: float = 0.0
+    lease_put: float = 0.0  # when its lease was last written
     inflight: int = 0
     rested_since: float = 0.0  # when a turn of its agents last ended
     draining: bool = False
