@@ -34,6 +34,8 @@ class Tasks:
         self._started: dict[str, float] = {}  # since when it has what it needs, by the steady clock
         self._ended: dict[str, TaskEnded] = {}
         self._unwanted: set[str] = set()
+        self._home = ray.get_runtime_context().get_node_id()
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier placer, with which its tasks have ended
         self._remote = ray.remote(max_calls=1, max_retries=0)(work)
 
     def begin(self, frame: TaskBegin) -> None:
@@ -42,7 +44,9 @@ class Tasks:
             return
         given = ComputeRun.model_validate_json(frame.arguments)
         folder = str(self._folder / frame.key.replace(":", "-"))
-        ref = self._remote.options(**_options(given, frame)).remote(folder, frame.digest, frame.files, frame.arguments)
+        ref = self._remote.options(**_options(given, frame)).remote(
+            folder, frame.digest, frame.files, frame.arguments, self._home
+        )
         log.info("task %s of %s is begun", frame.key, frame.name)
         self._running[frame.key] = ref, asyncio.create_task(self._until_ended(frame.key, ref, folder))
 

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from ray_runtime.connection import Connection
-from ray_runtime.relay import Relay, folder_of
+from ray_runtime.folders import folder_of
+from ray_runtime.relay import Relay
 from schemas.base import canonical
 from schemas.frames import Home, HostsWanted, NodesSeen, PlacerHello
 from schemas.wire import ToPlacer
