@@ -19,7 +19,7 @@ from typing import Any
 from ray_runtime.confinement.host import plan_of
 from ray_runtime.confinement.start import start
 from ray_runtime.host import HostCore, run_host
-from ray_runtime.relay import folder_of
+from ray_runtime.node_folder import folder_of, private
 
 OUTPUT_BYTES = 65_536
 
@@ -95,6 +95,4 @@ def _socket_here(socket: Path, home: str) -> Path:
     here = ray.get_runtime_context().get_node_id()
     if here == home:
         return socket
-    folder = folder_of(socket, here)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / "gate.sock"
+    return private(folder_of(socket, here)) / "gate.sock"

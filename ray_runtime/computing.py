@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ray_runtime.arguments import json_bytes
 from ray_runtime.code import Package
+from ray_runtime.node_folder import folder_of, of_this_task, private
 from ray_runtime.problems import compute_error, problem
 from schemas.base import canonical
 from schemas.compute import RESULT_BYTES_MAX, ComputeRun
@@ -32,10 +33,11 @@ class Came(NamedTuple):
 Told = tuple[str, bytes, float, float]  # a `Came`
 
 
-def work(folder: str, digest: str, files: bytes, arguments: bytes) -> Iterator[Told | None]:
+def work(folder: str, digest: str, files: bytes, arguments: bytes, home: str) -> Iterator[Told | None]:
     """Say that it has begun, bring the code here, call the function, and take the code away again; then what came."""
     yield None
     began, before = time.monotonic(), _cpu_s()
+    folder = str(_place(Path(folder), home))
     package = Package(digest, Path(folder))
     try:
         given = ComputeRun.model_validate_json(arguments)
@@ -46,6 +48,14 @@ def work(folder: str, digest: str, files: bytes, arguments: bytes) -> Iterator[T
     finally:
         package.remove()
     yield came.outcome, came.result, max(0.0, _cpu_s() - before), time.monotonic() - began
+
+
+def _place(folder: Path, home: str) -> Path:
+    """Where its code is meanwhile: the `folder` on the placer's node, by Ray's id; on another that of its relay."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return folder if here == home else of_this_task(private(folder_of(folder.parent, here)))
 
 
 def called(function: Callable[..., Any], given: ComputeRun, root: str = "") -> Came:

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray_runtime.relay import Relay, folder_of
+from ray_runtime.node_folder import folder_of
+from ray_runtime.relay import Relay
 from schemas.frames import Home
 
 log = logging.getLogger("steward.placer")

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import msgspec
 from ray_runtime.cluster import ENVIRONMENT
 from ray_runtime.connection import Connection
 from ray_runtime.gateways import Gateways
+from ray_runtime.selecting import NODE_ID_LABEL, selector
 from ray_runtime.tasks import Tasks, in_words, require_taken
 from schemas import faults
 from schemas.base import canonical
@@ -32,7 +32,6 @@ from schemas.wire import Bye, ToPlacer
 
 log = logging.getLogger("steward.placer")
 NAME_PREFIX, OWN_PREFIX = "host/", "agent/"
-NODE_ID_LABEL = "ray.io/node-id"
 RETRY_S, RETRY_S_MAX = 0.1, 5.0
 AT_ONCE_S = 1.0  # a connection that ended so soon is not made anew at once
 DEAD_S_MAX = 5.0
@@ -116,7 +115,7 @@ class Placer:
         told: tuple[Any, bytes] | None = None
         while True:
             self._look.clear()
-            nodes = named(await asyncio.to_thread(self._ray.nodes), self._here, self._node)
+            nodes = told_of(await asyncio.to_thread(self._ray.nodes), self._here, self._node)
             self._gateways.seen(nodes)
             told_now = canonical(nodes)
             if self._connection is not None and told != (self._connection, told_now):
@@ -235,23 +234,18 @@ def _apart(host_id: str, apart: Apart, avoid: list[str]) -> dict[str, Any]:
     options = {"name": f"{OWN_PREFIX}{apart.address}/{host_id}", "resources": needs.get("custom") or {}, **taken}
     if apart.environment and not apart.confined:
         options["runtime_env"] = {"env_vars": apart.environment}
-    selector = dict(needs.get("labels") or {})
-    if avoid:
-        selector[NODE_ID_LABEL] = f"!in({','.join(avoid)})"
-    return options | ({"label_selector": selector} if selector else {})
+    where = selector(needs.get("labels") or {}, avoid)
+    return options | ({"label_selector": where} if where else {})
 
 
-def named(rows: list[dict[str, Any]], here: str, name: str) -> list[dict[str, Any]]:
-    """Nodes as Ray's control store has them, by name; addresses and internal marks are left out.
+def told_of(rows: list[dict[str, Any]], here: str, name: str) -> list[dict[str, Any]]:
+    """Nodes as Ray's control store has them; addresses and internal marks are left out.
 
-    Ours is called `name`, another as Ray was told to call it, else by its machine; where two would be called
-    the same, Ray's id tells them apart.
+    Ours is called `name`, another as Ray was told to call it, else by its machine; that may be the same of several.
     """
-    called = {it["NodeID"]: _called(it) if it["NodeID"] != here else name for it in rows}
-    often = Counter(called[it["NodeID"]] for it in rows if it["Alive"] or it["NodeID"] == here)
     found = [
         {
-            "node": name if it["NodeID"] == here else _apart_from(called[it["NodeID"]], it["NodeID"], often),
+            "node": name if it["NodeID"] == here else _called(it),
             "ray_node_id": it["NodeID"],
             "here": it["NodeID"] == here,
             "alive": it["Alive"],
@@ -266,10 +260,6 @@ def named(rows: list[dict[str, Any]], here: str, name: str) -> list[dict[str, An
 def _called(row: dict[str, Any]) -> str:
     given = row.get("NodeName") or ""
     return str(row["NodeManagerHostname"] if given in ("", row["NodeManagerAddress"]) else given)
-
-
-def _apart_from(called: str, node_id: str, often: Counter[str]) -> str:
-    return called if often[called] < 2 else f"{called}-{node_id[:8]}"
 
 
 def _reason(error: Exception) -> str:

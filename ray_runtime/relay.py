@@ -4,8 +4,8 @@ Hosts of its node connect to its unix socket (0600) as to a gate's. For each con
 gate, over TLS by a certificate it was told, and says first which process this is, as its own kernel knows.
 It holds nothing else: no journal, no credential of anybody. A connection that ends at one side ends at the
 other, so that a lost node, a lost relay and a lost gate are each heard of at once. A process that is to be
-ended, and does not answer, it kills. Without a gate for too long, or told to, it ends, and its folder with it,
-which ends the hosts.
+ended, and does not answer, it kills. Of workers that have ended it puts away what they left. Without a gate for too
+long, or told to, it ends, and its folder with it, which ends the hosts.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ import msgspec
 import psutil
 
 from ray_runtime.connection import Connection, packed
+from ray_runtime.node_folder import leave, private, put_away
 from schemas.frames import FRAME_BYTES_MAX, Home, RelayHello, Through
 from schemas.processes import is_it, started
 from schemas.wire import Hello, LeaseHello, ToRelay
@@ -33,17 +34,13 @@ log = logging.getLogger("steward.relay")
 CHUNK_BYTES = 262_144
 RETRY_S = 0.1
 GONE_S = 60.0
+TIDY_S = 2.0
 FIRST_S_MAX = 10.0
 ENDED_S_MAX = 10.0
 CERTIFIED_FOR = "steward-gate"
 _LENGTH = struct.Struct("<I")
 _CREDENTIALS = struct.Struct("3i")
 _first = msgspec.msgpack.Decoder(Hello | LeaseHello)
-
-
-def folder_of(socket_path: Path, node_id: str) -> Path:
-    """Where a node's relay has its socket, beside that of the gate: short, as the path of a socket must be."""
-    return socket_path.parent / f"n-{node_id[:12]}"
 
 
 class Relay:
@@ -61,7 +58,7 @@ class Relay:
 
     async def serve(self) -> None:
         """Serve until `end`, or until there is no gate for too long; nothing of it is left afterwards."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private(self._folder)
         path = self._folder / "gate.sock"
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -69,13 +66,15 @@ class Relay:
             server = await asyncio.start_unix_server(self._accepted, str(path), backlog=512, limit=CHUNK_BYTES)
         finally:
             os.umask(before)
-        keeping = asyncio.create_task(self._keep_control())
+        keeping = [asyncio.create_task(it) for it in (self._keep_control(), self._keep_tidy())]
         await self._ended.wait()
         server.close()
-        keeping.cancel()
+        for task in keeping:
+            task.cancel()
         for task in list(self._passing):
             task.cancel()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        await asyncio.gather(*keeping, return_exceptions=True)
+        leave(self._folder)
 
     def end(self) -> None:
         """End in good order; on the loop's thread."""
@@ -87,6 +86,12 @@ class Relay:
             self._home, self._trusts = home, _trusts(home)
             if self._control is not None:
                 self._control.close()
+
+    async def _keep_tidy(self) -> None:
+        """A function whose worker was killed has left its code here."""
+        while True:
+            await asyncio.sleep(TIDY_S)
+            await asyncio.to_thread(put_away, self._folder)
 
     # Its own connection
 

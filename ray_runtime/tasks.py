@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from ray_runtime.computing import Told, work
 from ray_runtime.problems import problem
+from ray_runtime.selecting import selector
 from schemas.base import canonical
 from schemas.compute import ComputeRun
 from schemas.frames import Frame, TaskBegin, TaskEnded, TaskStarted, TasksWanted
@@ -35,6 +36,8 @@ class Tasks:
         self._started: dict[str, float] = {}  # since when it has what it needs, by the steady clock
         self._ended: dict[str, TaskEnded] = {}
         self._unwanted: set[str] = set()
+        self._home = ray.get_runtime_context().get_node_id()
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier placer, with which its tasks have ended
         self._remote = ray.remote(max_calls=1, max_retries=0)(work)
 
     def begin(self, frame: TaskBegin) -> None:
@@ -53,7 +56,8 @@ class Tasks:
     def _begun(self, frame: TaskBegin, folder: str) -> Any:
         given = ComputeRun.model_validate_json(frame.arguments)
         require_taken(given.resources)
-        return self._remote.options(**_options(given, frame)).remote(folder, frame.digest, frame.files, frame.arguments)
+        task = self._remote.options(**_options(given, frame))
+        return task.remote(folder, frame.digest, frame.files, frame.arguments, self._home)
 
     def follow(self, frame: TasksWanted) -> None:
         """End what is not named, and forget what came of it."""
@@ -145,8 +149,8 @@ def _options(given: ComputeRun, frame: TaskBegin) -> dict[str, Any]:
     }
     if needs.memory_bytes:
         options["memory"] = needs.memory_bytes
-    if needs.labels:
-        options["label_selector"] = needs.labels
+    if where := selector(needs.labels, frame.avoid):
+        options["label_selector"] = where
     return options
 
 

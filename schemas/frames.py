@@ -59,7 +59,10 @@ class HostGone(Frame, frozen=True):
 
 
 class NodesSeen(Frame, frozen=True):
-    """What Ray says of its nodes, as JSON: a list of {node, ray_node_id, here, alive, resources, labels}."""
+    """What Ray says of its nodes, as JSON: a list of {node, ray_node_id, here, alive, resources, labels}.
+
+    `node` is how it calls itself, which others may do, too; how it is called is the gate's.
+    """
 
     nodes: bytes
 
@@ -106,7 +109,8 @@ class EndProcess(Frame, frozen=True):
 class TaskBegin(Frame, frozen=True):
     """A task of `turn.compute`, to be begun once: `key` is its await and its attempt. Said again, it changes nothing.
 
-    `name` is that of its agent; `files` are those of its code, as in `CodeFiles`; `arguments` a ComputeRun as JSON.
+    `name` is that of its agent; `files` are those of its code, as in `CodeFiles`; `arguments` a ComputeRun as JSON. It
+    goes where Ray finds what it needs, but for the nodes to `avoid`.
     """
 
     key: str
@@ -114,6 +118,7 @@ class TaskBegin(Frame, frozen=True):
     digest: str
     files: bytes
     arguments: bytes
+    avoid: list[str] = []
 
 
 class TasksWanted(Frame, frozen=True):

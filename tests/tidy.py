@@ -51,6 +51,7 @@ PURE = (
     "controlplane/effects/admission.py",
     "controlplane/effects/guarding.py",
     "controlplane/effects/journaling.py",
+    "controlplane/effects/naming.py",
     "controlplane/protocols/envelopes.py",
     "controlplane/protocols/openapi.py",
     "controlplane/economy/invoicing.py",

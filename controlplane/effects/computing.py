@@ -221,11 +221,11 @@ class Computing:
             self._resolve(task, "failed", _lost(task), self._ran(task))
 
     def _unfit(self, task: Task) -> bool:
-        """Whether no node could ever run it; after a while that is the answer."""
-        nodes = self._node.nodes.seen_by_ray
+        """Whether no node could run it; after a while that is the answer, unless one that is drained could."""
+        nodes, closed = self._node.nodes.seen_by_ray, self._node.nodes.closed
         if nodes is None or fits(task.given.resources, nodes):
             task.unfit_since = None
-            return nodes is None and task.runner is None
+            return task.runner is None if nodes is None else not fits(task.given.resources, nodes, closed)
         now = self._node.steady()
         task.unfit_since = now if task.unfit_since is None else task.unfit_since
         if now - task.unfit_since >= self._node.bounds.compute_fit_s:
@@ -263,8 +263,8 @@ class Computing:
         row = self._node.reader.one(statements.CODE, task.digest)
         files = row[0].encode() if row else b""
         self._sent.add(task.key)
-        name = f"{task.namespace}/{task.name}"
-        self._wire.send(TaskBegin(task.key, name, task.digest, files, task.arguments))
+        name, avoid = f"{task.namespace}/{task.name}", list(self._node.nodes.avoided())
+        self._wire.send(TaskBegin(task.key, name, task.digest, files, task.arguments, avoid))
 
     def _tell(self) -> None:
         """Which tasks shall run: those that this placer was told of, and that are still open."""

@@ -17,17 +17,16 @@ import psutil
 
 from controlplane.effects.confining import Known, unfit
 from controlplane.effects.kernel import lives, process_of, same, uid_of
-from controlplane.effects.keys import address_of
 from controlplane.effects.node import Done, Node
 from controlplane.effects.overtime import overdue, overtime
 from controlplane.effects.placing import Host, Placing
 from controlplane.effects.pythons import other_python
 from controlplane.effects.reading import Away
+from controlplane.effects.recording import Records, ignored
 from controlplane.effects.slots import Slot
 from controlplane.effects.surviving import survived
 from controlplane.effects.wireio import Wire
 from controlplane.store import statements as sql
-from schemas.base import canonical
 from schemas.frames import HostGone, PlacerHello
 from schemas.processes import is_stopped
 from schemas.wire import CodeFiles, CodeWanted, Hello, Lease, LeaseHello, Welcome
@@ -45,7 +44,7 @@ class Hosts:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._placing = Placing(node)
+        self._placing, self._records = Placing(node), Records(node)
         self.suspects: dict[str, str] = {}  # turns whose host was lost, and of whom they are
         self._drained: set[str] = set()  # of before the restart, and not back yet
         self.ending: list[Host] = []  # gone, and their records are about to end
@@ -53,6 +52,7 @@ class Hosts:
         self.ensure, self.more_can_come = self._placing.ensure, self._placing.more_can_come
         self.demand, self.waited_for = self._placing.demand, self._placing.waited_for
         self.why_not = self._placing.why_not
+        self.record, self.tell = self._records.put, self._records.tell
         self.placer_lost, self.placers_told = self._placing.placer_lost, self._placing.placers_told
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Hosts:
             if drained:
                 self._drained.add(host_id)
         else:
-            self._end_record(host_id, "host.lost")
+            self._records.end(host_id, "host.lost")
 
     # Peers
 
@@ -102,6 +102,9 @@ class Hosts:
         if began is None or foreign or why:
             log.warning("process %d says that it is host %s, and is not; %s", wire.pid, frame.host_id, why)
             wire.close()
+            return
+        if self._records.too_soon(frame.host_id):
+            wire.close()  # it comes again; each time that is written, and its agents find out
             return
         if (other := other_python(frame)) is not None:
             self._placing.refuse(wire, frame.host_id, other)
@@ -118,7 +121,7 @@ class Hosts:
             wire,
             wire.pid,
             began,
-            self._node.nodes.name_of(wire.node) if wire.node else frame.node,
+            self._node.nodes.name_of(wire.node),
             frame.namespace,
             frame.digest,
             frame.reserved,
@@ -132,7 +135,7 @@ class Hosts:
         asked = self._placing.arrived(host)
         bounds, one_in = self._node.bounds, self._node.diverging.one_in(host.key)
         wire.send(Welcome(bounds.lease_s, bounds.lease_s / 3, bounds.state_bytes_max, one_in))
-        self.record(host, started=True)
+        self.record(host, started=before is None or not same(before, wire))
         log.info("host %s is here, pid %d%s", host.host_id, host.pid, "" if asked else ", unasked")
         drained = host.host_id in self._drained or (before is not None and before.emptying)
         if drained or self._node.nodes.leaves(host):
@@ -153,9 +156,7 @@ class Hosts:
             host.seen, host.lag_ms = self._node.steady(), frame.loop_lag_ms
             host.leased = host.seen + self._node.bounds.lease_s
             host.holding, host.held_s = frame.holding, frame.held_ms / 1000
-            until = self._node.clock() + self._node.bounds.lease_s
-            row = (sql.HOST_LEASE, (until, frame.loop_lag_ms, frame.host_id), -1)
-            self._node.commit("lease", [row], _ignored, 1)
+            self._records.lease(host)
 
     def code(self, host: Host, frame: CodeWanted) -> None:
         row = self._node.reader.one(sql.CODE, frame.digest) if frame.digest == host.digest else None
@@ -265,7 +266,7 @@ class Hosts:
     def drop(self, host_id: str, done: Done) -> None:
         """A host that is not here, and shall not come."""
         self._placing.departed(host_id)
-        self._end_record(host_id, "host.retired", {"reason": "it was drained"}, done)
+        self._records.end(host_id, "host.retired", {"reason": "it was drained"}, done)
         self._placing.ensure()
 
     def _end(self, host: Host, kind: str, why: str) -> None:
@@ -277,7 +278,7 @@ class Hosts:
             for tell in host.on_end:
                 tell()
 
-        self._end_record(host.host_id, kind, {"reason": why}, ended)
+        self._records.end(host.host_id, kind, {"reason": why}, ended)
 
     def kill(self, host: Host, why: str, *, count: bool = True, suspect: Slot | None = None) -> None:
         """Fence first, then end the process, by pid and start time. Of a known suspect alone an attempt counts."""
@@ -347,7 +348,7 @@ class Hosts:
         for host_id in self._placing.overdue():
             log.warning("host %s was wanted and never came", host_id)
             self._placing.departed(host_id, "Ray has not placed it")
-            self._node.commit("never", [(sql.HOST_END, (self._node.clock(), host_id), -1)], _ignored, 1)
+            self._node.commit("never", [(sql.HOST_END, (self._node.clock(), host_id), -1)], ignored, 1)
         self._placing.serve()
         self._placing.ensure()
 
@@ -366,34 +367,3 @@ class Hosts:
 
     def _holder(self, host: Host) -> Slot | None:
         return self._node.turns.running(host.holding)
-
-    # Records
-
-    def record(self, host: Host, *, started: bool = False) -> None:
-        """The host's row, with its lease."""
-        now = self._node.clock()
-        serves = (host.namespace or None, host.digest or None, address_of(host.reserved))
-        given = (host.host_id, host.node, host.pid, host.pid_started, *serves)
-        rows: list[Any] = [(sql.HOST_PUT, (*given, now + self._node.bounds.lease_s, now), 1)]
-        if started:
-            rows.append(_event("host.started", host.host_id, {"pid": host.pid, "node": host.node}, now))
-        self._node.commit("host", rows, _ignored, 1)
-
-    def tell(self, kind: str, host_id: str, data: dict[str, Any]) -> None:
-        """An event about a host."""
-        self._node.commit("held", [_event(kind, host_id, data, self._node.clock())], _ignored, 1)
-
-    def _end_record(
-        self, host_id: str, kind: str, data: dict[str, Any] | None = None, done: Done | None = None
-    ) -> None:
-        now = self._node.clock()
-        rows = [(sql.HOST_END, (now, host_id), 1), _event(kind, host_id, data or {}, now)]
-        self._node.commit("ended", rows, done or _ignored, 1)
-
-
-def _event(kind: str, host_id: str, data: dict[str, Any], now: float) -> Any:
-    return sql.EVENT, (kind, now, "Host", "", host_id, None, None, canonical(data).decode()), 1
-
-
-def _ignored(_outcome: str, _detail: str) -> None:
-    """Nobody waits for this commit; a later one says the same again."""

@@ -4,9 +4,10 @@ The gate's own takes them, and every other whose relay is here, and which Ray do
 empties its hosts and asks for no other there, so where it is the last that is open its agents wait: each says
 so, their messages are kept, and undoing it goes on with them. One that is closed first keeps its hosts until it is
 to be emptied: they are given nobody new, and their agents stay until each is moved. That a node is drained is a
-record, by its name.
+record, by its name; so is the name, by Ray's id, for as long as the node lives.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 import orjson
 
 from controlplane.effects.controls import Answer, failed, soon
+from controlplane.effects.naming import named
 from controlplane.effects.node import Node
 from controlplane.effects.placing import Host
 from controlplane.resources.problems import problem
@@ -21,6 +23,8 @@ from controlplane.store import moving as sql
 from schemas.base import canonical
 from schemas.frames import Control, NodesSeen
 from schemas.problem import Next
+
+AGAIN_S = 1.0
 
 
 class Asked(msgspec.Struct):
@@ -41,6 +45,8 @@ class Nodes:
         self._node = node
         self._seen: Sequence[dict[str, Any]] | None = None
         self._names: dict[str, str] = {}  # of nodes, by Ray's ids
+        self._kept: dict[str, str] = {}  # as they are recorded
+        self._keeping = False
         self._lost: set[str] = set()  # Ray's ids; one that is lost never comes back under the same
         self.closed: set[str] = set()
         self.emptied: set[str] = set()  # of those that are closed
@@ -55,17 +61,53 @@ class Nodes:
         found = [(key.removeprefix(sql.CLOSED_PREFIX), since) for key, since in self._node.reader.rows(sql.ALL_CLOSED)]
         self.closed = {name for name, _ in found}
         self.emptied = {name for name, since in found if since}
+        names = self._node.reader.rows(sql.ALL_NAMED)
+        self._kept = {key.removeprefix(sql.NAME_PREFIX): name for key, name in names}
+        self._names = dict(self._kept)
 
     def seen(self, frame: NodesSeen) -> None:
-        """The placer says what Ray says."""
-        self._seen = seen = orjson.loads(frame.nodes)
-        self._names = {it["ray_node_id"]: it["node"] for it in seen}
+        """The placer says what Ray says; how a node calls itself becomes its name when it is new."""
+        rows = orjson.loads(frame.nodes)
+        self._names = named(rows, self.here, self._names, self.closed)
+        seen = [it | {"node": self._names[it["ray_node_id"]]} for it in rows]
+        self._seen = seen = sorted(seen, key=lambda it: (it["node"], it["ray_node_id"]))
         self._lost = {it["ray_node_id"] for it in seen if not it["alive"]}
         for node_id in self._lost:
             self._node.relays.doubt(node_id)
         if any(it["alive"] and not it["here"] for it in seen):
             self._node.relays.listen()
+        self._keep()
+        self._tell_hosts()
         self._node.hosts.ensure()
+
+    def _keep(self) -> None:
+        """Record how those that live are called, and forget the others; until that is so, once more after a while."""
+        alive = {it["ray_node_id"] for it in self._seen or () if it["alive"] and not it["here"]}
+        names = {node_id: name for node_id, name in self._names.items() if node_id in alive}
+        if self._keeping or names == self._kept:
+            return
+        rows: list[Any] = [(sql.UNNAME, (sql.name_key(it),), -1) for it in self._kept.keys() - names.keys()]
+        rows += [(sql.NAME, (sql.name_key(it), name), 1) for it, name in names.items() if self._kept.get(it) != name]
+        self._keeping = True
+
+        def kept(outcome: str, _detail: str) -> None:
+            self._keeping = False
+            if outcome == "ok":
+                self._kept = names
+                self._keep()
+            else:
+                asyncio.get_running_loop().call_later(AGAIN_S, self._keep)
+
+        self._node.commit("node", rows, kept)
+
+    def _tell_hosts(self) -> None:
+        """Hosts that came before their node had a name have it now."""
+        for host in self._node.hosts.all():
+            if host.node != (name := self.name_of(host.wire.node)):
+                host.node = name
+                self._node.hosts.record(host)
+                if self.leaves(host):
+                    self._node.draining.empty(host)
 
     def name_of(self, node_id: str) -> str:
         """How a node is called, by Ray's id; the gate's own has none here."""

@@ -49,6 +49,7 @@ class Host:
     idle_since: float
     since: float
     lag_ms: float = 0.0
+    lease_put: float = 0.0  # when its lease was last written
     inflight: int = 0
     rested_since: float = 0.0  # when a turn of its agents last ended
     draining: bool = False
@@ -103,7 +104,7 @@ class Placing:
         first, count = node.bounds.confined_uid_first, node.bounds.confined_uids
         self._wanted = Wishes(node.steady, range(first, first + count))
         self._lines: dict[Key, Line] = {}
-        self._fitting = Fitting(lambda: node.nodes.seen_by_ray)
+        self._fitting = Fitting(lambda: node.nodes.seen_by_ray, lambda: node.nodes.closed)
         self._placers: set[Wire] = set()
         self._said: HostsWanted | None = None
 

@@ -17,8 +17,18 @@ EMPTY = (
 )
 OPEN = "DELETE FROM meta WHERE key = ?"
 CLOSED_PREFIX = "node.closed."
+# How nodes of Ray that live are called, by Ray's ids.
+ALL_NAMED = "SELECT key, value FROM meta WHERE key > 'node.name.' AND key < 'node.name/'"
+NAME = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+UNNAME = "DELETE FROM meta WHERE key = ?"
+NAME_PREFIX = "node.name."
 
 
 def closed_key(node: str) -> str:
     """Under which it is recorded that a node takes no agents."""
     return CLOSED_PREFIX + node
+
+
+def name_key(node_id: str) -> str:
+    """Under which it is recorded how a node is called."""
+    return NAME_PREFIX + node_id

@@ -243,8 +243,8 @@ REMOVE = (
 
 HOST_PUT = (
     "INSERT INTO host (host_id, node, pid, pid_started, namespace, digest, kept_for, lease_until, loop_lag_ms,"
-    " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (host_id) DO UPDATE SET pid = excluded.pid,"
-    " pid_started = excluded.pid_started, namespace = excluded.namespace, digest = excluded.digest,"
+    " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (host_id) DO UPDATE SET node = excluded.node,"
+    " pid = excluded.pid, pid_started = excluded.pid_started, namespace = excluded.namespace, digest = excluded.digest,"
     " lease_until = excluded.lease_until, ended_at = NULL"
 )
 HOST_LEASE = Many("UPDATE host SET lease_until = ?, loop_lag_ms = ? WHERE host_id = ? AND ended_at IS NULL")

@@ -16,7 +16,7 @@ from tests.end_to_end.test_apart import hosts_of, where
 from tests.end_to_end.test_living import agree, ask, condition, until
 from tests.gate.counting import Counting, counting
 from tests.raylet import Raylet
-from tests.stack import Stack
+from tests.stack import Stack, runtime_folder
 
 HOME = os.uname().nodename
 OF_GPUS = """
@@ -181,9 +181,12 @@ def _gpus(stack: Stack, node: Raylet, folder: Path) -> None:
     until(lambda: not free())
     until(lambda: condition(stack, "trainer", "Active")["status"] == "false")
     assert not free(), "the function has it, not the agent, which is suspended"
+    (place,) = Path(runtime_folder(stack.data)).glob("n-*/tasks/*")
+    assert (place / "trainer.py").exists()
     (folder / "go").touch()
     asking.join(60)
     assert answers == ["0"]
+    until(lambda: not place.exists())
     until(free)
     assert ask(stack, "trainer", None) in (None, "")
     assert free(), "a turn that computes nothing takes none"
@@ -222,6 +225,7 @@ def _drained_and_left(stack: Stack, node: Raylet) -> None:
     stack.call("nodes.drain", node="fourth", undo=True)
     assert ask(stack, "heavy", None)["seen"] == 5
     stack.stop()
+    assert not list(Path(runtime_folder(stack.data)).glob("n-*"))
     theirs = {it.pid: it.name() for it in node.processes()}
     assert theirs
     assert not [it for it in theirs.values() if it.startswith(("ray::Host", "ray::Gateway"))], theirs

@@ -12,18 +12,21 @@ from schemas.base import canonical
 from schemas.frames import HostsWanted, NodesSeen, PlacerHello, TaskBegin, TaskEnded, TaskStarted, TasksWanted
 from schemas.wire import ToPlacer
 
-NODE = {"node": "n1", "ray_node_id": "1", "here": True, "alive": True, "resources": {"CPU": 4.0}, "labels": {}}
+NODE = {"node": "local", "ray_node_id": "1", "here": True, "alive": True, "resources": {"CPU": 4.0}, "labels": {}}
 
 
 class Computer:
     """Connected whenever the gate is there; `answers` what each task comes to at once, if it is given."""
 
-    def __init__(self, socket: Path, runner: str = "r1", answers: Any = None, gpus: float = 0.0) -> None:
+    def __init__(
+        self, socket: Path, runner: str = "r1", answers: Any = None, gpus: float = 0.0, beside: Any = ()
+    ) -> None:
         self.begun: dict[str, TaskBegin] = {}
         self.wanted: list[str] = []
         self.reserved: dict[str, str] = {}  # hosts that are wanted for one agent each
         self._socket, self._runner, self._answers = socket, runner, answers
-        self._node = NODE | {"resources": {"CPU": 4.0, "GPU": gpus}} if gpus else NODE
+        own = NODE | {"resources": {"CPU": 4.0, "GPU": gpus}} if gpus else NODE
+        self._nodes = [own, *(NODE | {"here": False} | it for it in beside)]
         self._ended: dict[str, TaskEnded] = {}
         self._connection: Connection[ToPlacer] | None = None
         self._keeping = asyncio.create_task(self._keep())
@@ -36,7 +39,7 @@ class Computer:
                 )
                 self._connection = connection
                 connection.send(PlacerHello(os.getpid(), "local", "", self._runner))
-                connection.send(NodesSeen(canonical([self._node])))
+                connection.send(NodesSeen(canonical(self._nodes)))
                 for frame in self._ended.values():
                     connection.send(frame)
                 await connection.lost

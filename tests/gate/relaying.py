@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from ray_runtime.connection import Connection
-from ray_runtime.relay import Relay, folder_of
+from ray_runtime.node_folder import folder_of
+from ray_runtime.relay import Relay
 from schemas.base import canonical
 from schemas.frames import Home, HostsWanted, NodesSeen, PlacerHello
 from schemas.wire import ToPlacer
@@ -47,6 +48,7 @@ class Cluster:
         self.home: Home | None = None
         self.wanted = HostsWanted([])
         self.nodes: dict[str, bool] = {}
+        self.called: dict[str, str] = {}  # how a node calls itself, where that is otherwise than here
         self.relays: dict[str, zygote.Forked] = {}
         self._connection: Connection[ToPlacer] | None = None
 
@@ -72,7 +74,10 @@ class Cluster:
     def see(self) -> None:
         """Say what nodes there are, and which of them are alive."""
         rows: list[dict[str, Any]] = [{"node": "local", "ray_node_id": OWN, "here": True, "alive": True}]
-        rows += [{"node": it, "ray_node_id": id_of(it), "here": False, "alive": on} for it, on in self.nodes.items()]
+        rows += [
+            {"node": self.called.get(it, it), "ray_node_id": id_of(it), "here": False, "alive": on}
+            for it, on in self.nodes.items()
+        ]
         assert self._connection is not None
         self._connection.send(NodesSeen(canonical([it | {"resources": {}, "labels": {}} for it in rows])))
 

@@ -10,6 +10,7 @@ from controlplane.store.unit import Unit
 from tests.gate.computer import Computer
 from tests.gate.far import HELD
 from tests.gate.running import RunningGate, running, true
+from tests.gate.test_nodes import drain
 
 pytestmark = pytest.mark.anyio
 
@@ -48,13 +49,14 @@ TASK_S = "SELECT SUM(amount) FROM used WHERE meter = 'task_s'"
 OPEN = "SELECT attempts FROM awaiting WHERE kind = 'compute' AND resolved_at IS NULL"
 RECEIPT = "SELECT outcome, result FROM awaiting WHERE kind = 'compute'"
 CONFINE = "UPDATE resource SET generation = generation + 1, spec = ? WHERE kind = 'Agent'"
+LOOKED_S = 2.5  # in which the gate looks at what is open once more
 OWNER = "SELECT owner FROM agent WHERE name = 'thinker'"
 
 
-async def _thinker(gate: RunningGate, cls: str = "Thinker", **spec: Any) -> None:
+async def _thinker(gate: RunningGate, cls: str = "Thinker", name: str = "", **spec: Any) -> None:
     grants = [{"effect": it, "connection": None} for it in ("compute.run", "machine.read")]
     more = {"mandate": {"grants": grants}, "suspend_after_ms": 20, **spec}
-    await gate.agent(cls.lower(), await gate.code(SOURCE), cls, **more)
+    await gate.agent(name or cls.lower(), await gate.code(SOURCE), cls, **more)
 
 
 async def test_a_suspended_turn_gets_what_was_computed_over_the_death_of_the_gate(database_url: str) -> None:
@@ -146,7 +148,7 @@ async def test_what_no_node_has_and_what_is_not_granted_is_said(quick_url: str) 
         await _thinker(gate)
         reason, detail = await gate.ask("thinker", {"resources": {"num_gpus": 1, "custom": {"quantum": 2}}}, "m1")
         assert reason == "NO_RESOURCES"
-        assert "no node has CPU 1, GPU 1, quantum 2 (nodes: n1: CPU 4)" in detail
+        assert "no node has CPU 1, GPU 1, quantum 2 (nodes: local: CPU 4)" in detail
         await gate.agent("bare", await gate.code(SOURCE), "Thinker")
         assert (await gate.ask("bare", {}, "m2"))[0] == "NOT_GRANTED"
         assert computer.begun == {}
@@ -191,6 +193,33 @@ async def test_what_runs_of_an_agent_that_becomes_confined_is_ended(quick_url: s
         await true(lambda: computer.wanted == [])
         assert told or computer.begun == {}
         await computer.close()
+
+
+async def test_a_drained_node_is_begun_nothing_on(quick_url: str) -> None:
+    """What others can run goes to them; what it alone can waits for it, and does not fail."""
+    async with running(quick_url, compute_fit_s=0.1) as gate:
+        computer = Computer(gate.socket, beside=[{"node": "far", "ray_node_id": "2", "resources": {"GPU": 1.0}}])
+        await _thinker(gate)
+        needy = asyncio.create_task(gate.ask("thinker", {"resources": {"num_cpus": 0, "num_gpus": 1}}, "m1", 40))
+        first = await computer.task()
+        assert computer.begun[first].avoid == []
+        await drain(gate, "far")
+        computer.end(first, "lost", "its worker died")
+        await _thinker(gate, name="other")
+        modest = asyncio.create_task(gate.ask("other", {}, "m2", 40))
+        await true(lambda: len(computer.begun) == 2)
+        (second,) = computer.begun.keys() - {first}
+        assert computer.begun[second].avoid == ["2"]
+        computer.end(second, "succeeded", 2)
+        assert await modest == 2
+        await gate.until(OPEN, lambda rows: rows == [(1,)])
+        await asyncio.sleep(LOOKED_S)
+        assert len(computer.begun) == 2
+        await drain(gate, "far", undo=True)
+        third = await computer.task(2)
+        assert computer.begun[third].avoid == []
+        computer.end(third, "succeeded", 1)
+        assert await needy == 1
 
 
 async def test_computes_are_branches(quick_url: str) -> None:

@@ -37,7 +37,8 @@ def test_it_fits_if_one_living_node_has_all_of_it(needs: dict[str, Any], expecte
 
 def test_what_ray_takes_of_nobody_is_not_asked_for() -> None:
     """It was declared before that was refused; the agent waits, and hears what is to be mended."""
-    fitting = Fitting(lambda: [SMALL, LARGE])
+    nodes = [SMALL, LARGE]
+    fitting = Fitting(lambda: nodes, lambda: set())
 
     def lacks(**resources: Any) -> str:
         return fitting.lacks(reserved_for("uid_1", "default", "x", {"isolation": "dedicated", "resources": resources}))
@@ -45,3 +46,12 @@ def test_what_ray_takes_of_nobody_is_not_asked_for() -> None:
     assert lacks(num_gpus=2) == ""
     assert lacks(num_gpus=1.5).startswith("it does not take resources: num_gpus: 1.5 is no whole number")
     assert lacks(custom={"CPU": 1}).startswith("it does not take resources: custom/CPU: CPU is a name of Ray's own")
+
+
+def test_what_is_drained_has_nothing_to_give() -> None:
+    """Its name is told, with why it does not count."""
+    needs = Needs.model_validate({"num_gpus": 1})
+    assert not fits(needs, [SMALL, LARGE], {"large"})
+    assert "large: drained" in lacking(needs, [SMALL, LARGE], {"large"})
+    assert fits(Needs(), [SMALL, LARGE], {"large"})
+    assert not fits(Needs(), [SMALL, LARGE], {"large", "small"})

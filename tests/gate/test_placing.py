@@ -114,6 +114,20 @@ def test_what_no_node_has_is_not_asked_for() -> None:
     assert scene.placing.why_not(needy) == ""
 
 
+def test_what_a_drained_node_alone_has_is_not_asked_for() -> None:
+    """Nobody is to come there; once it takes agents again, it is asked for."""
+    scene = Scene(hosts_max=1)
+    has = {"alive": True, "resources": {"quantum": 1.0}, "labels": {}}
+    scene.node.nodes.seen_by_ray = [{"node": "here", **has, "resources": {}}, {"node": "other", **has}]
+    scene.node.nodes.closed.add("other")
+    needy = scene.waits("needy", resources={"custom": {"quantum": 1}})
+    assert scene.asked_for == []
+    assert "other: drained" in scene.placing.why_not(needy)
+    scene.node.nodes.closed.clear()
+    scene.placing.ensure()
+    assert scene.asked_for == ["n/needy"]
+
+
 def test_a_spare_host_is_no_place_for_an_agent_with_one_of_its_own() -> None:
     """An idle one goes for it, else the spare one itself; it does not wait for as long as there is a spare."""
     scene = Scene(hosts_max=3, hosts_warm=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import orjson
 import psutil
 import pytest
@@ -21,7 +22,16 @@ import pytest
 from controlplane.supervision.processes import Known
 from ray_runtime.cluster import RayHead, session_of
 from schemas.base import canonical
-from schemas.frames import HostGone, HostsWanted, PlacerHello, TaskBegin, TaskEnded, TasksWanted
+from schemas.frames import (
+    HostGone,
+    HostsWanted,
+    NodesSeen,
+    PlacerHello,
+    TaskBegin,
+    TaskEnded,
+    TaskStarted,
+    TasksWanted,
+)
 from schemas.wire import Bye, Commit, Hello, Lease, Specialise
 from tests.end_to_end.agents import agent
 from tests.end_to_end.test_living import ask
@@ -291,6 +301,10 @@ async def test_functions_are_run_by_workers_of_their_own(
 ) -> None:
     """What they answer, raise, or may not answer; told again to a gate that is new, and nothing is left of them."""
     peer, _ = await gate.next_from(PlacerHello, timeout_s=30)
+    seen = await gate.next(NodesSeen, timeout_s=30)
+    peer.send(
+        msgspec.structs.replace(a_task(gate, "e:1", "add", 1), avoid=[orjson.loads(seen.nodes)[0]["ray_node_id"]])
+    )
     for key, *what in (("a:1", "add", 2), ("b:1", "breaks"), ("c:1", "large"), ("d:1", "absent")):
         peer.send(a_task(gate, key, *what))
     peer.send(a_task(gate, "a:1", "add", 2))
@@ -304,6 +318,8 @@ async def test_functions_are_run_by_workers_of_their_own(
     await gate.start()
     again = {(await gate.next(TaskEnded, timeout_s=20)).key for _ in range(4)}
     assert again == came.keys()
+    begun = {frame.key for _, frame in gate.frames if isinstance(frame, TaskStarted)}
+    assert begun <= came.keys(), "there is no other node than the one to avoid"
     await until(lambda: not psutil.pid_exists(pid))
     assert list((cluster.runtime / "tasks").iterdir()) == []
 
