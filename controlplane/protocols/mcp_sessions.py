@@ -47,7 +47,7 @@ PAUSE_FIRST_S, PAUSE_MOST_S = 0.2, 30.0
 WAITED_FOR_S = 2.0
 SHOWN_CHARS_MAX = 300
 ENDS_WITHIN_S = 1.0
-_pause = wait_exponential_jitter(initial=PAUSE_FIRST_S, max=PAUSE_MOST_S, jitter=PAUSE_FIRST_S)
+_pause = wait_exponential_jitter(multiplier=PAUSE_FIRST_S, max=PAUSE_MOST_S, jitter=PAUSE_FIRST_S)
 
 
 def _already() -> asyncio.Event:
