@@ -13,12 +13,7 @@ from schemas.base import ClosedKeys, Frozen, Text
 
 OURS = ("STEWARD_", "RAY_", "PYTHON")  # variables by which a host is run
 ResourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$", max_length=63)]
-LabelKey = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9.-]{0,99}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$", max_length=164
-    ),
-]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$", max_length=164)]
 LabelValue = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$", max_length=63)
 ]
@@ -57,10 +52,12 @@ class Resources(Frozen):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """With what is refused of new ones; a spec that is stored may have it, and is shown as it is."""
+        """With what is refused of new ones; a spec that is stored may have it, and is shown as it is.
+
+        The same both ways: what differs between them has two names in a document, and in clients made from it.
+        """
         schema = handler(core)
-        if handler.mode == "validation":
-            keeping.narrow(handler.resolve_ref_schema(schema))
+        keeping.narrow(handler.resolve_ref_schema(schema))
         return schema
 
     def __bool__(self) -> bool:

@@ -71,7 +71,7 @@ def narrow(schema: dict[str, Any]) -> None:
     of["num_cpus"]["anyOf"] = [_NONE, _AT_LEAST]
     of["num_gpus"]["anyOf"] = [_NONE, *_PART_OR_WHOLE["anyOf"]]
     custom = of["custom"]
-    each = custom["additionalProperties"]
+    each = {name: it for name, it in custom["additionalProperties"].items() if name != "exclusiveMinimum"}
     named: Mapping[str, dict[str, Any]] = {TPU: {"enum": list(TPUS)}, SHARED: _PART_OR_WHOLE} | dict.fromkeys(
         WHOLE, _UNDIVIDED
     )

@@ -98,7 +98,7 @@ class Nodes:
             else:
                 asyncio.get_running_loop().call_later(AGAIN_S, self._keep)
 
-        self._node.commit("node", rows, kept)
+        self._node.commit("named", rows, kept)
 
     def _tell_hosts(self) -> None:
         """Hosts that came before their node had a name have it now."""

@@ -156,7 +156,7 @@ class Queues:
         found = self._reader.rows(sql.GIVEN_BACK, sql.UNREAD, READ_MAX)
         rows = [(sql.GOOD_UNTIL, (_good_until(body), *place, sql.UNREAD), -1) for *place, body in found]
         if rows:
-            self._commit("given back", rows, lambda *_: None, 1)
+            self._commit("dated", rows, lambda *_: None, 1)
 
     def _expire(self, row: Sequence[Any], now: float) -> None:
         channel, position, key, namespace, name, message_id = row

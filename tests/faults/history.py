@@ -190,10 +190,10 @@ class World:
                 "jobs", [key, 10 * n + i], f"j{n}-{i}", Placed(key, due_at=time.time() + 0.05 if late else 0.0)
             )
 
-    async def job(self, channel: str, data: Any, message_id: str, how: Placed) -> None:
+    async def job(self, channel: str, data: Any, message_id: str, how: Placed, **more: str) -> None:
         body = orjson.dumps({
             "specversion": "1.0", "id": message_id, "source": "/operators/test", "type": "steward.message",
-            "time": "2026-01-01T00:00:00Z", "data": data,
+            "time": "2026-01-01T00:00:00Z", "data": data, **more,
         })  # fmt: skip
         for _ in range(2):
             await said(lambda: self.gate.client.publish_channel("default", channel, message_id, body, how))

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from controlplane.protocols.mcp_tools import offered
 from controlplane.store import scopes
+from controlplane.store.queues import UNREAD
 from controlplane.store.unit import Unit
 from schemas.connection import connection_spec
 from schemas.faults import POINTS, UNITS
@@ -132,6 +133,16 @@ async def _close(world: World, arming: Arming, mark: str) -> None:
         await said(lambda asked=asked: world.gate.client.control("drain_node", "local", asked))  # type: ignore[misc]
 
 
+async def _named(world: World, arming: Arming, mark: str) -> None:
+    """Another node, that a placer sees; its name is kept."""
+    seen = {"node": "far", "ray_node_id": f"far-{mark}"}
+    placer = Computer(world.gate.socket, f"sees-{mark}", beside=[seen])
+    try:
+        await world.gate.until(f"SELECT value FROM meta WHERE key = 'node.name.far-{mark}'", bool, 60)
+    finally:
+        await placer.close()
+
+
 async def _answer(world: World, arming: Arming, mark: str) -> None:
     """A person who answers until it was heard, and is told the same each time."""
     name = f"person-{mark}"
@@ -247,6 +258,13 @@ async def _overdue(world: World, arming: Arming, mark: str) -> None:
     await world.gate.until(query, lambda rows: len(rows) == 1, 60)
 
 
+async def _dated(world: World, arming: Arming, mark: str) -> None:
+    """A message that a member of a queue gave back, as its statement leaves it: the envelope says it is over."""
+    await world.job("forgotten", mark, f"d{mark}", Placed(expires_at=UNREAD), expires="2026-01-01T00:00:01Z")
+    query = f"SELECT 1 FROM dead_letter WHERE message_id = 'd{mark}' AND reason = 'EXPIRED'"
+    await world.gate.until(query, lambda rows: len(rows) == 1, 60)
+
+
 async def _uninvited(world: World, arming: Arming, mark: str) -> None:
     """A guest whose invitation is no more."""
     uid, channel = await world.agent(f"guest-{mark}", "Echo"), f"channel_closed-{mark}"
@@ -306,9 +324,9 @@ PROVOKED: dict[str, Provoke] = {
     "cycle": _circle, "lost": _new_host, "host": _new_host, "ended": _new_host,
     "orphan": _ghost, "repeat": _again, "end": _sigterm, "recover": _restart, "start": _restart, "unstop": _stop_and_go,
     "stop": _stop_and_go, "remove": _remove, "scope": _scope, "cleared": _scope, "place": _move,
-    "drain": _drain, "node": _close, "answer": _answer,
+    "drain": _drain, "node": _close, "named": _named, "answer": _answer,
     "pause": _spend, "withhold": _withhold, "pin": _pin, "prove": _prove,
-    "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue,
+    "compute": _compute, "computed": _compute, "offers": _offer, "overdue": _overdue, "dated": _dated,
     "uninvited": _uninvited, "expired": _expired,
     "diverged": _diverge,
 }  # fmt: skip
@@ -318,13 +336,13 @@ REST = [
 ]
 GROUPS: dict[str, list[str]] = {
     "messages": ["publish", "channel", "delivery", "feedback", "acquire", "release", "write", "repeat"],
-    "queues": ["dispatch", "delayed", "due", "overdue", "uninvited"],
+    "queues": ["dispatch", "delayed", "due", "overdue", "dated", "uninvited"],
     "turns": ["park", "commit", "again", "bury", "expire", "expired", "cycle", "timer"],
     "effects": ["intent", "receipt", "summary", "offers"],
     "computes": ["compute", "computed"],
     "hosts": ["lease", "lost", "host", "ended", "orphan"],
     "operators": ["unstop", "stop", "remove", "scope", "cleared", "answer", "pause", "withhold"],
-    "moves": ["place", "drain", "node"],
+    "moves": ["place", "drain", "node", "named"],
     "upgrades": ["pin", "prove"],
     "starts": ["recover", "end"],
     "replays": ["diverged"],

@@ -20,7 +20,7 @@ def test_what_budgets_hold_back_is_known_within_a_bound() -> None:
         budgeting=SimpleNamespace(lacks=lambda *_: excess),
         holding=SimpleNamespace(hold_back=lambda slot, turn, frame, *_: held.append(frame.turn_id)),
     )
-    execution, turn = Execution(node), SimpleNamespace()
+    execution, turn = Execution(node), SimpleNamespace(raises=False)
     verdict = Verdict(outcome="allow", rules=[])
     act: Any = Act.__new__(Act)
     for n in range(KNOWN_MAX + 3):

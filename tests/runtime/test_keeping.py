@@ -44,8 +44,7 @@ def test_what_ray_refuses_is_refused_and_nothing_else(given: dict[str, Any]) -> 
     assert (unfit(Resources(**given)) is None, unfit(Needs(**given)) is None) == (takes, takes)
     for schema in (Resources.model_json_schema(), Asked.model_json_schema()):
         assert jsonschema.Draft202012Validator(schema).is_valid(given) is takes, schema
-    shown = Resources.model_json_schema(mode="serialization")
-    assert jsonschema.Draft202012Validator(shown).is_valid(given)
+    assert Resources.model_json_schema(mode="serialization") == Resources.model_json_schema()
     if takes:
         Asked(**given)
     else:
