@@ -17,6 +17,7 @@ from controlplane.protocols.mcp import absent, unusable
 from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.mcp_http import ERRORS_FROM, FLIGHT, Flight
 from controlplane.protocols.mcp_sessions import Session, Sessions, reason_of
+from controlplane.protocols.scrubbing import scrubbed, shortened
 from controlplane.resources.problems import refuse
 from schemas.mcp_connection import STDIO
 from schemas.offers import Pin
@@ -97,7 +98,7 @@ class McpClient:
             raise Doubt("was answered by what is no result of a tool") from error
         except (OSError, RuntimeError) as error:
             self._sessions.broken(link)
-            raise _broke(reason_of(error, flight), flight) from error
+            raise _broke(reason_of(error, flight, link.secret), flight) from error
         finally:
             FLIGHT.reset(token)
 
@@ -105,7 +106,7 @@ class McpClient:
         """What an error says of the call: not sent, failed, or nobody knows."""
         if flight.refusal is not None and not flight.taken:
             return flight.refusal
-        code, why = error.error.code, reason_of(error, flight)
+        code, why = error.error.code, reason_of(error, flight, link.secret)
         if code == types.CONNECTION_CLOSED or flight.status == GONE:
             self._sessions.broken(link)
         nobody = flight.status == GONE and not flight.taken  # or a session that is over: no tool was called
@@ -113,7 +114,7 @@ class McpClient:
             return Unreached(f"could not reach {link.name}: {why}")
         lost = flight.taken and (flight.odd or flight.status >= ERRORS_FROM or flight.refusal is not None)
         if lost or code in BROKE or flight.broke or flight.status >= SERVER_ERROR:
-            said = f"; it said: {session.said.text[-300:]}" if session.said.text else ""
+            said = f"; it said: {scrubbed(session.said.text, link.secret)[-300:]}" if session.said.text else ""
             return Doubt(f"was cut off: {why}{said}")
         detail = f"{link.name} refused the call: {why}"
         return refuse("EFFECT_FAILED", detail, connection=link.name, code=code, status=flight.status or None)
@@ -131,7 +132,7 @@ class McpClient:
         structured = result.structured_content
         if result.is_error:
             kept = structured if len(_json(structured)) <= STRUCTURED_BYTES_MAX else None
-            detail = f"{effect} failed: {text[:TEXT_CHARS_MAX] or 'it says no more'}"
+            detail = f"{effect} failed: {shortened(text, TEXT_CHARS_MAX, link.secret) or 'it says no more'}"
             raise refuse("EFFECT_FAILED", detail, effect=effect, connection=link.name, structured=kept)
         others = [it for it in result.content if not isinstance(it, types.TextContent)]
         found: dict[str, Any] = {

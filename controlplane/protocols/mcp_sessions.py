@@ -28,6 +28,7 @@ from controlplane.protocols.mcp_allowed import Startable
 from controlplane.protocols.mcp_http import FLIGHT, Checked, Flight
 from controlplane.protocols.mcp_process import Said, process
 from controlplane.protocols.mcp_tools import offered
+from controlplane.protocols.scrubbing import scrubbed, shortened
 from controlplane.resources.problems import refuse
 from schemas.mcp_connection import STDIO, McpConnection
 from schemas.offers import Offered
@@ -153,7 +154,8 @@ class Sessions:
     def _said(self, link: Link) -> str:
         """The end of what a program said of itself."""
         kept = self._kept.get(link.uid)
-        return f"; it said: {kept.said.text[-SHOWN_CHARS_MAX:].strip()}" if kept is not None and kept.said.text else ""
+        said = "" if kept is None else scrubbed(kept.said.text, link.secret)[-SHOWN_CHARS_MAX:].strip()
+        return f"; it said: {said}" if said else ""
 
     async def keep(self, still: Callable[[str], int | None]) -> None:
         """Close what nobody uses, and what has another generation by now; None is a connection that is gone."""
@@ -303,7 +305,7 @@ class Sessions:
                 raise
             if flight.refusal is not None:
                 raise flight.refusal from None
-            why = f"{reason_of(error, flight)}{self._said(link)}"
+            why = f"{reason_of(error, flight, link.secret)}{self._said(link)}"
             raise Unreached(f"{link.name} can not be opened: {why}") from error
         finally:
             FLIGHT.reset(token)
@@ -356,15 +358,15 @@ async def _listen(session: Session) -> None:
         return
 
 
-def reason_of(error: BaseException, flight: Flight) -> str:
-    """Why, in a few words: what the transport met says more than what the client makes of it."""
+def reason_of(error: BaseException, flight: Flight, secret: str) -> str:
+    """Why, in a few words: what the transport met says more than what the client makes of it. Without the secret."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if flight.broke:
-        return flight.broke[:300]
+        return shortened(flight.broke, SHOWN_CHARS_MAX, secret)
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     if isinstance(error, MCPError):
         told = f" (HTTP {flight.status})" if flight.status >= 300 else ""
-        return f"{error.error.message[:300]}{told}"
-    return f"{type(error).__name__}: {error}"[:300]
+        return f"{shortened(error.error.message, SHOWN_CHARS_MAX, secret)}{told}"
+    return shortened(f"{type(error).__name__}: {error}", SHOWN_CHARS_MAX, secret)

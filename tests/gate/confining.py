@@ -15,6 +15,7 @@ from ray_runtime.confinement.start import Unconfined, start
 from ray_runtime.connection import Connection
 from schemas.frames import HostGone, HostsWanted, PlacerHello
 from schemas.wire import ToPlacer
+from tests.gate.running import true
 
 UIDS = {"confined_uid_first": 2_001_000_000 + os.getpid() % 500_000, "confined_uids": 50}
 
@@ -40,10 +41,13 @@ class ConfiningPlacer:
                 await self._connection.lost
             await asyncio.sleep(0.05)
 
-    def supervisor(self) -> "subprocess.Popen[bytes]":
-        """Of the only host there is."""
-        (found,) = (it for it in self._hosts.values() if it.poll() is None)
-        return found
+    async def supervisor(self) -> "subprocess.Popen[bytes]":
+        """Of the only host there is, once one that has ended for the gate is gone for the system, too."""
+        await true(lambda: len(self._living()) == 1)
+        return self._living()[0]
+
+    def _living(self) -> "list[subprocess.Popen[bytes]]":
+        return [it for it in self._hosts.values() if it.poll() is None]
 
     def end(self) -> None:
         self._starter.shutdown()  # one that is being started is there then

@@ -191,7 +191,7 @@ async def test_a_confined_agent_lives_as_any_other(quick_url: str) -> None:
         await gate.until("SELECT 1 FROM host WHERE ended_at IS NULL", lambda rows: not rows)
         await gate.send("one", {"sleep": 0.3, "stay": True, "write": {"b": "2"}}, "m2")
         await gate.until("SELECT 1 FROM turn WHERE message_id = 'm2' AND outcome = 'parked'", bool)
-        supervisor = placer.supervisor()
+        supervisor = await placer.supervisor()
         started = psutil.Process(supervisor.pid).children(recursive=True)
         assert "sleep" in [it.name() for it in started]
         supervisor.kill()
@@ -219,7 +219,7 @@ async def test_a_confined_agent_whose_loop_is_wedged_goes_on_in_another_host(qui
     ):
         await inmate(gate, "one", limits=limits)
         first = await gate.ask("one", {"write": {"a": "1"}}, "m1")
-        supervisor = placer.supervisor()
+        supervisor = await placer.supervisor()
         inside = psutil.Process(supervisor.pid).children(recursive=True)
         assert (await gate.ask("one", {"wedge": True}, "w1", 40))["reason"] == "TURN_TIMEOUT"
         await true(lambda: supervisor.poll() is not None and not any(it.is_running() for it in inside))

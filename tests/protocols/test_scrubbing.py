@@ -2,6 +2,8 @@
 
 import pytest
 
+from controlplane.protocols.mcp_http import Flight
+from controlplane.protocols.mcp_sessions import reason_of
 from controlplane.protocols.scrubbing import begun, encodable, is_first_half, scrubbed, shortened
 
 
@@ -50,3 +52,11 @@ def test_a_text_ends_within_a_pair() -> None:
     assert [is_first_half(it) for it in ("", "x", "\ud83d", "\ud83d\ude00", "\ud83dx")] == [False] * 2 + [True] + [
         False
     ] * 2
+
+
+@pytest.mark.parametrize("broke", [True, False])
+def test_why_a_server_can_not_be_reached_has_no_beginning_of_the_secret(broke: bool) -> None:
+    """Whatever lies at the edge of what is kept of it."""
+    why, secret = f"{'x' * 270}correct horse battery staple", "correct horse battery staple"
+    flight = Flight(broke=why if broke else "")
+    assert "correct" not in reason_of(RuntimeError(why), flight, secret)
