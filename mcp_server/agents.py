@@ -7,8 +7,7 @@ or cancelled, the question is cancelled, so that no agent works for nobody. Noth
 
 import asyncio
 import contextlib
-import time
-from time import monotonic
+from time import monotonic, time
 from typing import Any, NamedTuple, cast
 
 import mcp_types as types
@@ -115,9 +114,9 @@ class AgentTools:
         data = arguments if _is_object(capability.input_schema) else arguments.get("data")
         asked = {"namespace": namespace, "name": agent, "data": data, "capability": capability.name}
         if person is None:
-            reply = await self._ask(principal, {**asked, "request_id": fresh_id("req", time.time())})
+            reply = await self._ask(principal, {**asked, "request_id": fresh_id("req", time())})
         else:
-            asked = {"request_id": fresh_id("req", time.time()), **person.named(asked)}
+            asked = {"request_id": fresh_id("req", time()), **person.named(asked)}
             reply = await person.beside(self._ask(principal, asked, person), asked)
         return _wire(reply if _is_object(capability.output_schema) else {"reply": reply}, is_error=False)
 

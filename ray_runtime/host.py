@@ -50,6 +50,7 @@ from schemas.wire import (
 
 RESERVED = "STEWARD_RESERVED"
 RETRY_FIRST_S = 0.002
+AT_ONCE_S = 1.0  # a gate that ends a connection so soon does not want it yet
 RETRY_MOST_S = 0.03  # a new gate is there after some 0.2 s, and a try costs little
 
 
@@ -146,18 +147,21 @@ class HostCore:
         retry_s = RETRY_FIRST_S
         loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
-                _, connection = await loop.create_unix_connection(self._opened, str(self._path))
+                _, self._connection = await loop.create_unix_connection(self._opened, str(self._path))
             except OSError:
-                await asyncio.sleep(retry_s)
-                retry_s = min(retry_s * 2, RETRY_MOST_S)
+                self._connection = None
+            if self._connection is not None:
+                self._hello()
+                await self._connection.lost
+                self._connection = None
+                self._forget()
+            if loop.time() - began >= AT_ONCE_S:
+                retry_s = RETRY_FIRST_S
                 continue
-            retry_s = RETRY_FIRST_S
-            self._connection = connection
-            self._hello()
-            await connection.lost
-            self._connection = None
-            self._forget()
+            await asyncio.sleep(retry_s)
+            retry_s = min(retry_s * 2, RETRY_MOST_S)
 
     def _opened(self) -> Connection[ToHost]:
         return Connection[ToHost](ToHost, self._received)
