@@ -15,6 +15,8 @@ import orjson
 import psutil
 import pytest
 
+from ray_runtime.host import RETRY_FIRST_S, RETRY_MOST_S
+from schemas.frames import Frame
 from schemas.processes import is_it
 from schemas.wire import (
     Ask,
@@ -36,6 +38,7 @@ from tests.runtime.scripted import envelope, problem_of
 from tests.runtime.socket_gate import Peer, SocketGate
 
 pytestmark = pytest.mark.anyio
+HELLOS = 10
 
 ECHO = textwrap.dedent(
     """
@@ -125,6 +128,27 @@ async def test_a_host_says_hello_fetches_its_code_and_runs_turns(folder: Path) -
         second = await gate.next(Commit)
         assert orjson.loads(second.reply) == ["echo", 2]
         assert second.version == 1
+
+
+async def test_a_host_that_is_let_go_at_once_pauses_before_it_comes_again(folder: Path) -> None:
+    """As where nobody listens: a gate that does not want it yet is not asked without end."""
+    came: list[float] = []
+    enough = asyncio.Event()
+
+    class Unwilling(SocketGate):
+        def took(self, peer: Peer, frame: Frame) -> None:
+            peer.close()
+            if isinstance(frame, Hello):
+                came.append(time.monotonic())
+            if len(came) == HELLOS:
+                enough.set()
+
+    gate = Unwilling(folder / "gate.sock", FILES)
+    await gate.start()
+    async with host(gate):
+        await asyncio.wait_for(enough.wait(), 30)
+    pauses = [min(RETRY_FIRST_S * 2**n, RETRY_MOST_S) for n in range(HELLOS - 1)]
+    assert came[HELLOS - 1] - came[0] >= 0.9 * sum(pauses)
 
 
 async def test_effects_and_awaits_go_over_the_socket(folder: Path) -> None:
